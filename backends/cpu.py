@@ -1,0 +1,266 @@
+"""The Numba backend: compiles the kernels, decides how many threads run them, hands arrays over.
+
+Imported when the first array is rotated, for it imports Numba. Parallel code is avoided where it is not
+safe: in a process forked from one whose threads had started, and outside the main thread under the
+threading layer that is not thread-safe.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from rotary._typing import HostArray
+from rotary.phases import Frequencies, multipliers
+from rotary.rotation import Axes, Pairing, Table
+from rotary.threads import thread_limit
+
+from . import kernels
+
+# How a channel of each dtype lies in memory as the kernels read it: a 16-bit number as its bits (the
+# signedness tells float16 from bfloat16), a complex one as two real channels.
+STORAGE = {
+    "float16": "uint16",
+    "bfloat16": "int16",
+    "float32": "float32",
+    "float64": "float64",
+    "complex64": "float32",
+    "complex128": "float64",
+}
+BYTES_PER_THREAD = 512 * 1024
+ROW_BYTES_PER_THREAD = 64 * 1024
+
+_forked_with_threads = False
+_compiled: dict[tuple[str, str, bool], Any] = {}
+_compiling = threading.Lock()
+
+
+# ------------------------------------------------------------------------------------------------
+# Compiling.
+
+
+def _signature(kernel: str, dtype: str) -> tuple[Any, ...]:
+    """Return the one signature a kernel is compiled for, per storage or table dtype.
+
+    Strided, read-only arguments are declared: any array converts to them, so that neither the
+    memory layout nor the flags of a caller's array cost another compilation.
+    """
+
+    def readable(element: str, ndim: int, layout: str = "C") -> Any:
+        return types.Array(getattr(types, element), ndim, layout, readonly=True)
+
+    if kernel == "fill_table":
+        return (
+            readable("uint32", 4),
+            readable("uint64", 3),
+            readable("uint64", 3),
+            readable("int64", 2),
+            readable("uint64", 2),
+            types.float64,
+            types.Array(getattr(types, dtype), 4, "C"),
+            types.int64,
+            types.int64,
+        )
+    table = "float64" if dtype == "float64" else "float32"
+    return (
+        readable(dtype, 4, "A"),
+        types.Array(getattr(types, dtype), 4, "A"),
+        readable(table, 3),
+        readable(table, 3),
+        readable("int64", 2),
+        types.int64,
+        types.int64,
+        types.boolean,
+        types.boolean,
+        getattr(types, table),
+        types.boolean,
+        types.int64,
+    )
+
+
+def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any:
+    """Return a kernel compiled for one storage or table dtype, from the disk cache if it is there."""
+    key = (kernel, dtype, parallel)
+    function = _compiled.get(key)
+    if function is None:
+        with _compiling:
+            function = _compiled.get(key) or _compile(kernel, dtype, parallel)
+            _compiled[key] = function
+    return function
+
+
+def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
+    options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
+    function = getattr(kernels, kernel)
+    signature = [_signature(kernel, dtype)]
+    if os.environ.get("ROTARY_CACHE", "1") != "0":
+        try:
+            return numba.njit(signature, cache=True, **options)(function)
+        except RuntimeError as error:
+            # No folder is writable: Numba says so when it is asked to cache, and only in words.
+            if "cannot cache" not in str(error):
+                raise
+    return numba.njit(signature, **options)(function)
+
+
+# ------------------------------------------------------------------------------------------------
+# Threads.
+
+
+def _numba_threads_started() -> bool:
+    module = sys.modules.get("numba.np.ufunc.parallel")
+    return bool(getattr(module, "_is_initialized", False))
+
+
+def _after_fork() -> None:
+    global _forked_with_threads, _compiling  # noqa: PLW0603
+    _forked_with_threads = _forked_with_threads or _numba_threads_started()
+    _compiling = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def parallel_is_safe() -> bool:
+    """Return whether a parallel kernel may run here and now.
+
+    OpenMP ends a forked child that starts threads again, and the workqueue layer ends the process when
+    two threads use it at once. Which layer runs is known only after the first parallel call, so that
+    one is left to the main thread.
+    """
+    if _forked_with_threads:
+        return False
+    if threading.current_thread() is threading.main_thread():
+        return True
+    return _numba_threads_started() and numba.threading_layer() != "workqueue"
+
+
+def thread_count(nbytes: int, bytes_per_thread: int) -> int:
+    """Return how many threads a piece of work of this size is worth."""
+    wanted = nbytes // bytes_per_thread
+    limit = thread_limit.get()
+    if limit is not None:
+        wanted = min(wanted, limit)
+    if wanted < 2 or not parallel_is_safe():
+        return 1
+    return int(min(wanted, numba.get_num_threads()))
+
+
+# ------------------------------------------------------------------------------------------------
+# What every backend does.
+
+
+def fill_table(
+    frequencies: Frequencies,
+    positions: HostArray,
+    factor: float,
+    table: HostArray,
+    row: int,
+) -> None:
+    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
+    threads = thread_count(2 * positions.shape[1] * table[0, :, 0].nbytes, ROW_BYTES_PER_THREAD)
+    kernel = compiled("fill_table", table.dtype.name, parallel=threads > 1)
+    numbers = multipliers(positions)
+    kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, threads)
+
+
+def rotate(
+    x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
+) -> HostArray:
+    """Return x rotated, a new array or `out`, which may be x itself.
+
+    Only an array whose channels do not lie one after another, or which is byte-swapped or unaligned,
+    is copied.
+    """
+    if not x.size:
+        return np.empty_like(x, subok=False) if out is None else out
+    source = x if _is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
+    if out is not None and _is_plain(out):
+        _rotate_into(out, source, table, axes, pairing)
+        return out
+    target = np.empty_like(source, subok=False)
+    if not _is_plain(target):
+        target = np.empty(source.shape, source.dtype)  # the source was broadcast
+    _rotate_into(target, source, table, axes, pairing)
+    if out is None:
+        return target.astype(x.dtype, copy=False)
+    out[...] = target
+    return out
+
+
+def _is_plain(x: HostArray) -> bool:
+    """Return whether the kernels can read an array where it lies."""
+    return bool(x.strides[-1] == x.itemsize and x.flags.aligned and x.dtype.isnative)
+
+
+def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> None:
+    """Run the kernel on plain arrays, which are the same or do not overlap."""
+    start, source, target = pairing.start, pairing.source, pairing.target
+    if x.dtype.kind == "c":
+        start, source, target = 2 * start, "interleaved", "interleaved"
+    storage = STORAGE[x.dtype.name]
+    threads = thread_count(x.nbytes, BYTES_PER_THREAD)
+    kernel = compiled("rotate", storage, parallel=threads > 1)
+    cosine, sine = table.values
+    for block, out_block in _blocks(x.view(storage), out.view(storage), axes):
+        kernel(
+            block,
+            out_block,
+            cosine,
+            sine,
+            table.index,
+            table.step,
+            start,
+            source == "half",
+            target == "half",
+            -1.0 if pairing.inverse else 1.0,
+            out is not x and 2 * pairing.lanes != block.shape[-1],
+            threads,
+        )
+
+
+def _blocks(x: HostArray, out: HostArray, axes: Axes) -> Iterator[tuple[HostArray, HostArray]]:
+    """Yield views (batch, sequence, heads, channels) that together are all of the arrays."""
+    front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
+    heads = axes.others(x.ndim)
+    order = (*front, *heads, x.ndim - 1)
+    x, out = x.transpose(order), out.transpose(order)
+    if axes.batch is None:
+        x, out = x[None], out[None]
+    if not heads:
+        yield x[:, :, None], out[:, :, None]
+        return
+    # Axes of heads beyond one are walked here: strided ones cannot be merged without a copy.
+    for index in np.ndindex(x.shape[2:-2]):
+        where = (slice(None), slice(None), *index)
+        yield x[where], out[where]
+
+
+# ------------------------------------------------------------------------------------------------
+# For `rotary.warm_up` and `rotary.show_config`.
+
+
+def warm_up(dtype: str) -> None:
+    """Compile everything that rotating arrays of a dtype may run."""
+    storage = STORAGE[dtype]
+    for parallel in (False, True):
+        compiled("rotate", storage, parallel=parallel)
+        compiled("fill_table", "float64" if storage == "float64" else "float32", parallel=parallel)
+
+
+def configuration() -> list[tuple[str, Any]]:
+    """Return what decides about speed here, by name."""
+    started = _numba_threads_started()
+    return [
+        ("threading layer", numba.threading_layer() if started else "not started"),
+        ("numba threads", numba.config.NUMBA_NUM_THREADS),
+        ("compiled", ", ".join(sorted(f"{k} {d}" for k, d, _ in _compiled)) or "nothing yet"),
+    ]

@@ -1,0 +1,140 @@
+"""What array libraries have in common and where they differ, asked of arrays without importing anything."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from rotary._typing import Array, HostArray, Namespace
+
+# What can be rotated, in NumPy's words.
+DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
+
+
+def is_mlx_array(x: Any) -> bool:
+    """Return whether x is an MLX array, without importing MLX."""
+    mlx = sys.modules.get("mlx.core")
+    return mlx is not None and isinstance(x, mlx.array)
+
+
+def is_array(x: Any) -> bool:
+    """Return whether x is an array of a library that has arrays."""
+    return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x)
+
+
+def namespace(*arrays: Any) -> Namespace:
+    """Return the array-API namespace of arrays; MLX, which has none, is given one.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of different libraries, or of none.
+    """
+    if any(is_mlx_array(x) for x in arrays):
+        return _mlx_namespace()
+    return array_api_compat.array_namespace(*arrays)
+
+
+def _mlx_namespace() -> Namespace:
+    import mlx.core as mx  # noqa: PLC0415  (only where an MLX array was seen)
+
+    names = (
+        "abs arange cos sin reshape stack where float32 float64 int32 int64 uint32 real imag floor"
+    )
+    return SimpleNamespace(
+        **{name: getattr(mx, name) for name in names.split() if hasattr(mx, name)},
+        asarray=lambda x, dtype=None: mx.array(x, dtype or getattr(mx, x.dtype.name)),
+        astype=lambda x, dtype: x.astype(dtype),
+        concat=mx.concatenate,
+        permute_dims=mx.transpose,
+    )
+
+
+def dtype_name(x: Array) -> str:
+    """Return the name of an array's dtype, in NumPy's words, whatever library it is from."""
+    return str(getattr(x.dtype, "name", x.dtype)).rsplit(".", 1)[-1].lower()
+
+
+def to_host(value: Any) -> HostArray | None:
+    """Return an array of positions as NumPy sees it, or None if its values are not known here.
+
+    Unknown are the values of traced and lazy arrays, of arrays on another device (reading them would
+    wait for it), and of arrays whose gradient is asked for.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if array_api_compat.is_dask_array(value) or array_api_compat.is_ndonnx_array(value):
+        return None
+    if array_api_compat.is_torch_array(value):
+        if value.requires_grad or value.device.type != "cpu":
+            return None
+        try:
+            return np.asarray(value.numpy())
+        except (RuntimeError, TypeError):
+            return None  # inside a function transform, or a dtype that NumPy does not have
+    if array_api_compat.is_jax_array(value):
+        import jax  # noqa: PLC0415  (only where a JAX array was seen)
+
+        if isinstance(value, jax.core.Tracer):
+            return None
+        return np.asarray(value)
+    if is_mlx_array(value):
+        try:
+            return np.array(value)
+        except (RuntimeError, ValueError, TypeError):
+            return None
+    return np.asarray(value)
+
+
+def is_mutable(x: Array) -> bool:
+    """Return whether an array, and every view of it, can be written to.
+
+    An MLX array takes assignments, but its slices are copies, so that writing to one would be lost.
+    """
+    if isinstance(x, np.ndarray):
+        return True
+    lazy = array_api_compat.is_lazy_array(x) and not array_api_compat.is_torch_array(x)
+    return not (lazy or is_mlx_array(x)) and bool(array_api_compat.is_writeable_array(x))
+
+
+def host_view(x: Array) -> HostArray | None:
+    """Return an array in the host's memory as NumPy sees it, without a copy; None for others."""
+    if isinstance(x, np.ndarray):
+        return x
+    if array_api_compat.is_torch_array(x) and x.device.type == "cpu":
+        try:
+            shown: HostArray = x.detach().numpy()
+        except (RuntimeError, TypeError):
+            return None
+        return shown
+    return None
+
+
+def arange(n: int, like: Array) -> Array:
+    """Return 0 .. n - 1 in the library and on the device of another array."""
+    xp = namespace(like)
+    if array_api_compat.is_torch_array(like):
+        return xp.arange(n, device=like.device)
+    return xp.arange(n)
+
+
+def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
+    """Return a table in another library, as a view of the same memory where it has one."""
+    if array_api_compat.is_torch_array(like):
+        import torch  # noqa: PLC0415
+
+        return torch.from_numpy(table).to(like.device)
+    return xp.asarray(table)
+
+
+def has_int64(x: Array) -> bool:
+    """Return whether the library of an array has 64-bit integers: JAX does not by default."""
+    if not array_api_compat.is_jax_array(x):
+        return True
+    import jax  # noqa: PLC0415
+
+    return bool(jax.config.jax_enable_x64)

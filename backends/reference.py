@@ -1,0 +1,107 @@
+"""The readable truth: exact angles in Python's integers, correctly rounded. Slow; tests compare with it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from rotary._typing import Float64Array, HostArray
+from rotary.layouts import pair_channels
+from rotary.phases import FRACTION_BITS, PI, PI_BITS, Frequencies, turns
+from rotary.rotation import Axes, Pairing, Table
+
+BITS = 320  # of the fixed-point numbers below: enough for a relative error near every zero
+
+
+def fill_table(
+    frequencies: Frequencies,
+    positions: HostArray,
+    factor: float,
+    table: HostArray,
+    row: int,
+) -> None:
+    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
+    for head, p, lane in np.ndindex(frequencies.heads, positions.shape[1], frequencies.lanes):
+        phase = phase_of(frequencies.values[head, :, lane], positions[:, p])
+        cosine, sine = cos_sin_of(phase)
+        table[0, head, row + p, lane] = nearest(cosine * Fraction(factor), table.dtype)
+        table[1, head, row + p, lane] = nearest(sine * Fraction(factor), table.dtype)
+
+
+def phase_of(frequencies: Float64Array, positions: HostArray) -> Fraction:
+    """Return sum(position * frequency) over the axes as a fraction of a turn, in [0, 1)."""
+    total = Fraction(0)
+    for frequency, position in zip(frequencies, positions, strict=True):
+        sign = -1 if frequency < 0 else 1
+        size = Fraction(turns(float(frequency)), 1 << FRACTION_BITS)
+        total += sign * Fraction(position.item()) * size
+    return total % 1
+
+
+def cos_sin_of(phase: Fraction) -> tuple[Fraction, Fraction]:
+    """Return cosine and sine of a fraction of a turn, by their power series in fixed point."""
+    if phase > Fraction(1, 2):
+        phase -= 1
+    angle = (phase.numerator * 2 * PI << BITS) // (phase.denominator << PI_BITS)
+    sums = [0, 0]
+    term = 1 << BITS
+    power = 0
+    while term:
+        # Cosine takes the even powers, sine the odd ones, each with alternating sign.
+        sums[power % 2] += term if power % 4 < 2 else -term
+        power += 1
+        term = (
+            term * angle // (power << BITS) if angle >= 0 else -(-term * angle // (power << BITS))
+        )
+        if term == -1:
+            break
+    return Fraction(sums[0], 1 << BITS), Fraction(sums[1], 1 << BITS)
+
+
+def nearest(value: Fraction, dtype: np.dtype) -> float:
+    """Return the float32 or float64 nearest to an exact value."""
+    guess = dtype.type(float(value))
+    around = (
+        np.nextafter(guess, dtype.type(-np.inf)),
+        guess,
+        np.nextafter(guess, dtype.type(np.inf)),
+    )
+    return min(
+        (float(number) for number in around), key=lambda number: abs(Fraction(number) - value)
+    )
+
+
+def rotate(
+    x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
+) -> HostArray:
+    """Return x rotated, or written to `out`: each pair (a, b) becomes (a c - b s, b c + a s)."""
+    cosine, sine = (_align(part, x.ndim, axes) for part in table.gather())
+    if pairing.inverse:
+        sine = -sine
+    if x.dtype.kind == "c":
+        stop = pairing.start + pairing.lanes
+        result = x.copy()
+        result[..., pairing.start : stop] *= (cosine + 1j * sine).astype(x.dtype)
+    else:
+        read = np.array(pair_channels(2 * pairing.lanes, pairing.source)) + pairing.start
+        write = np.array(pair_channels(2 * pairing.lanes, pairing.target)) + pairing.start
+        first, second = (x[..., channels].astype(table.values.dtype) for channels in read)
+        result = x.copy()
+        result[..., write[0]] = first * cosine - second * sine
+        result[..., write[1]] = second * cosine + first * sine
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+def _align(part: HostArray, ndim: int, axes: Axes) -> HostArray:
+    """Return a table (heads, batch, sequence, lanes) with its axes where an array has them."""
+    heads = axes.others(ndim)
+    head_axis = heads[0] if heads else None
+    names = {axes.sequence: 2, axes.batch: 1, head_axis: 0}
+    order = [names[axis] for axis in range(ndim - 1) if axis in names]
+    missing = [axis for axis in range(3) if axis not in order]
+    moved = part.transpose(*missing, *order, 3).reshape(*(part.shape[i] for i in order), -1)
+    return np.expand_dims(moved, [axis for axis in range(ndim - 1) if axis not in names])

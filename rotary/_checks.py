@@ -1,0 +1,81 @@
+"""Checks of single arguments, so that every error names the argument, the need and the value."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from ._typing import TableDType
+
+
+def as_integer(value: Any, name: str) -> int:
+    """Return ``value`` as an int, refusing booleans and everything that is not an integer."""
+    if not isinstance(value, bool | np.bool_):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    msg = f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}"
+    raise TypeError(msg)
+
+
+def as_positive_integer(value: Any, name: str) -> int:
+    """Return ``value`` as an int of at least 1."""
+    number = as_integer(value, name)
+    if number < 1:
+        msg = f"`{name}` must be at least 1, got {number}"
+        raise ValueError(msg)
+    return number
+
+
+def as_float(value: Any, name: str) -> float:
+    """Return a real number as a finite float, refusing booleans and everything else."""
+    if isinstance(value, bool | np.bool_ | str | bytes | complex | np.complexfloating) or (
+        not hasattr(value, "__float__") and not hasattr(value, "__index__")
+    ):
+        msg = f"`{name}` must be a real number, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        msg = f"`{name}` must be finite, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_positive_float(value: Any, name: str) -> float:
+    """Return a real number as a finite float above zero."""
+    number = as_float(value, name)
+    if number <= 0:
+        msg = f"`{name}` must be positive, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_rotary_dim(value: Any, name: str) -> int:
+    """Return a count of channels that can be paired: a positive even int."""
+    number = as_positive_integer(value, name)
+    if number % 2:
+        msg = f"`{name}` must be even, for channels turn in pairs, got {number}"
+        raise ValueError(msg)
+    return number
+
+
+def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
+    """Return the name of a table's dtype, float32 or float64."""
+    try:
+        found = np.dtype(dtype).name
+    except TypeError:
+        # Another library's dtype object, such as torch.float32.
+        found = str(dtype).rsplit(".", 1)[-1]
+    if found == "float32":
+        return "float32"
+    if found == "float64":
+        return "float64"
+    msg = f"`{name}` must be 'float32' or 'float64', got {dtype!r}"
+    raise ValueError(msg)

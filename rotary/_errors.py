@@ -1,0 +1,13 @@
+"""The one exception of the library's own, for configurations as distinct from single arguments."""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError"]
+
+
+class ConfigError(ValueError):
+    """A configuration that is unclear, incomplete or contradictory.
+
+    It is raised where every value is well formed and the whole still does not say which rotation
+    is meant. It is a `ValueError`, so code that guards against bad values catches it too.
+    """

@@ -1,0 +1,155 @@
+"""The delegation layer: checks the arguments of a rotation, all of them, then runs its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import tables
+from ._typing import Array, TableDType
+from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex, names_of
+from .backends import kernel_for, libraries, portable
+from .phases import Frequencies
+from .rotation import Axes, Pairing, Rows, Table
+from .rows import Extent, read_delta, read_rows
+
+
+def table_dtype(x: Array) -> TableDType:
+    """Return the dtype of table and arithmetic for an array: float64 where it has that precision."""
+    return "float64" if libraries.dtype_name(x) in ("float64", "complex128") else "float32"
+
+
+def table_for(
+    x: Array, frequencies: Frequencies, rows: Rows, factor: float
+) -> Table | portable.TracedTable:
+    """Return the table by which an array's rows turn."""
+    dtype = table_dtype(x)
+    if not rows.traced:
+        return tables.lookup(frequencies, rows, dtype, factor)
+    xp = libraries.namespace(rows.positions)
+    return portable.traced_table(frequencies, rows, dtype, factor, xp)
+
+
+def rotate(
+    arrays: Sequence[Array],
+    *,
+    head_dim: int,
+    frequencies: Frequencies,
+    leading: bool,
+    factor: float,
+    pairing: Pairing,
+    seq_axis: Any,
+    positions: Any = None,
+    offset: Any = None,
+    delta: Any = None,
+    cu_seqlens: Any = None,
+    out: Any = None,
+) -> Array | tuple[Array, ...]:
+    """Rotate arrays by an embedding's frequencies.
+
+    Parameters
+    ----------
+    arrays : sequence of array
+        Each of `head_dim` channels, or half as many complex ones, on its last axis.
+    head_dim : int
+    frequencies : Frequencies
+    leading : bool
+        Whether positions lead with the position axes.
+    factor : float
+        On cosine and sine.
+    pairing : Pairing
+        In real channels.
+    seq_axis, positions, offset, delta, cu_seqlens, out
+        As the caller gave them; `delta` in place of positions.
+
+    Returns
+    -------
+    array, or tuple of array where there are several
+    """
+    names = names_of(arrays)
+    if not arrays:
+        msg = "at least one array must be given"
+        raise TypeError(msg)
+    packed = cu_seqlens is not None
+    axis = as_seq_axis(seq_axis)
+    for x, name in zip(arrays, names, strict=True):
+        check_array(x, name)
+        _check_width(x, head_dim, name)
+    places = [
+        axes_of(x, axis, name=name, packed=packed) for x, name in zip(arrays, names, strict=True)
+    ]
+    extent = _extent(arrays, places, names, frequencies, leading)
+    for x, place, name in zip(arrays, places, names, strict=True):
+        _check_heads(x, place, frequencies.heads, name)
+    outputs = as_outputs(out, arrays, names)
+    if delta is None:
+        rows = read_rows(positions, offset, cu_seqlens, extent)
+    else:
+        rows = read_delta(delta, cu_seqlens, extent)
+    tables_ = [table_for(x, frequencies, rows, factor) for x in arrays]
+    results = tuple(
+        _backend(x, table).rotate(x, table, place, _own_pairing(pairing, x), output)
+        for x, table, place, output in zip(arrays, tables_, places, outputs, strict=True)
+    )
+    return results[0] if len(results) == 1 else results
+
+
+def _backend(x: Array, table: Table | portable.TracedTable) -> Any:
+    """Return the backend for an array; a traced table needs operations that can be traced."""
+    return kernel_for(x) if isinstance(table, Table) else portable
+
+
+def _own_pairing(pairing: Pairing, x: Array) -> Pairing:
+    """Return the pairing in an array's own channels: a complex one has one per pair."""
+    return pairing._replace(start=pairing.start // 2) if is_complex(x) else pairing
+
+
+def _check_width(x: Array, head_dim: int, name: str) -> None:
+    width = head_dim
+    if is_complex(x):
+        if head_dim % 2:
+            msg = f"`{name}` must be real: {head_dim} channels, an odd number, are no complex pairs"
+            raise TypeError(msg)
+        width //= 2
+    if x.shape[-1] != width:
+        kind = "complex channels, one for each pair," if is_complex(x) else "channels"
+        msg = f"`{name}` must have {width} {kind} on its last axis, got shape {tuple(x.shape)}"
+        raise ValueError(msg)
+
+
+def _check_heads(x: Array, axes: Axes, heads: int, name: str) -> None:
+    if heads == 1:
+        return
+    sizes = [x.shape[axis] for axis in axes.others(x.ndim)]
+    if sizes != [heads]:
+        msg = (
+            f"`{name}` must have one axis of {heads} heads, since the frequencies are given per "
+            f"head, got shape {tuple(x.shape)}"
+        )
+        raise ValueError(msg)
+
+
+def _extent(
+    arrays: Sequence[Array],
+    places: Sequence[Axes],
+    names: Sequence[str],
+    frequencies: Frequencies,
+    leading: bool,
+) -> Extent:
+    """Return batch and length of the arrays, which must agree in both."""
+    batch, length = None, int(arrays[0].shape[places[0].sequence])
+    for x, axes, name in zip(arrays, places, names, strict=True):
+        if int(x.shape[axes.sequence]) != length:
+            msg = (
+                f"`{name}` must have {length} rows on its sequence axis {axes.sequence}, as "
+                f"`{names[0]}`, got shape {tuple(x.shape)}; rotate arrays of different lengths apart"
+            )
+            raise ValueError(msg)
+        if axes.batch is None:
+            continue
+        own = int(x.shape[axes.batch])
+        if batch is not None and own != batch:
+            msg = f"`{name}` must have a batch of {batch}, as `{names[0]}`, got shape {tuple(x.shape)}"
+            raise ValueError(msg)
+        batch = own
+    return Extent(batch, length, frequencies.axes, leading)

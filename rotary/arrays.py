@@ -1,0 +1,168 @@
+"""Which arrays can be rotated, which axis of theirs is which, and where results may be written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ._checks import as_integer
+from ._typing import Array
+from .backends import libraries
+from .rotation import Axes
+
+# How hard to try to prove that two arrays with interleaved strides share no element.
+OVERLAP_WORK = 100_000
+
+
+def names_of(arrays: Sequence[Array]) -> list[str]:
+    """Return what errors call the arrays of one call."""
+    if len(arrays) == 1:
+        return ["x"]
+    if len(arrays) == 2:
+        return ["q", "k"]
+    return [f"arrays[{i}]" for i in range(len(arrays))]
+
+
+def check_array(x: Any, name: str) -> None:
+    """Raise unless x is an array of floating or complex numbers with a sequence and a channel axis."""
+    if isinstance(x, np.ma.MaskedArray | np.matrix):
+        msg = f"`{name}` must not be a {type(x).__name__}: a plain array would lose what it adds"
+        raise TypeError(msg)
+    if not libraries.is_array(x):
+        msg = f"`{name}` must be an array, got {type(x).__name__}"
+        raise TypeError(msg)
+    dtype = libraries.dtype_name(x)
+    if dtype not in libraries.DTYPES:
+        msg = f"`{name}` must have one of the dtypes {', '.join(sorted(libraries.DTYPES))}, got {x.dtype}"
+        raise TypeError(msg)
+    if x.ndim < 2:
+        msg = (
+            f"`{name}` must have a sequence axis and a channel axis at least, as in (S, D), got "
+            f"shape {tuple(x.shape)}"
+        )
+        raise ValueError(msg)
+
+
+def is_complex(x: Array) -> bool:
+    """Return whether an array holds complex numbers."""
+    return "complex" in libraries.dtype_name(x)
+
+
+def axes_of(x: Array, seq_axis: int | None, *, name: str, packed: bool = False) -> Axes:
+    """Return which axes of an array are its sequence and its batch.
+
+    Parameters
+    ----------
+    x : array
+        Of two or more axes, the last one its channels.
+    seq_axis : int or None
+        The sequence axis; None is -2 for two and three axes.
+    name : str
+        What errors call the array.
+    packed : bool
+        Whether sequences lie one after another on the sequence axis, which then is by default axis 0,
+        and no axis is a batch.
+    """
+    if seq_axis is None:
+        if not packed and x.ndim > 3:
+            msg = (
+                f"`seq_axis` must be given for an array of {x.ndim} axes, such as `{name}` of shape "
+                f"{tuple(x.shape)}: -2 for (B, H, S, D), -3 for (B, S, H, D)"
+            )
+            raise ValueError(msg)
+        seq_axis = 0 if packed else -2
+    axis = seq_axis + x.ndim if seq_axis < 0 else seq_axis
+    if not 0 <= axis < x.ndim - 1:
+        reason = "is the channels" if axis == x.ndim - 1 else "does not exist"
+        msg = (
+            f"`seq_axis` must be an axis of `{name}` before its last, got {seq_axis}, which {reason} "
+            f"in shape {tuple(x.shape)}"
+        )
+        raise ValueError(msg)
+    if packed or x.ndim == 2:
+        return Axes(axis, None)
+    return Axes(axis, 1 if axis == 0 else 0)
+
+
+def as_seq_axis(value: Any) -> int | None:
+    """Return a sequence axis as an int, or None where none was given."""
+    return None if value is None else as_integer(value, "seq_axis")
+
+
+def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[Array | None]:
+    """Return one output or None per array, checked against every array before anything is written."""
+    if out is None:
+        return [None] * len(arrays)
+    outputs = list(out) if isinstance(out, tuple | list) else [out]
+    if len(outputs) != len(arrays):
+        msg = f"`out` must hold one array for each of the {len(arrays)} rotated, got {len(outputs)}"
+        raise ValueError(msg)
+    for i, (output, x) in enumerate(zip(outputs, arrays, strict=True)):
+        _check_output(output, x, "out" if len(arrays) == 1 else f"out[{i}]", names[i])
+    _check_overlaps(outputs, arrays, names)
+    return outputs
+
+
+def _check_output(out: Any, x: Array, name: str, source: str) -> None:
+    """Raise unless an array can hold the rotation of x."""
+    check_array(out, name)
+    if type(out) is not type(x) and not (isinstance(out, np.ndarray) and isinstance(x, np.ndarray)):
+        msg = f"`{name}` must be of the library of `{source}`, got {type(out)} for {type(x)}"
+        raise TypeError(msg)
+    if not libraries.is_mutable(out):
+        msg = f"`{name}` must be an array that can be written to, but {type(out)} is immutable"
+        raise TypeError(msg)
+    if out.dtype != x.dtype:
+        msg = f"`{name}` must have dtype {x.dtype}, as `{source}`, got {out.dtype}"
+        raise TypeError(msg)
+    if tuple(out.shape) != tuple(x.shape):
+        msg = f"`{name}` must have shape {tuple(x.shape)}, as `{source}`, got {tuple(out.shape)}"
+        raise ValueError(msg)
+    if isinstance(out, np.ndarray):
+        if not out.flags.writeable:
+            msg = f"`{name}` must be writeable, got a read-only array"
+            raise ValueError(msg)
+        if any(step == 0 for step, n in zip(out.strides, out.shape, strict=True) if n > 1):
+            msg = f"`{name}` must not be broadcast: several of its elements are one"
+            raise ValueError(msg)
+
+
+def _check_overlaps(
+    outputs: Sequence[Array], arrays: Sequence[Array], names: Sequence[str]
+) -> None:
+    """Raise where an output shares memory with an array, unless it is the one it is the output of."""
+    for i, output in enumerate(outputs):
+        for j, x in enumerate(arrays):
+            if not (i == j and _same_memory(output, x)) and _overlap(output, x):
+                msg = (
+                    f"`out` must be the input itself or overlap no input, but overlaps `{names[j]}`"
+                )
+                raise ValueError(msg)
+        for other in outputs[:i]:
+            if _overlap(output, other):
+                msg = "`out` must hold arrays that do not overlap one another"
+                raise ValueError(msg)
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    if a is b:
+        return True
+    a, b = libraries.host_view(a), libraries.host_view(b)
+    return (
+        a is not None
+        and b is not None
+        and a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.strides == b.strides
+    )
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    a, b = libraries.host_view(a), libraries.host_view(b)
+    if a is None or b is None:
+        return False
+    try:
+        return bool(np.shares_memory(a, b, max_work=OVERLAP_WORK))
+    except np.exceptions.TooHardError:
+        return True

@@ -1,0 +1,89 @@
+"""What a service does once at its start, and what belongs in a bug report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from . import backends
+from .backends import libraries
+from .tables import cache_info
+
+__all__ = ["show_config", "warm_up"]
+
+REPORTED = (
+    "numpy",
+    "array-api-compat",
+    "numba",
+    "llvmlite",
+    "ml_dtypes",
+    "torch",
+    "jax",
+    "mlx",
+    "dask",
+)
+
+
+def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
+    """Compile, or load from the disk cache, the kernels for some dtypes, before the first call.
+
+    Parameters
+    ----------
+    dtypes : str or sequence of str, default ("float32",)
+        Names such as "float16", "bfloat16", "float32", "float64", "complex64", or NumPy dtypes.
+
+    Raises
+    ------
+    TypeError
+        If one cannot be rotated.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rotary.warm_up(dtypes=["float32"])
+    """
+    names = [dtypes] if isinstance(dtypes, str) or not isinstance(dtypes, Sequence) else dtypes
+    kernels = [_dtype_name(name) for name in names]
+    for name in kernels:
+        backends.host().warm_up(name)
+
+
+def _dtype_name(dtype: Any) -> str:
+    """Return the name of a dtype that can be rotated."""
+    name = str(getattr(dtype, "__name__", getattr(dtype, "name", dtype)))
+    if name not in libraries.DTYPES:
+        msg = f"`dtypes` must be of {', '.join(sorted(libraries.DTYPES))}, got {dtype!r}"
+        raise TypeError(msg)
+    return name
+
+
+def show_config() -> None:
+    """Print versions, kernels, threads and cache, for a bug report.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rotary.show_config()  # doctest: +ELLIPSIS
+    rotary ...
+    """
+    host = backends.host()
+    lines = [
+        ("rotary", _version("rotary")),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        *((name, version) for name in REPORTED if (version := _version(name))),
+        ("kernels", host.__name__.rsplit(".", 1)[-1]),
+        *host.configuration(),
+        ("processors", os.cpu_count()),
+        ("tables", cache_info()),
+    ]
+    print("\n".join(f"{name:<18}{value}" for name, value in lines))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

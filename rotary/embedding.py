@@ -1,0 +1,625 @@
+"""The rotary embedding itself: an immutable specification, and the verbs that rotate arrays by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from . import apply, tables
+from ._checks import (
+    as_integer,
+    as_positive_float,
+    as_positive_integer,
+    as_rotary_dim,
+    as_table_dtype,
+)
+from ._numbers import as_positions
+from ._typing import Array, Float64Array
+from .arrays import as_seq_axis
+from .layouts import Layout, check_layout, pair_channels
+from .phases import Frequencies, frequencies
+from .rotation import Pairing
+from .scaling import Default, Scaling, describe
+
+__all__ = ["RotaryEmbedding"]
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class RotaryEmbedding:
+    """A rotary position embedding: pairs of channels turn by angles linear in position.
+
+    Every pair ``(a, b)`` of channels becomes ``A * (a cos - b sin, b cos + a sin)``, where the angle of
+    pair i at position p is ``p * inv_freq[i]``, and A is the attention factor.
+
+    Parameters
+    ----------
+    head_dim : int
+        Channels of the arrays, their last axis.
+    layout : {"half", "interleaved"}
+        Which channels pair: ``(i, i + rotary_dim/2)`` or ``(2i, 2i + 1)``. There is no default: the wrong
+        one is silent. "Which layout is my checkpoint" in the documentation tells how to find out.
+    base : float
+        Base of the frequencies, ``inv_freq[i] = base ** (-2i / rotary_dim)`` before scaling. Required
+        unless the scaling itself gives the frequencies; such a scaling does not read it.
+    scaling : Scaling, default `rotary.scaling.Default()`
+        How frequencies and attention factor follow.
+    rotary_dim : int, optional
+        How many channels turn, an even number; all from `rotary_start` on by default. The others pass
+        through unchanged.
+    rotary_start : int, default 0
+        The first channel that turns.
+    context_length : int, optional
+        Read only by scalings that depend on it.
+    output_layout : {"half", "interleaved"}, optional
+        Layout of the result, `layout` by default.
+    seq_axis : int, optional
+        The arrays' sequence axis: -2 for (B, H, S, D), -3 for (B, S, H, D). Arrays of two and three axes
+        default to -2; with more it has to be given, here or in the call. The batch is axis 0, or axis 1
+        where the sequence is axis 0.
+
+    Attributes
+    ----------
+    head_dim, layout, base, scaling, rotary_dim, rotary_start, context_length, output_layout, seq_axis
+        The specification, resolved.
+    inv_freq
+    attention_factor
+    softmax_factor
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind, or `base` is missing.
+    ValueError
+        If a value does not fit; the message names it.
+
+    See Also
+    --------
+    rotary.apply_rotary : for owners of their own tables.
+
+    Notes
+    -----
+    Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021 (arXiv:2104.09864).
+
+    Angles are exact for every int64 and float64 position; the dtype of an array never reaches them.
+    float16, bfloat16 and float32 arrays are computed in float32 and rounded once, float64 ones in
+    float64. NumPy arrays are rotated where they lie, whatever their axis order; one whose last axis
+    is not contiguous, or which is byte-swapped or unaligned, is copied once. Complex arrays have one
+    channel per pair, are multiplied by ``A exp(i angle)``, and have no layout; the window of channels
+    is then halved.
+
+    Embeddings are values: immutable, hashable, picklable, equal when all their arguments are. Threads
+    may share them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rotary
+    >>> rope = rotary.RotaryEmbedding(4, layout="half", base=100.0)
+    >>> x = np.arange(1.0, 9.0).reshape(2, 4)
+    >>> rope(x).round(4)
+    array([[ 1.    ,  2.    ,  3.    ,  4.    ],
+           [-3.1888,  5.1714,  7.9895,  8.5594]])
+    >>> bool(np.allclose(rope.inverse(rope(x)), x))
+    True
+    """
+
+    head_dim: int
+    layout: Layout
+    base: float | None
+    scaling: Scaling
+    rotary_dim: int
+    rotary_start: int
+    context_length: int | None
+    output_layout: Layout
+    seq_axis: int | None
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        layout: Layout,
+        base: float | None = None,
+        scaling: Scaling | None = None,
+        rotary_dim: int | None = None,
+        rotary_start: int = 0,
+        context_length: int | None = None,
+        output_layout: Layout | None = None,
+        seq_axis: int | None = None,
+    ) -> None:
+        scaling = Default() if scaling is None else scaling
+        if isinstance(scaling, type) or not isinstance(scaling, Scaling):
+            msg = f"`scaling` must be one of rotary.scaling, got {scaling!r}"
+            raise TypeError(msg)
+        if base is None and scaling.needs_base:
+            msg = f"`base` must be given: {scaling!r} makes the frequencies from it"
+            raise TypeError(msg)
+        start, width = _window(head_dim, rotary_dim, rotary_start)
+        values = {
+            "head_dim": as_positive_integer(head_dim, "head_dim"),
+            "layout": check_layout(layout),
+            "base": None if base is None else as_positive_float(base, "base"),
+            "scaling": scaling,
+            "rotary_dim": width,
+            "rotary_start": start,
+            "context_length": None
+            if context_length is None
+            else as_positive_integer(context_length, "context_length"),
+            "output_layout": check_layout(layout)
+            if output_layout is None
+            else check_layout(output_layout, "output_layout"),
+            "seq_axis": _checked_seq_axis(seq_axis),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._frequencies  # noqa: B018  (a scaling that does not fit is refused here)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __repr__(self) -> str:
+        parts = [str(self.head_dim), f"layout={self.layout!r}"]
+        defaults: dict[str, Any] = {
+            "base": None,
+            "scaling": Default(),
+            "rotary_dim": self.head_dim - self.rotary_start,
+            "rotary_start": 0,
+            "context_length": None,
+            "output_layout": self.layout,
+            "seq_axis": None,
+        }
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            if value != default:
+                parts.append(f"{name}={value!r}")
+        return f"RotaryEmbedding({', '.join(parts)})"
+
+    # --------------------------------------------------------------------------------------------
+    # What follows from the specification.
+
+    @cached_property
+    def inv_freq(self) -> Float64Array:
+        """Inverse frequencies in radians per position: float64, read-only.
+
+        Of shape (rotary_dim/2,), or as given to `rotary.scaling.Custom` as `W`.
+        """
+        return self.scaling.inv_freq(self.rotary_dim, self.base, self.context_length)
+
+    @property
+    def attention_factor(self) -> float:
+        """The factor on cosine and sine."""
+        return self.scaling.attention_factor
+
+    @property
+    def softmax_factor(self) -> float:
+        """What the attention's own softmax scale is multiplied by, outside this rotation."""
+        return self.scaling.softmax_factor
+
+    @cached_property
+    def _frequencies(self) -> Frequencies:
+        values = self.inv_freq
+        return frequencies(values.reshape((1,) * (3 - values.ndim) + values.shape))
+
+    @property
+    def _leading(self) -> bool:
+        """Whether positions lead with the position axes."""
+        return self.inv_freq.ndim > 1
+
+    def at_length(self, context_length: int) -> RotaryEmbedding:
+        """Return the same specification at another context length.
+
+        Parameters
+        ----------
+        context_length : int
+            Positive.
+
+        Returns
+        -------
+        RotaryEmbedding
+        """
+        return replace(self, context_length=as_positive_integer(context_length, "context_length"))
+
+    def explain(self) -> str:
+        """Return every number of the specification and where it comes from, a line each.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import rotary
+        >>> print(rotary.RotaryEmbedding(8, layout="half", base=10_000.0).explain())
+        head_dim          8            given
+        layout            half         given: pairs (i, i + 4)
+        base              10000.0      given
+        scaling           Default      inv_freq[i] = base ** (-2 i / rotary_dim)
+        rotary_dim        8            channels 0 .. 7 of 8 turn
+        rotary_start      0            the first channel that turns
+        context_length    None         not read by Default
+        output_layout     half         as layout
+        seq_axis          None         -2 for 2 and 3 axes, to be given for more
+        inv_freq          1.0 .. 0.001 4 float64, wavelengths 6.283 .. 6283 positions
+        attention_factor  1.0          from Default
+        softmax_factor    1.0          from Default
+        """
+        return "\n".join(
+            f"{name:<18}{value!s:<13}{origin}".rstrip() for name, value, origin in self._lines()
+        )
+
+    def _lines(self) -> list[tuple[str, Any, str]]:
+        """Return name, value and origin of every number of the specification."""
+        schedule = type(self.scaling).__name__
+        lanes = self.rotary_dim // 2
+        pairs = {"half": f"pairs (i, i + {lanes})", "interleaved": "pairs (2i, 2i + 1)"}
+        stop = self.rotary_start + self.rotary_dim
+        sizes = np.abs(self.inv_freq[self.inv_freq != 0])
+        span = "all zero"
+        if sizes.size:
+            span = f"wavelengths {2 * np.pi / sizes.max():.4g} .. {2 * np.pi / sizes.min():.4g} positions"
+        flat = self.inv_freq.ravel()
+        from_base = "inv_freq[i] = base ** (-2 i / rotary_dim)"
+        return [
+            ("head_dim", self.head_dim, "given"),
+            ("layout", self.layout, f"given: {pairs[self.layout]}"),
+            ("base", self.base, "given" if self.scaling.needs_base else f"not read by {schedule}"),
+            ("scaling", schedule, from_base if isinstance(self.scaling, Default) else "given"),
+            *[(f"  {name}", value, f"of {schedule}") for name, value in describe(self.scaling)],
+            (
+                "rotary_dim",
+                self.rotary_dim,
+                f"channels {self.rotary_start} .. {stop - 1} of {self.head_dim} turn",
+            ),
+            ("rotary_start", self.rotary_start, "the first channel that turns"),
+            ("context_length", self.context_length, f"not read by {schedule}"),
+            (
+                "output_layout",
+                self.output_layout,
+                "as layout" if self.output_layout == self.layout else "given",
+            ),
+            (
+                "seq_axis",
+                self.seq_axis,
+                "-2 for 2 and 3 axes, to be given for more" if self.seq_axis is None else "given",
+            ),
+            ("inv_freq", f"{flat[0]:.4g} .. {flat[-1]:.4g}", f"{flat.size} float64, {span}"),
+            ("attention_factor", self.attention_factor, f"from {schedule}"),
+            ("softmax_factor", self.softmax_factor, f"from {schedule}"),
+        ]
+
+    # --------------------------------------------------------------------------------------------
+    # The verbs.
+
+    def _pairing(self, source: Layout, target: Layout, *, inverse: bool = False) -> Pairing:
+        return Pairing(self.rotary_start, self.rotary_dim // 2, source, target, inverse)
+
+    def _rotate(
+        self,
+        arrays: tuple[Array, ...],
+        pairing: Pairing,
+        factor: float,
+        seq_axis: int | None,
+        **arguments: Any,
+    ) -> Any:
+        return apply.rotate(
+            arrays,
+            head_dim=self.head_dim,
+            frequencies=self._frequencies,
+            leading=self._leading,
+            factor=factor,
+            pairing=pairing,
+            seq_axis=self._axis(seq_axis, arguments.get("cu_seqlens")),
+            **arguments,
+        )
+
+    def _axis(self, seq_axis: int | None, cu_seqlens: Any) -> int | None:
+        """Return the sequence axis of a call: the specification's does not hold for packed arrays."""
+        return self.seq_axis if seq_axis is None and cu_seqlens is None else seq_axis
+
+    def __call__(
+        self,
+        *arrays: Array,
+        positions: Any = None,
+        offset: Any = None,
+        cu_seqlens: Any = None,
+        seq_axis: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Rotate arrays, such as query and key, by the angles of their positions.
+
+        Parameters
+        ----------
+        *arrays : array
+            With `head_dim` channels on the last axis, or ``head_dim / 2`` complex ones. They agree in
+            sequence and batch; heads may differ. Their dtype is float16, bfloat16, float32, float64,
+            complex64 or complex128, each its own.
+        positions : array_like (S,), (1, S) or (B, S), optional
+            Integers within int64, or finite floats below ``2**63`` in size, which are taken as the
+            exact float64 they are; by default 0 .. S - 1. Where frequencies are given for several
+            position axes, positions lead with these axes.
+        offset : number or array_like (B,), optional
+            First position, in place of 0, of all rows of the batch or of each; with `cu_seqlens` it may
+            be one per sequence (n,). A float offset is added to 0 .. S - 1 in float64.
+        cu_seqlens : array_like of int (n + 1,), optional
+            Bounds of n sequences packed one after another, 0 first; positions restart at each. The
+            sequence is then axis 0 unless the call says otherwise, as in (total, H, D), and no axis is a
+            batch.
+        seq_axis : int, optional
+            The sequence axis, for this call.
+        out : array or tuple of array, optional
+            Where results are written: the inputs themselves, or memory that overlaps no input.
+
+        Returns
+        -------
+        array, or tuple of array for several
+            Rotated, of the same library, shape and dtype; `out` where it was given.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of the wrong kind, such as an array of integers or an immutable `out`.
+        ValueError
+            If shapes or values do not fit, or an array of four or more axes has no `seq_axis`. No
+            array has then been changed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rotary
+        >>> rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=-2)
+        >>> q, k = np.ones((1, 8, 5, 64)), np.ones((1, 2, 5, 64))
+        >>> q5, k5 = rope(q, k, offset=1_700_000_000)
+        >>> q5.shape, k5.shape
+        ((1, 8, 5, 64), (1, 2, 5, 64))
+        """
+        return self._rotate(
+            arrays,
+            self._pairing(self.layout, self.output_layout),
+            self.attention_factor,
+            seq_axis,
+            positions=positions,
+            offset=offset,
+            cu_seqlens=cu_seqlens,
+            out=out,
+        )
+
+    def inverse(
+        self,
+        *arrays: Array,
+        positions: Any = None,
+        offset: Any = None,
+        cu_seqlens: Any = None,
+        seq_axis: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Undo the rotation, attention factor included.
+
+        Parameters are those of the call that is undone. Reads `output_layout` and writes `layout`.
+
+        Returns
+        -------
+        array, or tuple of array for several
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rotary
+        >>> rope = rotary.RotaryEmbedding(8, layout="interleaved", base=10_000.0)
+        >>> x = np.arange(16.0).reshape(2, 8)
+        >>> bool(np.allclose(rope.inverse(rope(x, offset=3), offset=3), x))
+        True
+        """
+        return self._rotate(
+            arrays,
+            self._pairing(self.output_layout, self.layout, inverse=True),
+            1.0 / self.attention_factor,
+            seq_axis,
+            positions=positions,
+            offset=offset,
+            cu_seqlens=cu_seqlens,
+            out=out,
+        )
+
+    def vjp(
+        self,
+        *arrays: Array,
+        positions: Any = None,
+        offset: Any = None,
+        cu_seqlens: Any = None,
+        seq_axis: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Return the vector-Jacobian product: the gradient with respect to what was rotated.
+
+        The rotation is linear, so this is its transpose, attention factor included. Parameters are
+        those of the call that is differentiated, with the gradients of its results for arrays. Reads
+        `output_layout` and writes `layout`. A complex array is multiplied by the conjugate.
+
+        Returns
+        -------
+        array, or tuple of array for several
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rotary
+        >>> rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
+        >>> x, dy = np.ones((3, 8)), np.arange(24.0).reshape(3, 8)
+        >>> bool(np.isclose((rope(x) * dy).sum(), (x * rope.vjp(dy)).sum()))
+        True
+        """
+        return self._rotate(
+            arrays,
+            self._pairing(self.output_layout, self.layout, inverse=True),
+            self.attention_factor,
+            seq_axis,
+            positions=positions,
+            offset=offset,
+            cu_seqlens=cu_seqlens,
+            out=out,
+        )
+
+    def shift(
+        self,
+        x: Array,
+        delta: Any,
+        *,
+        cu_seqlens: Any = None,
+        seq_axis: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Move what has been rotated, such as cached keys, by `delta` positions.
+
+        The attention factor is not applied again: what stood at position p is afterwards what rotating
+        it at ``p + delta`` had given. Reads and writes `output_layout`.
+
+        Parameters
+        ----------
+        x : array
+            As returned by the embedding.
+        delta : number or array_like (B,), (1, S) or (B, S)
+            How far, for all rows, each row of the batch or each row of the sequence; integers or
+            floats of either sign. Where frequencies are given for several position axes, an array
+            leads with these axes.
+        cu_seqlens : array_like of int (n + 1,), optional
+            Bounds of packed sequences, as in the call; delta may then be one per sequence (n,).
+        seq_axis : int, optional
+            The sequence axis, for this call.
+        out : array, optional
+            Where the result is written: `x` itself, or memory that does not overlap it.
+
+        Returns
+        -------
+        array
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rotary
+        >>> rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
+        >>> k = np.arange(24.0).reshape(3, 8)
+        >>> bool(np.allclose(rope.shift(rope(k), 5), rope(k, offset=5)))
+        True
+        """
+        return self._rotate(
+            (x,),
+            self._pairing(self.output_layout, self.output_layout),
+            1.0,
+            seq_axis,
+            delta=delta,
+            cu_seqlens=cu_seqlens,
+            out=out,
+        )
+
+    def tables(self, positions: Any, dtype: Any = "float32") -> tuple[Array, Array]:
+        """Return cosine and sine of the angles, attention factor included.
+
+        Parameters
+        ----------
+        positions : number or array_like
+            Of any shape, after the position axes where frequencies are given for several. Arrays of
+            another library give tables of that library, which share memory with the cache where the
+            library can.
+        dtype : {"float32", "float64"}, default "float32"
+
+        Returns
+        -------
+        cos, sin : array (..., rotary_dim/2)
+            Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with an attention
+            factor. NumPy tables are read-only; libraries without such a flag must not write to theirs.
+            Where frequencies are given per head, the heads lead.
+
+        Examples
+        --------
+        >>> import rotary
+        >>> rope = rotary.RotaryEmbedding(4, layout="half", base=100.0)
+        >>> cos, sin = rope.tables([0, 1])
+        >>> cos
+        array([[1.       , 1.       ],
+               [0.5403023, 0.9950042]], dtype=float32)
+        """
+        return tables.cos_sin(
+            self._frequencies,
+            positions,
+            leading=self._leading,
+            dtype=as_table_dtype(dtype),
+            factor=self.attention_factor,
+        )
+
+    def matrix(self, position: Any) -> Float64Array:
+        """Return the rotation at one position as a matrix, for reading, teaching and testing.
+
+        Parameters
+        ----------
+        position : number
+            Or one per position axis, where frequencies are given for several.
+
+        Returns
+        -------
+        float64 array (head_dim, head_dim)
+            ``matrix @ x`` is x rotated, read in `layout` and written in `output_layout`; (heads,
+            head_dim, head_dim) where frequencies are given per head.
+
+        Examples
+        --------
+        >>> import rotary
+        >>> rotary.RotaryEmbedding(2, layout="half", base=10_000.0).matrix(1).round(4)
+        array([[ 0.5403, -0.8415],
+               [ 0.8415,  0.5403]])
+        """
+        place = as_positions(position, name="position")
+        shape = (self._frequencies.axes,) if self._leading else ()
+        if place.shape != shape:
+            msg = f"`position` must have shape {shape}, got {place.shape}"
+            raise ValueError(msg)
+        cos, sin = self.tables(place, dtype="float64")
+        read = np.array(pair_channels(self.rotary_dim, self.layout)) + self.rotary_start
+        write = np.array(pair_channels(self.rotary_dim, self.output_layout)) + self.rotary_start
+        result = np.zeros((*cos.shape[:-1], self.head_dim, self.head_dim))
+        result[...] = np.eye(self.head_dim)
+        result[..., write, write] = 0.0
+        result[..., write[0], read[0]] = cos
+        result[..., write[0], read[1]] = -sin
+        result[..., write[1], read[0]] = sin
+        result[..., write[1], read[1]] = cos
+        return result
+
+
+def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int]:
+    """Return first channel and width of the rotated window, checked against the head."""
+    width = as_positive_integer(head_dim, "head_dim")
+    start = as_integer(rotary_start, "rotary_start")
+    if not 0 <= start < width:
+        msg = f"`rotary_start` must be one of the {width} channels, from 0 on, got {start}"
+        raise ValueError(msg)
+    if rotary_dim is None:
+        if (width - start) % 2:
+            msg = f"`rotary_dim` must be given: {width - start} channels do not pair"
+            raise ValueError(msg)
+        return start, width - start
+    rotated = as_rotary_dim(rotary_dim, "rotary_dim")
+    if start + rotated > width:
+        msg = f"`rotary_dim` must be at most {width - start}, the channels from {start} on, got {rotated}"
+        raise ValueError(msg)
+    return start, rotated
+
+
+def _checked_seq_axis(value: Any) -> int | None:
+    """Return a sequence axis that is not the last one, or None."""
+    axis = as_seq_axis(value)
+    if axis == -1:
+        msg = "`seq_axis` must not be -1, the axis of the channels"
+        raise ValueError(msg)
+    return axis

@@ -1,0 +1,285 @@
+"""The functions beside the embedding: frequencies, tables, and rotation by tables of one's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import tables
+from ._checks import as_integer, as_positive_float, as_rotary_dim, as_table_dtype
+from ._typing import Array, Float64Array, HostArray
+from .apply import table_dtype
+from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex
+from .backends import kernel_for, libraries, portable
+from .layouts import Layout, check_layout
+from .phases import frequencies
+from .rotation import Axes, Pairing, Table
+from .scaling import as_frequencies, powers
+
+__all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
+
+TABLE_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+def inv_freq(dim: int, *, base: float) -> Float64Array:
+    """Return the inverse frequencies ``base ** (-2 i / dim)`` of the default schedule.
+
+    Parameters
+    ----------
+    dim : int
+        Rotated channels, even.
+    base : float
+        Positive.
+
+    Returns
+    -------
+    float64 array (dim/2,), read-only
+        Radians per position, each the correctly rounded float64, on every platform.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a number.
+    ValueError
+        If `dim` is not positive and even, or `base` not positive and finite.
+
+    Notes
+    -----
+    Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021
+    (arXiv:2104.09864), section 3.2.2.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rotary.inv_freq(8, base=10_000.0)
+    array([1.   , 0.1  , 0.01 , 0.001])
+    """
+    return powers(as_positive_float(base, "base"), as_rotary_dim(dim, "dim"))
+
+
+def cos_sin(
+    positions: Any,
+    inv_freq: Any,
+    *,
+    dtype: Any = "float32",
+    attention_factor: float = 1.0,
+) -> tuple[Array, Array]:
+    """Return cosine and sine of ``positions * inv_freq``, times a factor.
+
+    Parameters
+    ----------
+    positions : number or array_like
+        Integers within int64 or finite floats below ``2**63`` in size, of any shape.
+    inv_freq : array_like (lanes,)
+        Radians per position, taken as the exact float64 they are; negative and zero are fine.
+    dtype : {"float32", "float64"}, default "float32"
+    attention_factor : float, default 1.0
+        Positive.
+
+    Returns
+    -------
+    cos, sin : array (..., lanes)
+        Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with a factor. NumPy's
+        are read-only. Positions of another library give tables of that library.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If a value does not fit.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> cos, sin = rotary.cos_sin(1_700_000_000, [1.0, 0.001], dtype="float64")
+    >>> sin
+    array([-0.42816599, -0.38185519])
+    """
+    values = as_frequencies(inv_freq, "inv_freq", (1,))
+    return tables.cos_sin(
+        frequencies(values[None, None]),
+        positions,
+        leading=False,
+        dtype=as_table_dtype(dtype),
+        factor=as_positive_float(attention_factor, "attention_factor"),
+    )
+
+
+def sinusoidal(
+    positions: Any, dim: int, *, base: float = 10_000.0, dtype: Any = "float32"
+) -> Array:
+    """Return the additive sinusoidal encoding of positions.
+
+    Parameters
+    ----------
+    positions : number or array_like
+        Of any shape.
+    dim : int
+        Channels, even.
+    base : float, default 10000.0
+        Positive.
+    dtype : {"float32", "float64"}, default "float32"
+
+    Returns
+    -------
+    array (..., dim)
+        ``sin(p * base ** (-2 k / dim))`` at channel 2k, the cosine at 2k + 1, as exact as `cos_sin`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If a value does not fit.
+
+    Notes
+    -----
+    Vaswani et al., "Attention Is All You Need", 2017 (arXiv:1706.03762), section 3.5.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rotary.sinusoidal([0, 1], 4)
+    array([[0.        , 1.        , 0.        , 1.        ],
+           [0.84147096, 0.5403023 , 0.00999983, 0.99995   ]], dtype=float32)
+    """
+    cosine, sine = cos_sin(positions, inv_freq(dim, base=base), dtype=dtype)
+    xp = libraries.namespace(cosine)
+    pairs = xp.stack([sine, cosine], axis=-1)
+    return xp.reshape(pairs, (*cosine.shape[:-1], 2 * cosine.shape[-1]))
+
+
+def apply_rotary(
+    x: Array,
+    cos: Any,
+    sin: Any,
+    *,
+    layout: Layout,
+    rotary_start: int = 0,
+    seq_axis: int | None = None,
+    inverse: bool = False,
+    out: Any = None,
+) -> Array:
+    """Rotate an array by tables of one's own.
+
+    Parameters
+    ----------
+    x : array
+        Its last axis the channels. A complex array has one channel per pair and no layout.
+    cos, sin : array (S, r/2) or (B, S, r/2)
+        Half wide: one number per pair, of any floating dtype. They are converted to the dtype x is
+        computed in: float64 for float64, else float32.
+    layout : {"half", "interleaved"}
+        Which channels pair: ``(i, i + r/2)`` or ``(2i, 2i + 1)``.
+    rotary_start : int, default 0
+        The first channel that turns; ``r`` from there on do, the others pass through.
+    seq_axis : int, optional
+        The sequence axis; -2 for two and three axes, to be given for more.
+    inverse : bool, default False
+        Turn back: with the sine negated. Tables that carry a factor apply it again.
+    out : array, optional
+        `x` itself, or memory that does not overlap it.
+
+    Returns
+    -------
+    array
+        Of the library, shape and dtype of x; `out` where it was given.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rotary
+    >>> cos, sin = rotary.cos_sin([0, 1], rotary.inv_freq(4, base=100.0))
+    >>> rotary.apply_rotary(np.ones((2, 4)), cos, sin, layout="half").round(4)
+    array([[ 1.    ,  1.    ,  1.    ,  1.    ],
+           [-0.3012,  0.8952,  1.3818,  1.0948]])
+    """
+    check_array(x, "x")
+    check_layout(layout)
+    if not isinstance(inverse, bool | np.bool_):
+        msg = f"`inverse` must be a bool, got {inverse!r}"
+        raise TypeError(msg)
+    axes = axes_of(x, as_seq_axis(seq_axis), name="x")
+    cosine, sine = _own_tables(x, cos, sin, axes)
+    start = _checked_start(rotary_start, x, cosine.shape[-1])
+    (output,) = as_outputs(out, (x,), ("x",))
+    pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, bool(inverse))
+    if isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
+        return kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
+    return portable.rotate(x, (cosine[None], sine[None]), axes, pairing, output)
+
+
+def _own_tables(x: Array, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]:
+    """Return a caller's tables (batch or 1, sequence, lanes) in the dtype and library of x."""
+    length = int(x.shape[axes.sequence])
+    batch = None if axes.batch is None else int(x.shape[axes.batch])
+    parts = []
+    for part, name in ((cos, "cos"), (sin, "sin")):
+        if not libraries.is_array(part):
+            msg = f"`{name}` must be an array, got {type(part).__name__}"
+            raise TypeError(msg)
+        if libraries.dtype_name(part) not in TABLE_DTYPES:
+            msg = f"`{name}` must be floating, got dtype {part.dtype}"
+            raise TypeError(msg)
+        shape = tuple(part.shape)
+        if (
+            len(shape) not in (2, 3)
+            or shape[-2] != length
+            or shape[:-2] not in ((), (1,), (batch,))
+        ):
+            msg = (
+                f"`{name}` must have shape ({length}, r/2)"
+                + (f" or ({batch}, {length}, r/2)" if batch is not None else "")
+                + f" for x of shape {tuple(x.shape)}, got {shape}"
+            )
+            raise ValueError(msg)
+        parts.append(_in_library_of(x, part if len(shape) == 3 else part[None]))
+    if tuple(cos.shape) != tuple(sin.shape):
+        msg = f"`sin` must have the shape of `cos`, {tuple(cos.shape)}, got {tuple(sin.shape)}"
+        raise ValueError(msg)
+    return parts[0], parts[1]
+
+
+def _in_library_of(x: Array, part: Array) -> Array:
+    """Return part of a table in the computing dtype of x, on the host if both are or can be."""
+    if isinstance(x, np.ndarray):
+        host = libraries.to_host(part)
+        part = part if host is None else host
+    elif isinstance(part, np.ndarray):
+        part = libraries.from_host(part.astype(table_dtype(x)), libraries.namespace(x), x)
+    xp = libraries.namespace(part)
+    return xp.astype(part, getattr(xp, table_dtype(x)))
+
+
+def _packed(cosine: HostArray, sine: HostArray) -> Table:
+    """Return a caller's tables (batch or 1, sequence, lanes) as the kernels read them."""
+    batch, length, lanes = cosine.shape
+    values = np.stack([cosine, sine]).reshape(2, 1, batch * length, lanes)
+    index = np.arange(batch * length, dtype=np.int64).reshape(batch, length)
+    return Table(values, index, 0, length)
+
+
+def _checked_start(rotary_start: Any, x: Array, lanes: int) -> int:
+    """Return the first channel that turns, checked against the channels there are."""
+    start = as_integer(rotary_start, "rotary_start")
+    width = lanes if is_complex(x) else 2 * lanes
+    channels = int(x.shape[-1])
+    if start < 0:
+        msg = f"`rotary_start` must be at least 0, got {start}"
+        raise ValueError(msg)
+    if not width or start + width > channels:
+        msg = (
+            f"`cos` of width {lanes} must turn channels that x has, got {width} from {start} on of "
+            f"{channels}"
+        )
+        raise ValueError(msg)
+    return start

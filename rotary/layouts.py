@@ -1,0 +1,237 @@
+"""Which two channels form a pair, and the way of weights from one pairing to the other."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+import array_api_compat
+import numpy as np
+
+from ._checks import as_positive_integer, as_rotary_dim
+from ._typing import Array, Int64Array
+
+__all__ = ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"]
+
+Layout: TypeAlias = Literal["half", "interleaved"]
+
+LAYOUTS: tuple[Layout, Layout] = ("half", "interleaved")
+
+_MEANINGS = "'half', pairs (i, i + rotary_dim/2), or 'interleaved', pairs (2i, 2i + 1)"
+
+# What other libraries call the two. A hint, never an alias. Names by origin, such as that of a
+# company, are left out: the same one stands for either layout, depending on who writes it.
+_FOREIGN: dict[str, Layout] = {
+    "neox": "half",
+    "gptneox": "half",
+    "rotatehalf": "half",
+    "splithalf": "half",
+    "gptj": "interleaved",
+    "interleave": "interleaved",
+    "traditional": "interleaved",
+    "normal": "interleaved",
+    "adjacent": "interleaved",
+    "complex": "interleaved",
+    "rotateeverytwo": "interleaved",
+}
+
+ArrayT = TypeVar("ArrayT")
+
+
+def check_layout(value: Any, name: str = "layout") -> Layout:
+    """Return ``value`` if it is the name of a layout.
+
+    Parameters
+    ----------
+    value : str
+        ``"half"`` or ``"interleaved"``.
+    name : str
+        The argument that an error names.
+
+    Returns
+    -------
+    str
+        The value itself.
+
+    Raises
+    ------
+    TypeError
+        If the value is not a string: a flag such as ``interleaved=True`` belongs to other
+        libraries, where true and false do not always mean the same.
+    ValueError
+        If it is another string. Common words of other libraries get a hint.
+    """
+    if not isinstance(value, str):
+        msg = f"`{name}` must be {_MEANINGS}, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    for layout in LAYOUTS:
+        if value == layout:
+            return layout
+    msg = f"`{name}` must be {_MEANINGS}, got {value!r}"
+    meant = value.strip().lower()
+    hint = meant if meant in LAYOUTS else _FOREIGN.get("".join(filter(str.isalnum, meant)))
+    if hint is not None:
+        msg += f"; what others call {value!r} is usually {hint!r} here"
+    raise ValueError(msg)
+
+
+def pair_channels(rotary_dim: int, layout: Layout) -> tuple[Int64Array, Int64Array]:
+    """Return the first and the second channel of every pair.
+
+    Parameters
+    ----------
+    rotary_dim : int
+        How many channels are rotated; even.
+    layout : {"half", "interleaved"}
+        How they are paired.
+
+    Returns
+    -------
+    first, second : int64 arrays (rotary_dim/2,)
+        Channel ``first[i]`` turns into channel ``second[i]``, counted from the start of the
+        rotated window.
+
+    Examples
+    --------
+    >>> first, second = pair_channels(6, "half")
+    >>> first.tolist(), second.tolist()
+    ([0, 1, 2], [3, 4, 5])
+    >>> first, second = pair_channels(6, "interleaved")
+    >>> first.tolist(), second.tolist()
+    ([0, 2, 4], [1, 3, 5])
+    """
+    pairs = np.arange(as_rotary_dim(rotary_dim, "rotary_dim") // 2, dtype=np.int64)
+    if check_layout(layout) == "half":
+        return pairs, pairs + len(pairs)
+    return 2 * pairs, 2 * pairs + 1
+
+
+def permute_weights(
+    w: ArrayT, num_heads: int, *, source: Layout, target: Layout, rotary_dim: int | None = None
+) -> ArrayT:
+    """Reorder the rows of a query or key projection for the other layout.
+
+    Both layouts turn the same pairs by the same angles; they differ in where the two channels of
+    pair i lie within a head. A checkpoint trained for one runs under the other once the rows of
+    its query and key projections, and their biases, are put where the other looks for them.
+    Queries and keys then come out with their channels in another order, the same for both, so
+    attention scores do not change. Value and output projections are left alone.
+
+    Parameters
+    ----------
+    w : array (num_heads * head_dim, in_features) or (num_heads * head_dim,)
+        The weight, as in ``y = w @ x``, or the bias, of any dtype and any array library. A
+        weight stored as (in_features, num_heads * head_dim), as JAX libraries do, must be
+        transposed first, and the result transposed back. Scales that belong to whole rows of a
+        quantised weight move like a bias.
+    num_heads : int
+        How many heads the rows hold. Where keys have fewer heads than queries, a key projection
+        takes the number of key heads.
+    source : {"half", "interleaved"}
+        The layout that `w` was trained for.
+    target : {"half", "interleaved"}
+        The layout that the result will be rotated with.
+    rotary_dim : int, optional
+        How many channels at the start of every head are rotated; the rows of the others keep
+        their place. By default the whole head.
+
+    Returns
+    -------
+    array, as `w`
+        A copy in the same library, shape and dtype. Calling again with `source` and `target`
+        swapped gives back `w` exactly; with `source` equal to `target` it is a plain copy.
+
+    Raises
+    ------
+    TypeError
+        If `w` is not an array, `num_heads` or `rotary_dim` not an integer, or a layout not a
+        string.
+    ValueError
+        If `w` has neither one nor two axes, its rows do not divide into `num_heads` heads, the
+        rotated width is odd or larger than a head, or a layout is unknown.
+
+    Notes
+    -----
+    With y and z the outputs of one head under `w` and under the result, and (a, b) and (c, d)
+    the channels of pair i in `source` and in `target`, ``z[c] = y[a]`` and ``z[d] = y[b]``.
+
+    From "interleaved" to "half" this is the reordering that Hugging Face's conversion script
+    applies to Meta's Llama weights, ``w.view(num_heads, d // 2, 2, in).transpose(1, 2)``; from
+    "half" to "interleaved" it is what the converter to GGUF does to those files.
+
+    Examples
+    --------
+    Two heads of four channels; pairs (0, 1), (2, 3) become pairs (0, 2), (1, 3).
+
+    >>> import numpy as np
+    >>> bias = np.arange(8)
+    >>> permute_weights(bias, 2, source="interleaved", target="half")
+    array([0, 2, 1, 3, 4, 6, 5, 7])
+    >>> permute_weights(bias, 2, source="interleaved", target="half", rotary_dim=2)
+    array([0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    heads = as_positive_integer(num_heads, "num_heads")
+    check_layout(source, "source")
+    check_layout(target, "target")
+    xp = _namespace(w)
+    head_dim = _head_dim(w, heads)
+    width = _rotated_width(rotary_dim, head_dim)
+
+    array: Array = w
+    channels = xp.reshape(array, (heads, head_dim, *array.shape[1:]))
+    window, rest = channels[:, :width, ...], channels[:, width:, ...]
+    if source == "half":
+        first, second = window[:, : width // 2, ...], window[:, width // 2 :, ...]
+    else:
+        first, second = window[:, 0::2, ...], window[:, 1::2, ...]
+    if target == "half":
+        parts = [first, second, rest]
+    else:
+        parts = [xp.reshape(xp.stack([first, second], axis=2), window.shape), rest]
+    return cast("ArrayT", xp.reshape(xp.concat(parts, axis=1), array.shape))
+
+
+def _namespace(w: Array) -> Any:
+    """Return the array library of `w`, refusing what is no array or would lose a mask."""
+    kind = type(w).__name__
+    if not isinstance(w, np.ma.MaskedArray | np.matrix):
+        try:
+            return array_api_compat.array_namespace(w)
+        except TypeError:
+            kind = f"an object of type {kind}"
+    msg = f"`w` must be an array of NumPy or of another array library, got {kind}"
+    raise TypeError(msg)
+
+
+def _head_dim(w: Array, heads: int) -> int:
+    """Return how many rows of `w` belong to each head."""
+    if w.ndim not in {1, 2}:
+        msg = (
+            "`w` must be a weight (num_heads * head_dim, in_features) or a bias "
+            f"(num_heads * head_dim,), got {w.ndim} axes"
+        )
+        raise ValueError(msg)
+    rows = int(w.shape[0])
+    if rows == 0 or rows % heads:
+        msg = (
+            f"`w` must have a multiple of `num_heads` = {heads} rows, got {rows}; "
+            "a weight stored as (in_features, num_heads * head_dim) must be transposed first"
+        )
+        raise ValueError(msg)
+    return rows // heads
+
+
+def _rotated_width(rotary_dim: int | None, head_dim: int) -> int:
+    """Return the rotated channels of a head, all of them by default."""
+    if rotary_dim is None:
+        if head_dim % 2:
+            msg = (
+                "`rotary_dim` must be given where heads have an odd number of channels, "
+                f"got None with {head_dim} channels"
+            )
+            raise ValueError(msg)
+        return head_dim
+    width = as_rotary_dim(rotary_dim, "rotary_dim")
+    if width > head_dim:
+        msg = f"`rotary_dim` must be at most the {head_dim} channels of a head, got {width}"
+        raise ValueError(msg)
+    return width

@@ -1,0 +1,449 @@
+"""Where each row stands: masks, packed sequences, grids, clocks and slices as exact positions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import array_api_compat
+import numpy as np
+
+from ._checks import as_integer, as_positive_integer
+from ._numbers import Number, Positions, as_positions, check_reach, found, host_array
+from ._times import (
+    check_resolution,
+    check_same_kind,
+    counted,
+    elapsed,
+    read_origin,
+    read_times,
+    read_unit,
+)
+from ._typing import Array, HostArray, Int64Array
+
+__all__ = ["Clock", "from_mask", "grid", "ragged", "timestamps", "zigzag"]
+
+ArrayT = TypeVar("ArrayT")
+
+
+def from_mask(mask: ArrayT, *, padding: int = 0) -> ArrayT:
+    """Count the attended tokens of every row.
+
+    Parameters
+    ----------
+    mask : array (B, S) or (S,), bool or integer
+        True or 1 where a token is attended, False or 0 where it is padding, on either side or
+        in between. Of any array library; lists count as NumPy.
+    padding : int
+        The position given to padding. It only has to be a valid one, since padding is not
+        attended.
+
+    Returns
+    -------
+    int64 array, shape and library of `mask`
+        0 for the first attended token of a row, 1 for the second, `padding` where masked. Under
+        JAX with 64-bit types off it is int32, JAX's own integer.
+
+    Raises
+    ------
+    TypeError
+        If the mask is neither bool nor integer (a floating mask is one to be added to scores,
+        with 0 for attended tokens), or `padding` is not an integer.
+    ValueError
+        If it has neither one nor two axes, holds integers besides 0 and 1, or `padding` is
+        outside int64. Masks that are traced, lazy or on a device are not looked into: there
+        everything but 0 is attended.
+
+    Examples
+    --------
+    The second row is padded on the left.
+
+    >>> import numpy as np
+    >>> from_mask(np.array([[1, 1, 1, 0], [0, 0, 1, 1]]), padding=-1)
+    array([[ 0,  1,  2, -1],
+           [-1, -1,  0,  1]])
+    """
+    fill = as_integer(padding, "padding")
+    check_reach(fill, "padding")
+    array, xp = _mask_array(mask)
+    attended = array if xp.isdtype(array.dtype, "bool") else array != 0
+    counted = xp.cumulative_sum(xp.astype(attended, _integer_dtype(xp)), axis=-1) - 1
+    positions: ArrayT = xp.where(attended, counted, xp.full_like(counted, fill))
+    return positions
+
+
+def ragged(
+    cu_seqlens: Sequence[int] | HostArray, *, offset: Number | Sequence[Number] | HostArray = 0
+) -> Positions:
+    """Count from the start of every sequence in a packed batch.
+
+    Parameters
+    ----------
+    cu_seqlens : sequence or array of int (n + 1,)
+        Where the n sequences begin, and where the last one ends: 0 first, never decreasing. Two
+        equal neighbours are an empty sequence.
+    offset : number, or sequence or array of numbers (n,)
+        The position of a sequence's first token, for all or for each.
+
+    Returns
+    -------
+    array (total,)
+        Positions restarting at `offset` in every sequence: int64, or float64 where offsets are
+        floats.
+
+    Raises
+    ------
+    TypeError
+        If `cu_seqlens` holds anything but integers, or `offset` anything but numbers.
+    ValueError
+        If `cu_seqlens` does not start at 0, decreases or is not one-dimensional, if there is not
+        one offset per sequence, or if a position would leave int64.
+
+    Examples
+    --------
+    >>> ragged([0, 3, 5])
+    array([0, 1, 2, 0, 1])
+    >>> ragged([0, 3, 5], offset=[10, 0])
+    array([10, 11, 12,  0,  1])
+    """
+    bounds = _bounds(cu_seqlens)
+    lengths = np.diff(bounds)
+    starts = as_positions(offset, name="offset")
+    if starts.ndim and starts.shape != lengths.shape:
+        msg = (
+            f"`offset` must be one number or one per sequence, ({len(lengths)},), "
+            f"got shape {starts.shape}"
+        )
+        raise ValueError(msg)
+    each: HostArray = np.broadcast_to(starts, lengths.shape)
+    for start, length in zip(each.tolist(), lengths.tolist(), strict=True):
+        if length:
+            check_reach(start + (length - 1), "offset", told=" as the last position")
+    counts = np.arange(bounds[-1], dtype=np.int64) - np.repeat(bounds[:-1], lengths)
+    positions: Positions = counts + np.repeat(each, lengths)
+    return positions
+
+
+def grid(
+    *sizes: int, start: Number | Sequence[Number] = 0, step: Number | Sequence[Number] = 1
+) -> Positions:
+    """Place every cell of a grid: the patches of an image, the frames and patches of a video.
+
+    Parameters
+    ----------
+    *sizes : int
+        How many cells each axis has.
+    start : number, or one per axis
+        The position of an axis's first cell.
+    step : number, or one per axis
+        The distance between neighbouring cells. It may be negative, which counts backwards, or
+        zero, which gives an axis one position throughout.
+
+    Returns
+    -------
+    array (axes, prod(sizes))
+        ``start + step * index`` on each axis, cells in the order of a C-contiguous array: the
+        last axis fastest. int64, or float64 where any `start` or `step` is a float.
+
+    Raises
+    ------
+    TypeError
+        If a size is not an integer, or `start` or `step` not made of numbers.
+    ValueError
+        If there are no sizes, one is negative, `start` or `step` has another length, or a
+        position would leave int64.
+
+    Examples
+    --------
+    >>> grid(2, 3)
+    array([[0, 0, 0, 1, 1, 1],
+           [0, 1, 2, 0, 1, 2]])
+
+    Two frames half a second apart, of two patches each, after seven tokens of text:
+
+    >>> grid(2, 2, start=7, step=[0.5, 1])
+    array([[7. , 7. , 7.5, 7.5],
+           [7. , 8. , 7. , 8. ]])
+    """
+    shape = _grid_shape(sizes)
+    starts = _per_axis(start, len(shape), "start")
+    steps = _per_axis(step, len(shape), "step")
+    dtype = np.result_type(starts, steps)
+    if 0 not in shape:
+        for first, stride, size in zip(starts.tolist(), steps.tolist(), shape, strict=True):
+            check_reach(first + stride * (size - 1), "start", told=" as the last position")
+    positions = np.empty((len(shape), *shape), dtype)
+    for axis, size in enumerate(shape):
+        line = starts[axis] + steps[axis] * np.arange(size, dtype=np.int64)
+        positions[axis] = line.reshape(-1, *[1] * (len(shape) - 1 - axis))
+    return positions.reshape(len(shape), -1)
+
+
+def timestamps(times: Any, *, unit: str, origin: Any) -> Positions:
+    """Turn times into positions: how many units each lies after the origin.
+
+    Rotary attention sees differences of positions only, so any origin will do, if queries and
+    keys, now and in a cache, share it. `Clock` keeps one.
+
+    Parameters
+    ----------
+    times : array, sequence or scalar
+        Dates: ``datetime64`` of any unit, `datetime.datetime` and `datetime.date`, and whatever
+        becomes these as a NumPy array, such as a pandas index. Dates with a time zone are read
+        as UTC, and dates without one are taken to be UTC. Durations: ``timedelta64`` or
+        `datetime.timedelta`. Numbers: integers and floats that count `unit`.
+    unit : str
+        What one step of position is: ``"W"``, ``"D"``, ``"h"``, ``"m"`` (minutes), ``"s"``,
+        ``"ms"``, ``"us"``, ``"ns"``, ``"ps"``, ``"fs"`` or ``"as"``, or a multiple such as
+        ``"40ms"``. Months and years have no fixed length and are refused.
+    origin : date, duration or number
+        What becomes position 0, of the same kind as `times`; a date may be a string such as
+        ``"2024-01-01T12:00"``. For numbers it is a number of the same units.
+
+    Returns
+    -------
+    array, shape of `times`
+        ``(times - origin) / unit``: int64 if every one is a whole number, else float64, each
+        correctly rounded. Which of the two depends on the values, not on the dtype they came
+        in; equal values are equal positions in either.
+
+    Raises
+    ------
+    TypeError
+        If `times` holds anything else, or `origin` is of another kind than `times`.
+    ValueError
+        If a time is missing (NaT, NaN) or infinite, a position would leave int64, the unit is
+        unknown, or the times are floats too coarse to be told apart (see Notes).
+
+    Notes
+    -----
+    The subtraction is done in exact integers of the finest unit involved, before anything is
+    divided or becomes a float. float64 numbers hold what they hold: unix time in them is good to
+    2.4e-7 seconds, or to 256 nanoseconds if it counts nanoseconds.
+
+    float32, float16 and bfloat16 numbers are held against their own resolution, the distance of
+    neighbouring values of the dtype at the largest time of a row (128 s in float32 at today's
+    unix time). Where it is coarser than one unit, a row is refused that has a single time, times
+    that coincide, or different times no further apart than the resolution. Where it is not, a row
+    is refused that has both of the latter. What rounding took cannot be brought back by a
+    conversion: subtract the origin in the precision the times were recorded in. Times that are
+    right as they are pass as ``times.astype("float64")``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> days = np.array(["2024-02-28", "2024-03-01"], dtype="datetime64[D]")
+    >>> timestamps(days, unit="D", origin="2024-01-01")
+    array([58, 60])
+    >>> timestamps(days, unit="W", origin="2024-02-28")
+    array([0.        , 0.28571429])
+    >>> timestamps([1_700_000_000, 1_700_000_060], unit="s", origin=1_700_000_000)
+    array([ 0, 60])
+    """
+    return Clock(unit=unit, origin=origin)(times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """A unit and an origin, kept together: `timestamps` with both stored.
+
+    Parameters
+    ----------
+    unit : str
+        What one step of position is, as in `timestamps`.
+    origin : date, duration or number
+        What becomes position 0, as in `timestamps`. Dates are kept as ``datetime64`` in UTC, in
+        the longest unit that holds them exactly, so that equal clocks compare equal.
+
+    Raises
+    ------
+    TypeError
+        If the unit is not a string, or the origin is no date, duration or number.
+    ValueError
+        If the unit or the origin is not a valid one.
+
+    Examples
+    --------
+    >>> clock = Clock(unit="ms", origin="2024-01-01T12:00+01:00")
+    >>> clock
+    Clock(unit='ms', origin=np.datetime64('2024-01-01T11','h'))
+    >>> import numpy as np
+    >>> clock(np.datetime64("2024-01-01T11:00:00.250"))
+    array(250)
+    """
+
+    unit: str
+    origin: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit", read_unit(self.unit)[0])
+        object.__setattr__(self, "origin", read_origin(self.origin))
+
+    def __call__(self, times: Any) -> Positions:
+        """Return the positions of `times`, as `timestamps` does.
+
+        Parameters
+        ----------
+        times : array, sequence or scalar
+            Times of the origin's kind.
+
+        Returns
+        -------
+        array, shape of `times`
+            int64 if every position is a whole number, else float64.
+        """
+        values = read_times(times)
+        if not values.size:
+            return np.zeros(values.shape, np.int64)
+        check_same_kind(values, self.origin)
+        if isinstance(self.origin, np.datetime64 | np.timedelta64):
+            return elapsed(values, self.origin, read_unit(self.unit)[1])
+        numbers = as_positions(times, name="times")
+        check_resolution(values)
+        return counted(numbers, self.origin)
+
+
+def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
+    """Give the positions that one device of a context-parallel group holds.
+
+    The sequence is cut into ``2 * world`` equal chunks, and device r takes chunk r and chunk
+    ``2 * world - 1 - r``, an early and a late one, so that under a causal mask all devices have
+    the same work.
+
+    Parameters
+    ----------
+    length : int
+        The whole sequence, a multiple of ``2 * world``.
+    rank : int
+        Which device, from 0.
+    world : int
+        How many devices.
+
+    Returns
+    -------
+    int64 array (length / world,)
+        The positions of the device's rows, in the order it holds them.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an integer.
+    ValueError
+        If `length` does not divide, or `rank` is not below `world`.
+
+    Examples
+    --------
+    >>> zigzag(8, rank=0, world=2), zigzag(8, rank=1, world=2)
+    (array([0, 1, 6, 7]), array([2, 3, 4, 5]))
+    """
+    devices = as_positive_integer(world, "world")
+    device = as_integer(rank, "rank")
+    if not 0 <= device < devices:
+        msg = f"`rank` must be at least 0 and below `world` = {devices}, got {device}"
+        raise ValueError(msg)
+    total = as_integer(length, "length")
+    if total < 0 or total % (2 * devices):
+        msg = f"`length` must be a multiple of 2 * `world` = {2 * devices}, got {total}"
+        raise ValueError(msg)
+    chunk = total // (2 * devices)
+    early, late = device * chunk, (2 * devices - 1 - device) * chunk
+    return np.concatenate(
+        [np.arange(begin, begin + chunk, dtype=np.int64) for begin in (early, late)]
+    )
+
+
+def _mask_array(mask: Any) -> tuple[Array, Any]:
+    """Return a checked mask and its array library."""
+    array = host_array(mask, "mask") if isinstance(mask, list | tuple) else mask
+    kind = f"an object of type {type(mask).__name__}"
+    if not isinstance(array, np.ma.MaskedArray | np.matrix):
+        try:
+            xp = array_api_compat.array_namespace(array)
+            kind = str(array.dtype)
+            valid = xp.isdtype(array.dtype, ("bool", "integral"))
+        except TypeError:  # no array, or a dtype that is not the library's own
+            valid = False
+        if valid:
+            _check_mask(array)
+            return array, xp
+    msg = f"`mask` must be an array of bool, or of integers 0 and 1, got {kind}"
+    raise TypeError(msg)
+
+
+def _check_mask(mask: Array) -> None:
+    """Refuse masks of other ranks, and integers besides 0 and 1 where they can be read."""
+    if mask.ndim not in {1, 2}:
+        msg = f"`mask` must have shape (B, S) or (S,), got {mask.ndim} axes"
+        raise ValueError(msg)
+    values = _readable(mask)
+    if values is not None and values.dtype.kind != "b":
+        other = (values != 0) & (values != 1)
+        if other.any():
+            msg = f"`mask` must hold 0 and 1 only, got {found(values, other)}"
+            raise ValueError(msg)
+
+
+def _readable(array: Array) -> HostArray | None:
+    """Return the values of an array, or None where it is traced, lazy or on a device."""
+    if isinstance(array, np.ndarray):
+        return array
+    torch = sys.modules.get("torch")
+    # A fake tensor hands out memory that holds nothing, so only plain ones are asked.
+    if (
+        torch is not None
+        and isinstance(array, torch.Tensor)
+        and (type(array) is not torch.Tensor or torch.compiler.is_compiling())
+    ):
+        return None
+    try:
+        on_cpu = array.__dlpack_device__()[0] == 1
+        return np.from_dlpack(array) if on_cpu else None
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _integer_dtype(xp: Any) -> Any:
+    """Return int64, or the integer that JAX has in its place with 64-bit types off."""
+    return xp.asarray(0).dtype if array_api_compat.is_jax_namespace(xp) else xp.int64
+
+
+def _bounds(cu_seqlens: Any) -> Int64Array:
+    """Return checked cumulative lengths."""
+    bounds = as_positions(cu_seqlens, name="cu_seqlens")
+    if bounds.ndim != 1 or not bounds.size:
+        msg = f"`cu_seqlens` must have shape (n + 1,), got {bounds.shape}"
+        raise ValueError(msg)
+    if bounds.dtype != np.int64:
+        msg = f"`cu_seqlens` must be integers, got {bounds.dtype}"
+        raise TypeError(msg)
+    if bounds[0] != 0:
+        msg = f"`cu_seqlens` must start at 0, got {bounds[0]}"
+        raise ValueError(msg)
+    falls = np.flatnonzero(bounds[1:] < bounds[:-1])
+    if falls.size:
+        msg = f"`cu_seqlens` must not decrease, got {bounds[falls[0] + 1]} after {bounds[falls[0]]}"
+        raise ValueError(msg)
+    return bounds.astype(np.int64, copy=False)
+
+
+def _grid_shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return checked sizes of a grid."""
+    if not sizes:
+        msg = "`sizes` must name at least one axis, got none"
+        raise ValueError(msg)
+    shape = tuple(as_integer(size, f"sizes[{axis}]") for axis, size in enumerate(sizes))
+    if min(shape) < 0:
+        msg = f"`sizes` must not be negative, got {shape}"
+        raise ValueError(msg)
+    return shape
+
+
+def _per_axis(value: Any, axes: int, name: str) -> HostArray:
+    """Return one number per axis."""
+    numbers = as_positions(value, name=name)
+    if numbers.ndim and numbers.shape != (axes,):
+        msg = f"`{name}` must be one number or one per axis, ({axes},), got {numbers.shape}"
+        raise ValueError(msg)
+    return np.broadcast_to(numbers, (axes,))

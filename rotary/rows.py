@@ -1,0 +1,196 @@
+"""Where the rows of a call's arrays stand: `positions`, `offset` and `cu_seqlens` read once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._numbers import as_positions, check_reach
+from ._typing import Array, HostArray
+from .backends import libraries
+from .positions import ragged
+from .rotation import Rows
+
+
+class Extent(NamedTuple):
+    """What positions have to fit: batch (None where there is none), sequence and position axes.
+
+    `leading` says whether an array of positions leads with the position axes.
+    """
+
+    batch: int | None
+    length: int
+    axes: int
+    leading: bool
+
+    def lead(self) -> tuple[int, ...]:
+        """Return the leading shape that an array of positions has to have."""
+        return (self.axes,) if self.leading else ()
+
+
+def read_rows(positions: Any, offset: Any, cu_seqlens: Any, extent: Extent) -> Rows:
+    """Return where rows stand.
+
+    Parameters
+    ----------
+    positions : array_like or None
+        (S,), (1, S) or (B, S), after the position axes where the extent says so.
+    offset : number, array_like (B,) or None
+        First position of every row of the batch, or of every packed sequence. None is 0.
+    cu_seqlens : array_like of int (n + 1,) or None
+        Where packed sequences begin and the last one ends.
+    extent : Extent
+    """
+    if positions is not None:
+        for other, name in ((offset, "offset"), (cu_seqlens, "cu_seqlens")):
+            if other is not None:
+                msg = f"`positions` and `{name}` must not both be given: `positions` says it all"
+                raise ValueError(msg)
+        return _explicit(known(positions, "positions"), extent, "positions")
+    start = 0 if offset is None else offset
+    return _counted(start, extent) if cu_seqlens is None else _packed(cu_seqlens, start, extent)
+
+
+def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
+    """Return by how much rows move: a number, (B,), (1, S) or (B, S), after any position axes.
+
+    With `cu_seqlens`, a one-dimensional delta is one per sequence.
+    """
+    value = known(delta, "delta")
+    lead = extent.lead()
+    if value.ndim == 0:
+        return _rows(value.reshape((1, 1, 1)), extent)
+    if value.ndim == len(lead) + 2:
+        return _explicit(value, extent, "delta")
+    count = value.shape[-1]
+    if value.ndim == len(lead) + 1 and value.shape[:-1] == lead:
+        if cu_seqlens is not None:
+            bounds = _bounds(cu_seqlens, extent)
+            if isinstance(value, np.ndarray) and count == len(bounds) - 1:
+                moved = np.repeat(value, np.diff(bounds), axis=-1)
+                return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
+        elif count in (1, extent.batch):
+            return _rows(value.reshape((*(lead or (1,)), count, 1)), extent)
+    msg = (
+        f"`delta` must be a number, (B,), (1, S) or (B, S), {_told(extent)}, got shape "
+        f"{tuple(value.shape)}"
+    )
+    raise ValueError(msg)
+
+
+def known(value: Any, name: str) -> Array:
+    """Return positions as int64 or float64 on the host, or as they are where they are not known."""
+    if not hasattr(value, "__array_namespace__") and not hasattr(value, "dtype"):
+        return as_positions(value, name=name)
+    host = libraries.to_host(value)
+    if host is not None:
+        return as_positions(host, name=name)
+    kind = libraries.dtype_name(value)
+    if "int" not in kind and "float" not in kind:
+        msg = f"`{name}` must hold integers or floats, got dtype {value.dtype}"
+        raise TypeError(msg)
+    return value
+
+
+def _rows(positions: Array, extent: Extent) -> Rows:
+    """Return rows at positions (axes or 1, batch or 1, sequence or 1), on every position axis."""
+    if isinstance(positions, np.ndarray):
+        shape = (extent.axes, *positions.shape[1:])
+        return Rows(np.broadcast_to(positions, shape), None, extent.length)
+    if positions.shape[0] != extent.axes:
+        xp = libraries.namespace(positions)
+        positions = xp.concat([positions] * extent.axes, axis=0)
+    return Rows(positions, None, extent.length)
+
+
+def _explicit(value: Array, extent: Extent, name: str) -> Rows:
+    lead = extent.lead()
+    shape = tuple(value.shape)
+    inner = shape[len(lead) :]
+    allowed = [(extent.length,), (1, extent.length)]
+    if extent.batch is not None:
+        allowed.append((extent.batch, extent.length))
+    if shape[: len(lead)] != lead or inner not in allowed:
+        wanted = ", ".join(str((*lead, *inner)) for inner in dict.fromkeys(allowed))
+        msg = f"`{name}` must have one of the shapes {wanted}, {_told(extent)}, got {shape}"
+        raise ValueError(msg)
+    if len(inner) == 1:
+        inner = (1, *inner)
+    return explicit_rows(libraries.namespace(value).reshape(value, (*(lead or (1,)), *inner)))
+
+
+def explicit_rows(positions: Array) -> Rows:
+    """Return rows at positions (axes, batch or 1, sequence), known to count up where they do."""
+    length = positions.shape[2]
+    if isinstance(positions, np.ndarray) and _consecutive(positions):
+        return Rows(None, int(positions[0, 0, 0]), length)
+    return Rows(positions, None, length)
+
+
+def _consecutive(positions: HostArray) -> bool:
+    """Return whether positions are one line of integers, each one more than the one before."""
+    if positions.dtype != np.int64 or not positions.size or positions.shape[:2] != (1, 1):
+        return False
+    line = positions[0, 0]
+    return bool(int(line[-1]) - int(line[0]) == len(line) - 1 and (np.diff(line) == 1).all())
+
+
+def _counted(offset: Any, extent: Extent) -> Rows:
+    """Return rows that count up from an offset."""
+    if type(offset) is int:
+        _check_last(offset, extent.length)
+        return Rows(None, offset, extent.length)
+    value = known(offset, "offset")
+    if value.ndim > 1 or (value.ndim and value.shape[0] not in (1, extent.batch)):
+        msg = f"`offset` must be a number or (B,), {_told(extent)}, got shape {tuple(value.shape)}"
+        raise ValueError(msg)
+    if not isinstance(value, np.ndarray):
+        xp = libraries.namespace(value)
+        steps = xp.astype(libraries.arange(extent.length, like=value), value.dtype)
+        return _rows(xp.reshape(value, (1, -1, 1)) + steps, extent)
+    if value.dtype == np.int64 and value.size == 1:
+        start = int(value.reshape(()))
+        _check_last(start, extent.length)
+        return Rows(None, start, extent.length)
+    if value.size:
+        _check_last(value.max().item(), extent.length)
+    steps = np.arange(extent.length, dtype=np.int64)
+    return _rows(value.reshape((1, -1, 1)) + steps, extent)
+
+
+def _check_last(first: float, length: int) -> None:
+    """Raise unless positions from `first` on stay within int64, or float64's exact range."""
+    check_reach(first, "offset")
+    if length:
+        check_reach(first + length - 1, "offset", told=f" for the last of {length} rows")
+
+
+def _packed(cu_seqlens: Any, offset: Any, extent: Extent) -> Rows:
+    """Return rows that restart at every packed sequence."""
+    bounds = _bounds(cu_seqlens, extent)
+    start = known(offset, "offset")
+    if not isinstance(start, np.ndarray):
+        msg = "`offset` must be known, not traced, where `cu_seqlens` is given: pass `positions`"
+        raise TypeError(msg)
+    return _rows(ragged(bounds, offset=start).reshape((1, 1, -1)), extent)
+
+
+def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray:
+    """Return checked bounds of packed sequences that together are as long as the arrays."""
+    bounds = known(cu_seqlens, "cu_seqlens")
+    if not isinstance(bounds, np.ndarray):
+        msg = "`cu_seqlens` must be known, not traced: pass `positions` instead"
+        raise TypeError(msg)
+    total = len(ragged(bounds))
+    if total != extent.length:
+        msg = f"`cu_seqlens` must end at the {extent.length} rows of the arrays, got {total}"
+        raise ValueError(msg)
+    return bounds
+
+
+def _told(extent: Extent) -> str:
+    """Return what the arrays of a call have, for errors."""
+    batch = "no batch axis" if extent.batch is None else f"a batch of {extent.batch}"
+    axes = f", {extent.axes} position axes leading" if extent.leading else ""
+    return f"for arrays with {batch} and {extent.length} rows{axes}"

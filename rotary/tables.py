@@ -1,0 +1,344 @@
+"""The one cache of cosine and sine, on the host, shared by every specification and backend.
+
+A table is a function of frequencies, factor, dtype and positions alone, so equal ones are made once.
+What is kept are windows: ranges of consecutive positions, which grow geometrically as they are read past
+their end. Scattered positions are computed for the call that asks and forgotten, hence a position costs
+no memory by its size. The least recently used windows are dropped beyond a limit in bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import backends
+from ._checks import as_integer
+from ._typing import Array, HostArray, Int64Array, TableDType
+from .backends import libraries, portable
+from .phases import Frequencies
+from .rotation import Rows, Table
+from .rows import explicit_rows, known
+
+__all__ = ["CacheInfo", "cache_clear", "cache_info", "set_cache_limit"]
+
+DEFAULT_LIMIT = 256 * 2**20
+ALIGNMENT = 64
+# A window grows by at least this many rows, so that a stream of single tokens seldom makes it grow.
+LEAST_GROWTH = 256
+# Windows kept for one table: several streams may stand at places of their own.
+WINDOWS = 8
+# Positions are looked up in a window when it would be at most this many times as long as they are many.
+SPARSEST = 2
+LARGEST_POSITION = 2**63 - 1
+
+Key = tuple[Any, ...]
+
+
+class CacheInfo(NamedTuple):
+    """What the cache of tables did and holds.
+
+    Attributes
+    ----------
+    hits, misses : int
+        Requests for consecutive positions that were, or were not, all there.
+    entries : int
+        Windows held.
+    nbytes : int
+        Bytes they occupy.
+    limit : int
+        Bytes they may occupy.
+    """
+
+    hits: int
+    misses: int
+    entries: int
+    nbytes: int
+    limit: int
+
+
+class Window(NamedTuple):
+    """Rows of a table for positions ``start .. stop - 1``."""
+
+    start: int
+    stop: int
+    values: HostArray  # (2, heads, stop - start, lanes)
+
+
+class _Cache:
+    """The windows, least recently used first, and their accounts. Every method holds the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.windows: OrderedDict[Key, list[Window]] = OrderedDict()
+        self.limit = DEFAULT_LIMIT
+        self.clear()
+
+    def clear(self) -> None:
+        with self.lock:
+            self.windows.clear()
+            self.hits = self.misses = self.nbytes = 0
+
+    def info(self) -> CacheInfo:
+        with self.lock:
+            entries = sum(len(windows) for windows in self.windows.values())
+            return CacheInfo(self.hits, self.misses, entries, self.nbytes, self.limit)
+
+    def set_limit(self, limit: int) -> None:
+        with self.lock:
+            self.limit = limit
+            self._evict()
+
+    def window(
+        self, frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int
+    ) -> Window:
+        """Return a window that holds positions start .. stop - 1."""
+        key = (frequencies.key, factor, dtype)
+        with self.lock:
+            windows = self.windows.setdefault(key, [])
+            self.windows.move_to_end(key)
+            for place, window in enumerate(windows):
+                if window.start <= start and stop <= window.stop:
+                    self.hits += 1
+                    windows.append(windows.pop(place))
+                    return window
+            self.misses += 1
+            neighbour = _neighbour(windows, start, stop)
+            window = self._grown(neighbour, frequencies, factor, dtype, start, stop)
+            if window.values.nbytes <= self.limit:
+                if neighbour is not None:
+                    windows.remove(neighbour)
+                    self.nbytes -= neighbour.values.nbytes
+                windows.append(window)
+                self.nbytes += window.values.nbytes
+                if len(windows) > WINDOWS:
+                    self.nbytes -= windows.pop(0).values.nbytes
+            self._evict()
+            return window
+
+    def _grown(
+        self,
+        old: Window | None,
+        frequencies: Frequencies,
+        factor: float,
+        dtype: TableDType,
+        start: int,
+        stop: int,
+    ) -> Window:
+        """Return a window over an old one and new positions, longer than asked if there is room."""
+        row_bytes = 2 * frequencies.heads * frequencies.lanes * np.dtype(dtype).itemsize
+        if old is not None:
+            first, last = min(old.start, start), max(old.stop, stop)
+            if last > old.stop:
+                ahead = max(old.stop - old.start, LEAST_GROWTH)
+                ahead = min(old.stop + ahead, LARGEST_POSITION)
+                if (max(last, ahead) - first) * row_bytes <= self.limit:
+                    last = max(last, ahead)
+            if (last - first) * row_bytes <= self.limit:
+                return _extended(old, frequencies, factor, dtype, first, last)
+        positions = np.arange(start, stop, dtype=np.int64)[None]
+        return Window(start, stop, computed(frequencies, positions, factor, dtype))
+
+    def _evict(self) -> None:
+        """Drop least recently used windows until the limit holds."""
+        while self.windows and self.nbytes > self.limit:
+            key = next(iter(self.windows))
+            windows = self.windows[key]
+            if windows:
+                self.nbytes -= windows.pop(0).values.nbytes
+            if not windows:
+                del self.windows[key]
+
+
+def _neighbour(windows: list[Window], start: int, stop: int) -> Window | None:
+    """Return a window that positions start .. stop - 1 overlap or continue."""
+    for window in reversed(windows):
+        if start <= window.stop and window.start <= stop:
+            return window
+    return None
+
+
+def _extended(
+    old: Window,
+    frequencies: Frequencies,
+    factor: float,
+    dtype: TableDType,
+    start: int,
+    stop: int,
+) -> Window:
+    """Return an old window's rows, copied, with new ones before and after."""
+    values = _empty(frequencies, stop - start, dtype)
+    row = old.start - start
+    values[:, :, row : row + old.stop - old.start] = old.values
+    fill = backends.host().fill_table
+    for first, last in ((start, old.start), (old.stop, stop)):
+        if first < last:
+            fill(
+                frequencies,
+                np.arange(first, last, dtype=np.int64)[None],
+                factor,
+                values,
+                first - start,
+            )
+    return Window(start, stop, values)
+
+
+def _empty(frequencies: Frequencies, rows: int, dtype: TableDType) -> HostArray:
+    """Return memory for a table that starts on a cache line, as other libraries want it for sharing."""
+    shape = (2, frequencies.heads, rows, frequencies.lanes)
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    block = np.empty(nbytes + ALIGNMENT, np.uint8)
+    skip = -block.ctypes.data % ALIGNMENT
+    return block[skip : skip + nbytes].view(dtype).reshape(shape)
+
+
+def computed(
+    frequencies: Frequencies, positions: HostArray, factor: float, dtype: TableDType
+) -> HostArray:
+    """Return a table (2, heads, n, lanes) for positions (axes, n), not cached."""
+    values = _empty(frequencies, positions.shape[1], dtype)
+    if values.size:
+        backends.host().fill_table(frequencies, np.ascontiguousarray(positions), factor, values, 0)
+    return values
+
+
+_cache = _Cache()
+
+if hasattr(os, "register_at_fork"):
+    # A child must not inherit a lock that another thread of its parent held, nor what that thread
+    # had changed by half.
+    os.register_at_fork(
+        before=_cache.lock.acquire,
+        after_in_parent=_cache.lock.release,
+        after_in_child=_cache.lock.release,
+    )
+
+
+def lookup(frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float = 1.0) -> Table:
+    """Return the table rows that concrete rows of an array read.
+
+    Consecutive positions, and scattered ones dense enough, share the cached window; others are
+    computed here.
+    """
+    if rows.start is not None:
+        return _consecutive(frequencies, rows.start, rows.length, dtype, factor)
+    positions = rows.positions
+    assert positions is not None
+    if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
+        least, greatest = int(positions.min()), int(positions.max())
+        if greatest - least < SPARSEST * positions.size and greatest < LARGEST_POSITION:
+            window = _cache.window(frequencies, factor, dtype, least, greatest + 1)
+            return Table(window.values, positions[0] - window.start, 0, rows.length)
+    flat = positions.reshape(frequencies.axes, -1)
+    index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
+    return Table(computed(frequencies, flat, factor, dtype), index, 0, rows.length)
+
+
+def _consecutive(
+    frequencies: Frequencies, start: int, length: int, dtype: TableDType, factor: float
+) -> Table:
+    """Return the rows for positions start .. start + length - 1 on every axis."""
+    if frequencies.axes == 1 and length and start + length <= LARGEST_POSITION:
+        window = _cache.window(frequencies, factor, dtype, start, start + length)
+        return Table(window.values, _index(start - window.start), 1, length)
+    positions = (start + np.arange(length, dtype=np.uint64)).astype(np.int64)
+    positions = np.broadcast_to(positions, (frequencies.axes, length))
+    return Table(computed(frequencies, positions, factor, dtype), _index(0), 1, length)
+
+
+def _index(row: int) -> Int64Array:
+    return np.array([[row]], dtype=np.int64)
+
+
+def cos_sin(
+    frequencies: Frequencies,
+    positions: Any,
+    *,
+    leading: bool,
+    dtype: TableDType,
+    factor: float,
+) -> tuple[Array, Array]:
+    """Return cosine and sine at positions of any shape, (..., lanes), to give out.
+
+    After the position axes where `leading`; the heads lead the result where frequencies are per head.
+    """
+    places = known(positions, "positions")
+    axes = frequencies.axes if leading else 1
+    shape = tuple(places.shape)
+    if leading and shape[:1] != (axes,):
+        msg = f"`positions` must lead with {axes} position axes, got shape {shape}"
+        raise ValueError(msg)
+    xp = libraries.namespace(places)
+    rows = explicit_rows(xp.reshape(places, (axes, 1, -1)))
+    if rows.traced:
+        parts = portable.traced_table(frequencies, rows, dtype, factor, xp)
+    else:
+        parts = tuple(lookup(frequencies, rows, dtype, factor).gather())
+    heads = (frequencies.heads,) if frequencies.heads > 1 else ()
+    wanted = (*heads, *shape[1 if leading else 0 :], frequencies.lanes)
+    cosine, sine = (_given_out(part.reshape(wanted), positions) for part in parts)
+    return cosine, sine
+
+
+def _given_out(part: Array, like: Any) -> Array:
+    """Return part of a table in the library of the positions it was asked for."""
+    if not isinstance(part, np.ndarray):
+        return part
+    if isinstance(like, np.ndarray) or not libraries.is_array(like):
+        part = part.view()
+        part.setflags(write=False)
+        return part
+    return libraries.from_host(part, libraries.namespace(like), like)
+
+
+def cache_info() -> CacheInfo:
+    """Return hits, misses, entries, bytes and limit of the shared cache of tables.
+
+    Returns
+    -------
+    CacheInfo
+        A named tuple.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rotary
+    >>> rotary.cache_clear()
+    >>> rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0)
+    >>> x = rope(np.ones((16, 64), np.float32))
+    >>> x = rope(np.ones((16, 64), np.float32))
+    >>> rotary.cache_info()[:3]
+    (1, 1, 1)
+    """
+    return _cache.info()
+
+
+def cache_clear() -> None:
+    """Drop every cached table and count from zero again; tables in use stay valid."""
+    _cache.clear()
+
+
+def set_cache_limit(nbytes: int) -> None:
+    """Bound the memory of the shared cache of tables.
+
+    Parameters
+    ----------
+    nbytes : int
+        Bytes that cached tables may occupy, 0 for none. Least recently used ones are dropped at once
+        where they exceed it. The default is 256 MiB.
+
+    Raises
+    ------
+    TypeError
+        If `nbytes` is not an integer.
+    ValueError
+        If it is negative.
+    """
+    limit = as_integer(nbytes, "nbytes")
+    if limit < 0:
+        msg = f"`nbytes` must be at least 0, got {limit}"
+        raise ValueError(msg)
+    _cache.set_limit(limit)
