@@ -25,7 +25,7 @@ def host() -> ModuleType:
         disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
     if not disabled:
         try:
-            from . import cpu  # noqa: PLC0415  (Numba is imported when it is first needed)
+            from . import cpu
         except ImportError as error:
             found = importlib.util.find_spec("numba") is not None
             reason = f"cannot be imported ({error})" if found else "is not installed"
@@ -36,7 +36,7 @@ def host() -> ModuleType:
             )
         else:
             return cpu
-    from . import portable  # noqa: PLC0415
+    from . import portable
 
     return portable
 
@@ -46,9 +46,9 @@ def kernel_for(x: Array) -> ModuleType:
     if isinstance(x, np.ndarray):
         return host()
     if array_api_compat.is_dask_array(x):
-        from . import lazy  # noqa: PLC0415
+        from . import lazy
 
         return lazy
-    from . import portable  # noqa: PLC0415
+    from . import portable
 
     return portable

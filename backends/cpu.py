@@ -23,6 +23,7 @@ from rotary.rotation import Axes, Pairing, Table
 from rotary.threads import thread_limit
 
 from . import kernels
+from .libraries import dtype_name
 
 # How a channel of each dtype lies in memory as the kernels read it: a 16-bit number as its bits (the
 # signedness tells float16 from bfloat16), a complex one as two real channels.
@@ -146,6 +147,8 @@ def parallel_is_safe() -> bool:
 def thread_count(nbytes: int, bytes_per_thread: int) -> int:
     """Return how many threads a piece of work of this size is worth."""
     wanted = nbytes // bytes_per_thread
+    if wanted < 2:
+        return 1
     limit = thread_limit.get()
     if limit is not None:
         wanted = min(wanted, limit)
@@ -167,7 +170,7 @@ def fill_table(
 ) -> None:
     """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
     threads = thread_count(2 * positions.shape[1] * table[0, :, 0].nbytes, ROW_BYTES_PER_THREAD)
-    kernel = compiled("fill_table", table.dtype.name, parallel=threads > 1)
+    kernel = compiled("fill_table", dtype_name(table), parallel=threads > 1)
     numbers = multipliers(positions)
     kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, threads)
 
@@ -206,7 +209,7 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
     start, source, target = pairing.start, pairing.source, pairing.target
     if x.dtype.kind == "c":
         start, source, target = 2 * start, "interleaved", "interleaved"
-    storage = STORAGE[x.dtype.name]
+    storage = STORAGE[dtype_name(x)]
     threads = thread_count(x.nbytes, BYTES_PER_THREAD)
     kernel = compiled("rotate", storage, parallel=threads > 1)
     cosine, sine = table.values
@@ -236,7 +239,9 @@ def _blocks(x: HostArray, out: HostArray, axes: Axes) -> Iterator[tuple[HostArra
     if axes.batch is None:
         x, out = x[None], out[None]
     if not heads:
-        yield x[:, :, None], out[:, :, None]
+        x, out = x[:, :, None], out[:, :, None]
+    if x.ndim == 4:
+        yield x, out
         return
     # Axes of heads beyond one are walked here: strided ones cannot be merged without a copy.
     for index in np.ndindex(x.shape[2:-2]):

@@ -50,7 +50,7 @@ LOW_WORD = np.uint64(0xFFFFFFFF)
 
 
 @formula
-def add_product(m, f0, f1, f2, f3, f4, f5, t0, t1, t2, t3, t4, t5):  # type: ignore[no-untyped-def]
+def add_product(m, f0, f1, f2, f3, f4, f5, t0, t1, t2, t3, t4, t5):
     """Return the limbs of ``t + m * f`` modulo ``2**192``; nothing overflows 64 bits."""
     s0 = m * f0 + t0
     s1 = m * f1 + t1 + (s0 >> WORD)
@@ -69,7 +69,7 @@ def add_product(m, f0, f1, f2, f3, f4, f5, t0, t1, t2, t3, t4, t5):  # type: ign
 
 
 @formula
-def turn(d0, d1, d2, f0, f1, f2, f3, f4, f5, f6, f7):  # type: ignore[no-untyped-def]
+def turn(d0, d1, d2, f0, f1, f2, f3, f4, f5, f6, f7):
     """Return the top 128 bits of a position's fraction of a turn, as two 64-bit words.
 
     The digits d (least first) are the position's, the limbs f the frequency's, starting two limbs
@@ -84,7 +84,7 @@ def turn(d0, d1, d2, f0, f1, f2, f3, f4, f5, f6, f7):  # type: ignore[no-untyped
 
 
 @formula
-def add_signed(high, low, more_high, more_low, negative):  # type: ignore[no-untyped-def]
+def add_signed(high, low, more_high, more_low, negative):
     """Return the 128-bit sum of two phases, the second one negated where ``negative`` is 1."""
     flip = ZERO - negative
     low_term = more_low ^ flip
@@ -101,7 +101,7 @@ def add_signed(high, low, more_high, more_low, negative):  # type: ignore[no-unt
 
 
 @formula
-def quadrant(high, low):  # type: ignore[no-untyped-def]
+def quadrant(high, low):
     """Return the quadrant and what is left of the phase, rounded to the nearest quarter turn.
 
     The rest is ``high * 2**-64 + low * 2**-128`` turns, both words signed.
@@ -113,7 +113,7 @@ def quadrant(high, low):  # type: ignore[no-untyped-def]
 
 
 @formula
-def turn_back(quarter, cosine, sine):  # type: ignore[no-untyped-def]
+def turn_back(quarter, cosine, sine):
     """Return cosine and sine of the whole phase from those of its rest; every product is exact."""
     odd = np.float64(np.int64(quarter & ONE))
     even = 1.0 - odd
@@ -164,7 +164,7 @@ COS64 = (
 
 
 @formula
-def cos_sin_rest32(rest, low):  # type: ignore[no-untyped-def]
+def cos_sin_rest32(rest, low):
     """Return cosine and sine of what is left of a phase, exact enough to round to float32."""
     x = np.float64(rest) * TURN_HIGH + np.float64(low) * TURN_LOW
     z = x * x
@@ -180,7 +180,7 @@ def cos_sin_rest32(rest, low):  # type: ignore[no-untyped-def]
 
 
 @formula
-def cos_sin_rest64(rest, low):  # type: ignore[no-untyped-def]
+def cos_sin_rest64(rest, low):
     """Return cosine and sine of what is left of a phase, each within one ulp of float64."""
     leading = np.float64(np.float32(rest))  # 24 bits, so that its products below are exact
     head = leading * TURN_HIGH
@@ -212,7 +212,7 @@ def cos_sin_rest64(rest, low):  # type: ignore[no-untyped-def]
 
 
 @formula
-def cos_sin32(high, low):  # type: ignore[no-untyped-def]
+def cos_sin32(high, low):
     """Return cosine and sine of a phase, exact enough to round to float32."""
     quarter, rest, low_rest = quadrant(high, low)
     c, s = cos_sin_rest32(rest, low_rest)
@@ -220,14 +220,14 @@ def cos_sin32(high, low):  # type: ignore[no-untyped-def]
 
 
 @formula
-def cos_sin64(high, low):  # type: ignore[no-untyped-def]
+def cos_sin64(high, low):
     """Return cosine and sine of a phase, each within one ulp of float64."""
     quarter, rest, low_rest = quadrant(high, low)
     c, s = cos_sin_rest64(rest, low_rest)
     return turn_back(quarter, c, s)
 
 
-def cos_sin(high, low, table):  # type: ignore[no-untyped-def]
+def cos_sin(high, low, table):
     """Return cosine and sine of a phase, as exact as the table's dtype needs."""
     formula_of_dtype = cos_sin32 if table.dtype == np.float32 else cos_sin64
     return formula_of_dtype(high, low)
@@ -238,7 +238,7 @@ def cos_sin(high, low, table):  # type: ignore[no-untyped-def]
 
 
 @formula
-def add_turns(high, low, limbs, opposite, negative, d0, d1, d2):  # type: ignore[no-untyped-def]  # pragma: compiled
+def add_turns(high, low, limbs, opposite, negative, d0, d1, d2):  # pragma: compiled
     """Add one position's fractions of a turn, on one axis, to the phases high and low."""
     f0, f1, f2, f3 = limbs[0], limbs[1], limbs[2], limbs[3]
     f4, f5, f6, f7 = limbs[4], limbs[5], limbs[6], limbs[7]
@@ -260,7 +260,7 @@ def add_turns(high, low, limbs, opposite, negative, d0, d1, d2):  # type: ignore
 
 
 @loop
-def add_position(high, low, limbs, opposite, digits, negative):  # type: ignore[no-untyped-def]  # pragma: compiled
+def add_position(high, low, limbs, opposite, digits, negative):  # pragma: compiled
     """Add one position's fractions of a turn, on one axis, to the phases high and low."""
     d0, d1, d2 = digits[0], digits[1], digits[2]
     if d2 == ZERO:
@@ -271,7 +271,7 @@ def add_position(high, low, limbs, opposite, digits, negative):  # type: ignore[
 
 
 @loop
-def fill_row(high, low, factor, cosine, sine):  # type: ignore[no-untyped-def]  # pragma: compiled
+def fill_row(high, low, factor, cosine, sine):  # pragma: compiled
     """Write cosine and sine of every lane's phase, times the attention factor."""
     for i in range(high.shape[0]):
         c, s = cos_sin(high[i], low[i], cosine)
@@ -280,7 +280,7 @@ def fill_row(high, low, factor, cosine, sine):  # type: ignore[no-untyped-def]  
 
 
 @loop
-def fill_rows(  # type: ignore[no-untyped-def]  # pragma: compiled
+def fill_rows(  # pragma: compiled
     limbs, opposite, digits, shift, negative, factor, table, row, first, last
 ):
     """Fill rows ``row + first .. row + last - 1`` of a table (2, heads, rows, lanes).
@@ -308,7 +308,7 @@ def fill_rows(  # type: ignore[no-untyped-def]  # pragma: compiled
             fill_row(high, low, factor, table[0, head, row + p], table[1, head, row + p])
 
 
-def fill_table(  # type: ignore[no-untyped-def]  # pragma: compiled
+def fill_table(  # pragma: compiled
     limbs, opposite, digits, shift, negative, factor, table, row, chunks
 ):
     """Fill a table's rows from ``row`` on, in as many chunks as there are threads."""
@@ -333,7 +333,7 @@ def fill_table(  # type: ignore[no-untyped-def]  # pragma: compiled
 
 
 @intrinsic
-def channels(typing_context, x, batch, row, head):  # type: ignore[no-untyped-def]  # pragma: compiled
+def channels(typing_context, x, batch, row, head):  # pragma: compiled
     """Return one row's channels as a contiguous vector that owns nothing.
 
     The array is four-dimensional with any strides, of which only the last is known to be that of
@@ -341,7 +341,7 @@ def channels(typing_context, x, batch, row, head):  # type: ignore[no-untyped-de
     """
     vector = types.Array(x.dtype, 1, "C", readonly=not x.mutable)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
         strides = cgutils.unpack_tuple(builder, array.strides, 4)
         offset = context.get_constant(types.intp, 0)
@@ -360,53 +360,53 @@ def channels(typing_context, x, batch, row, head):  # type: ignore[no-untyped-de
 
 
 @intrinsic
-def float_from_half(typing_context, bits):  # type: ignore[no-untyped-def]  # pragma: compiled
+def float_from_half(typing_context, bits):  # pragma: compiled
     """Widen the bits of a float16."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
 
     return types.float32(types.uint16), generate
 
 
 @intrinsic
-def half_from_float(typing_context, value):  # type: ignore[no-untyped-def]  # pragma: compiled
+def half_from_float(typing_context, value):  # pragma: compiled
     """Round to the bits of a float16, ties to even."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
 
     return types.uint16(types.float32), generate
 
 
 @intrinsic
-def bits_of_float(typing_context, value):  # type: ignore[no-untyped-def]  # pragma: compiled
+def bits_of_float(typing_context, value):  # pragma: compiled
     """Return the bits of a float32."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return types.uint32(types.float32), generate
 
 
 @intrinsic
-def float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]  # pragma: compiled
+def float_of_bits(typing_context, bits):  # pragma: compiled
     """Return the float32 that has these bits."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.uint32), generate
 
 
 @formula
-def float_from_bfloat(bits):  # type: ignore[no-untyped-def]  # pragma: compiled
+def float_from_bfloat(bits):  # pragma: compiled
     """Widen the bits of a bfloat16, which are the upper half of a float32's."""
     return float_of_bits(np.uint32(np.uint16(bits)) << np.uint32(16))
 
 
 @formula
-def bfloat_from_float(value):  # type: ignore[no-untyped-def]  # pragma: compiled
+def bfloat_from_float(value):  # pragma: compiled
     """Round to the bits of a bfloat16, ties to even; a NaN stays one."""
     bits = bits_of_float(value)
     tie = (bits >> np.uint32(16)) & np.uint32(1)
@@ -416,11 +416,11 @@ def bfloat_from_float(value):  # type: ignore[no-untyped-def]  # pragma: compile
     return np.int16(rounded >> np.uint32(16))
 
 
-def widen(value):  # type: ignore[no-untyped-def]  # pragma: compiled
+def widen(value):  # pragma: compiled
     """Return a channel as a number to compute with: the storage's dtype says what its bits are."""
 
 
-def narrow(value, row):  # type: ignore[no-untyped-def]  # pragma: compiled
+def narrow(value, row):  # pragma: compiled
     """Return a computed number as it is stored in a row of channels, rounded once."""
 
 
@@ -429,13 +429,13 @@ if COMPILED:
     FLOAT16_BITS, BFLOAT16_BITS = types.uint16, types.int16
 
     @overload(cos_sin, inline="always")
-    def _cos_sin(high, low, table):  # type: ignore[no-untyped-def]
+    def _cos_sin(high, low, table):
         if table.dtype == types.float32:
             return lambda high, low, table: cos_sin32(high, low)
         return lambda high, low, table: cos_sin64(high, low)
 
     @overload(widen)
-    def _widen(value):  # type: ignore[no-untyped-def]
+    def _widen(value):
         if value == FLOAT16_BITS:
             return lambda value: float_from_half(value)
         if value == BFLOAT16_BITS:
@@ -443,7 +443,7 @@ if COMPILED:
         return lambda value: value
 
     @overload(narrow)
-    def _narrow(value, row):  # type: ignore[no-untyped-def]
+    def _narrow(value, row):
         if row.dtype == FLOAT16_BITS:
             return lambda value, row: half_from_float(value)
         if row.dtype == BFLOAT16_BITS:
@@ -452,7 +452,7 @@ if COMPILED:
 
 
 @loop
-def read_pairs(row, first, second, half):  # type: ignore[no-untyped-def]  # pragma: compiled
+def read_pairs(row, first, second, half):  # pragma: compiled
     """Read the pairs of a row; `half` says whether a pair is (i, i + lanes) or (2 i, 2 i + 1)."""
     lanes = first.shape[0]
     if half:
@@ -468,7 +468,7 @@ def read_pairs(row, first, second, half):  # type: ignore[no-untyped-def]  # pra
 
 
 @loop
-def write_turned(first, second, cosine, sine, sign, row, half):  # type: ignore[no-untyped-def]  # pragma: compiled
+def write_turned(first, second, cosine, sine, sign, row, half):  # pragma: compiled
     """Turn the pairs and write them to a row, in either layout."""
     lanes = first.shape[0]
     if half:
@@ -485,21 +485,21 @@ def write_turned(first, second, cosine, sine, sign, row, half):  # type: ignore[
 
 
 @loop
-def copy_channels(source, target):  # type: ignore[no-untyped-def]  # pragma: compiled
+def copy_channels(source, target):  # pragma: compiled
     """Copy the channels that do not turn."""
     for i in range(source.shape[0]):
         target[i] = source[i]
 
 
 @loop
-def rotate_tokens(  # type: ignore[no-untyped-def]  # pragma: compiled
+def rotate_tokens(  # pragma: compiled
     x, out, cosine, sine, index, step, start, half_in, half_out, sign, copy, first, last
 ):
     """Rotate tokens first .. last - 1, counted through batch and sequence; see `rotate`.
 
     Every row passes through a buffer of the computing dtype, so that `out` may be `x`.
     """
-    _, length, heads, width = x.shape
+    length, heads = x.shape[1:3]
     own_tables, _, lanes = cosine.shape
     stop = start + 2 * lanes
     a = np.empty(lanes, cosine.dtype)
@@ -527,7 +527,7 @@ def rotate_tokens(  # type: ignore[no-untyped-def]  # pragma: compiled
             )
 
 
-def rotate(  # type: ignore[no-untyped-def]  # pragma: compiled
+def rotate(  # pragma: compiled
     x, out, cosine, sine, index, step, start, half_in, half_out, sign, copy, chunks
 ):
     """Rotate x (batch, sequence, heads, channels) into out, in as many chunks as threads.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +41,7 @@ def namespace(*arrays: Any) -> Namespace:
 
 
 def _mlx_namespace() -> Namespace:
-    import mlx.core as mx  # noqa: PLC0415  (only where an MLX array was seen)
+    import mlx.core as mx
 
     names = (
         "abs arange cos sin reshape stack where float32 float64 int32 int64 uint32 real imag floor"
@@ -56,7 +57,12 @@ def _mlx_namespace() -> Namespace:
 
 def dtype_name(x: Array) -> str:
     """Return the name of an array's dtype, in NumPy's words, whatever library it is from."""
-    return str(getattr(x.dtype, "name", x.dtype)).rsplit(".", 1)[-1].lower()
+    return _name_of_dtype(x.dtype)
+
+
+@lru_cache(maxsize=256)
+def _name_of_dtype(dtype: Any) -> str:
+    return str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1].lower()
 
 
 def to_host(value: Any) -> HostArray | None:
@@ -77,7 +83,7 @@ def to_host(value: Any) -> HostArray | None:
         except (RuntimeError, TypeError):
             return None  # inside a function transform, or a dtype that NumPy does not have
     if array_api_compat.is_jax_array(value):
-        import jax  # noqa: PLC0415  (only where a JAX array was seen)
+        import jax
 
         if isinstance(value, jax.core.Tracer):
             return None
@@ -125,7 +131,7 @@ def arange(n: int, like: Array) -> Array:
 def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
     """Return a table in another library, as a view of the same memory where it has one."""
     if array_api_compat.is_torch_array(like):
-        import torch  # noqa: PLC0415
+        import torch
 
         return torch.from_numpy(table).to(like.device)
     return xp.asarray(table)
@@ -135,6 +141,6 @@ def has_int64(x: Array) -> bool:
     """Return whether the library of an array has 64-bit integers: JAX does not by default."""
     if not array_api_compat.is_jax_array(x):
         return True
-    import jax  # noqa: PLC0415
+    import jax
 
     return bool(jax.config.jax_enable_x64)

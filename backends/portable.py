@@ -39,7 +39,7 @@ def fill_table(
 
     The kernels' formulas, run by NumPy on whole arrays: the bits are the same.
     """
-    from . import kernels  # noqa: PLC0415  (imports Numba where it is, and is not needed there)
+    from . import kernels
 
     for first in range(0, positions.shape[1], ROWS_AT_A_TIME):
         part = positions[:, first : first + ROWS_AT_A_TIME]

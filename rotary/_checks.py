@@ -66,6 +66,14 @@ def as_rotary_dim(value: Any, name: str) -> int:
     return number
 
 
+def as_bool(value: Any, name: str) -> bool:
+    """Return ``value`` if it is a boolean."""
+    if not isinstance(value, bool | np.bool_):
+        msg = f"`{name}` must be True or False, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    return bool(value)
+
+
 def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
     """Return the name of a table's dtype, float32 or float64."""
     try:

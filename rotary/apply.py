@@ -20,10 +20,9 @@ def table_dtype(x: Array) -> TableDType:
 
 
 def table_for(
-    x: Array, frequencies: Frequencies, rows: Rows, factor: float
+    dtype: TableDType, frequencies: Frequencies, rows: Rows, factor: float
 ) -> Table | portable.TracedTable:
-    """Return the table by which an array's rows turn."""
-    dtype = table_dtype(x)
+    """Return the table by which the rows of arrays turn."""
     if not rows.traced:
         return tables.lookup(frequencies, rows, dtype, factor)
     xp = libraries.namespace(rows.positions)
@@ -86,17 +85,15 @@ def rotate(
         rows = read_rows(positions, offset, cu_seqlens, extent)
     else:
         rows = read_delta(delta, cu_seqlens, extent)
-    tables_ = [table_for(x, frequencies, rows, factor) for x in arrays]
-    results = tuple(
-        _backend(x, table).rotate(x, table, place, _own_pairing(pairing, x), output)
-        for x, table, place, output in zip(arrays, tables_, places, outputs, strict=True)
-    )
-    return results[0] if len(results) == 1 else results
-
-
-def _backend(x: Array, table: Table | portable.TracedTable) -> Any:
-    """Return the backend for an array; a traced table needs operations that can be traced."""
-    return kernel_for(x) if isinstance(table, Table) else portable
+    dtypes = [table_dtype(x) for x in arrays]
+    by_dtype = {dtype: table_for(dtype, frequencies, rows, factor) for dtype in set(dtypes)}
+    results = []
+    for x, dtype, place, output in zip(arrays, dtypes, places, outputs, strict=True):
+        table = by_dtype[dtype]
+        # A traced table needs operations that can be traced, whatever the array.
+        backend = kernel_for(x) if isinstance(table, Table) else portable
+        results.append(backend.rotate(x, table, place, _own_pairing(pairing, x), output))
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 def _own_pairing(pairing: Pairing, x: Array) -> Pairing:

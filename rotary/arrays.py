@@ -163,6 +163,7 @@ def _overlap(a: Array, b: Array) -> bool:
     if a is None or b is None:
         return False
     try:
-        return bool(np.shares_memory(a, b, max_work=OVERLAP_WORK))
+        # NumPy's stub knows only the two named amounts of work.
+        return bool(np.shares_memory(a, b, max_work=OVERLAP_WORK))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True

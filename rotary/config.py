@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ def show_config() -> None:
         ("processors", os.cpu_count()),
         ("tables", cache_info()),
     ]
-    print("\n".join(f"{name:<18}{value}" for name, value in lines))
+    sys.stdout.write("".join(f"{name:<18}{value}\n" for name, value in lines))
 
 
 def _version(name: str) -> str | None:

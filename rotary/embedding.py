@@ -101,7 +101,7 @@ class RotaryEmbedding:
     >>> x = np.arange(1.0, 9.0).reshape(2, 4)
     >>> rope(x).round(4)
     array([[ 1.    ,  2.    ,  3.    ,  4.    ],
-           [-3.1888,  5.1714,  7.9895,  8.5594]])
+           [-3.1888,  5.1714,  7.9895,  8.559 ]])
     >>> bool(np.allclose(rope.inverse(rope(x)), x))
     True
     """
@@ -251,7 +251,7 @@ class RotaryEmbedding:
         context_length    None         not read by Default
         output_layout     half         as layout
         seq_axis          None         -2 for 2 and 3 axes, to be given for more
-        inv_freq          1.0 .. 0.001 4 float64, wavelengths 6.283 .. 6283 positions
+        inv_freq          1 .. 0.001   4 float64, wavelengths 6.283 .. 6283 positions
         attention_factor  1.0          from Default
         softmax_factor    1.0          from Default
         """

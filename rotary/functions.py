@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import tables
-from ._checks import as_integer, as_positive_float, as_rotary_dim, as_table_dtype
+from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim, as_table_dtype
 from ._typing import Array, Float64Array, HostArray
 from .apply import table_dtype
 from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex
@@ -95,7 +95,7 @@ def cos_sin(
     >>> import rotary
     >>> cos, sin = rotary.cos_sin(1_700_000_000, [1.0, 0.001], dtype="float64")
     >>> sin
-    array([-0.42816599, -0.38185519])
+    array([0.99923591, 0.57111135])
     """
     values = as_frequencies(inv_freq, "inv_freq", (1,))
     return tables.cos_sin(
@@ -205,14 +205,12 @@ def apply_rotary(
     """
     check_array(x, "x")
     check_layout(layout)
-    if not isinstance(inverse, bool | np.bool_):
-        msg = f"`inverse` must be a bool, got {inverse!r}"
-        raise TypeError(msg)
+    backwards = as_bool(inverse, "inverse")
     axes = axes_of(x, as_seq_axis(seq_axis), name="x")
     cosine, sine = _own_tables(x, cos, sin, axes)
     start = _checked_start(rotary_start, x, cosine.shape[-1])
     (output,) = as_outputs(out, (x,), ("x",))
-    pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, bool(inverse))
+    pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
     if isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
         return kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
     return portable.rotate(x, (cosine[None], sine[None]), axes, pairing, output)

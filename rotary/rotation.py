@@ -1,6 +1,4 @@
-"""The small values that say what one rotation does: which channels pair, which axis is which, where
-each row stands. They are made once per call, from checked arguments, and every backend takes them.
-"""
+"""The small values that say what one rotation does, made once per call and taken by every backend."""
 
 from __future__ import annotations
 
@@ -62,7 +60,8 @@ class Rows:
         return self.start is None and not isinstance(self.positions, np.ndarray)
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Table:
     """Cosine and sine, and the row that each batch and sequence index reads.
 
     `values` is (2, heads or 1, rows, lanes); the row for batch b and index s of the sequence is
