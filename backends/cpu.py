@@ -73,8 +73,7 @@ def _signature(kernel: str, dtype: str) -> tuple[Any, ...]:
     return (
         readable(dtype, 4, "A"),
         types.Array(getattr(types, dtype), 4, "A"),
-        readable(table, 3),
-        readable(table, 3),
+        readable(table, 4),
         readable("int64", 2),
         types.int64,
         types.int64,
@@ -212,13 +211,11 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
     storage = STORAGE[dtype_name(x)]
     threads = thread_count(x.nbytes, BYTES_PER_THREAD)
     kernel = compiled("rotate", storage, parallel=threads > 1)
-    cosine, sine = table.values
     for block, out_block in _blocks(x.view(storage), out.view(storage), axes):
         kernel(
             block,
             out_block,
-            cosine,
-            sine,
+            table.values,
             table.index,
             table.step,
             start,

@@ -333,30 +333,33 @@ def fill_table(  # pragma: compiled
 
 
 @intrinsic
-def channels(typing_context, x, batch, row, head):  # pragma: compiled
-    """Return one row's channels as a contiguous vector that owns nothing.
+def vector(typing_context, array, i, j, k, first, length):  # pragma: compiled
+    """Return ``array[i, j, k, first : first + length]`` as a contiguous vector that owns nothing.
 
-    The array is four-dimensional with any strides, of which only the last is known to be that of
-    one element; saying so is what lets the compiler vectorise.
+    The array has four axes and any strides, of which only the last is known to be that of one element;
+    saying so is what lets the compiler vectorise. Nothing is checked here: callers are.
     """
-    vector = types.Array(x.dtype, 1, "C", readonly=not x.mutable)
+    kind = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
 
     def generate(context, builder, signature, arguments):
-        array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
-        strides = cgutils.unpack_tuple(builder, array.strides, 4)
-        offset = context.get_constant(types.intp, 0)
-        for index, stride in zip(arguments[1:], strides[:3], strict=True):
+        source = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        strides = cgutils.unpack_tuple(builder, source.strides, 4)
+        item = context.get_constant(types.intp, context.get_abi_sizeof(source.data.type.pointee))
+        offset = builder.mul(arguments[4], item)
+        for index, stride in zip(arguments[1:4], strides[:3], strict=True):
             offset = builder.add(offset, builder.mul(index, stride))
-        data = cgutils.pointer_add(builder, array.data, offset)
-        item = context.get_constant(types.intp, context.get_abi_sizeof(array.data.type.pointee))
-        result = arrayobj.make_array(vector)(context, builder)
-        length = cgutils.unpack_tuple(builder, array.shape, 4)[3]
+        result = arrayobj.make_array(kind)(context, builder)
         arrayobj.populate_array(
-            result, data=data, shape=(length,), strides=(item,), itemsize=item, meminfo=None
+            result,
+            data=cgutils.pointer_add(builder, source.data, offset),
+            shape=(arguments[5],),
+            strides=(item,),
+            itemsize=item,
+            meminfo=None,
         )
         return result._getvalue()
 
-    return vector(x, types.intp, types.intp, types.intp), generate
+    return kind(array, *[types.intp] * 5), generate
 
 
 @intrinsic
@@ -451,89 +454,87 @@ if COMPILED:
         return lambda value, row: value
 
 
-@loop
-def read_pairs(row, first, second, half):  # pragma: compiled
+@formula
+def read_pairs(x, batch, row, head, start, half, a, b):  # pragma: compiled
     """Read the pairs of a row; `half` says whether a pair is (i, i + lanes) or (2 i, 2 i + 1)."""
-    lanes = first.shape[0]
+    lanes = a.shape[0]
     if half:
-        lower, upper = row[:lanes], row[lanes:]
+        lower = vector(x, batch, row, head, start, lanes)
+        upper = vector(x, batch, row, head, start + lanes, lanes)
         for i in range(lanes):
-            first[i] = widen(lower[i])
+            a[i] = widen(lower[i])
         for i in range(lanes):
-            second[i] = widen(upper[i])
+            b[i] = widen(upper[i])
     else:
+        pairs = vector(x, batch, row, head, start, 2 * lanes)
         for i in range(lanes):
-            first[i] = widen(row[2 * i])
-            second[i] = widen(row[2 * i + 1])
+            a[i] = widen(pairs[2 * i])
+            b[i] = widen(pairs[2 * i + 1])
 
 
-@loop
-def write_turned(first, second, cosine, sine, sign, row, half):  # pragma: compiled
-    """Turn the pairs and write them to a row, in either layout."""
-    lanes = first.shape[0]
+@formula
+def write_turned(out, batch, row, head, start, half, a, b, cosine, sine, sign):  # pragma: compiled
+    """Turn the pairs (a, b) and write them to a row, in either layout."""
+    lanes = a.shape[0]
     if half:
-        lower, upper = row[:lanes], row[lanes:]
+        lower = vector(out, batch, row, head, start, lanes)
+        upper = vector(out, batch, row, head, start + lanes, lanes)
         for i in range(lanes):
-            lower[i] = narrow(first[i] * cosine[i] - second[i] * (sign * sine[i]), row)
+            lower[i] = narrow(a[i] * cosine[i] - b[i] * (sign * sine[i]), lower)
         for i in range(lanes):
-            upper[i] = narrow(second[i] * cosine[i] + first[i] * (sign * sine[i]), row)
+            upper[i] = narrow(b[i] * cosine[i] + a[i] * (sign * sine[i]), upper)
     else:
+        pairs = vector(out, batch, row, head, start, 2 * lanes)
         for i in range(lanes):
             s = sign * sine[i]
-            row[2 * i] = narrow(first[i] * cosine[i] - second[i] * s, row)
-            row[2 * i + 1] = narrow(second[i] * cosine[i] + first[i] * s, row)
+            pairs[2 * i] = narrow(a[i] * cosine[i] - b[i] * s, pairs)
+            pairs[2 * i + 1] = narrow(b[i] * cosine[i] + a[i] * s, pairs)
 
 
-@loop
-def copy_channels(source, target):  # pragma: compiled
-    """Copy the channels that do not turn."""
-    for i in range(source.shape[0]):
+@formula
+def copy_channels(x, out, batch, row, head, first, last):  # pragma: compiled
+    """Copy the channels first .. last - 1 of a row, which do not turn."""
+    source = vector(x, batch, row, head, first, last - first)
+    target = vector(out, batch, row, head, first, last - first)
+    for i in range(last - first):
         target[i] = source[i]
 
 
 @loop
 def rotate_tokens(  # pragma: compiled
-    x, out, cosine, sine, index, step, start, half_in, half_out, sign, copy, first, last
+    x, out, table, index, step, start, half_in, half_out, sign, copy, first, last
 ):
     """Rotate tokens first .. last - 1, counted through batch and sequence; see `rotate`.
 
     Every row passes through a buffer of the computing dtype, so that `out` may be `x`.
     """
-    length, heads = x.shape[1:3]
-    own_tables, _, lanes = cosine.shape
+    length, heads, width = x.shape[1:]
+    own_tables, _, lanes = table.shape[1:]
     stop = start + 2 * lanes
-    a = np.empty(lanes, cosine.dtype)
-    b = np.empty(lanes, cosine.dtype)
+    a = np.empty(lanes, table.dtype)
+    b = np.empty(lanes, table.dtype)
     for token in range(first, last):
         batch = token // length
         row = token - batch * length
         entry = index[min(batch, index.shape[0] - 1), min(row, index.shape[1] - 1)] + step * row
         for head in range(heads):
-            table = min(head, own_tables - 1)
-            source = channels(x, batch, row, head)
-            target = channels(out, batch, row, head)
+            own = min(head, own_tables - 1)
+            cosine = vector(table, 0, own, entry, 0, lanes)
+            sine = vector(table, 1, own, entry, 0, lanes)
             if copy:
-                copy_channels(source[:start], target[:start])
-                copy_channels(source[stop:], target[stop:])
-            read_pairs(source[start:stop], a, b, half_in)
-            write_turned(
-                a,
-                b,
-                cosine[table, entry],
-                sine[table, entry],
-                sign,
-                target[start:stop],
-                half_out,
-            )
+                copy_channels(x, out, batch, row, head, 0, start)
+                copy_channels(x, out, batch, row, head, stop, width)
+            read_pairs(x, batch, row, head, start, half_in, a, b)
+            write_turned(out, batch, row, head, start, half_out, a, b, cosine, sine, sign)
 
 
 def rotate(  # pragma: compiled
-    x, out, cosine, sine, index, step, start, half_in, half_out, sign, copy, chunks
+    x, out, table, index, step, start, half_in, half_out, sign, copy, chunks
 ):
     """Rotate x (batch, sequence, heads, channels) into out, in as many chunks as threads.
 
-    Channels start .. start + 2 lanes - 1 turn by the angles of a table, cosine and sine (heads or
-    1, rows, lanes); `sign` -1 turns them back. The table's row for batch b and row s of the sequence is
+    Channels start .. start + 2 lanes - 1 turn by the angles of a table (2, heads or 1, rows, lanes) of
+    cosine and sine; `sign` -1 turns them back. The table's row for batch b and row s of the sequence is
     ``index[b, s] + step * s``, where either axis of the index may have length 1. `copy` says whether
     the other channels have to be copied.
     """
@@ -542,8 +543,7 @@ def rotate(  # pragma: compiled
         rotate_tokens(
             x,
             out,
-            cosine,
-            sine,
+            table,
             index,
             step,
             start,

@@ -60,7 +60,8 @@ def dtype_name(x: Array) -> str:
     return _name_of_dtype(x.dtype)
 
 
-@lru_cache(maxsize=256)
+# Typed, for the dtypes of some libraries warn when they are compared with another's.
+@lru_cache(maxsize=256, typed=True)
 def _name_of_dtype(dtype: Any) -> str:
     return str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1].lower()
 

@@ -95,7 +95,7 @@ def _traced_float_angles(
     if dtype_name(positions) in ("float16", "bfloat16"):
         positions = xp.astype(positions, xp.float32)
     values = xp.astype(xp.asarray(frequencies.values[head]), positions.dtype)
-    angle = sum(positions[axis, ..., None] * values[axis] for axis in range(frequencies.axes))
+    angle = sum(positions[axis, ..., None] * values[axis, ...] for axis in range(frequencies.axes))
     real = getattr(xp, dtype)
     return xp.astype(xp.cos(angle), real), xp.astype(xp.sin(angle), real)
 
@@ -245,6 +245,11 @@ def _interlaced(first: Array, second: Array, layout: Layout, xp: Namespace) -> A
     """Return the channels of pairs, in a layout."""
     if layout == "half":
         return xp.concat([first, second], axis=-1)
+    if None in first.shape:
+        # A symbolic axis, as of an ONNX graph, cannot be named in a reshape.
+        lanes = first.shape[-1]
+        order = np.arange(2 * lanes).reshape(2, lanes).T.ravel()
+        return xp.take(xp.concat([first, second], axis=-1), xp.asarray(order), axis=-1)
     pairs = xp.stack([first, second], axis=-1)
     return xp.reshape(pairs, (*first.shape[:-1], 2 * first.shape[-1]))
 

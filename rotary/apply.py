@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex, n
 from .backends import kernel_for, libraries, portable
 from .phases import Frequencies
 from .rotation import Axes, Pairing, Rows, Table
-from .rows import Extent, read_delta, read_rows
+from .rows import UNKNOWN, Extent, read_delta, read_rows
 
 
 def table_dtype(x: Array) -> TableDType:
@@ -134,9 +135,12 @@ def _extent(
     leading: bool,
 ) -> Extent:
     """Return batch and length of the arrays, which must agree in both."""
-    batch, length = None, int(arrays[0].shape[places[0].sequence])
+    batch, length = None, _size(arrays[0], places[0].sequence)
+    if length == UNKNOWN:
+        msg = f"`{names[0]}` must have a known number of rows, got shape {tuple(arrays[0].shape)}"
+        raise ValueError(msg)
     for x, axes, name in zip(arrays, places, names, strict=True):
-        if int(x.shape[axes.sequence]) != length:
+        if _size(x, axes.sequence) != length:
             msg = (
                 f"`{name}` must have {length} rows on its sequence axis {axes.sequence}, as "
                 f"`{names[0]}`, got shape {tuple(x.shape)}; rotate arrays of different lengths apart"
@@ -144,9 +148,15 @@ def _extent(
             raise ValueError(msg)
         if axes.batch is None:
             continue
-        own = int(x.shape[axes.batch])
+        own = _size(x, axes.batch)
         if batch is not None and own != batch:
             msg = f"`{name}` must have a batch of {batch}, as `{names[0]}`, got shape {tuple(x.shape)}"
             raise ValueError(msg)
         batch = own
     return Extent(batch, length, frequencies.axes, leading)
+
+
+def _size(x: Array, axis: int) -> int:
+    """Return the size of an axis, UNKNOWN where it is symbolic (None in ndonnx, NaN in dask)."""
+    size = x.shape[axis]
+    return UNKNOWN if size is None or math.isnan(size) else int(size)

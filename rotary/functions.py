@@ -213,7 +213,7 @@ def apply_rotary(
     pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
     if isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
         return kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
-    return portable.rotate(x, (cosine[None], sine[None]), axes, pairing, output)
+    return portable.rotate(x, (cosine[None, ...], sine[None, ...]), axes, pairing, output)
 
 
 def _own_tables(x: Array, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]:
@@ -240,7 +240,7 @@ def _own_tables(x: Array, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]
                 + f" for x of shape {tuple(x.shape)}, got {shape}"
             )
             raise ValueError(msg)
-        parts.append(_in_library_of(x, part if len(shape) == 3 else part[None]))
+        parts.append(_in_library_of(x, part if len(shape) == 3 else part[None, ...]))
     if tuple(cos.shape) != tuple(sin.shape):
         msg = f"`sin` must have the shape of `cos`, {tuple(cos.shape)}, got {tuple(sin.shape)}"
         raise ValueError(msg)

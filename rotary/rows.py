@@ -12,6 +12,9 @@ from .backends import libraries
 from .positions import ragged
 from .rotation import Rows
 
+# The size of a batch that is symbolic, as in an ONNX graph.
+UNKNOWN = -1
+
 
 class Extent(NamedTuple):
     """What positions have to fit: batch (None where there is none), sequence and position axes.
@@ -23,6 +26,10 @@ class Extent(NamedTuple):
     length: int
     axes: int
     leading: bool
+
+    def takes_batch(self, count: int) -> bool:
+        """Return whether values for so many rows of the batch fit."""
+        return count == 1 or (self.batch is not None and self.batch in (count, UNKNOWN))
 
     def lead(self) -> tuple[int, ...]:
         """Return the leading shape that an array of positions has to have."""
@@ -58,9 +65,10 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
     With `cu_seqlens`, a one-dimensional delta is one per sequence.
     """
     value = known(delta, "delta")
+    xp = libraries.namespace(value)
     lead = extent.lead()
     if value.ndim == 0:
-        return _rows(value.reshape((1, 1, 1)), extent)
+        return _rows(xp.reshape(value, (1, 1, 1)), extent)
     if value.ndim == len(lead) + 2:
         return _explicit(value, extent, "delta")
     count = value.shape[-1]
@@ -70,8 +78,8 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
             if isinstance(value, np.ndarray) and count == len(bounds) - 1:
                 moved = np.repeat(value, np.diff(bounds), axis=-1)
                 return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
-        elif count in (1, extent.batch):
-            return _rows(value.reshape((*(lead or (1,)), count, 1)), extent)
+        elif extent.takes_batch(count):
+            return _rows(xp.reshape(value, (*(lead or (1,)), count, 1)), extent)
     msg = (
         f"`delta` must be a number, (B,), (1, S) or (B, S), {_told(extent)}, got shape "
         f"{tuple(value.shape)}"
@@ -108,10 +116,11 @@ def _explicit(value: Array, extent: Extent, name: str) -> Rows:
     lead = extent.lead()
     shape = tuple(value.shape)
     inner = shape[len(lead) :]
-    allowed = [(extent.length,), (1, extent.length)]
-    if extent.batch is not None:
-        allowed.append((extent.batch, extent.length))
-    if shape[: len(lead)] != lead or inner not in allowed:
+    fits = inner[-1:] == (extent.length,) and (
+        len(inner) == 1 or (len(inner) == 2 and extent.takes_batch(inner[0]))
+    )
+    if shape[: len(lead)] != lead or not fits:
+        allowed = [(extent.length,), (1, extent.length), (extent.batch or 1, extent.length)]
         wanted = ", ".join(str((*lead, *inner)) for inner in dict.fromkeys(allowed))
         msg = f"`{name}` must have one of the shapes {wanted}, {_told(extent)}, got {shape}"
         raise ValueError(msg)
@@ -142,7 +151,7 @@ def _counted(offset: Any, extent: Extent) -> Rows:
         _check_last(offset, extent.length)
         return Rows(None, offset, extent.length)
     value = known(offset, "offset")
-    if value.ndim > 1 or (value.ndim and value.shape[0] not in (1, extent.batch)):
+    if value.ndim > 1 or (value.ndim and not extent.takes_batch(value.shape[0])):
         msg = f"`offset` must be a number or (B,), {_told(extent)}, got shape {tuple(value.shape)}"
         raise ValueError(msg)
     if not isinstance(value, np.ndarray):

@@ -279,7 +279,9 @@ def cos_sin(
         parts = tuple(lookup(frequencies, rows, dtype, factor).gather())
     heads = (frequencies.heads,) if frequencies.heads > 1 else ()
     wanted = (*heads, *shape[1 if leading else 0 :], frequencies.lanes)
-    cosine, sine = (_given_out(part.reshape(wanted), positions) for part in parts)
+    cosine, sine = (
+        _given_out(libraries.namespace(part).reshape(part, wanted), positions) for part in parts
+    )
     return cosine, sine
 
 
