@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -19,7 +20,7 @@ from numba import types
 
 from rotary._typing import HostArray
 from rotary.phases import Frequencies, multipliers
-from rotary.rotation import Axes, Pairing, Table
+from rotary.rotation import Axes, Pairing, Source, Table
 from rotary.threads import thread_limit
 
 from . import kernels
@@ -98,7 +99,7 @@ def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any:
 
 def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
     options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
-    function = getattr(kernels, kernel)
+    function = _named(getattr(kernels, kernel), "parallel" if parallel else "serial")
     signature = [_signature(kernel, dtype)]
     if os.environ.get("ROTARY_CACHE", "1") != "0":
         try:
@@ -108,6 +109,18 @@ def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
             if "cannot cache" not in str(error):
                 raise
     return numba.njit(signature, **options)(function)
+
+
+def _named(function: Any, variant: str) -> Any:
+    """Return a function under a name of its own.
+
+    Numba's disk cache tells functions by name, code and signature, not by the options they are compiled
+    with: without this the serial variant could be loaded as the parallel one.
+    """
+    copy = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_{variant}")
+    copy.__module__ = function.__module__
+    copy.__qualname__ = copy.__name__
+    return copy
 
 
 # ------------------------------------------------------------------------------------------------
@@ -175,7 +188,7 @@ def fill_table(
 
 
 def rotate(
-    x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
+    x: HostArray, turn: Source, axes: Axes, pairing: Pairing, out: HostArray | None = None
 ) -> HostArray:
     """Return x rotated, a new array or `out`, which may be x itself.
 
@@ -184,6 +197,8 @@ def rotate(
     """
     if not x.size:
         return np.empty_like(x, subok=False) if out is None else out
+    table = turn.table()
+    assert isinstance(table, Table)
     source = x if _is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
     if out is not None and _is_plain(out):
         _rotate_into(out, source, table, axes, pairing)

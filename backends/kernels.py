@@ -10,6 +10,7 @@ The tables use no fused multiply-add: products and sums are rounded one by one, 
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ except ImportError:
     COMPILED = False
 
 if COMPILED:
+    import llvmlite.binding
     from llvmlite import ir
     from numba import njit, prange, types
     from numba.core import cgutils
@@ -30,6 +32,14 @@ if COMPILED:
 
     formula = njit(inline="always", error_model="numpy")
     loop = njit(nogil=True, error_model="numpy")
+
+    def _converts_half() -> bool:
+        """Return whether the processor compiled for converts float16; LLVM aborts where it cannot."""
+        if numba.config.CPU_NAME not in (None, "host"):
+            return "+f16c" in (numba.config.CPU_FEATURES or "")
+        if platform.machine().lower() in ("aarch64", "arm64"):
+            return True
+        return bool(llvmlite.binding.get_host_cpu_features().get("f16c", False))
 else:
     prange = range
 
@@ -403,6 +413,34 @@ def float_of_bits(typing_context, bits):  # pragma: compiled
 
 
 @formula
+def float_from_half_bits(bits):  # pragma: compiled
+    """Widen the bits of a float16 where the processor has no instruction for it."""
+    size = np.uint32(bits & np.uint16(0x7FFF)) << np.uint32(13)
+    # The exponent's bias differs by 112; a product gets subnormal numbers right as well.
+    wide = bits_of_float(float_of_bits(size) * np.float32(2.0**112))
+    if size >= np.uint32(0x7C00 << 13):
+        wide = size | np.uint32(0x7F800000)
+    return float_of_bits(wide | (np.uint32(bits & np.uint16(0x8000)) << np.uint32(16)))
+
+
+@formula
+def half_bits_from_float(value):  # pragma: compiled
+    """Round to the bits of a float16, ties to even, where the processor has no instruction for it."""
+    bits = bits_of_float(value)
+    size = bits & np.uint32(0x7FFFFFFF)
+    tie = (size >> np.uint32(13)) & np.uint32(1)
+    half = (size - np.uint32(112 << 23) + np.uint32(0xFFF) + tie) >> np.uint32(13)
+    if size < np.uint32(0x38800000):
+        # Subnormal: a sum with 0.5 rounds to multiples of 2**-24, which are the float16's.
+        half = bits_of_float(float_of_bits(size) + np.float32(0.5)) - np.uint32(0x3F000000)
+    if size >= np.uint32(0x47800000):
+        half = np.uint32(0x7C00)
+    if size > np.uint32(0x7F800000):
+        half = np.uint32(0x7E00) | (size >> np.uint32(13)) & np.uint32(0x3FF)
+    return np.uint16(half | ((bits >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+@formula
 def float_from_bfloat(bits):  # pragma: compiled
     """Widen the bits of a bfloat16, which are the upper half of a float32's."""
     return float_of_bits(np.uint32(np.uint16(bits)) << np.uint32(16))
@@ -430,6 +468,7 @@ def narrow(value, row):  # pragma: compiled
 if COMPILED:
     # The storage of 16-bit numbers, which Numba does not compute with: see `STORAGE` in cpu.py.
     FLOAT16_BITS, BFLOAT16_BITS = types.uint16, types.int16
+    HALF_IN_HARDWARE = _converts_half()
 
     @overload(cos_sin, inline="always")
     def _cos_sin(high, low, table):
@@ -440,7 +479,9 @@ if COMPILED:
     @overload(widen)
     def _widen(value):
         if value == FLOAT16_BITS:
-            return lambda value: float_from_half(value)
+            if HALF_IN_HARDWARE:
+                return lambda value: float_from_half(value)
+            return lambda value: float_from_half_bits(value)
         if value == BFLOAT16_BITS:
             return lambda value: float_from_bfloat(value)
         return lambda value: value
@@ -448,7 +489,9 @@ if COMPILED:
     @overload(narrow)
     def _narrow(value, row):
         if row.dtype == FLOAT16_BITS:
-            return lambda value, row: half_from_float(value)
+            if HALF_IN_HARDWARE:
+                return lambda value, row: half_from_float(value)
+            return lambda value, row: half_bits_from_float(value)
         if row.dtype == BFLOAT16_BITS:
             return lambda value, row: bfloat_from_float(value)
         return lambda value, row: value

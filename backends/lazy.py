@@ -1,4 +1,4 @@
-"""The dask backend: every block is rotated where and when it is computed, by its own rows of the table."""
+"""The dask backend: every block is rotated where and when it is computed, by the rows that are its own."""
 
 from __future__ import annotations
 
@@ -6,59 +6,47 @@ from typing import Any
 
 import numpy as np
 
-from rotary._typing import Array, HostArray
-from rotary.rotation import Axes, Pairing, Table
+from rotary._typing import Array
+from rotary.rotation import Axes, Pairing, Source, Table, TracedTable
 
-from . import kernel_for, portable
+from . import portable
+from .host import host
 
 
 def rotate(
     x: Array,
-    table: Table | portable.TracedTable,
+    source: Source,
     axes: Axes,
     pairing: Pairing,
     out: None = None,  # noqa: ARG001  (the backends' common signature; a dask array is no output)
 ) -> Array:
-    """Return x rotated, lazily: nothing is computed.
+    """Return x rotated, lazily: nothing is computed, and no table is put on the graph.
 
     The channels of a block must be complete, so the last axis is made one chunk.
     """
-    if not isinstance(table, Table):
-        return portable.rotate(x, table, axes, pairing)
+    if isinstance(source, TracedTable):
+        return portable.rotate(x, source, axes, pairing)
     x = x.rechunk({x.ndim - 1: -1})
     return x.map_blocks(
-        _rotate_block, table, axes, pairing, dtype=x.dtype, meta=x._meta, enforce_ndim=True
+        _rotate_block, source, axes, pairing, dtype=x.dtype, meta=x._meta, enforce_ndim=True
     )
 
 
 def _rotate_block(
     block: Array,
-    table: Table,
+    source: Source,
     axes: Axes,
     pairing: Pairing,
     block_info: dict[int, Any] | None = None,
 ) -> Array:
-    """Rotate one block by the rows of the table that belong to it."""
+    """Rotate one block by the rows that belong to it."""
     assert block_info is not None
-    where = block_info[0]["array-location"]
-    mine = _part(table, where, axes, block.ndim)
-    return kernel_for(block).rotate(block, mine, axes, pairing)
-
-
-def _part(table: Table, where: list[tuple[int, int]], axes: Axes, ndim: int) -> Table:
-    """Return the table as one block reads it."""
-    first, last = where[axes.sequence]
-    index: HostArray = table.index
-    if index.shape[1] > 1:
-        index = index[:, first:last]
-    elif table.step:
-        index = index + table.step * first
-    if axes.batch is not None and index.shape[0] > 1:
-        index = index[slice(*where[axes.batch])]
-    values = table.values
-    if values.shape[1] > 1:
-        (head_axis,) = axes.others(ndim)
-        values = values[:, slice(*where[head_axis])]
-    return Table(
-        np.ascontiguousarray(values), np.ascontiguousarray(index), table.step, last - first
-    )
+    where = [slice(*ends) for ends in block_info[0]["array-location"]]
+    batch = slice(None) if axes.batch is None else where[axes.batch]
+    assert not isinstance(source, TracedTable)
+    table = source.part(batch, where[axes.sequence])
+    if isinstance(table, Table) and table.values.shape[1] > 1:
+        (head_axis,) = axes.others(block.ndim)
+        table = table.heads(where[head_axis])
+    backend = host() if isinstance(block, np.ndarray) else portable
+    return backend.rotate(block, table, axes, pairing)

@@ -22,6 +22,11 @@ def is_mlx_array(x: Any) -> bool:
     return mlx is not None and isinstance(x, mlx.array)
 
 
+def is_dask_array(x: Any) -> bool:
+    """Return whether x is a dask array."""
+    return bool(array_api_compat.is_dask_array(x))
+
+
 def is_array(x: Any) -> bool:
     """Return whether x is an array of a library that has arrays."""
     return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x)
@@ -57,12 +62,15 @@ def _mlx_namespace() -> Namespace:
 
 def dtype_name(x: Array) -> str:
     """Return the name of an array's dtype, in NumPy's words, whatever library it is from."""
-    return _name_of_dtype(x.dtype)
+    return name_of_dtype(x.dtype)
 
 
 # Typed, for the dtypes of some libraries warn when they are compared with another's.
 @lru_cache(maxsize=256, typed=True)
-def _name_of_dtype(dtype: Any) -> str:
+def name_of_dtype(dtype: Any) -> str:
+    """Return the name of a dtype given as any library's object, as NumPy's scalar type or by name."""
+    if isinstance(dtype, type):
+        dtype = np.dtype(dtype)
     return str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1].lower()
 
 
@@ -79,10 +87,12 @@ def to_host(value: Any) -> HostArray | None:
     if array_api_compat.is_torch_array(value):
         if value.requires_grad or value.device.type != "cpu":
             return None
+        if dtype_name(value) == "bfloat16":
+            value = value.float()  # exact; NumPy alone has no such dtype
         try:
             return np.asarray(value.numpy())
-        except (RuntimeError, TypeError):
-            return None  # inside a function transform, or a dtype that NumPy does not have
+        except RuntimeError:
+            return None  # inside a function transform
     if array_api_compat.is_jax_array(value):
         import jax
 
@@ -90,10 +100,14 @@ def to_host(value: Any) -> HostArray | None:
             return None
         return np.asarray(value)
     if is_mlx_array(value):
+        import mlx.core as mx
+
+        if dtype_name(value) == "bfloat16":
+            value = value.astype(mx.float32)
         try:
             return np.array(value)
-        except (RuntimeError, ValueError, TypeError):
-            return None
+        except (RuntimeError, ValueError):
+            return None  # inside a function transform
     return np.asarray(value)
 
 
@@ -113,9 +127,14 @@ def host_view(x: Array) -> HostArray | None:
     if isinstance(x, np.ndarray):
         return x
     if array_api_compat.is_torch_array(x) and x.device.type == "cpu":
+        import torch
+
         try:
-            shown: HostArray = x.detach().numpy()
-        except (RuntimeError, TypeError):
+            plain = x.detach()
+            # NumPy alone has no bfloat16; only the memory counts here.
+            plain = plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain
+            shown: HostArray = plain.numpy()
+        except RuntimeError:
             return None
         return shown
     return None
@@ -135,6 +154,8 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
         import torch
 
         return torch.from_numpy(table).to(like.device)
+    if array_api_compat.is_array_api_strict_namespace(xp):
+        return xp.asarray(table, device=like.device)
     return xp.asarray(table)
 
 

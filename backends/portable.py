@@ -7,21 +7,18 @@ then their angles are reduced in the library's integers, see `traced_table`.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from rotary._typing import Array, HostArray, Namespace, TableDType
 from rotary.layouts import Layout
 from rotary.phases import FRACTION_BITS, Frequencies, Multipliers, multipliers, turns
-from rotary.rotation import Axes, Pairing, Rows, Table
+from rotary.rotation import Axes, Pairing, Rows, Source, Table, TracedTable
 
 from .libraries import dtype_name, from_host, has_int64, namespace
 
 ROWS_AT_A_TIME = 1024
-
-# Cosine and sine of traced positions, (heads, batch or 1, sequence or 1, lanes).
-TracedTable: TypeAlias = tuple[Array, Array]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -71,7 +68,7 @@ def _turns(
 
 
 def traced_table(
-    frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float, xp: Namespace
+    frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float
 ) -> TracedTable:
     """Return cosine and sine of positions whose values are not known here.
 
@@ -81,12 +78,13 @@ def traced_table(
     """
     positions = rows.positions
     assert positions is not None
+    xp = namespace(positions)
     name = dtype_name(positions)
     angles = _traced_float_angles if "float" in name else _traced_integer_angles
     heads = [angles(frequencies, head, positions, dtype, xp) for head in range(frequencies.heads)]
     cosine = xp.stack([cosine for cosine, _ in heads])
     sine = xp.stack([sine for _, sine in heads])
-    return (cosine, sine) if factor == 1.0 else (cosine * factor, sine * factor)
+    return TracedTable(cosine * factor, sine * factor)
 
 
 def _traced_float_angles(
@@ -94,7 +92,8 @@ def _traced_float_angles(
 ) -> tuple[Array, Array]:
     if dtype_name(positions) in ("float16", "bfloat16"):
         positions = xp.astype(positions, xp.float32)
-    values = xp.astype(xp.asarray(frequencies.values[head]), positions.dtype)
+    values = from_host(frequencies.values[head].copy(), xp, positions)
+    values = xp.astype(values, positions.dtype)
     angle = sum(positions[axis, ..., None] * values[axis, ...] for axis in range(frequencies.axes))
     real = getattr(xp, dtype)
     return xp.astype(xp.cos(angle), real), xp.astype(xp.sin(angle), real)
@@ -126,7 +125,7 @@ def _traced_integer_angles(
         for k in range(3):
             # Least word first.
             total = carry + sum(
-                part * xp.asarray(table[j, k], dtype=integer) for j, part in enumerate(parts)
+                part * from_host(table[j, k], xp, positions) for j, part in enumerate(parts)
             )
             fraction.append(total & mask)
             carry = total >> word
@@ -188,17 +187,18 @@ def _cos_sin_of_words(
 
 def rotate(
     x: Array,
-    table: Table | TracedTable,
+    turn: Source,
     axes: Axes,
     pairing: Pairing,
     out: Array | None = None,
 ) -> Array:
     """Return x rotated, in x's library, or written to `out`."""
+    table = turn.table()
     if isinstance(table, Table):
         xp = namespace(x)
         cosine, sine = (from_host(part, xp, x) for part in table.gather())
     else:
-        cosine, sine = table
+        cosine, sine = table.cosine, table.sine
         xp = namespace(cosine)
         x = x if not isinstance(x, np.ndarray) else xp.asarray(x)
     result = _turned(x, cosine, sine, axes, pairing, xp)

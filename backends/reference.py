@@ -9,7 +9,7 @@ import numpy as np
 from rotary._typing import Float64Array, HostArray
 from rotary.layouts import pair_channels
 from rotary.phases import FRACTION_BITS, PI, PI_BITS, Frequencies, turns
-from rotary.rotation import Axes, Pairing, Table
+from rotary.rotation import Axes, Pairing, Source, Table
 
 BITS = 320  # of the fixed-point numbers below: enough for a relative error near every zero
 
@@ -73,9 +73,11 @@ def nearest(value: Fraction, dtype: np.dtype) -> float:
 
 
 def rotate(
-    x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
+    x: HostArray, turn: Source, axes: Axes, pairing: Pairing, out: HostArray | None = None
 ) -> HostArray:
     """Return x rotated, or written to `out`: each pair (a, b) becomes (a c - b s, b c + a s)."""
+    table = turn.table()
+    assert isinstance(table, Table)
     cosine, sine = (_align(part, x.ndim, axes) for part in table.gather())
     if pairing.inverse:
         sine = -sine

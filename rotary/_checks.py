@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ._typing import TableDType
-
 
 def as_integer(value: Any, name: str) -> int:
     """Return ``value`` as an int, refusing booleans and everything that is not an integer."""
@@ -72,18 +70,3 @@ def as_bool(value: Any, name: str) -> bool:
         msg = f"`{name}` must be True or False, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
     return bool(value)
-
-
-def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
-    """Return the name of a table's dtype, float32 or float64."""
-    try:
-        found = np.dtype(dtype).name
-    except TypeError:
-        # Another library's dtype object, such as torch.float32.
-        found = str(dtype).rsplit(".", 1)[-1]
-    if found == "float32":
-        return "float32"
-    if found == "float64":
-        return "float64"
-    msg = f"`{name}` must be 'float32' or 'float64', got {dtype!r}"
-    raise ValueError(msg)

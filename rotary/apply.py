@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from . import tables
@@ -11,23 +12,13 @@ from ._typing import Array, TableDType
 from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex, names_of
 from .backends import kernel_for, libraries, portable
 from .phases import Frequencies
-from .rotation import Axes, Pairing, Rows, Table
-from .rows import UNKNOWN, Extent, read_delta, read_rows
+from .rotation import Axes, Pairing, Recipe, Rows
+from .rows import UNKNOWN, Extent
 
 
 def table_dtype(x: Array) -> TableDType:
     """Return the dtype of table and arithmetic for an array: float64 where it has that precision."""
     return "float64" if libraries.dtype_name(x) in ("float64", "complex128") else "float32"
-
-
-def table_for(
-    dtype: TableDType, frequencies: Frequencies, rows: Rows, factor: float
-) -> Table | portable.TracedTable:
-    """Return the table by which the rows of arrays turn."""
-    if not rows.traced:
-        return tables.lookup(frequencies, rows, dtype, factor)
-    xp = libraries.namespace(rows.positions)
-    return portable.traced_table(frequencies, rows, dtype, factor, xp)
 
 
 def rotate(
@@ -39,11 +30,9 @@ def rotate(
     factor: float,
     pairing: Pairing,
     seq_axis: Any,
-    positions: Any = None,
-    offset: Any = None,
-    delta: Any = None,
-    cu_seqlens: Any = None,
-    out: Any = None,
+    packed: bool,
+    read: Callable[[Extent], Rows],
+    out: Any,
 ) -> Array | tuple[Array, ...]:
     """Rotate arrays by an embedding's frequencies.
 
@@ -59,8 +48,12 @@ def rotate(
         On cosine and sine.
     pairing : Pairing
         In real channels.
-    seq_axis, positions, offset, delta, cu_seqlens, out
-        As the caller gave them; `delta` in place of positions.
+    seq_axis, out
+        As the caller gave them.
+    packed : bool
+        Whether sequences lie one after another on the sequence axis.
+    read : callable
+        Returns where rows stand, given the batch and sequence they have to fit.
 
     Returns
     -------
@@ -70,11 +63,10 @@ def rotate(
     if not arrays:
         msg = "at least one array must be given"
         raise TypeError(msg)
-    packed = cu_seqlens is not None
     axis = as_seq_axis(seq_axis)
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
-        _check_width(x, head_dim, name)
+        _check_width(x, head_dim, pairing.start, name)
     places = [
         axes_of(x, axis, name=name, packed=packed) for x, name in zip(arrays, names, strict=True)
     ]
@@ -82,18 +74,13 @@ def rotate(
     for x, place, name in zip(arrays, places, names, strict=True):
         _check_heads(x, place, frequencies.heads, name)
     outputs = as_outputs(out, arrays, names)
-    if delta is None:
-        rows = read_rows(positions, offset, cu_seqlens, extent)
-    else:
-        rows = read_delta(delta, cu_seqlens, extent)
-    dtypes = [table_dtype(x) for x in arrays]
-    by_dtype = {dtype: table_for(dtype, frequencies, rows, factor) for dtype in set(dtypes)}
+    rows = read(extent)
     results = []
-    for x, dtype, place, output in zip(arrays, dtypes, places, outputs, strict=True):
-        table = by_dtype[dtype]
-        # A traced table needs operations that can be traced, whatever the array.
-        backend = kernel_for(x) if isinstance(table, Table) else portable
-        results.append(backend.rotate(x, table, place, _own_pairing(pairing, x), output))
+    for x, place, output in zip(arrays, places, outputs, strict=True):
+        # Traced positions need operations that can be traced, whatever the array.
+        backend = portable if rows.traced else kernel_for(x)
+        source = Recipe(partial(tables.table_of, frequencies, table_dtype(x), factor), rows)
+        results.append(backend.rotate(x, source, place, _own_pairing(pairing, x), output))
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -102,12 +89,15 @@ def _own_pairing(pairing: Pairing, x: Array) -> Pairing:
     return pairing._replace(start=pairing.start // 2) if is_complex(x) else pairing
 
 
-def _check_width(x: Array, head_dim: int, name: str) -> None:
+def _check_width(x: Array, head_dim: int, start: int, name: str) -> None:
     width = head_dim
     if is_complex(x):
-        if head_dim % 2:
-            msg = f"`{name}` must be real: {head_dim} channels, an odd number, are no complex pairs"
-            raise TypeError(msg)
+        if head_dim % 2 or start % 2:
+            msg = (
+                f"`{name}` must be real, for complex channels are pairs: the embedding has {head_dim} "
+                f"channels and turns those from {start} on, which must both be even"
+            )
+            raise ValueError(msg)
         width //= 2
     if x.shape[-1] != width:
         kind = "complex channels, one for each pair," if is_complex(x) else "channels"

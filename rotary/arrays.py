@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import as_integer
-from ._typing import Array
+from ._typing import Array, TableDType
 from .backends import libraries
 from .rotation import Axes
 
@@ -25,14 +25,31 @@ def names_of(arrays: Sequence[Array]) -> list[str]:
     return [f"arrays[{i}]" for i in range(len(arrays))]
 
 
-def check_array(x: Any, name: str) -> None:
-    """Raise unless x is an array of floating or complex numbers with a sequence and a channel axis."""
-    if isinstance(x, np.ma.MaskedArray | np.matrix):
-        msg = f"`{name}` must not be a {type(x).__name__}: a plain array would lose what it adds"
-        raise TypeError(msg)
+def check_plain(x: Any, name: str) -> None:
+    """Raise unless x is an array that keeps nothing besides its elements, in its blocks neither."""
     if not libraries.is_array(x):
         msg = f"`{name}` must be an array, got {type(x).__name__}"
         raise TypeError(msg)
+    plain = getattr(x, "_meta", x) if libraries.is_dask_array(x) else x
+    if isinstance(plain, np.ma.MaskedArray | np.matrix):
+        msg = f"`{name}` must be a plain array, got {type(plain).__name__}"
+        raise TypeError(msg)
+
+
+def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
+    """Return the name of a table's dtype, float32 or float64, given as any library's."""
+    found = libraries.name_of_dtype(dtype)
+    if found == "float32":
+        return "float32"
+    if found == "float64":
+        return "float64"
+    msg = f"`{name}` must be 'float32' or 'float64', got {dtype!r}"
+    raise ValueError(msg)
+
+
+def check_array(x: Any, name: str) -> None:
+    """Raise unless x is an array of floating or complex numbers with a sequence and a channel axis."""
+    check_plain(x, name)
     dtype = libraries.dtype_name(x)
     if dtype not in libraries.DTYPES:
         msg = f"`{name}` must have one of the dtypes {', '.join(sorted(libraries.DTYPES))}, got {x.dtype}"
@@ -114,7 +131,7 @@ def _check_output(out: Any, x: Array, name: str, source: str) -> None:
     if not libraries.is_mutable(out):
         msg = f"`{name}` must be an array that can be written to, but {type(out)} is immutable"
         raise TypeError(msg)
-    if out.dtype != x.dtype:
+    if libraries.dtype_name(out) != libraries.dtype_name(x):
         msg = f"`{name}` must have dtype {x.dtype}, as `{source}`, got {out.dtype}"
         raise TypeError(msg)
     if tuple(out.shape) != tuple(x.shape):
@@ -124,8 +141,18 @@ def _check_output(out: Any, x: Array, name: str, source: str) -> None:
         if not out.flags.writeable:
             msg = f"`{name}` must be writeable, got a read-only array"
             raise ValueError(msg)
-        if any(step == 0 for step, n in zip(out.strides, out.shape, strict=True) if n > 1):
+        if out.size and any(
+            step == 0 for step, n in zip(out.strides, out.shape, strict=True) if n > 1
+        ):
             msg = f"`{name}` must not be broadcast: several of its elements are one"
+            raise ValueError(msg)
+
+
+def check_apart(out: Array, tables: Sequence[Array], names: Sequence[str]) -> None:
+    """Raise where an output shares memory with tables."""
+    for table, name in zip(tables, names, strict=True):
+        if _overlap(out, table):
+            msg = f"`out` must not overlap `{name}`"
             raise ValueError(msg)
 
 

@@ -54,7 +54,7 @@ def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
 
 def _dtype_name(dtype: Any) -> str:
     """Return the name of a dtype that can be rotated."""
-    name = str(getattr(dtype, "__name__", getattr(dtype, "name", dtype)))
+    name = libraries.name_of_dtype(dtype)
     if name not in libraries.DTYPES:
         msg = f"`dtypes` must be of {', '.join(sorted(libraries.DTYPES))}, got {dtype!r}"
         raise TypeError(msg)

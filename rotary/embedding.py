@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from . import apply, tables
-from ._checks import (
-    as_integer,
-    as_positive_float,
-    as_positive_integer,
-    as_rotary_dim,
-    as_table_dtype,
-)
+from ._checks import as_integer, as_positive_float, as_positive_integer, as_rotary_dim
 from ._numbers import as_positions
 from ._typing import Array, Float64Array
-from .arrays import as_seq_axis
+from .arrays import as_seq_axis, as_table_dtype
 from .layouts import Layout, check_layout, pair_channels
 from .phases import Frequencies, frequencies
-from .rotation import Pairing
+from .rotation import Pairing, Rows
+from .rows import Extent, read_delta, read_rows
 from .scaling import Default, Scaling, describe
 
 __all__ = ["RotaryEmbedding"]
@@ -310,9 +306,14 @@ class RotaryEmbedding:
         arrays: tuple[Array, ...],
         pairing: Pairing,
         factor: float,
+        read: Callable[[Extent], Rows],
+        *,
+        packed: bool,
         seq_axis: int | None,
-        **arguments: Any,
+        out: Any,
     ) -> Any:
+        if seq_axis is None and not packed:
+            seq_axis = self.seq_axis  # which does not hold for packed arrays
         return apply.rotate(
             arrays,
             head_dim=self.head_dim,
@@ -320,13 +321,11 @@ class RotaryEmbedding:
             leading=self._leading,
             factor=factor,
             pairing=pairing,
-            seq_axis=self._axis(seq_axis, arguments.get("cu_seqlens")),
-            **arguments,
+            seq_axis=seq_axis,
+            packed=packed,
+            read=read,
+            out=out,
         )
-
-    def _axis(self, seq_axis: int | None, cu_seqlens: Any) -> int | None:
-        """Return the sequence axis of a call: the specification's does not hold for packed arrays."""
-        return self.seq_axis if seq_axis is None and cu_seqlens is None else seq_axis
 
     def __call__(
         self,
@@ -388,10 +387,9 @@ class RotaryEmbedding:
             arrays,
             self._pairing(self.layout, self.output_layout),
             self.attention_factor,
-            seq_axis,
-            positions=positions,
-            offset=offset,
-            cu_seqlens=cu_seqlens,
+            partial(read_rows, positions, offset, cu_seqlens),
+            packed=cu_seqlens is not None,
+            seq_axis=seq_axis,
             out=out,
         )
 
@@ -425,10 +423,9 @@ class RotaryEmbedding:
             arrays,
             self._pairing(self.output_layout, self.layout, inverse=True),
             1.0 / self.attention_factor,
-            seq_axis,
-            positions=positions,
-            offset=offset,
-            cu_seqlens=cu_seqlens,
+            partial(read_rows, positions, offset, cu_seqlens),
+            packed=cu_seqlens is not None,
+            seq_axis=seq_axis,
             out=out,
         )
 
@@ -464,10 +461,9 @@ class RotaryEmbedding:
             arrays,
             self._pairing(self.output_layout, self.layout, inverse=True),
             self.attention_factor,
-            seq_axis,
-            positions=positions,
-            offset=offset,
-            cu_seqlens=cu_seqlens,
+            partial(read_rows, positions, offset, cu_seqlens),
+            packed=cu_seqlens is not None,
+            seq_axis=seq_axis,
             out=out,
         )
 
@@ -517,9 +513,9 @@ class RotaryEmbedding:
             (x,),
             self._pairing(self.output_layout, self.output_layout),
             1.0,
-            seq_axis,
-            delta=delta,
-            cu_seqlens=cu_seqlens,
+            partial(read_delta, delta, cu_seqlens),
+            packed=cu_seqlens is not None,
+            seq_axis=seq_axis,
             out=out,
         )
 

@@ -7,14 +7,23 @@ from typing import Any
 import numpy as np
 
 from . import tables
-from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim, as_table_dtype
+from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim
 from ._typing import Array, Float64Array, HostArray
 from .apply import table_dtype
-from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex
+from .arrays import (
+    as_outputs,
+    as_seq_axis,
+    as_table_dtype,
+    axes_of,
+    check_apart,
+    check_array,
+    check_plain,
+    is_complex,
+)
 from .backends import kernel_for, libraries, portable
 from .layouts import Layout, check_layout
 from .phases import frequencies
-from .rotation import Axes, Pairing, Table
+from .rotation import Axes, Pairing, Table, TracedTable
 from .scaling import as_frequencies, powers
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
@@ -210,10 +219,14 @@ def apply_rotary(
     cosine, sine = _own_tables(x, cos, sin, axes)
     start = _checked_start(rotary_start, x, cosine.shape[-1])
     (output,) = as_outputs(out, (x,), ("x",))
+    if output is not None:
+        check_apart(output, (cos, sin), ("cos", "sin"))
     pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
     if isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
         return kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
-    return portable.rotate(x, (cosine[None, ...], sine[None, ...]), axes, pairing, output)
+    return portable.rotate(
+        x, TracedTable(cosine[None, ...], sine[None, ...]), axes, pairing, output
+    )
 
 
 def _own_tables(x: Array, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]:
@@ -222,9 +235,7 @@ def _own_tables(x: Array, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]
     batch = None if axes.batch is None else int(x.shape[axes.batch])
     parts = []
     for part, name in ((cos, "cos"), (sin, "sin")):
-        if not libraries.is_array(part):
-            msg = f"`{name}` must be an array, got {type(part).__name__}"
-            raise TypeError(msg)
+        check_plain(part, name)
         if libraries.dtype_name(part) not in TABLE_DTYPES:
             msg = f"`{name}` must be floating, got dtype {part.dtype}"
             raise TypeError(msg)

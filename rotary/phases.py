@@ -11,7 +11,7 @@ This module prepares the two factors as 32-bit limbs; the kernels multiply them.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,10 @@ class Frequencies:
             for limb in range(LIMBS_BELOW, LIMBS_BELOW + 8):
                 self.limbs[head, axis, limb, lane] = number & 0xFFFFFFFF
                 number >>= LIMB_BITS
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The limbs follow from the values; where they are already known they are not made again.
+        return _frequencies, (self.values.shape, self.values.tobytes())
 
     @property
     def heads(self) -> int:

@@ -108,7 +108,7 @@ def ragged(
     >>> ragged([0, 3, 5], offset=[10, 0])
     array([10, 11, 12,  0,  1])
     """
-    bounds = _bounds(cu_seqlens)
+    bounds = bounds_of(cu_seqlens)
     lengths = np.diff(bounds)
     starts = as_positions(offset, name="offset")
     if starts.ndim and starts.shape != lengths.shape:
@@ -409,7 +409,7 @@ def _integer_dtype(xp: Any) -> Any:
     return xp.asarray(0).dtype if array_api_compat.is_jax_namespace(xp) else xp.int64
 
 
-def _bounds(cu_seqlens: Any) -> Int64Array:
+def bounds_of(cu_seqlens: Any) -> Int64Array:
     """Return checked cumulative lengths."""
     bounds = as_positions(cu_seqlens, name="cu_seqlens")
     if bounds.ndim != 1 or not bounds.size:

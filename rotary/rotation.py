@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -54,6 +55,19 @@ class Rows:
     start: int | None
     length: int
 
+    def part(self, batch: slice, sequence: slice) -> Rows:
+        """Return the rows of a block; both slices have a start and a stop, or are of everything."""
+        first, last, _ = sequence.indices(self.length)
+        if self.start is not None:
+            return Rows(None, self.start + first, last - first)
+        assert isinstance(self.positions, np.ndarray)
+        positions = self.positions
+        if positions.shape[1] > 1:
+            positions = positions[:, batch]
+        if positions.shape[2] > 1:
+            positions = positions[:, :, sequence]
+        return Rows(positions, None, last - first)
+
     @property
     def traced(self) -> bool:
         """Whether the positions are not known on the host."""
@@ -73,6 +87,23 @@ class Table:
     step: int
     length: int
 
+    def table(self) -> Table:
+        """Return the table itself, as `Recipe.table` returns one."""
+        return self
+
+    def part(self, batch: slice, sequence: slice) -> Table:
+        """Return the table of a block, holding no other rows."""
+        index = self.index if self.index.shape[0] == 1 else self.index[batch]
+        first, last, _ = sequence.indices(self.length)
+        index = index[:, sequence] if index.shape[1] > 1 else index + self.step * first
+        rows = np.unique(index + self.step * np.arange(last - first) if self.step else index)
+        values = np.ascontiguousarray(self.values[:, :, rows])
+        return Table(values, np.searchsorted(rows, index), self.step, last - first)
+
+    def heads(self, heads: slice) -> Table:
+        """Return the table of some of the heads."""
+        return replace(self, values=np.ascontiguousarray(self.values[:, heads]))
+
     def gather(self) -> HostArray:
         """Return the rows themselves, (2, heads or 1, 1 or batch, 1 or sequence, lanes).
 
@@ -84,3 +115,35 @@ class Table:
         rows = self.index + self.step * np.arange(self.length) if self.step else self.index
         gathered: HostArray = self.values[:, :, rows]
         return gathered
+
+
+@dataclass(frozen=True, slots=True)
+class TracedTable:
+    """Cosine and sine in a library's own arrays, (heads or 1, batch or 1, sequence or 1, lanes)."""
+
+    cosine: Array
+    sine: Array
+
+    def table(self) -> TracedTable:
+        """Return the table itself, as `Recipe.table` returns one."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to look up the table of rows, or of a block of them, where and when it is needed."""
+
+    look_up: Callable[[Rows], Table | TracedTable]
+    rows: Rows
+
+    def table(self) -> Table | TracedTable:
+        """Return the table of all rows."""
+        return self.look_up(self.rows)
+
+    def part(self, batch: slice, sequence: slice) -> Table | TracedTable:
+        """Return the table of a block."""
+        return self.look_up(self.rows.part(batch, sequence))
+
+
+# What a backend is given to rotate by.
+Source: TypeAlias = Recipe | Table | TracedTable

@@ -9,7 +9,7 @@ import numpy as np
 from ._numbers import as_positions, check_reach
 from ._typing import Array, HostArray
 from .backends import libraries
-from .positions import ragged
+from .positions import bounds_of, ragged
 from .rotation import Rows
 
 # The size of a batch that is symbolic, as in an ONNX graph.
@@ -191,11 +191,11 @@ def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray:
     if not isinstance(bounds, np.ndarray):
         msg = "`cu_seqlens` must be known, not traced: pass `positions` instead"
         raise TypeError(msg)
-    total = len(ragged(bounds))
-    if total != extent.length:
-        msg = f"`cu_seqlens` must end at the {extent.length} rows of the arrays, got {total}"
+    checked = bounds_of(bounds)
+    if checked[-1] != extent.length:
+        msg = f"`cu_seqlens` must end at the {extent.length} rows of the arrays, got {checked[-1]}"
         raise ValueError(msg)
-    return bounds
+    return checked
 
 
 def _told(extent: Extent) -> str:

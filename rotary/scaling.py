@@ -10,7 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ._checks import as_positive_float
+from ._numbers import host_array
 from ._typing import Float64Array
+from .backends import libraries
 
 __all__ = ["Custom", "Default", "Scaling"]
 
@@ -187,7 +189,7 @@ class Custom:
         if W is None:
             values = as_frequencies(inv_freq, "inv_freq", (1,))
         else:
-            values = as_frequencies(W, "W", (2, 3))
+            values = as_frequencies(W, "W", (1, 2, 3))
         object.__setattr__(self, "W", values)
         object.__setattr__(
             self, "attention_factor", as_positive_float(attention_factor, "attention_factor")
@@ -210,9 +212,8 @@ class Custom:
         self.W.setflags(write=False)
 
     def __repr__(self) -> str:
-        numbers = np.array2string(self.W, separator=", ", threshold=8, edgeitems=2)
         name = "inv_freq" if self.W.ndim == 1 else "W"
-        return f"Custom({name}={numbers}, attention_factor={self.attention_factor})"
+        return f"Custom({name}={self.W.tolist()}, attention_factor={self.attention_factor})"
 
     @property
     def softmax_factor(self) -> float:
@@ -260,7 +261,11 @@ class Custom:
 
 def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
     """Return given frequencies as a read-only float64 copy."""
-    array = np.asarray(values)
+    host = libraries.to_host(values) if libraries.is_array(values) else values
+    if host is None:
+        msg = f"`{name}` must be known on the host, not traced, lazy or with a gradient"
+        raise TypeError(msg)
+    array = host_array(host, name)
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
         raise TypeError(msg)

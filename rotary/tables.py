@@ -20,7 +20,7 @@ from ._checks import as_integer
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import libraries, portable
 from .phases import Frequencies
-from .rotation import Rows, Table
+from .rotation import Rows, Table, TracedTable
 from .rows import explicit_rows, known
 
 __all__ = ["CacheInfo", "cache_clear", "cache_info", "set_cache_limit"]
@@ -101,7 +101,7 @@ class _Cache:
             windows = self.windows.setdefault(key, [])
             self.windows.move_to_end(key)
             for place, window in enumerate(windows):
-                if window.start <= start and stop <= window.stop:
+                if _covers(window, start, stop):
                     self.hits += 1
                     windows.append(windows.pop(place))
                     return window
@@ -109,7 +109,7 @@ class _Cache:
             neighbour = _neighbour(windows, start, stop)
             window = self._grown(neighbour, frequencies, factor, dtype, start, stop)
             if window.values.nbytes <= self.limit:
-                if neighbour is not None:
+                if neighbour is not None and _covers(window, neighbour.start, neighbour.stop):
                     windows.remove(neighbour)
                     self.nbytes -= neighbour.values.nbytes
                 windows.append(window)
@@ -117,6 +117,8 @@ class _Cache:
                 if len(windows) > WINDOWS:
                     self.nbytes -= windows.pop(0).values.nbytes
             self._evict()
+            if not windows:
+                self.windows.pop(key, None)
             return window
 
     def _grown(
@@ -151,6 +153,10 @@ class _Cache:
                 self.nbytes -= windows.pop(0).values.nbytes
             if not windows:
                 del self.windows[key]
+
+
+def _covers(window: Window, start: int, stop: int) -> bool:
+    return window.start <= start and stop <= window.stop
 
 
 def _neighbour(windows: list[Window], start: int, stop: int) -> Window | None:
@@ -217,6 +223,15 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+def table_of(
+    frequencies: Frequencies, dtype: TableDType, factor: float, rows: Rows
+) -> Table | TracedTable:
+    """Return the table of rows, made of host arrays or, where rows are traced, of their library's."""
+    if not rows.traced:
+        return lookup(frequencies, rows, dtype, factor)
+    return portable.traced_table(frequencies, rows, dtype, factor)
+
+
 def lookup(frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float = 1.0) -> Table:
     """Return the table rows that concrete rows of an array read.
 
@@ -231,7 +246,8 @@ def lookup(frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: floa
         least, greatest = int(positions.min()), int(positions.max())
         if greatest - least < SPARSEST * positions.size and greatest < LARGEST_POSITION:
             window = _cache.window(frequencies, factor, dtype, least, greatest + 1)
-            return Table(window.values, positions[0] - window.start, 0, rows.length)
+            index = np.ascontiguousarray(positions[0] - window.start)
+            return Table(window.values, index, 0, rows.length)
     flat = positions.reshape(frequencies.axes, -1)
     index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
     return Table(computed(frequencies, flat, factor, dtype), index, 0, rows.length)
@@ -244,7 +260,8 @@ def _consecutive(
     if frequencies.axes == 1 and length and start + length <= LARGEST_POSITION:
         window = _cache.window(frequencies, factor, dtype, start, start + length)
         return Table(window.values, _index(start - window.start), 1, length)
-    positions = (start + np.arange(length, dtype=np.uint64)).astype(np.int64)
+    # No sum wraps: the last one was checked.
+    positions = start + np.arange(length, dtype=np.int64)
     positions = np.broadcast_to(positions, (frequencies.axes, length))
     return Table(computed(frequencies, positions, factor, dtype), _index(0), 1, length)
 
@@ -273,10 +290,8 @@ def cos_sin(
         raise ValueError(msg)
     xp = libraries.namespace(places)
     rows = explicit_rows(xp.reshape(places, (axes, 1, -1)))
-    if rows.traced:
-        parts = portable.traced_table(frequencies, rows, dtype, factor, xp)
-    else:
-        parts = tuple(lookup(frequencies, rows, dtype, factor).gather())
+    table = table_of(frequencies, dtype, factor, rows)
+    parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
     heads = (frequencies.heads,) if frequencies.heads > 1 else ()
     wanted = (*heads, *shape[1 if leading else 0 :], frequencies.lanes)
     cosine, sine = (
@@ -290,9 +305,8 @@ def _given_out(part: Array, like: Any) -> Array:
     if not isinstance(part, np.ndarray):
         return part
     if isinstance(like, np.ndarray) or not libraries.is_array(like):
-        part = part.view()
-        part.setflags(write=False)
-        return part
+        # A view of a read-only buffer: its flag cannot be turned back, as that of an array could.
+        return np.asarray(memoryview(part).toreadonly())
     return libraries.from_host(part, libraries.namespace(like), like)
 
 
