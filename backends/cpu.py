@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
@@ -18,13 +19,13 @@ import numba
 import numpy as np
 from numba import types
 
+from rotary._libraries import dtype_name
 from rotary._typing import HostArray
 from rotary.phases import Frequencies, multipliers
-from rotary.rotation import Axes, Pairing, Source, Table
+from rotary.rotation import Axes, Pairing, Table
 from rotary.threads import thread_limit
 
 from . import kernels
-from .libraries import dtype_name
 
 # How a channel of each dtype lies in memory as the kernels read it: a 16-bit number as its bits (the
 # signedness tells float16 from bfloat16), a complex one as two real channels.
@@ -36,12 +37,14 @@ STORAGE = {
     "complex64": "float32",
     "complex128": "float64",
 }
+# Whether `rotate` takes a recipe and puts the work off.
+LAZY = False
 BYTES_PER_THREAD = 512 * 1024
 ROW_BYTES_PER_THREAD = 64 * 1024
 
 _forked_with_threads = False
 _compiled: dict[tuple[str, str, bool], Any] = {}
-_compiling = threading.Lock()
+_compiling = threading.RLock()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -104,10 +107,16 @@ def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
     if os.environ.get("ROTARY_CACHE", "1") != "0":
         try:
             return numba.njit(signature, cache=True, **options)(function)
-        except RuntimeError as error:
-            # No folder is writable: Numba says so when it is asked to cache, and only in words.
+        except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; see below)
+            # Where no folder is writable Numba says so when asked to cache, and only in words. What has
+            # another cause than the cache is raised again by what follows.
             if "cannot cache" not in str(error):
-                raise
+                warnings.warn(
+                    f"Numba's disk cache cannot be used ({type(error).__name__}: {error}); empty the "
+                    "folder that NUMBA_CACHE_DIR names, or __pycache__ beside rotary's backends",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
     return numba.njit(signature, **options)(function)
 
 
@@ -133,13 +142,18 @@ def _numba_threads_started() -> bool:
 
 
 def _after_fork() -> None:
-    global _forked_with_threads, _compiling  # noqa: PLW0603
+    global _forked_with_threads  # noqa: PLW0603
     _forked_with_threads = _forked_with_threads or _numba_threads_started()
-    _compiling = threading.Lock()
+    _compiling.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # A fork waits until no thread compiles: Numba's own lock would stay taken in the child for ever.
+    os.register_at_fork(
+        before=_compiling.acquire,
+        after_in_parent=_compiling.release,
+        after_in_child=_after_fork,
+    )
 
 
 def parallel_is_safe() -> bool:
@@ -188,7 +202,7 @@ def fill_table(
 
 
 def rotate(
-    x: HostArray, turn: Source, axes: Axes, pairing: Pairing, out: HostArray | None = None
+    x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
 ) -> HostArray:
     """Return x rotated, a new array or `out`, which may be x itself.
 
@@ -197,8 +211,6 @@ def rotate(
     """
     if not x.size:
         return np.empty_like(x, subok=False) if out is None else out
-    table = turn.table()
-    assert isinstance(table, Table)
     source = x if _is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
     if out is not None and _is_plain(out):
         _rotate_into(out, source, table, axes, pairing)

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
+import threading
 import warnings
 from functools import cache
 from types import ModuleType
 
+_choosing = threading.RLock()
 
-@cache
+if hasattr(os, "register_at_fork"):
+    # Numba must not be half imported in a child.
+    os.register_at_fork(
+        before=_choosing.acquire,
+        after_in_parent=_choosing.release,
+        after_in_child=_choosing.release,
+    )
+
+
 def host() -> ModuleType:
     """Return the module that works on NumPy arrays: `cpu`, or `portable` without Numba."""
-    if not _jit_is_disabled():
-        try:
-            from . import cpu
-        except ImportError as error:
-            found = importlib.util.find_spec("numba") is not None
-            reason = f"cannot be imported ({error})" if found else "is not installed"
-            warnings.warn(
-                f"Numba {reason}: rotary runs on NumPy's own operations, which is slower",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        else:
-            return cpu
+    with _choosing:
+        return _chosen()
+
+
+@cache
+def _chosen() -> ModuleType:
     from . import portable
 
-    return portable
-
-
-def _jit_is_disabled() -> bool:
-    """Return whether Numba is told not to compile, without importing it."""
-    numba = sys.modules.get("numba")
-    if numba is not None:
-        return bool(numba.config.DISABLE_JIT)
-    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return portable
+    try:
+        from . import cpu
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "numba"
+        reason = "is not installed" if missing else f"cannot be imported ({error})"
+        warnings.warn(
+            f"Numba {reason}: rotary runs on NumPy's own operations, which is slower",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return portable
+    return cpu if cpu.kernels.COMPILED else portable

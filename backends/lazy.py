@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 from rotary._typing import Array
-from rotary.rotation import Axes, Pairing, Source, Table, TracedTable
+from rotary.rotation import Axes, Pairing, Recipe, Table, TracedTable
 
 from . import portable
 from .host import host
 
+# Whether `rotate` takes a recipe and puts the work off.
+LAZY = True
+
 
 def rotate(
     x: Array,
-    source: Source,
+    source: Recipe | Table | TracedTable,
     axes: Axes,
     pairing: Pairing,
     out: None = None,  # noqa: ARG001  (the backends' common signature; a dask array is no output)
@@ -34,7 +37,7 @@ def rotate(
 
 def _rotate_block(
     block: Array,
-    source: Source,
+    source: Recipe | Table,
     axes: Axes,
     pairing: Pairing,
     block_info: dict[int, Any] | None = None,
@@ -43,7 +46,6 @@ def _rotate_block(
     assert block_info is not None
     where = [slice(*ends) for ends in block_info[0]["array-location"]]
     batch = slice(None) if axes.batch is None else where[axes.batch]
-    assert not isinstance(source, TracedTable)
     table = source.part(batch, where[axes.sequence])
     if isinstance(table, Table) and table.values.shape[1] > 1:
         (head_axis,) = axes.others(block.ndim)

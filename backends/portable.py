@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from rotary._typing import Array, HostArray, Namespace, TableDType
+from rotary._libraries import dtype_name, from_host, namespace
+from rotary._typing import Array, HostArray, Namespace
 from rotary.layouts import Layout
-from rotary.phases import FRACTION_BITS, Frequencies, Multipliers, multipliers, turns
-from rotary.rotation import Axes, Pairing, Rows, Source, Table, TracedTable
+from rotary.phases import Frequencies, Multipliers, multipliers
+from rotary.rotation import Axes, Pairing, Table, TracedTable
 
-from .libraries import dtype_name, from_host, has_int64, namespace
-
+# Whether `rotate` takes a recipe and puts the work off.
+LAZY = False
 ROWS_AT_A_TIME = 1024
 
 
@@ -67,133 +68,18 @@ def _turns(
     return high, low, frequencies.negative[:, axis, None] ^ negative[:, None]
 
 
-def traced_table(
-    frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float
-) -> TracedTable:
-    """Return cosine and sine of positions whose values are not known here.
-
-    Both are (heads, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of
-    a turn in integer arithmetic, exact but for 2**-38 of a turn where the library's widest integer has
-    32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision.
-    """
-    positions = rows.positions
-    assert positions is not None
-    xp = namespace(positions)
-    name = dtype_name(positions)
-    angles = _traced_float_angles if "float" in name else _traced_integer_angles
-    heads = [angles(frequencies, head, positions, dtype, xp) for head in range(frequencies.heads)]
-    cosine = xp.stack([cosine for cosine, _ in heads])
-    sine = xp.stack([sine for _, sine in heads])
-    return TracedTable(cosine * factor, sine * factor)
-
-
-def _traced_float_angles(
-    frequencies: Frequencies, head: int, positions: Array, dtype: TableDType, xp: Namespace
-) -> tuple[Array, Array]:
-    if dtype_name(positions) in ("float16", "bfloat16"):
-        positions = xp.astype(positions, xp.float32)
-    values = from_host(frequencies.values[head].copy(), xp, positions)
-    values = xp.astype(values, positions.dtype)
-    angle = sum(positions[axis, ..., None] * values[axis, ...] for axis in range(frequencies.axes))
-    real = getattr(xp, dtype)
-    return xp.astype(xp.cos(angle), real), xp.astype(xp.sin(angle), real)
-
-
-def _traced_integer_angles(
-    frequencies: Frequencies, head: int, positions: Array, dtype: TableDType, xp: Namespace
-) -> tuple[Array, Array]:
-    """Reduce integer positions exactly, with nothing wider than the library's widest integer.
-
-    A position is a sum of digits of `word / 2` bits, a fraction of a turn one of words. For each digit
-    the fraction is shifted by the digit's place on the host, so that products of digit and word, and
-    sums of a few of them, fit the integer; carries go upwards, and what leaves the top is whole turns.
-    """
-    wide = has_int64(positions)
-    integer, word = (xp.int64, 32) if wide else (xp.uint32, 16)
-    digit_bits, mask = word // 2, (1 << word) - 1
-    digits = 64 // digit_bits if wide else 32 // digit_bits
-
-    words: list[Any] = [0, 0, 0]
-    for axis in range(frequencies.axes):
-        position = positions[axis, ..., None]
-        backwards = position < 0
-        size = xp.astype(xp.abs(position), integer)
-        parts = [(size >> (digit_bits * j)) & ((1 << digit_bits) - 1) for j in range(digits)]
-        table = _shifted_words(frequencies, head, axis, word, digit_bits, digits)
-        carry: Any = 0
-        fraction = []
-        for k in range(3):
-            # Least word first.
-            total = carry + sum(
-                part * from_host(table[j, k], xp, positions) for j, part in enumerate(parts)
-            )
-            fraction.append(total & mask)
-            carry = total >> word
-        # Minus a fraction of a turn is its complement, up to the last bit.
-        flipped = [xp.where(backwards, mask - value, value) for value in fraction]
-        carry = 0
-        for k in range(3):
-            total = words[k] + flipped[k] + carry
-            words[k] = total & mask
-            carry = total >> word
-    return _cos_sin_of_words(words, word, dtype, xp)
-
-
-def _shifted_words(
-    frequencies: Frequencies, head: int, axis: int, word: int, digit_bits: int, digits: int
-) -> HostArray:
-    """Return, for each digit of a position, the three top words of frequency times digit's place."""
-    lanes = frequencies.lanes
-    table = np.zeros((digits, 3, lanes), np.uint32 if word == 16 else np.int64)
-    for lane, value in enumerate(frequencies.values[head, axis]):
-        number = turns(float(value)) if value >= 0 else -turns(float(value))
-        for j in range(digits):
-            fraction = (number << (digit_bits * j)) % (1 << FRACTION_BITS)
-            for k in range(3):
-                # k = 0 is the least of the three.
-                table[j, k, lane] = (fraction >> (FRACTION_BITS - word * (3 - k))) & (
-                    (1 << word) - 1
-                )
-    return table
-
-
-def _cos_sin_of_words(
-    words: list[Array], word: int, dtype: TableDType, xp: Namespace
-) -> tuple[Array, Array]:
-    """Return cosine and sine of a fraction of a turn given in three words, least first."""
-    real = getattr(xp, dtype)
-    low, middle, high = words
-    eighth = 1 << (word - 3)
-    quarter = ((high + eighth) >> (word - 2)) & 3
-    # The rest of the top word, between minus and plus an eighth of a turn, is exact as a float.
-    whole = ((high + eighth) & ((1 << word) - 1)) & ((1 << (word - 2)) - 1)
-    rest = xp.astype(whole, real) - float(eighth)
-    turn = 2.0**-word
-    rest = rest + (xp.astype(middle, real) + xp.astype(low, real) * turn) * turn
-    angle = rest * (2 * np.pi * turn)
-    cosine, sine = xp.cos(angle), xp.sin(angle)
-    odd = (quarter & 1) == 1
-    turned_cosine = xp.where(odd, sine, cosine)
-    turned_sine = xp.where(odd, cosine, sine)
-    return (
-        xp.where((quarter == 1) | (quarter == 2), -turned_cosine, turned_cosine),
-        xp.where(quarter >= 2, -turned_sine, turned_sine),
-    )
-
-
 # ------------------------------------------------------------------------------------------------
 # Rotating.
 
 
 def rotate(
     x: Array,
-    turn: Source,
+    table: Table | TracedTable,
     axes: Axes,
     pairing: Pairing,
     out: Array | None = None,
 ) -> Array:
     """Return x rotated, in x's library, or written to `out`."""
-    table = turn.table()
     if isinstance(table, Table):
         xp = namespace(x)
         cosine, sine = (from_host(part, xp, x) for part in table.gather())
@@ -256,13 +142,9 @@ def _interlaced(first: Array, second: Array, layout: Layout, xp: Namespace) -> A
 
 def _align(table: Array, ndim: int, axes: Axes, xp: Namespace) -> Array:
     """Return a table (heads, batch, sequence, lanes) with its axes where an array has them."""
-    heads = axes.others(ndim)
-    names = {axes.sequence: 2, axes.batch: 1, heads[0] if heads else None: 0}
-    order = [names[axis] for axis in range(ndim - 1) if axis in names]
-    missing = [axis for axis in range(3) if axis not in order]
-    sizes = [table.shape[names[axis]] if axis in names else 1 for axis in range(ndim - 1)]
-    moved = xp.permute_dims(table, (*missing, *order, 3))
-    return xp.reshape(moved, (*sizes, table.shape[-1]))
+    order, places = axes.align(ndim)
+    sizes = [1 if place is None else table.shape[place] for place in places]
+    return xp.reshape(xp.permute_dims(table, order), (*sizes, table.shape[-1]))
 
 
 # ------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ import numpy as np
 from rotary._typing import Float64Array, HostArray
 from rotary.layouts import pair_channels
 from rotary.phases import FRACTION_BITS, PI, PI_BITS, Frequencies, turns
-from rotary.rotation import Axes, Pairing, Source, Table
+from rotary.rotation import Axes, Pairing, Table
 
+LAZY = False
 BITS = 320  # of the fixed-point numbers below: enough for a relative error near every zero
 
 
@@ -73,11 +74,9 @@ def nearest(value: Fraction, dtype: np.dtype) -> float:
 
 
 def rotate(
-    x: HostArray, turn: Source, axes: Axes, pairing: Pairing, out: HostArray | None = None
+    x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
 ) -> HostArray:
     """Return x rotated, or written to `out`: each pair (a, b) becomes (a c - b s, b c + a s)."""
-    table = turn.table()
-    assert isinstance(table, Table)
     cosine, sine = (_align(part, x.ndim, axes) for part in table.gather())
     if pairing.inverse:
         sine = -sine
@@ -100,10 +99,6 @@ def rotate(
 
 def _align(part: HostArray, ndim: int, axes: Axes) -> HostArray:
     """Return a table (heads, batch, sequence, lanes) with its axes where an array has them."""
-    heads = axes.others(ndim)
-    head_axis = heads[0] if heads else None
-    names = {axes.sequence: 2, axes.batch: 1, head_axis: 0}
-    order = [names[axis] for axis in range(ndim - 1) if axis in names]
-    missing = [axis for axis in range(3) if axis not in order]
-    moved = part.transpose(*missing, *order, 3).reshape(*(part.shape[i] for i in order), -1)
-    return np.expand_dims(moved, [axis for axis in range(ndim - 1) if axis not in names])
+    order, places = axes.align(ndim)
+    sizes = [1 if place is None else part.shape[place] for place in places]
+    return part.transpose(order).reshape(*sizes, part.shape[-1])

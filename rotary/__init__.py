@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from typing import Any
 
 from . import layouts, positions, scaling
 from ._errors import ConfigError
-from .config import show_config, warm_up
 from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
 from .layouts import permute_weights
+from .service import show_config, warm_up
 from .tables import cache_clear, cache_info, set_cache_limit
 from .threads import threads
-
-__version__ = version("rotary")
 
 __all__ = [
     "ConfigError",
@@ -33,3 +31,13 @@ __all__ = [
     "threads",
     "warm_up",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Look the version up when it is asked for: the library that reads it is slow to import."""
+    if name != "__version__":
+        msg = f"module 'rotary' has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib.metadata import version
+
+    return version("rotary")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from . import _libraries as libraries
 from ._typing import Float64Array, HostArray, Int64Array
 
 __all__ = ["as_positions"]
@@ -64,11 +65,35 @@ def as_positions(value: Any, *, name: str = "positions") -> Positions:
     raise _not_numbers(array, name)
 
 
+def bounds_of(cu_seqlens: Any) -> Int64Array:
+    """Return checked cumulative lengths."""
+    bounds = as_positions(cu_seqlens, name="cu_seqlens")
+    if bounds.ndim != 1 or not bounds.size:
+        msg = f"`cu_seqlens` must have shape (n + 1,), got {bounds.shape}"
+        raise ValueError(msg)
+    if bounds.dtype != np.int64:
+        msg = f"`cu_seqlens` must be integers, got {bounds.dtype}"
+        raise TypeError(msg)
+    if bounds[0] != 0:
+        msg = f"`cu_seqlens` must start at 0, got {bounds[0]}"
+        raise ValueError(msg)
+    falls = np.flatnonzero(bounds[1:] < bounds[:-1])
+    if falls.size:
+        msg = f"`cu_seqlens` must not decrease, got {bounds[falls[0] + 1]} after {bounds[falls[0]]}"
+        raise ValueError(msg)
+    return bounds.astype(np.int64, copy=False)
+
+
 def host_array(value: Any, name: str) -> HostArray:
     """Return a value as a NumPy array of whatever dtype it has."""
     if isinstance(value, np.ma.MaskedArray | np.matrix):
         msg = f"`{name}` must be a plain array, got {type(value).__name__}"
         raise TypeError(msg)
+    if libraries.is_array(value):
+        value = libraries.to_host(value)
+        if value is None:
+            msg = f"`{name}` must be known on the host, not traced, lazy or with a gradient"
+            raise TypeError(msg)
     try:
         return np.asarray(value)
     except ValueError as error:

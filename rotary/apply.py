@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
+
+from . import _libraries as libraries
 from . import tables
 from ._typing import Array, TableDType
 from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex, names_of
-from .backends import kernel_for, libraries, portable
+from .backends import kernel_for, portable
 from .phases import Frequencies
 from .rotation import Axes, Pairing, Recipe, Rows
 from .rows import UNKNOWN, Extent
@@ -75,13 +77,38 @@ def rotate(
         _check_heads(x, place, frequencies.heads, name)
     outputs = as_outputs(out, arrays, names)
     rows = read(extent)
+    if rows.traced:
+        _check_traced(rows.positions, arrays, names, outputs)
+    look_up = partial(tables.table_of, frequencies, factor)
+    found = cache(partial(look_up, rows))
     results = []
     for x, place, output in zip(arrays, places, outputs, strict=True):
         # Traced positions need operations that can be traced, whatever the array.
         backend = portable if rows.traced else kernel_for(x)
-        source = Recipe(partial(tables.table_of, frequencies, table_dtype(x), factor), rows)
-        results.append(backend.rotate(x, source, place, _own_pairing(pairing, x), output))
+        dtype = table_dtype(x)
+        turn = Recipe(partial(look_up, dtype=dtype), rows) if backend.LAZY else found(dtype)
+        results.append(backend.rotate(x, turn, place, _own_pairing(pairing, x), output))
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _check_traced(
+    positions: Array,
+    arrays: Sequence[Array],
+    names: Sequence[str],
+    outputs: Sequence[Array | None],
+) -> None:
+    """Raise unless arrays can be rotated by positions whose values only another library knows."""
+    xp = libraries.namespace(positions)
+    for x, name, output in zip(arrays, names, outputs, strict=True):
+        if not isinstance(x, np.ndarray) and libraries.namespace(x) is not xp:
+            msg = (
+                f"`positions` of {type(positions)} are traced or lazy, so `{name}` must be of the same "
+                f"library, got {type(x)}"
+            )
+            raise TypeError(msg)
+        if isinstance(output, np.ndarray):
+            msg = "`out` must not be a NumPy array where positions are traced or lazy"
+            raise TypeError(msg)
 
 
 def _own_pairing(pairing: Pairing, x: Array) -> Pairing:
@@ -147,6 +174,6 @@ def _extent(
 
 
 def _size(x: Array, axis: int) -> int:
-    """Return the size of an axis, UNKNOWN where it is symbolic (None in ndonnx, NaN in dask)."""
+    """Return the size of an axis, UNKNOWN where it is symbolic: None, NaN or an expression."""
     size = x.shape[axis]
-    return UNKNOWN if size is None or math.isnan(size) else int(size)
+    return size if isinstance(size, int) else UNKNOWN

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from . import _libraries as libraries
 from ._checks import as_integer
-from ._typing import Array, TableDType
-from .backends import libraries
+from ._typing import Array, HostArray, TableDType
 from .rotation import Axes
 
 # How hard to try to prove that two arrays with interleaved strides share no element.
@@ -137,15 +137,26 @@ def _check_output(out: Any, x: Array, name: str, source: str) -> None:
     if tuple(out.shape) != tuple(x.shape):
         msg = f"`{name}` must have shape {tuple(x.shape)}, as `{source}`, got {tuple(out.shape)}"
         raise ValueError(msg)
-    if isinstance(out, np.ndarray):
-        if not out.flags.writeable:
-            msg = f"`{name}` must be writeable, got a read-only array"
-            raise ValueError(msg)
-        if out.size and any(
-            step == 0 for step, n in zip(out.strides, out.shape, strict=True) if n > 1
-        ):
-            msg = f"`{name}` must not be broadcast: several of its elements are one"
-            raise ValueError(msg)
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        msg = f"`{name}` must be writeable, got a read-only array"
+        raise ValueError(msg)
+    seen = libraries.host_view(out)
+    if seen is not None and _overlaps_itself(seen):
+        msg = f"`{name}` must not be broadcast or overlap itself: several of its elements are one"
+        raise ValueError(msg)
+
+
+def _overlaps_itself(x: HostArray) -> bool:
+    """Return whether elements of an array may share memory: in no slice or transposition do they."""
+    if not x.size:
+        return False
+    span = x.itemsize
+    steps = zip(x.strides, x.shape, strict=True)
+    for step, n in sorted((abs(step), n) for step, n in steps if n > 1):
+        if step < span:
+            return True
+        span += step * (n - 1)
+    return False
 
 
 def check_apart(out: Array, tables: Sequence[Array], names: Sequence[str]) -> None:

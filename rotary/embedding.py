@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from .layouts import Layout, check_layout, pair_channels
 from .phases import Frequencies, frequencies
 from .rotation import Pairing, Rows
 from .rows import Extent, read_delta, read_rows
-from .scaling import Default, Scaling, describe
+from .scaling import Default, Scaling
 
 __all__ = ["RotaryEmbedding"]
 
@@ -126,7 +126,7 @@ class RotaryEmbedding:
         seq_axis: int | None = None,
     ) -> None:
         scaling = Default() if scaling is None else scaling
-        if isinstance(scaling, type) or not isinstance(scaling, Scaling):
+        if not isinstance(scaling, Scaling):
             msg = f"`scaling` must be one of rotary.scaling, got {scaling!r}"
             raise TypeError(msg)
         if base is None and scaling.needs_base:
@@ -150,7 +150,13 @@ class RotaryEmbedding:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        self._frequencies  # noqa: B018  (a scaling that does not fit is refused here)
+        try:
+            self._frequencies  # noqa: B018  (made here, so that what does not fit is refused here)
+        except ValueError as error:
+            if self.scaling.needs_base:
+                msg = f"`base` {self.base} does not fit: {error}"
+                raise ValueError(msg) from error
+            raise
 
     def __hash__(self) -> int:
         return self._hash
@@ -272,7 +278,7 @@ class RotaryEmbedding:
             ("layout", self.layout, f"given: {pairs[self.layout]}"),
             ("base", self.base, "given" if self.scaling.needs_base else f"not read by {schedule}"),
             ("scaling", schedule, from_base if isinstance(self.scaling, Default) else "given"),
-            *[(f"  {name}", value, f"of {schedule}") for name, value in describe(self.scaling)],
+            *[(f"  {name}", value, f"of {schedule}") for name, value in self._fields_of_scaling()],
             (
                 "rotary_dim",
                 self.rotary_dim,
@@ -294,6 +300,11 @@ class RotaryEmbedding:
             ("attention_factor", self.attention_factor, f"from {schedule}"),
             ("softmax_factor", self.softmax_factor, f"from {schedule}"),
         ]
+
+    def _fields_of_scaling(self) -> list[tuple[str, Any]]:
+        """Return the schedule's own fields, by name."""
+        named = fields(self.scaling) if is_dataclass(self.scaling) else ()
+        return [(field.name, getattr(self.scaling, field.name)) for field in named]
 
     # --------------------------------------------------------------------------------------------
     # The verbs.

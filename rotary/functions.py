@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from . import _libraries as libraries
 from . import tables
 from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim
+from ._frequencies import as_frequencies, powers
 from ._typing import Array, Float64Array, HostArray
 from .apply import table_dtype
 from .arrays import (
@@ -20,11 +22,10 @@ from .arrays import (
     check_plain,
     is_complex,
 )
-from .backends import kernel_for, libraries, portable
+from .backends import kernel_for, portable
 from .layouts import Layout, check_layout
 from .phases import frequencies
 from .rotation import Axes, Pairing, Table, TracedTable
-from .scaling import as_frequencies, powers
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
 
@@ -203,6 +204,12 @@ def apply_rotary(
     ValueError
         If shapes do not fit.
 
+    Warnings
+    --------
+    Many programs keep tables that hold every number twice, as wide as the rotated channels. Of those give
+    ``cos[..., : r // 2]`` (of `half` tables) or ``cos[..., ::2]`` (of interleaved ones): on a head that turns
+    only in part the full width would fit, and turn the wrong channels.
+
     Examples
     --------
     >>> import numpy as np
@@ -272,7 +279,7 @@ def _in_library_of(x: Array, part: Array) -> Array:
 def _packed(cosine: HostArray, sine: HostArray) -> Table:
     """Return a caller's tables (batch or 1, sequence, lanes) as the kernels read them."""
     batch, length, lanes = cosine.shape
-    values = np.stack([cosine, sine]).reshape(2, 1, batch * length, lanes)
+    values = np.ascontiguousarray(np.stack([cosine, sine]).reshape(2, 1, batch * length, lanes))
     index = np.arange(batch * length, dtype=np.int64).reshape(batch, length)
     return Table(values, index, 0, length)
 
@@ -287,8 +294,9 @@ def _checked_start(rotary_start: Any, x: Array, lanes: int) -> int:
         raise ValueError(msg)
     if not width or start + width > channels:
         msg = (
-            f"`cos` of width {lanes} must turn channels that x has, got {width} from {start} on of "
-            f"{channels}"
+            f"`cos` must hold one number for each pair of channels of x: width {lanes} turns {width} "
+            f"channels from {start} on, of {channels}; of a table that holds every number twice, "
+            "give one half"
         )
         raise ValueError(msg)
     return start

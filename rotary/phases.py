@@ -19,6 +19,8 @@ import numpy.typing as npt
 from ._typing import Float64Array, HostArray
 
 FRACTION_BITS = 192
+# In radians per position: beyond it frequencies leave the integer part.
+LARGEST_FREQUENCY = 2.0**63
 LIMB_BITS = 32
 # Limbs of a frequency: two zeros below (the multiplier has three limbs), six of fraction, two of
 # integer part, and zeros above, so that a shifted product may read past the top.
@@ -113,7 +115,18 @@ def _frequencies(shape: tuple[int, int, int], values: bytes) -> Frequencies:
 
 
 def frequencies(values: Float64Array) -> Frequencies:
-    """Return the one shared `Frequencies` of ``values`` (heads, axes, lanes)."""
+    """Return the one shared `Frequencies` of ``values`` (heads, axes, lanes).
+
+    Raises
+    ------
+    ValueError
+        If one is not finite or not below ``2**63`` radians per position.
+    """
+    if not (np.abs(values) < LARGEST_FREQUENCY).all():
+        msg = (
+            f"inverse frequencies must be finite and below 2**63 radians per position, got {values}"
+        )
+        raise ValueError(msg)
     return _frequencies(values.shape, np.ascontiguousarray(values, np.float64).tobytes())
 
 

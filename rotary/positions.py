@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from ._checks import as_integer, as_positive_integer
-from ._numbers import Number, Positions, as_positions, check_reach, found, host_array
+from ._numbers import Number, Positions, as_positions, bounds_of, check_reach, found, host_array
 from ._times import (
     check_resolution,
     check_same_kind,
@@ -407,25 +407,6 @@ def _readable(array: Array) -> HostArray | None:
 def _integer_dtype(xp: Any) -> Any:
     """Return int64, or the integer that JAX has in its place with 64-bit types off."""
     return xp.asarray(0).dtype if array_api_compat.is_jax_namespace(xp) else xp.int64
-
-
-def bounds_of(cu_seqlens: Any) -> Int64Array:
-    """Return checked cumulative lengths."""
-    bounds = as_positions(cu_seqlens, name="cu_seqlens")
-    if bounds.ndim != 1 or not bounds.size:
-        msg = f"`cu_seqlens` must have shape (n + 1,), got {bounds.shape}"
-        raise ValueError(msg)
-    if bounds.dtype != np.int64:
-        msg = f"`cu_seqlens` must be integers, got {bounds.dtype}"
-        raise TypeError(msg)
-    if bounds[0] != 0:
-        msg = f"`cu_seqlens` must start at 0, got {bounds[0]}"
-        raise ValueError(msg)
-    falls = np.flatnonzero(bounds[1:] < bounds[:-1])
-    if falls.size:
-        msg = f"`cu_seqlens` must not decrease, got {bounds[falls[0] + 1]} after {bounds[falls[0]]}"
-        raise ValueError(msg)
-    return bounds.astype(np.int64, copy=False)
 
 
 def _grid_shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,22 @@ class Axes(NamedTuple):
     def others(self, ndim: int) -> list[int]:
         """Return the axes that are neither batch nor sequence nor channels: the heads."""
         return [axis for axis in range(ndim - 1) if axis not in (self.sequence, self.batch)]
+
+    def align(self, ndim: int) -> tuple[list[int], list[int | None]]:
+        """Return how a table (heads, batch, sequence, lanes) is laid along an array of `ndim` axes.
+
+        Returns
+        -------
+        order : list of int
+            The table's axes, those the array has not first, then as the array has them.
+        places : list of int or None
+            For each axis of the array but its last the table's axis, None where the table has size 1.
+        """
+        heads = self.others(ndim)
+        of_axis = {self.sequence: 2, self.batch: 1, heads[0] if heads else None: 0}
+        places = [of_axis.get(axis) for axis in range(ndim - 1)]
+        had = [place for place in places if place is not None]
+        return [*(place for place in range(3) if place not in had), *had, 3], places
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +103,6 @@ class Table:
     step: int
     length: int
 
-    def table(self) -> Table:
-        """Return the table itself, as `Recipe.table` returns one."""
-        return self
-
     def part(self, batch: slice, sequence: slice) -> Table:
         """Return the table of a block, holding no other rows."""
         index = self.index if self.index.shape[0] == 1 else self.index[batch]
@@ -124,26 +136,14 @@ class TracedTable:
     cosine: Array
     sine: Array
 
-    def table(self) -> TracedTable:
-        """Return the table itself, as `Recipe.table` returns one."""
-        return self
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to look up the table of rows, or of a block of them, where and when it is needed."""
+    """How to look up the table of a block of rows, where and when it is needed."""
 
     look_up: Callable[[Rows], Table | TracedTable]
     rows: Rows
 
-    def table(self) -> Table | TracedTable:
-        """Return the table of all rows."""
-        return self.look_up(self.rows)
-
     def part(self, batch: slice, sequence: slice) -> Table | TracedTable:
         """Return the table of a block."""
         return self.look_up(self.rows.part(batch, sequence))
-
-
-# What a backend is given to rotate by.
-Source: TypeAlias = Recipe | Table | TracedTable

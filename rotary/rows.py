@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._numbers import as_positions, check_reach
+from . import _libraries as libraries
+from ._numbers import as_positions, bounds_of, check_reach
 from ._typing import Array, HostArray
-from .backends import libraries
-from .positions import bounds_of, ragged
+from .positions import ragged
 from .rotation import Rows
 
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 # The size of a batch that is symbolic, as in an ONNX graph.
 UNKNOWN = -1
 
@@ -89,16 +90,15 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
 
 def known(value: Any, name: str) -> Array:
     """Return positions as int64 or float64 on the host, or as they are where they are not known."""
-    if not hasattr(value, "__array_namespace__") and not hasattr(value, "dtype"):
-        return as_positions(value, name=name)
-    host = libraries.to_host(value)
-    if host is not None:
-        return as_positions(host, name=name)
+    host = libraries.to_host(value) if libraries.is_array(value) else value
+    if host is not None or value is None:
+        # A copy, for the caller may go on writing to an array of positions while it is still read.
+        return np.array(as_positions(host, name=name), order="C")
     kind = libraries.dtype_name(value)
-    if "int" not in kind and "float" not in kind:
+    if "int" not in kind and kind not in FLOATS:
         msg = f"`{name}` must hold integers or floats, got dtype {value.dtype}"
         raise TypeError(msg)
-    return value
+    return libraries.widened(value)
 
 
 def _rows(positions: Array, extent: Extent) -> Rows:

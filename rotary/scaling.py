@@ -2,86 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from decimal import Context, Decimal
-from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
 
 from ._checks import as_positive_float
-from ._numbers import host_array
+from ._frequencies import as_frequencies, powers
 from ._typing import Float64Array
-from .backends import libraries
 
 __all__ = ["Custom", "Default", "Scaling"]
 
-# Frequencies of 2**63 radians per position and more leave the fixed point's integer part.
-LARGEST_FREQUENCY = 2.0**63
 
+class Scaling(ABC):
+    """What every schedule provides: frequencies, and the factor on cosine and sine.
 
-@runtime_checkable
-class Scaling(Protocol):
-    """What a schedule must provide: frequencies, and the factor on cosine and sine.
-
-    Instances are immutable, hashable values.
+    Schedules are frozen dataclasses: immutable, hashable values.
     """
 
     @property
+    @abstractmethod
     def attention_factor(self) -> float:
         """The factor on cosine and sine, 1.0 where the schedule asks for none."""
 
     @property
     def softmax_factor(self) -> float:
         """What the attention's own softmax scale is multiplied by, outside the rotation."""
+        return 1.0
 
     @property
     def needs_base(self) -> bool:
         """Whether the frequencies follow from a base."""
+        return True
 
+    @abstractmethod
     def inv_freq(self, dim: int, base: float | None, context_length: int | None) -> Float64Array:
-        """Return the inverse frequencies of ``dim`` channels, in radians per position."""
+        """Return the inverse frequencies of ``dim`` channels, in radians per position.
 
+        Parameters
+        ----------
+        dim : int
+            Rotated channels, even.
+        base : float or None
+            Base of the frequencies; None only where `needs_base` is False.
+        context_length : int or None
+            Read only by schedules that depend on it.
 
-def powers(base: float, dim: int) -> Float64Array:
-    """Return ``base ** (-2 i / dim)`` for ``i = 0 .. dim/2 - 1``, each correctly rounded.
-
-    Parameters
-    ----------
-    base : float
-        Positive.
-    dim : int
-        Even.
-
-    Returns
-    -------
-    float64 array (dim/2,), read-only
-
-    Notes
-    -----
-    The power is computed with 60 decimal digits and rounded once, so that its bits do not depend
-    on the platform's ``pow``. The result of a decimal power is within one unit of its last digit,
-    and no power that is not exact lies within 1e-59 of the middle between two float64.
-    """
-    return _powers(base, dim)
-
-
-@lru_cache(maxsize=256)
-def _powers(base: float, dim: int) -> Float64Array:
-    context = Context(prec=60)
-    exact_base = Decimal(base)
-    values = np.array(
-        [
-            float(context.power(exact_base, context.divide(Decimal(-2 * i), Decimal(dim))))
-            for i in range(dim // 2)
-        ]
-    )
-    values.setflags(write=False)
-    return values
+        Returns
+        -------
+        float64 array (dim/2,), read-only
+        """
 
 
 @dataclass(frozen=True)
-class Default:
+class Default(Scaling):
     """The schedule of the original paper: ``inv_freq[i] = base ** (-2 i / dim)``.
 
     Notes
@@ -100,16 +73,6 @@ class Default:
     def attention_factor(self) -> float:
         """The factor on cosine and sine: 1.0."""
         return 1.0
-
-    @property
-    def softmax_factor(self) -> float:
-        """What the softmax scale is multiplied by: 1.0."""
-        return 1.0
-
-    @property
-    def needs_base(self) -> bool:
-        """Whether the frequencies follow from a base: True."""
-        return True
 
     def inv_freq(
         self,
@@ -137,8 +100,8 @@ class Default:
         return powers(base, dim)
 
 
-@dataclass(frozen=True, init=False, eq=False)
-class Custom:
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Custom(Scaling):
     """Frequencies given as numbers.
 
     Parameters
@@ -173,7 +136,7 @@ class Custom:
     array([[-1.,  2., -3.,  4.]])
     """
 
-    W: Float64Array = field(repr=False)
+    W: Float64Array
     attention_factor: float = 1.0
 
     def __init__(
@@ -216,11 +179,6 @@ class Custom:
         return f"Custom({name}={self.W.tolist()}, attention_factor={self.attention_factor})"
 
     @property
-    def softmax_factor(self) -> float:
-        """What the softmax scale is multiplied by: 1.0."""
-        return 1.0
-
-    @property
     def needs_base(self) -> bool:
         """Whether the frequencies follow from a base: False."""
         return False
@@ -257,31 +215,3 @@ class Custom:
             )
             raise ValueError(msg)
         return self.W
-
-
-def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
-    """Return given frequencies as a read-only float64 copy."""
-    host = libraries.to_host(values) if libraries.is_array(values) else values
-    if host is None:
-        msg = f"`{name}` must be known on the host, not traced, lazy or with a gradient"
-        raise TypeError(msg)
-    array = host_array(host, name)
-    if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
-        msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
-        raise TypeError(msg)
-    if array.ndim not in dimensions or 0 in array.shape:
-        shapes = {1: "(dim/2,)", 2: "(axes, dim/2)", 3: "(heads, axes, dim/2)"}
-        wanted = " or ".join(shapes[n] for n in dimensions)
-        msg = f"`{name}` must have shape {wanted}, none of them zero, got shape {array.shape}"
-        raise ValueError(msg)
-    result = np.array(array, dtype=np.float64, order="C")
-    if not (np.abs(result) < LARGEST_FREQUENCY).all():
-        msg = f"`{name}` must be finite and below 2**63 radians per position, got {array!r}"
-        raise ValueError(msg)
-    result.setflags(write=False)
-    return result
-
-
-def describe(scaling: Scaling) -> list[tuple[str, Any]]:
-    """Return a schedule's fields by name, for `RotaryEmbedding.explain`."""
-    return [(f.name, getattr(scaling, f.name)) for f in fields(scaling)]  # type: ignore[arg-type]

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import _libraries as libraries
 from . import backends
 from ._checks import as_integer
 from ._typing import Array, HostArray, Int64Array, TableDType
-from .backends import libraries, portable
+from .backends import traced
 from .phases import Frequencies
 from .rotation import Rows, Table, TracedTable
 from .rows import explicit_rows, known
@@ -69,7 +70,7 @@ class Window(NamedTuple):
 
 
 class _Cache:
-    """The windows, least recently used first, and their accounts. Every method holds the lock."""
+    """The windows, least recently used first, and their accounts."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -95,64 +96,75 @@ class _Cache:
     def window(
         self, frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int
     ) -> Window:
-        """Return a window that holds positions start .. stop - 1."""
+        """Return a window that holds positions start .. stop - 1.
+
+        It is computed outside the lock, which would keep every other thread from its own table; two
+        threads that ask for the same one at once may both compute it, and either is right.
+        """
         key = (frequencies.key, factor, dtype)
         with self.lock:
-            windows = self.windows.setdefault(key, [])
-            self.windows.move_to_end(key)
+            windows = self.windows.get(key, [])
             for place, window in enumerate(windows):
                 if _covers(window, start, stop):
                     self.hits += 1
                     windows.append(windows.pop(place))
+                    self.windows.move_to_end(key)
                     return window
             self.misses += 1
             neighbour = _neighbour(windows, start, stop)
-            window = self._grown(neighbour, frequencies, factor, dtype, start, stop)
-            if window.values.nbytes <= self.limit:
-                if neighbour is not None and _covers(window, neighbour.start, neighbour.stop):
-                    windows.remove(neighbour)
-                    self.nbytes -= neighbour.values.nbytes
-                windows.append(window)
-                self.nbytes += window.values.nbytes
-                if len(windows) > WINDOWS:
-                    self.nbytes -= windows.pop(0).values.nbytes
-            self._evict()
-            if not windows:
-                self.windows.pop(key, None)
-            return window
+            limit = self.limit
+        window = _grown(neighbour, frequencies, factor, dtype, start, stop, limit)
+        with self.lock:
+            return self._kept(key, window)
 
-    def _grown(
-        self,
-        old: Window | None,
-        frequencies: Frequencies,
-        factor: float,
-        dtype: TableDType,
-        start: int,
-        stop: int,
-    ) -> Window:
-        """Return a window over an old one and new positions, longer than asked if there is room."""
-        row_bytes = 2 * frequencies.heads * frequencies.lanes * np.dtype(dtype).itemsize
-        if old is not None:
-            first, last = min(old.start, start), max(old.stop, stop)
-            if last > old.stop:
-                ahead = max(old.stop - old.start, LEAST_GROWTH)
-                ahead = min(old.stop + ahead, LARGEST_POSITION)
-                if (max(last, ahead) - first) * row_bytes <= self.limit:
-                    last = max(last, ahead)
-            if (last - first) * row_bytes <= self.limit:
-                return _extended(old, frequencies, factor, dtype, first, last)
-        positions = np.arange(start, stop, dtype=np.int64)[None]
-        return Window(start, stop, computed(frequencies, positions, factor, dtype))
+    def _kept(self, key: Key, window: Window) -> Window:
+        """Keep a window in place of those it covers, or return one that another thread has kept."""
+        if window.values.nbytes > self.limit:
+            return window
+        windows = self.windows.setdefault(key, [])
+        self.windows.move_to_end(key)
+        for other in windows:
+            if _covers(other, window.start, window.stop):
+                return other
+        kept = [old for old in windows if not _covers(window, old.start, old.stop)]
+        windows[:] = [*kept, window][-WINDOWS:]
+        self.nbytes = sum(w.values.nbytes for each in self.windows.values() for w in each)
+        self._evict()
+        return window
 
     def _evict(self) -> None:
         """Drop least recently used windows until the limit holds."""
-        while self.windows and self.nbytes > self.limit:
-            key = next(iter(self.windows))
-            windows = self.windows[key]
-            if windows:
-                self.nbytes -= windows.pop(0).values.nbytes
+        while self.nbytes > self.limit:
+            key, windows = next(iter(self.windows.items()))
+            self.nbytes -= windows.pop(0).values.nbytes
             if not windows:
                 del self.windows[key]
+
+
+def _grown(
+    old: Window | None,
+    frequencies: Frequencies,
+    factor: float,
+    dtype: TableDType,
+    start: int,
+    stop: int,
+    limit: int,
+) -> Window:
+    """Return a window over an old one and new positions, longer than asked if there is room."""
+    row_bytes = 2 * frequencies.heads * frequencies.lanes * np.dtype(dtype).itemsize
+    if old is not None:
+        first, last = min(old.start, start), max(old.stop, stop)
+        growth = max(old.stop - old.start, LEAST_GROWTH)
+        behind = (
+            max(min(first, old.start - growth), -LARGEST_POSITION) if first < old.start else first
+        )
+        ahead = min(max(last, old.stop + growth), LARGEST_POSITION) if last > old.stop else last
+        if (ahead - behind) * row_bytes <= limit:
+            first, last = behind, ahead
+        if (last - first) * row_bytes <= limit:
+            return _extended(old, frequencies, factor, dtype, first, last)
+    positions = np.arange(start, stop, dtype=np.int64)[None]
+    return Window(start, stop, computed(frequencies, positions, factor, dtype))
 
 
 def _covers(window: Window, start: int, stop: int) -> bool:
@@ -224,12 +236,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def table_of(
-    frequencies: Frequencies, dtype: TableDType, factor: float, rows: Rows
+    frequencies: Frequencies, factor: float, rows: Rows, dtype: TableDType
 ) -> Table | TracedTable:
     """Return the table of rows, made of host arrays or, where rows are traced, of their library's."""
     if not rows.traced:
         return lookup(frequencies, rows, dtype, factor)
-    return portable.traced_table(frequencies, rows, dtype, factor)
+    return traced.traced_table(frequencies, rows, dtype, factor)
 
 
 def lookup(frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float = 1.0) -> Table:
@@ -290,7 +302,7 @@ def cos_sin(
         raise ValueError(msg)
     xp = libraries.namespace(places)
     rows = explicit_rows(xp.reshape(places, (axes, 1, -1)))
-    table = table_of(frequencies, dtype, factor, rows)
+    table = table_of(frequencies, factor, rows, dtype)
     parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
     heads = (frequencies.heads,) if frequencies.heads > 1 else ()
     wanted = (*heads, *shape[1 if leading else 0 :], frequencies.lanes)
@@ -307,6 +319,7 @@ def _given_out(part: Array, like: Any) -> Array:
     if isinstance(like, np.ndarray) or not libraries.is_array(like):
         # A view of a read-only buffer: its flag cannot be turned back, as that of an array could.
         return np.asarray(memoryview(part).toreadonly())
+    libraries.check_precision(str(part.dtype), like)
     return libraries.from_host(part, libraries.namespace(like), like)
 
 

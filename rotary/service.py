@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from . import _libraries as libraries
 from . import backends
-from .backends import libraries
 from .tables import cache_info
 
 __all__ = ["show_config", "warm_up"]

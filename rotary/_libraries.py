@@ -10,7 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from rotary._typing import Array, HostArray, Namespace
+from ._typing import Array, HostArray, Namespace
 
 # What can be rotated, in NumPy's words.
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
@@ -45,6 +45,7 @@ def namespace(*arrays: Any) -> Namespace:
     return array_api_compat.array_namespace(*arrays)
 
 
+@lru_cache(maxsize=1)
 def _mlx_namespace() -> Namespace:
     import mlx.core as mx
 
@@ -94,11 +95,7 @@ def to_host(value: Any) -> HostArray | None:
         except RuntimeError:
             return None  # inside a function transform
     if array_api_compat.is_jax_array(value):
-        import jax
-
-        if isinstance(value, jax.core.Tracer):
-            return None
-        return np.asarray(value)
+        return None if _is_jax_tracer(value) else np.asarray(value)
     if is_mlx_array(value):
         import mlx.core as mx
 
@@ -154,7 +151,11 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
         import torch
 
         return torch.from_numpy(table).to(like.device)
-    if array_api_compat.is_array_api_strict_namespace(xp):
+    if array_api_compat.is_jax_array(like) and not _is_jax_tracer(like):
+        import jax
+
+        return jax.device_put(table, may_alias=True)
+    if type(like).__module__.startswith("array_api_strict"):
         return xp.asarray(table, device=like.device)
     return xp.asarray(table)
 
@@ -166,3 +167,30 @@ def has_int64(x: Array) -> bool:
     import jax
 
     return bool(jax.config.jax_enable_x64)
+
+
+def _is_jax_tracer(x: Array) -> bool:
+    import jax
+
+    return isinstance(x, jax.core.Tracer)
+
+
+def check_precision(dtype: str, like: Array) -> None:
+    """Raise where a library would silently make float32 of float64."""
+    if dtype == "float64" and not has_int64(like):
+        msg = "`dtype` float64 needs JAX's 64-bit types: set jax_enable_x64"
+        raise ValueError(msg)
+
+
+def widened(x: Array) -> Array:
+    """Return positions whose values are not known here in a dtype that their sums do not leave.
+
+    Integers become the library's widest, 16-bit floats float32.
+    """
+    xp = namespace(x)
+    name = dtype_name(x)
+    if name in ("float16", "bfloat16"):
+        return xp.astype(x, xp.float32)
+    if "int" in name and has_int64(x):
+        return xp.astype(x, xp.int64)
+    return x if name in ("uint32", "float32", "float64") else xp.astype(x, xp.int32)

@@ -1,0 +1,138 @@
+"""Angles of positions whose values are not known here, reduced in the tracing library's own integers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from rotary._libraries import check_precision, dtype_name, from_host, has_int64, namespace
+from rotary._typing import Array, HostArray, Namespace, TableDType
+from rotary.phases import FRACTION_BITS, Frequencies, turns
+from rotary.rotation import Rows, TracedTable
+
+
+def traced_table(
+    frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float
+) -> TracedTable:
+    """Return cosine and sine of positions whose values are not known here.
+
+    Both are (heads, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of
+    a turn in integer arithmetic, exact but for 2**-38 of a turn where the library's widest integer has
+    32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision.
+    """
+    positions = rows.positions
+    assert positions is not None
+    check_precision(dtype, positions)
+    xp = namespace(positions)
+    angles = _of_floats if "float" in dtype_name(positions) else _of_integers
+    heads = [angles(frequencies, head, positions, dtype) for head in range(frequencies.heads)]
+    cosine = xp.stack([cosine for cosine, _ in heads])
+    sine = xp.stack([sine for _, sine in heads])
+    return TracedTable(cosine * factor, sine * factor)
+
+
+def _of_floats(
+    frequencies: Frequencies, head: int, positions: Array, dtype: TableDType
+) -> tuple[Array, Array]:
+    """Return cosine and sine at floating positions, in their own precision."""
+    xp = namespace(positions)
+    values = from_host(frequencies.values[head].copy(), xp, positions)
+    values = xp.astype(values, positions.dtype)
+    angle = sum(positions[axis, ..., None] * values[axis, ...] for axis in range(frequencies.axes))
+    real = getattr(xp, dtype)
+    return xp.astype(xp.cos(angle), real), xp.astype(xp.sin(angle), real)
+
+
+# ------------------------------------------------------------------------------------------------
+# Integer positions.
+#
+# With integers of 32 bits, a fraction of a turn is three words of 16 bits, and a position four digits of
+# 8 bits. Position 300 is digits 44 and 1: its fraction of a turn is 44 times the frequency's plus 1 times
+# that of 256 positions. The host shifts the frequency by each digit's place beforehand (here by 0 and 8
+# bits), and drops whole turns. A word times a digit has 24 bits, so that four of them and a carry fit;
+# carries go from the least word upwards, and what leaves the top one is whole turns again. With integers
+# of 64 bits words have 32 bits and digits 16.
+
+DIGITS = 4
+WORDS = 3
+
+
+def _of_integers(
+    frequencies: Frequencies, head: int, positions: Array, dtype: TableDType
+) -> tuple[Array, Array]:
+    """Return cosine and sine at integer positions, reduced exactly to a fraction of a turn."""
+    xp = namespace(positions)
+    integer, bits = (xp.int64, 32) if has_int64(positions) else (xp.uint32, 16)
+    fraction: list[Any] = [0] * WORDS
+    for axis in range(frequencies.axes):
+        position = positions[axis, ..., None]
+        size = xp.astype(xp.abs(position), integer)
+        words = _fraction(size, _shifted(frequencies, head, axis, bits), bits, xp)
+        # Minus a fraction of a turn is its complement, up to the last bit.
+        words = [xp.where(position < 0, (1 << bits) - 1 - word, word) for word in words]
+        fraction = _carried([a + b for a, b in zip(fraction, words, strict=True)], bits)
+    return _cos_sin(fraction, bits, getattr(xp, dtype), xp)
+
+
+def _fraction(size: Array, shifted: HostArray, bits: int, xp: Namespace) -> list[Array]:
+    """Return the words, least first, of the fraction of a turn at positions without their sign."""
+    half = bits // 2
+    digits = [(size >> (half * j)) & ((1 << half) - 1) for j in range(DIGITS)]
+    return _carried(
+        [
+            sum(
+                digit * from_host(row[k], xp, size)
+                for digit, row in zip(digits, shifted, strict=True)
+            )
+            for k in range(WORDS)
+        ],
+        bits,
+    )
+
+
+def _carried(sums: list[Array], bits: int) -> list[Array]:
+    """Return words of so many bits from sums that exceed them; what leaves the last one is dropped."""
+    words = []
+    carry: Any = 0
+    for value in sums:
+        total = value + carry
+        words.append(total & ((1 << bits) - 1))
+        carry = total >> bits
+    return words
+
+
+@lru_cache(maxsize=64)
+def _shifted(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostArray:
+    """Return the words (digits, words, lanes) of a frequency shifted by the place of each digit."""
+    words = np.zeros((DIGITS, WORDS, frequencies.lanes), np.uint32 if bits == 16 else np.int64)
+    for lane, value in enumerate(frequencies.values[head, axis]):
+        number = turns(float(value)) if value >= 0 else -turns(float(value))
+        for j in range(DIGITS):
+            fraction = (number << (bits // 2 * j)) % (1 << FRACTION_BITS)
+            for k in range(WORDS):
+                words[j, k, lane] = (
+                    fraction >> (FRACTION_BITS - bits * (WORDS - k)) & (1 << bits) - 1
+                )
+    return words
+
+
+def _cos_sin(words: list[Array], bits: int, real: Any, xp: Namespace) -> tuple[Array, Array]:
+    """Return cosine and sine of a fraction of a turn, words least first."""
+    low, middle, high = words
+    eighth = 1 << (bits - 3)
+    moved = (high + eighth) & ((1 << bits) - 1)
+    quarter = moved >> (bits - 2)
+    # What is left of the top word, between minus and plus an eighth of a turn, is exact as a float.
+    rest = xp.astype(moved & ((1 << (bits - 2)) - 1), real) - float(eighth)
+    unit = 2.0**-bits
+    rest = rest + (xp.astype(middle, real) + xp.astype(low, real) * unit) * unit
+    angle = rest * (2 * np.pi * unit)
+    cosine, sine = xp.cos(angle), xp.sin(angle)
+    odd = (quarter & 1) == 1
+    turned_cosine, turned_sine = xp.where(odd, sine, cosine), xp.where(odd, cosine, sine)
+    return (
+        xp.where((quarter == 1) | (quarter == 2), -turned_cosine, turned_cosine),
+        xp.where(quarter >= 2, -turned_sine, turned_sine),
+    )
