@@ -84,6 +84,11 @@ def bounds_of(cu_seqlens: Any) -> Int64Array:
     return bounds.astype(np.int64, copy=False)
 
 
+def read_only(values: HostArray) -> HostArray:
+    """Return an array that cannot be written to, nor made writeable again: a view of a read-only buffer."""
+    return np.asarray(memoryview(values).toreadonly())
+
+
 def host_array(value: Any, name: str) -> HostArray:
     """Return a value as a NumPy array of whatever dtype it has."""
     if isinstance(value, np.ma.MaskedArray | np.matrix):

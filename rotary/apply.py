@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
@@ -175,5 +176,7 @@ def _extent(
 
 def _size(x: Array, axis: int) -> int:
     """Return the size of an axis, UNKNOWN where it is symbolic: None, NaN or an expression."""
-    size = x.shape[axis]
-    return size if isinstance(size, int) else UNKNOWN
+    try:
+        return operator.index(x.shape[axis])
+    except TypeError:
+        return UNKNOWN

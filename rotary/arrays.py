@@ -125,7 +125,7 @@ def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[
 def _check_output(out: Any, x: Array, name: str, source: str) -> None:
     """Raise unless an array can hold the rotation of x."""
     check_array(out, name)
-    if type(out) is not type(x) and not (isinstance(out, np.ndarray) and isinstance(x, np.ndarray)):
+    if libraries.namespace(out) is not libraries.namespace(x):
         msg = f"`{name}` must be of the library of `{source}`, got {type(out)} for {type(x)}"
         raise TypeError(msg)
     if not libraries.is_mutable(out):

@@ -323,6 +323,7 @@ class RotaryEmbedding:
         seq_axis: int | None,
         out: Any,
     ) -> Any:
+        """Rotate arrays by this embedding's frequencies."""
         if seq_axis is None and not packed:
             seq_axis = self.seq_axis  # which does not hold for packed arrays
         return apply.rotate(

@@ -258,20 +258,24 @@ def _own_tables(x: Array, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]
                 + f" for x of shape {tuple(x.shape)}, got {shape}"
             )
             raise ValueError(msg)
-        parts.append(_in_library_of(x, part if len(shape) == 3 else part[None, ...]))
+        parts.append(_in_library_of(x, part if len(shape) == 3 else part[None, ...], name))
     if tuple(cos.shape) != tuple(sin.shape):
         msg = f"`sin` must have the shape of `cos`, {tuple(cos.shape)}, got {tuple(sin.shape)}"
         raise ValueError(msg)
     return parts[0], parts[1]
 
 
-def _in_library_of(x: Array, part: Array) -> Array:
-    """Return part of a table in the computing dtype of x, on the host if both are or can be."""
-    if isinstance(x, np.ndarray):
+def _in_library_of(x: Array, part: Array, name: str) -> Array:
+    """Return part of a table in the computing dtype and the library of x; traced, in its own."""
+    if libraries.namespace(part) is not libraries.namespace(x):
         host = libraries.to_host(part)
-        part = part if host is None else host
-    elif isinstance(part, np.ndarray):
-        part = libraries.from_host(part.astype(table_dtype(x)), libraries.namespace(x), x)
+        if host is not None and isinstance(x, np.ndarray):
+            part = host
+        elif host is not None:
+            part = libraries.from_host(host.astype(table_dtype(x)), libraries.namespace(x), x)
+        elif not isinstance(x, np.ndarray):
+            msg = f"`{name}` must be of the library of `x`, or known on the host, got {type(part)}"
+            raise TypeError(msg)
     xp = libraries.namespace(part)
     return xp.astype(part, getattr(xp, table_dtype(x)))
 

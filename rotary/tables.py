@@ -18,6 +18,7 @@ import numpy as np
 from . import _libraries as libraries
 from . import backends
 from ._checks import as_integer
+from ._numbers import read_only
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
 from .phases import Frequencies
@@ -317,8 +318,7 @@ def _given_out(part: Array, like: Any) -> Array:
     if not isinstance(part, np.ndarray):
         return part
     if isinstance(like, np.ndarray) or not libraries.is_array(like):
-        # A view of a read-only buffer: its flag cannot be turned back, as that of an array could.
-        return np.asarray(memoryview(part).toreadonly())
+        return read_only(part)
     libraries.check_precision(str(part.dtype), like)
     return libraries.from_host(part, libraries.namespace(like), like)
 
