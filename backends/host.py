@@ -32,7 +32,7 @@ def _chosen() -> ModuleType:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return portable
     try:
-        from . import cpu
+        from . import cpu, kernels
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "numba"
         reason = "is not installed" if missing else f"cannot be imported ({error})"
@@ -42,4 +42,4 @@ def _chosen() -> ModuleType:
             stacklevel=3,
         )
         return portable
-    return cpu if cpu.kernels.COMPILED else portable
+    return cpu if kernels.COMPILED else portable

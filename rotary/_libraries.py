@@ -86,7 +86,11 @@ def to_host(value: Any) -> HostArray | None:
     if array_api_compat.is_dask_array(value) or array_api_compat.is_ndonnx_array(value):
         return None
     if array_api_compat.is_torch_array(value):
-        if value.requires_grad or value.device.type != "cpu":
+        import torch
+
+        # A fake tensor is a subclass that hands out memory which holds nothing.
+        plain = type(value) in (torch.Tensor, torch.nn.Parameter)
+        if not plain or value.requires_grad or value.device.type != "cpu":
             return None
         if dtype_name(value) == "bfloat16":
             value = value.float()  # exact; NumPy alone has no such dtype

@@ -86,7 +86,7 @@ def bounds_of(cu_seqlens: Any) -> Int64Array:
 
 def read_only(values: HostArray) -> HostArray:
     """Return an array that cannot be written to, nor made writeable again: a view of a read-only buffer."""
-    return np.asarray(memoryview(values).toreadonly())
+    return np.asarray(values.data.toreadonly())
 
 
 def host_array(value: Any, name: str) -> HostArray:

@@ -125,10 +125,7 @@ class RotaryEmbedding:
         output_layout: Layout | None = None,
         seq_axis: int | None = None,
     ) -> None:
-        scaling = Default() if scaling is None else scaling
-        if not isinstance(scaling, Scaling):
-            msg = f"`scaling` must be one of rotary.scaling, got {scaling!r}"
-            raise TypeError(msg)
+        scaling = Default() if scaling is None else _checked_scaling(scaling)
         if base is None and scaling.needs_base:
             msg = f"`base` must be given: {scaling!r} makes the frequencies from it"
             raise TypeError(msg)
@@ -278,7 +275,7 @@ class RotaryEmbedding:
             ("layout", self.layout, f"given: {pairs[self.layout]}"),
             ("base", self.base, "given" if self.scaling.needs_base else f"not read by {schedule}"),
             ("scaling", schedule, from_base if isinstance(self.scaling, Default) else "given"),
-            *[(f"  {name}", value, f"of {schedule}") for name, value in self._fields_of_scaling()],
+            *[(f"  {name}", value, f"of {schedule}") for name, value in _fields_of(self.scaling)],
             (
                 "rotary_dim",
                 self.rotary_dim,
@@ -300,11 +297,6 @@ class RotaryEmbedding:
             ("attention_factor", self.attention_factor, f"from {schedule}"),
             ("softmax_factor", self.softmax_factor, f"from {schedule}"),
         ]
-
-    def _fields_of_scaling(self) -> list[tuple[str, Any]]:
-        """Return the schedule's own fields, by name."""
-        named = fields(self.scaling) if is_dataclass(self.scaling) else ()
-        return [(field.name, getattr(self.scaling, field.name)) for field in named]
 
     # --------------------------------------------------------------------------------------------
     # The verbs.
@@ -622,6 +614,20 @@ def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int
         msg = f"`rotary_dim` must be at most {width - start}, the channels from {start} on, got {rotated}"
         raise ValueError(msg)
     return start, rotated
+
+
+def _checked_scaling(value: Any) -> Scaling:
+    """Return a schedule."""
+    if not isinstance(value, Scaling):
+        msg = f"`scaling` must be one of rotary.scaling, got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def _fields_of(scaling: Any) -> list[tuple[str, Any]]:
+    """Return a schedule's own fields by name, none where it is no dataclass."""
+    named = fields(scaling) if is_dataclass(scaling) else ()
+    return [(field.name, getattr(scaling, field.name)) for field in named]
 
 
 def _checked_seq_axis(value: Any) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import array_api_compat
 import numpy as np
 
+from . import _libraries as libraries
 from ._checks import as_integer, as_positive_integer
 from ._numbers import Number, Positions, as_positions, bounds_of, check_reach, found, host_array
 from ._times import (
@@ -68,6 +68,9 @@ def from_mask(mask: ArrayT, *, padding: int = 0) -> ArrayT:
     fill = as_integer(padding, "padding")
     check_reach(fill, "padding")
     array, xp = _mask_array(mask)
+    if not libraries.has_int64(array) and abs(fill) >= 2**31:
+        msg = f"`padding` must be within int32 where JAX's 64-bit types are off, got {fill}"
+        raise ValueError(msg)
     attended = array if xp.isdtype(array.dtype, "bool") else array != 0
     counted = xp.cumulative_sum(xp.astype(attended, _integer_dtype(xp)), axis=-1) - 1
     positions: ArrayT = xp.where(attended, counted, xp.full_like(counted, fill))
@@ -377,31 +380,12 @@ def _check_mask(mask: Array) -> None:
     if mask.ndim not in {1, 2}:
         msg = f"`mask` must have shape (B, S) or (S,), got {mask.ndim} axes"
         raise ValueError(msg)
-    values = _readable(mask)
+    values = libraries.to_host(mask)
     if values is not None and values.dtype.kind != "b":
         other = (values != 0) & (values != 1)
         if other.any():
             msg = f"`mask` must hold 0 and 1 only, got {found(values, other)}"
             raise ValueError(msg)
-
-
-def _readable(array: Array) -> HostArray | None:
-    """Return the values of an array, or None where it is traced, lazy or on a device."""
-    if isinstance(array, np.ndarray):
-        return array
-    torch = sys.modules.get("torch")
-    # A fake tensor hands out memory that holds nothing, so only plain ones are asked.
-    if (
-        torch is not None
-        and isinstance(array, torch.Tensor)
-        and (type(array) is not torch.Tensor or torch.compiler.is_compiling())
-    ):
-        return None
-    try:
-        on_cpu = array.__dlpack_device__()[0] == 1
-        return np.from_dlpack(array) if on_cpu else None
-    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
-        return None
 
 
 def _integer_dtype(xp: Any) -> Any:

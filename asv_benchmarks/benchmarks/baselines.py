@@ -1,0 +1,56 @@
+"""The same work in plain NumPy and as a bare copy, so that a graph shows the ratio and not the machine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import BASE, HEAD_DIM, PREFILL, randn
+from .tables import POSITIONS
+
+HALF = HEAD_DIM // 2
+
+
+class Rotate:
+    """Beside `rotate.Dtype`: the formula as it stands in most code, and `numpy.copyto`."""
+
+    params = ["float32", "float64"]
+    param_names = ("dtype",)
+
+    def setup(self, dtype: str) -> None:
+        angle = np.outer(np.arange(PREFILL[-2]), BASE ** (-np.arange(HALF) / HALF))
+        self.cos = np.cos(angle).astype(dtype)
+        self.sin = np.sin(angle).astype(dtype)
+        self.x = randn(PREFILL, dtype)
+        self.out = np.empty_like(self.x)
+
+    def time_numpy(self, dtype: str) -> None:
+        a, b = self.x[..., :HALF], self.x[..., HALF:]
+        np.concatenate((a * self.cos - b * self.sin, b * self.cos + a * self.sin), axis=-1)
+
+    def time_numpy_rotate_half(self, dtype: str) -> None:
+        cos = np.concatenate((self.cos, self.cos), axis=-1)
+        sin = np.concatenate((self.sin, self.sin), axis=-1)
+        turned = np.concatenate((-self.x[..., HALF:], self.x[..., :HALF]), axis=-1)
+        self.x * cos + turned * sin
+
+    def time_copy(self, dtype: str) -> None:
+        np.copyto(self.out, self.x)
+
+    def time_scale_in_place(self, dtype: str) -> None:
+        np.multiply(self.x, 1.0, out=self.x)
+
+
+class Tables:
+    """Beside `tables.Make`: the outer product, its cosine and its sine."""
+
+    params = ["float32", "float64"]
+    param_names = ("dtype",)
+
+    def setup(self, dtype: str) -> None:
+        self.inv_freq = (BASE ** (-np.arange(HALF) / HALF)).astype(dtype)
+        self.positions = POSITIONS["consecutive"].astype(dtype)
+
+    def time_numpy(self, dtype: str) -> None:
+        angle = np.outer(self.positions, self.inv_freq)
+        np.cos(angle)
+        np.sin(angle)

@@ -1,0 +1,63 @@
+"""How long does one new token take, when the call itself is most of the work?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import HEAD_DIM, embedding, randn
+
+OFFSET = 1234
+
+
+class OneToken:
+    """By batch and dtype: 32 query heads and 8 key heads, one token each."""
+
+    params = ([1, 32], ["bfloat16", "float32"])
+    param_names = ("batch", "dtype")
+
+    def setup(self, batch: int, dtype: str) -> None:
+        self.rope = embedding()
+        self.q = randn((batch, 32, 1, HEAD_DIM), dtype)
+        self.k = randn((batch, 8, 1, HEAD_DIM), dtype)
+        self.out = (np.empty_like(self.q), np.empty_like(self.k))
+        self.rows = np.arange(OFFSET, OFFSET + batch)
+        for call in (self.time_new, self.time_out, self.time_in_place, self.time_offset_by_row):
+            call(batch, dtype)
+
+    def time_new(self, batch: int, dtype: str) -> None:
+        self.rope(self.q, self.k, offset=OFFSET)
+
+    def time_out(self, batch: int, dtype: str) -> None:
+        self.rope(self.q, self.k, offset=OFFSET, out=self.out)
+
+    def time_in_place(self, batch: int, dtype: str) -> None:
+        self.rope(self.q, self.k, offset=OFFSET, out=(self.q, self.k))
+
+    def time_offset_by_row(self, batch: int, dtype: str) -> None:
+        self.rope(self.q, self.k, offset=self.rows, out=self.out)
+
+
+class Stream:
+    """A hundred tokens, one after the other, as a decoder makes them."""
+
+    def setup(self) -> None:
+        self.rope = embedding()
+        self.q = randn((1, 32, 1, HEAD_DIM))
+        self.k = randn((1, 8, 1, HEAD_DIM))
+        self.time_hundred()
+
+    def time_hundred(self) -> None:
+        for offset in range(OFFSET, OFFSET + 100):
+            self.rope(self.q, self.k, offset=offset, out=(self.q, self.k))
+
+
+class Shift:
+    """A cache of keys moves by some positions."""
+
+    def setup(self) -> None:
+        self.rope = embedding()
+        self.keys = randn((1, 8, 2048, HEAD_DIM))
+        self.time_in_place()
+
+    def time_in_place(self) -> None:
+        self.rope.shift(self.keys, -16, out=self.keys)

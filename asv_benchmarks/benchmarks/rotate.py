@@ -1,0 +1,116 @@
+"""How long does it take to rotate one large array, the table being there?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import HEAD_DIM, PREFILL, embedding, randn
+
+DTYPES = ["float16", "bfloat16", "float32", "float64"]
+LAYOUTS = ["half", "interleaved"]
+
+
+class Dtype:
+    """By dtype and layout, into a new array, into a given one and in place."""
+
+    params = (DTYPES, LAYOUTS)
+    param_names = ("dtype", "layout")
+
+    def setup(self, dtype: str, layout: str) -> None:
+        self.rope = embedding(layout)
+        self.x = randn(PREFILL, dtype)
+        self.out = np.empty_like(self.x)
+        self.rope(self.x)
+        self.rope(self.x, out=self.out)
+        self.rope(self.x, out=self.x)
+
+    def time_new(self, dtype: str, layout: str) -> None:
+        self.rope(self.x)
+
+    def time_out(self, dtype: str, layout: str) -> None:
+        self.rope(self.x, out=self.out)
+
+    def time_in_place(self, dtype: str, layout: str) -> None:
+        self.rope(self.x, out=self.x)
+
+    def peakmem_in_place(self, dtype: str, layout: str) -> None:
+        self.rope(self.x, out=self.x)
+
+
+class Shape:
+    """By shape, from one short sentence to many sequences."""
+
+    params = ([(1, 8, 64, 128), (1, 32, 512, 128), (8, 8, 512, 128), (64, 4, 64, 128)],)
+    param_names = ("shape",)
+
+    def setup(self, shape: tuple[int, ...]) -> None:
+        self.rope = embedding()
+        self.x = randn(shape)
+        self.out = np.empty_like(self.x)
+        self.rope(self.x, out=self.out)
+
+    def time_out(self, shape: tuple[int, ...]) -> None:
+        self.rope(self.x, out=self.out)
+
+
+class Stride:
+    """By the place of the array in memory: none of these may cost a copy."""
+
+    params = ["contiguous", "sequence_first", "packed_qkv", "window", "reversed"]
+    param_names = ("memory",)
+
+    def setup(self, memory: str) -> None:
+        batch, heads, length, width = PREFILL
+        self.rope = embedding()
+        if memory == "contiguous":
+            self.x = randn(PREFILL)
+        elif memory == "sequence_first":
+            self.x = randn((batch, length, heads, width)).swapaxes(1, 2)
+        elif memory == "packed_qkv":
+            self.x = randn((batch, length, 3, heads, width))[:, :, 0].swapaxes(1, 2)
+        elif memory == "window":
+            self.x = randn((batch, heads, length, width + 64))[..., 32 : 32 + HEAD_DIM]
+        else:
+            self.x = randn(PREFILL)[:, ::-1, ::-1]
+        self.out = np.empty(PREFILL, dtype=np.float32)
+        self.rope(self.x, out=self.out)
+        self.rope(self.x, out=self.x)
+
+    def time_out(self, memory: str) -> None:
+        self.rope(self.x, out=self.out)
+
+    def time_in_place(self, memory: str) -> None:
+        self.rope(self.x, out=self.x)
+
+
+class Window:
+    """By the share of the channels that is rotated."""
+
+    params = [32, 64, 128]
+    param_names = ("rotary_dim",)
+
+    def setup(self, rotary_dim: int) -> None:
+        self.rope = embedding(rotary_dim=rotary_dim)
+        self.x = randn(PREFILL)
+        self.out = np.empty_like(self.x)
+        self.rope(self.x, out=self.out)
+
+    def time_out(self, rotary_dim: int) -> None:
+        self.rope(self.x, out=self.out)
+
+
+class Pair:
+    """A query and its key with fewer heads, in one call and through every verb."""
+
+    params = ["__call__", "inverse", "vjp"]
+    param_names = ("verb",)
+
+    def setup(self, verb: str) -> None:
+        self.verb = getattr(embedding(), verb)
+        self.pair: tuple[Any, Any] = (randn((1, 32, 1024, HEAD_DIM)), randn((1, 8, 1024, HEAD_DIM)))
+        self.verb(*self.pair, out=self.pair)
+
+    def time_in_place(self, verb: str) -> None:
+        self.verb(*self.pair, out=self.pair)

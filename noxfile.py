@@ -1,0 +1,224 @@
+#!/usr/bin/env -S python -m nox -f
+"""Every task of the project: `nox` runs what a change must pass, `nox -l` lists the rest."""
+
+# /// script
+# dependencies = ["nox>=2025.2.9", "packaging"]
+# ///
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.2.9"
+# Nothing but pip installs, with whatever index and links pip is set to.
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent.resolve()
+ENVIRONMENTS = ROOT / ".nox"
+COVERAGE = ENVIRONMENTS / "coverage"
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+# Each name is a session `tests(backend='...')` and a set of variables for it. One environment serves them all.
+BACKENDS = {
+    "numpy": {"ROTARY_TEST_BACKEND": "numpy"},
+    "nojit": {"ROTARY_TEST_BACKEND": "numpy", "NUMBA_DISABLE_JIT": "1"},
+    "array-api-strict": {"ROTARY_TEST_BACKEND": "array-api-strict"},
+    "torch": {"ROTARY_TEST_BACKEND": "torch"},
+    "jax": {"ROTARY_TEST_BACKEND": "jax"},
+    "mlx": {"ROTARY_TEST_BACKEND": "mlx"},
+    "dask": {"ROTARY_TEST_BACKEND": "dask"},
+    "ndonnx": {"ROTARY_TEST_BACKEND": "ndonnx"},
+}
+TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
+
+
+def group(*names: str) -> list[str]:
+    """Return the requirements of the named dependency groups."""
+    return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+def install_copy(session: nox.Session, *requirements: str) -> None:
+    """Install the project as users do; what was deleted since must not come back from build/."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
+    session.install(".", *requirements)
+
+
+def numba_cache(environment: Path) -> dict[str, str]:
+    """Keep compiled kernels inside the environment: beside the source they outlive an uninstall."""
+    return {"NUMBA_CACHE_DIR": str(environment / "numba")}
+
+
+def lower_bounds() -> list[str]:
+    """Return the dependencies of this Python, each pinned to the lowest version that is allowed."""
+    lowest: dict[str, str] = {}
+    for text in PROJECT["project"]["dependencies"]:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate():
+            (bound,) = requirement.specifier
+            lowest[requirement.name] = bound.version  # a later line raises an earlier one
+    return [f"{name}=={version}" for name, version in lowest.items()]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, spelling and docstrings; `-- --fix` mends what can be mended."""
+    session.install(*group("lint"))
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--diff"]), ".")
+    session.run("codespell", *(["--write-changes"] if fix else []))
+    modules = sorted(
+        path for package in ("rotary", "backends") for path in ROOT.glob(f"{package}/*.py")
+    )
+    session.run("numpydoc", "lint", *(str(path.relative_to(ROOT)) for path in modules))
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Run mypy in strict mode, on an installed copy: in the tree it cannot see `rotary.backends`."""
+    install_copy(session, *group("typing"))
+    session.chdir(session.create_tmp())
+    session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "rotary")
+
+
+@nox.session(default=False)
+def libraries(session: nox.Session) -> None:
+    """Make the environment with every CPU library, which the sessions below share."""
+    session.install("--editable", ".", *group("test", "libraries"))
+
+
+def in_libraries(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
+    """Run a command with the Python of the shared environment."""
+    environment = ENVIRONMENTS / "libraries"
+    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    variables = numba_cache(environment) | (env or {})
+    session.run(str(python), *command, env=variables, external=True)
+
+
+@nox.session(venv_backend="none", requires=["libraries"])
+@nox.parametrize("backend", list(BACKENDS))
+def tests(session: nox.Session, backend: str) -> None:
+    """Run the tests on the arrays of one library and keep the coverage; arguments go to pytest."""
+    data = {"COVERAGE_FILE": str(COVERAGE / f".coverage.{backend}")}
+    command = ("-m", "pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *session.posargs)
+    in_libraries(session, *command, env=BACKENDS[backend] | data)
+
+
+@nox.session(venv_backend="none", requires=TESTS)
+def coverage(session: nox.Session) -> None:
+    """Join the coverage of all `tests` sessions; below the bound in pyproject.toml it fails."""
+    total = {"COVERAGE_FILE": str(COVERAGE / ".coverage")}
+    in_libraries(session, "-m", "coverage", "combine", "--keep", str(COVERAGE), env=total)
+    in_libraries(session, "-m", "coverage", "report", env=total)
+
+
+@nox.session(venv_backend="none", requires=["libraries"])
+def doctests(session: nox.Session) -> None:
+    """Run the examples of the docstrings, of README and of the documentation."""
+    what = ("--doctest-modules", "-m", "not slow", "rotary", "tests/test_doc_examples.py")
+    in_libraries(session, "-m", "pytest", *what, *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the NumPy tests on an ordinary install with the lowest versions that are allowed."""
+    install_copy(session, *group("test"), *lower_bounds())
+    session.run("pip", "freeze")
+    variables = numba_cache(Path(session.virtualenv.location)) | BACKENDS["numpy"]
+    # Not `python -m pytest`: that would import the tree instead of what was installed.
+    session.run("pytest", *session.posargs, env=variables)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the sdist into dist/, and test what they hold and that they install."""
+    session.install(*group("build"))
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist")
+    tests = ("--noconftest", "-m", "packaging", "tests/test_packaging.py")
+    session.run("pytest", *tests, *session.posargs, env={"ROTARY_DIST": str(ROOT / "dist")})
+
+
+@nox.session(venv_backend="none", requires=["libraries"], default=False)
+def slow(session: nox.Session) -> None:
+    """Run the long accuracy tests."""
+    in_libraries(session, "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+def install_demo(session: nox.Session) -> dict[str, str]:
+    """Install what the demo needs and return its variables."""
+    session.install("--editable", ".", *group("demo", "test"))
+    return numba_cache(Path(session.virtualenv.location))
+
+
+@nox.session(default=False)
+def demo(session: nox.Session) -> None:
+    """Transcribe real speech with every query and key rotated by this library."""
+    variables = install_demo(session)
+    session.run("python", "docs/examples/speech.py", *session.posargs, env=variables)
+
+
+@nox.session(default=False)
+def demo_check(session: nox.Session) -> None:
+    """Test the numbers that the demo prints."""
+    variables = install_demo(session)
+    session.run("pytest", "-m", "demo", "tests/test_demo.py", *session.posargs, env=variables)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, warnings being errors; `-- serve` shows it on port 8000."""
+    install_copy(session, *group("docs"))
+    html = "docs/_build/html"
+    session.run("sphinx-build", "--nitpicky", "--fail-on-warning", "--keep-going", "docs", html)
+    if "serve" in session.posargs:
+        session.run("python", "-m", "http.server", "--directory", html, "8000")
+
+
+def asv(session: nox.Session, *arguments: str) -> None:
+    """Run asv where its configuration lies."""
+    session.chdir(ROOT / "asv_benchmarks")
+    session.run("asv", *arguments, env=numba_cache(Path(session.virtualenv.location)))
+
+
+def machine(session: nox.Session) -> list[str]:
+    """Describe this machine to asv; the name in ROTARY_MACHINE keeps its history one line."""
+    name = os.environ.get("ROTARY_MACHINE")
+    chosen = ["--machine", name] if name else []
+    asv(session, "machine", "--yes", *chosen)
+    return chosen
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Run every benchmark once, as a smoke test, keeping nothing; arguments go to asv instead."""
+    session.install(*group("bench"))
+    if session.posargs:
+        machine(session)
+        asv(session, *session.posargs)
+        return
+    install_copy(session)
+    once = ("--quick", "--attribute", "rounds=1", "--dry-run", "--show-stderr")
+    asv(session, "run", "--python=same", *once, *machine(session))
+
+
+@nox.session(default=False)
+def history(session: nox.Session) -> None:
+    """Measure a range of commits (default: the newest) and publish; `-- preview` serves the pages."""
+    session.install(*group("bench"))
+    if session.posargs == ["preview"]:
+        asv(session, "preview")
+        return
+    commits = session.posargs or ["HEAD^!"]
+    asv(session, "run", "--skip-existing-commits", *machine(session), *commits)
+    asv(session, "publish")
+
+
+if __name__ == "__main__":
+    nox.main()

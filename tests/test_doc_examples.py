@@ -1,0 +1,40 @@
+"""Every example of README and of the documentation runs and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    page
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    if ">>> " in page.read_text(encoding="utf-8")
+]
+FENCED = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def examples(page):
+    """The examples of one page as one test, so that a later one may use the names of an earlier."""
+    text = page.read_text(encoding="utf-8")
+    parser = doctest.DocTestParser()
+    found = []
+    for block in FENCED.finditer(text):
+        line = text.count("\n", 0, block.start(1))
+        for example in parser.get_examples(block[1]):
+            example.lineno += line
+            found.append(example)
+    return doctest.DocTest(found, {}, page.name, str(page), 0, text)
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_examples(page):
+    report = []
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+    runner.run(examples(page), out=report.append)
+    assert runner.failures == 0, "".join(report)
