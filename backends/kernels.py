@@ -244,102 +244,7 @@ def cos_sin(high, low, table):
 
 
 # ------------------------------------------------------------------------------------------------
-# Filling tables.
-
-
-@formula
-def add_turns(high, low, limbs, opposite, negative, d0, d1, d2):  # pragma: compiled
-    """Add one position's fractions of a turn, on one axis, to the phases high and low."""
-    f0, f1, f2, f3 = limbs[0], limbs[1], limbs[2], limbs[3]
-    f4, f5, f6, f7 = limbs[4], limbs[5], limbs[6], limbs[7]
-    for i in range(high.shape[0]):
-        more_high, more_low = turn(
-            d0,
-            d1,
-            d2,
-            np.uint64(f0[i]),
-            np.uint64(f1[i]),
-            np.uint64(f2[i]),
-            np.uint64(f3[i]),
-            np.uint64(f4[i]),
-            np.uint64(f5[i]),
-            np.uint64(f6[i]),
-            np.uint64(f7[i]),
-        )
-        high[i], low[i] = add_signed(high[i], low[i], more_high, more_low, opposite[i] ^ negative)
-
-
-@loop
-def add_position(high, low, limbs, opposite, digits, negative):  # pragma: compiled
-    """Add one position's fractions of a turn, on one axis, to the phases high and low."""
-    d0, d1, d2 = digits[0], digits[1], digits[2]
-    if d2 == ZERO:
-        # An integer position has two digits; this loop is compiled without the third.
-        add_turns(high, low, limbs, opposite, negative, d0, d1, ZERO)
-    else:
-        add_turns(high, low, limbs, opposite, negative, d0, d1, d2)
-
-
-@loop
-def fill_row(high, low, factor, cosine, sine):  # pragma: compiled
-    """Write cosine and sine of every lane's phase, times the attention factor."""
-    for i in range(high.shape[0]):
-        c, s = cos_sin(high[i], low[i], cosine)
-        cosine[i] = c * factor
-        sine[i] = s * factor
-
-
-@loop
-def fill_rows(  # pragma: compiled
-    limbs, opposite, digits, shift, negative, factor, table, row, first, last
-):
-    """Fill rows ``row + first .. row + last - 1`` of a table (2, heads, rows, lanes).
-
-    Row ``row + p`` is that of position p, given as `rotary.phases.Multipliers`: digits (axes, n, 3),
-    shift and negative (axes, n). The frequencies are limbs (heads, axes, limbs, lanes) and opposite
-    (heads, axes, lanes), 1 where negative.
-    """
-    heads, axes, _, lanes = limbs.shape
-    high = np.empty(lanes, np.uint64)
-    low = np.empty(lanes, np.uint64)
-    for p in range(first, last):
-        for head in range(heads):
-            high[:] = ZERO
-            low[:] = ZERO
-            for axis in range(axes):
-                add_position(
-                    high,
-                    low,
-                    limbs[head, axis, shift[axis, p] :],
-                    opposite[head, axis],
-                    digits[axis, p],
-                    negative[axis, p],
-                )
-            fill_row(high, low, factor, table[0, head, row + p], table[1, head, row + p])
-
-
-def fill_table(  # pragma: compiled
-    limbs, opposite, digits, shift, negative, factor, table, row, chunks
-):
-    """Fill a table's rows from ``row`` on, in as many chunks as there are threads."""
-    n = shift.shape[1]
-    for chunk in prange(chunks):
-        fill_rows(
-            limbs,
-            opposite,
-            digits,
-            shift,
-            negative,
-            factor,
-            table,
-            row,
-            chunk * n // chunks,
-            (chunk + 1) * n // chunks,
-        )
-
-
-# ------------------------------------------------------------------------------------------------
-# Turning pairs.
+# Memory.
 
 
 @intrinsic
@@ -370,6 +275,107 @@ def vector(typing_context, array, i, j, k, first, length):  # pragma: compiled
         return result._getvalue()
 
     return kind(array, *[types.intp] * 5), generate
+
+
+# ------------------------------------------------------------------------------------------------
+# Filling tables.
+
+
+@formula
+def add_turns(
+    high, low, limbs, head, axis, shift, opposite, negative, d0, d1, d2
+):  # pragma: compiled
+    """Add one position's fractions of a turn, on one axis, to the phases high and low."""
+    lanes = high.shape[0]
+    f0 = vector(limbs, head, axis, shift, 0, lanes)
+    f1 = vector(limbs, head, axis, shift + 1, 0, lanes)
+    f2 = vector(limbs, head, axis, shift + 2, 0, lanes)
+    f3 = vector(limbs, head, axis, shift + 3, 0, lanes)
+    f4 = vector(limbs, head, axis, shift + 4, 0, lanes)
+    f5 = vector(limbs, head, axis, shift + 5, 0, lanes)
+    f6 = vector(limbs, head, axis, shift + 6, 0, lanes)
+    f7 = vector(limbs, head, axis, shift + 7, 0, lanes)
+    for i in range(lanes):
+        more_high, more_low = turn(
+            d0,
+            d1,
+            d2,
+            np.uint64(f0[i]),
+            np.uint64(f1[i]),
+            np.uint64(f2[i]),
+            np.uint64(f3[i]),
+            np.uint64(f4[i]),
+            np.uint64(f5[i]),
+            np.uint64(f6[i]),
+            np.uint64(f7[i]),
+        )
+        high[i], low[i] = add_signed(high[i], low[i], more_high, more_low, opposite[i] ^ negative)
+
+
+@formula
+def fill_row(high, low, factor, cosine, sine):  # pragma: compiled
+    """Write cosine and sine of every lane's phase, times the attention factor."""
+    for i in range(high.shape[0]):
+        c, s = cos_sin(high[i], low[i], cosine)
+        cosine[i] = c * factor
+        sine[i] = s * factor
+
+
+@loop
+def fill_rows(  # pragma: compiled
+    limbs, opposite, digits, shift, negative, factor, table, row, first, last
+):
+    """Fill rows ``row + first .. row + last - 1`` of a table (2, heads, rows, lanes).
+
+    Row ``row + p`` is that of position p, given as `rotary.phases.Multipliers`: digits (axes, n, 3),
+    shift and negative (axes, n). The frequencies are limbs (heads, axes, limbs, lanes) and opposite
+    (heads, axes, lanes), 1 where negative.
+    """
+    heads, axes, _, lanes = limbs.shape
+    buffer = np.empty((1, 1, 2, lanes), np.uint64)
+    high = vector(buffer, 0, 0, 0, 0, lanes)
+    low = vector(buffer, 0, 0, 1, 0, lanes)
+    for p in range(first, last):
+        for head in range(heads):
+            buffer[:] = ZERO
+            for axis in range(axes):
+                signs = opposite[head, axis]
+                negated = negative[axis, p]
+                place = shift[axis, p]
+                d0, d1, d2 = digits[axis, p, 0], digits[axis, p, 1], digits[axis, p, 2]
+                if d2 == ZERO:
+                    # An integer position has two digits; its loop is compiled without the third.
+                    add_turns(high, low, limbs, head, axis, place, signs, negated, d0, d1, ZERO)
+                else:
+                    add_turns(high, low, limbs, head, axis, place, signs, negated, d0, d1, d2)
+            cosine = vector(table, 0, head, row + p, 0, lanes)
+            sine = vector(table, 1, head, row + p, 0, lanes)
+            fill_row(high, low, factor, cosine, sine)
+    buffer[0, 0, 0, 0] = ZERO  # vectors own nothing: this use keeps the buffer until here
+
+
+def fill_table(  # pragma: compiled
+    limbs, opposite, digits, shift, negative, factor, table, row, chunks
+):
+    """Fill a table's rows from ``row`` on, in as many chunks as there are threads."""
+    n = shift.shape[1]
+    for chunk in prange(chunks):
+        fill_rows(
+            limbs,
+            opposite,
+            digits,
+            shift,
+            negative,
+            factor,
+            table,
+            row,
+            chunk * n // chunks,
+            (chunk + 1) * n // chunks,
+        )
+
+
+# ------------------------------------------------------------------------------------------------
+# Turning pairs.
 
 
 @intrinsic
@@ -523,9 +529,9 @@ def write_turned(out, batch, row, head, start, half, a, b, cosine, sine, sign): 
         lower = vector(out, batch, row, head, start, lanes)
         upper = vector(out, batch, row, head, start + lanes, lanes)
         for i in range(lanes):
-            lower[i] = narrow(a[i] * cosine[i] - b[i] * (sign * sine[i]), lower)
-        for i in range(lanes):
-            upper[i] = narrow(b[i] * cosine[i] + a[i] * (sign * sine[i]), upper)
+            s = sign * sine[i]
+            lower[i] = narrow(a[i] * cosine[i] - b[i] * s, lower)
+            upper[i] = narrow(b[i] * cosine[i] + a[i] * s, upper)
     else:
         pairs = vector(out, batch, row, head, start, 2 * lanes)
         for i in range(lanes):
@@ -554,8 +560,9 @@ def rotate_tokens(  # pragma: compiled
     length, heads, width = x.shape[1:]
     own_tables, _, lanes = table.shape[1:]
     stop = start + 2 * lanes
-    a = np.empty(lanes, table.dtype)
-    b = np.empty(lanes, table.dtype)
+    buffer = np.empty((1, 1, 2, lanes), table.dtype)
+    a = vector(buffer, 0, 0, 0, 0, lanes)
+    b = vector(buffer, 0, 0, 1, 0, lanes)
     for token in range(first, last):
         batch = token // length
         row = token - batch * length
@@ -569,6 +576,7 @@ def rotate_tokens(  # pragma: compiled
                 copy_channels(x, out, batch, row, head, stop, width)
             read_pairs(x, batch, row, head, start, half_in, a, b)
             write_turned(out, batch, row, head, start, half_out, a, b, cosine, sine, sign)
+    buffer[0, 0, 0, 0] = 0  # vectors own nothing: this use keeps the buffer until here
 
 
 def rotate(  # pragma: compiled
