@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._numbers import host_array, read_only
+from ._numbers import frozen, host_array
 from ._typing import Float64Array
 from .phases import LARGEST_FREQUENCY
 
@@ -46,7 +46,7 @@ def _powers(base: float, dim: int) -> Float64Array:
             for i in range(dim // 2)
         ]
     )
-    return read_only(values)
+    return frozen(values)
 
 
 def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
@@ -64,4 +64,4 @@ def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float
     if not (np.abs(result) < LARGEST_FREQUENCY).all():
         msg = f"`{name}` must be finite and below 2**63 radians per position, got {array!r}"
         raise ValueError(msg)
-    return read_only(result)
+    return frozen(result)

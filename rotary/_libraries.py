@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -198,3 +199,26 @@ def widened(x: Array) -> Array:
     if "int" in name and has_int64(x):
         return xp.astype(x, xp.int64)
     return x if name in ("uint32", "float32", "float64") else xp.astype(x, xp.int32)
+
+
+class Untraced:
+    """A function that `torch.compile` calls as a whole, for it could trace neither cache nor Numba.
+
+    The form that it leaves alone has to be made before it traces: `prepare` does so, where torch is.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.left_alone: Callable[..., Any] | None = None
+
+    def prepare(self) -> None:
+        """Make the form that `torch.compile` leaves alone, if torch is imported."""
+        torch = sys.modules.get("torch")
+        if torch is not None and self.left_alone is None:
+            self.left_alone = torch.compiler.disable(self.function)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.compiler.is_compiling() or self.left_alone is None:
+            return self.function(*arguments, **options)
+        return self.left_alone(*arguments, **options)

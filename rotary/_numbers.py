@@ -84,9 +84,11 @@ def bounds_of(cu_seqlens: Any) -> Int64Array:
     return bounds.astype(np.int64, copy=False)
 
 
-def read_only(values: HostArray) -> HostArray:
-    """Return an array that cannot be written to, nor made writeable again: a view of a read-only buffer."""
-    return np.asarray(values.data.toreadonly())
+def frozen(values: HostArray) -> HostArray:
+    """Return a copy that cannot be written to, nor made writeable again: a view of one that is not."""
+    owner = np.array(values, order="C")
+    owner.setflags(write=False)
+    return owner.view()
 
 
 def host_array(value: Any, name: str) -> HostArray:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,12 @@ import numpy as np
 from . import _libraries as libraries
 from . import tables
 from ._typing import Array, TableDType
-from .arrays import as_outputs, as_seq_axis, axes_of, check_array, is_complex, names_of
+from .arrays import as_outputs, check_array, names_of
 from .backends import kernel_for, portable
 from .phases import Frequencies
-from .rotation import Axes, Pairing, Recipe, Rows
-from .rows import UNKNOWN, Extent
-
-
-def table_dtype(x: Array) -> TableDType:
-    """Return the dtype of table and arithmetic for an array: float64 where it has that precision."""
-    return "float64" if libraries.dtype_name(x) in ("float64", "complex128") else "float32"
+from .rotation import Pairing, Recipe, Rows, Table, TracedTable
+from .rows import Extent
+from .shapes import Frame, as_seq_axis, frames_of, shape_of
 
 
 def rotate(
@@ -66,30 +61,44 @@ def rotate(
     if not arrays:
         msg = "at least one array must be given"
         raise TypeError(msg)
-    axis = as_seq_axis(seq_axis)
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
-        _check_width(x, head_dim, pairing.start, name)
-    places = [
-        axes_of(x, axis, name=name, packed=packed) for x, name in zip(arrays, names, strict=True)
-    ]
-    extent = _extent(arrays, places, names, frequencies, leading)
-    for x, place, name in zip(arrays, places, names, strict=True):
-        _check_heads(x, place, frequencies.heads, name)
+    shapes = tuple(map(shape_of, arrays, names))
+    frames, batch, length = frames_of(
+        shapes, as_seq_axis(seq_axis), packed, head_dim, pairing, frequencies.heads
+    )
     outputs = as_outputs(out, arrays, names)
-    rows = read(extent)
+    rows = read(Extent(batch, length, frequencies.axes, leading))
     if rows.traced:
         _check_traced(rows.positions, arrays, names, outputs)
+    turned = _turn(arrays, frames, outputs, frequencies, factor, rows)
+    return turned[0] if len(turned) == 1 else tuple(turned)
+
+
+def _turn(
+    arrays: Sequence[Array],
+    frames: Sequence[Frame],
+    outputs: Sequence[Array | None],
+    frequencies: Frequencies,
+    factor: float,
+    rows: Rows,
+) -> list[Array]:
+    """Run each array's kernel; arrays of one dtype share the table."""
     look_up = partial(tables.table_of, frequencies, factor)
-    found = cache(partial(look_up, rows))
-    results = []
-    for x, place, output in zip(arrays, places, outputs, strict=True):
+    found: dict[TableDType, Table | TracedTable] = {}
+    turned = []
+    for x, frame, output in zip(arrays, frames, outputs, strict=True):
         # Traced positions need operations that can be traced, whatever the array.
         backend = portable if rows.traced else kernel_for(x)
-        dtype = table_dtype(x)
-        turn = Recipe(partial(look_up, dtype=dtype), rows) if backend.LAZY else found(dtype)
-        results.append(backend.rotate(x, turn, place, _own_pairing(pairing, x), output))
-    return results[0] if len(results) == 1 else tuple(results)
+        turn: Recipe | Table | TracedTable
+        if backend.LAZY:
+            turn = Recipe(partial(look_up, dtype=frame.dtype), rows)
+        elif frame.dtype in found:
+            turn = found[frame.dtype]
+        else:
+            turn = found[frame.dtype] = look_up(rows, frame.dtype)
+        turned.append(backend.rotate(x, turn, frame.axes, frame.pairing, output))
+    return turned
 
 
 def _check_traced(
@@ -110,73 +119,3 @@ def _check_traced(
         if isinstance(output, np.ndarray):
             msg = "`out` must not be a NumPy array where positions are traced or lazy"
             raise TypeError(msg)
-
-
-def _own_pairing(pairing: Pairing, x: Array) -> Pairing:
-    """Return the pairing in an array's own channels: a complex one has one per pair."""
-    return pairing._replace(start=pairing.start // 2) if is_complex(x) else pairing
-
-
-def _check_width(x: Array, head_dim: int, start: int, name: str) -> None:
-    width = head_dim
-    if is_complex(x):
-        if head_dim % 2 or start % 2:
-            msg = (
-                f"`{name}` must be real, for complex channels are pairs: the embedding has {head_dim} "
-                f"channels and turns those from {start} on, which must both be even"
-            )
-            raise ValueError(msg)
-        width //= 2
-    if x.shape[-1] != width:
-        kind = "complex channels, one for each pair," if is_complex(x) else "channels"
-        msg = f"`{name}` must have {width} {kind} on its last axis, got shape {tuple(x.shape)}"
-        raise ValueError(msg)
-
-
-def _check_heads(x: Array, axes: Axes, heads: int, name: str) -> None:
-    if heads == 1:
-        return
-    sizes = [x.shape[axis] for axis in axes.others(x.ndim)]
-    if sizes != [heads]:
-        msg = (
-            f"`{name}` must have one axis of {heads} heads, since the frequencies are given per "
-            f"head, got shape {tuple(x.shape)}"
-        )
-        raise ValueError(msg)
-
-
-def _extent(
-    arrays: Sequence[Array],
-    places: Sequence[Axes],
-    names: Sequence[str],
-    frequencies: Frequencies,
-    leading: bool,
-) -> Extent:
-    """Return batch and length of the arrays, which must agree in both."""
-    batch, length = None, _size(arrays[0], places[0].sequence)
-    if length == UNKNOWN:
-        msg = f"`{names[0]}` must have a known number of rows, got shape {tuple(arrays[0].shape)}"
-        raise ValueError(msg)
-    for x, axes, name in zip(arrays, places, names, strict=True):
-        if _size(x, axes.sequence) != length:
-            msg = (
-                f"`{name}` must have {length} rows on its sequence axis {axes.sequence}, as "
-                f"`{names[0]}`, got shape {tuple(x.shape)}; rotate arrays of different lengths apart"
-            )
-            raise ValueError(msg)
-        if axes.batch is None:
-            continue
-        own = _size(x, axes.batch)
-        if batch is not None and own != batch:
-            msg = f"`{name}` must have a batch of {batch}, as `{names[0]}`, got shape {tuple(x.shape)}"
-            raise ValueError(msg)
-        batch = own
-    return Extent(batch, length, frequencies.axes, leading)
-
-
-def _size(x: Array, axis: int) -> int:
-    """Return the size of an axis, UNKNOWN where it is symbolic: None, NaN or an expression."""
-    try:
-        return operator.index(x.shape[axis])
-    except TypeError:
-        return UNKNOWN

@@ -1,4 +1,4 @@
-"""Which arrays can be rotated, which axis of theirs is which, and where results may be written."""
+"""Which arrays can be rotated, and where results may be written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
-from ._checks import as_integer
 from ._typing import Array, HostArray, TableDType
-from .rotation import Axes
 
 # How hard to try to prove that two arrays with interleaved strides share no element.
 OVERLAP_WORK = 100_000
@@ -48,64 +46,12 @@ def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
 
 
 def check_array(x: Any, name: str) -> None:
-    """Raise unless x is an array of floating or complex numbers with a sequence and a channel axis."""
+    """Raise unless x is an array of floating or complex numbers that can be rotated."""
     check_plain(x, name)
     dtype = libraries.dtype_name(x)
     if dtype not in libraries.DTYPES:
         msg = f"`{name}` must have one of the dtypes {', '.join(sorted(libraries.DTYPES))}, got {x.dtype}"
         raise TypeError(msg)
-    if x.ndim < 2:
-        msg = (
-            f"`{name}` must have a sequence axis and a channel axis at least, as in (S, D), got "
-            f"shape {tuple(x.shape)}"
-        )
-        raise ValueError(msg)
-
-
-def is_complex(x: Array) -> bool:
-    """Return whether an array holds complex numbers."""
-    return "complex" in libraries.dtype_name(x)
-
-
-def axes_of(x: Array, seq_axis: int | None, *, name: str, packed: bool = False) -> Axes:
-    """Return which axes of an array are its sequence and its batch.
-
-    Parameters
-    ----------
-    x : array
-        Of two or more axes, the last one its channels.
-    seq_axis : int or None
-        The sequence axis; None is -2 for two and three axes.
-    name : str
-        What errors call the array.
-    packed : bool
-        Whether sequences lie one after another on the sequence axis, which then is by default axis 0,
-        and no axis is a batch.
-    """
-    if seq_axis is None:
-        if not packed and x.ndim > 3:
-            msg = (
-                f"`seq_axis` must be given for an array of {x.ndim} axes, such as `{name}` of shape "
-                f"{tuple(x.shape)}: -2 for (B, H, S, D), -3 for (B, S, H, D)"
-            )
-            raise ValueError(msg)
-        seq_axis = 0 if packed else -2
-    axis = seq_axis + x.ndim if seq_axis < 0 else seq_axis
-    if not 0 <= axis < x.ndim - 1:
-        reason = "is the channels" if axis == x.ndim - 1 else "does not exist"
-        msg = (
-            f"`seq_axis` must be an axis of `{name}` before its last, got {seq_axis}, which {reason} "
-            f"in shape {tuple(x.shape)}"
-        )
-        raise ValueError(msg)
-    if packed or x.ndim == 2:
-        return Axes(axis, None)
-    return Axes(axis, 1 if axis == 0 else 0)
-
-
-def as_seq_axis(value: Any) -> int | None:
-    """Return a sequence axis as an int, or None where none was given."""
-    return None if value is None else as_integer(value, "seq_axis")
 
 
 def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[Array | None]:

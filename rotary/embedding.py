@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from . import _libraries as libraries
 from . import apply, tables
 from ._checks import as_integer, as_positive_float, as_positive_integer, as_rotary_dim
 from ._numbers import as_positions
 from ._typing import Array, Float64Array
-from .arrays import as_seq_axis, as_table_dtype
+from .arrays import as_table_dtype
 from .layouts import Layout, check_layout, pair_channels
 from .phases import Frequencies, frequencies
 from .rotation import Pairing, Rows
 from .rows import Extent, read_delta, read_rows
 from .scaling import Default, Scaling
+from .shapes import as_seq_axis
 
 __all__ = ["RotaryEmbedding"]
 
@@ -147,6 +149,7 @@ class RotaryEmbedding:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        _run.prepare()
         try:
             self._frequencies  # noqa: B018  (made here, so that what does not fit is refused here)
         except ValueError as error:
@@ -167,6 +170,7 @@ class RotaryEmbedding:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        _run.prepare()
 
     def __repr__(self) -> str:
         parts = [str(self.head_dim), f"layout={self.layout!r}"]
@@ -318,13 +322,11 @@ class RotaryEmbedding:
         """Rotate arrays by this embedding's frequencies."""
         if seq_axis is None and not packed:
             seq_axis = self.seq_axis  # which does not hold for packed arrays
-        return apply.rotate(
+        return _run(
+            self,
             arrays,
-            head_dim=self.head_dim,
-            frequencies=self._frequencies,
-            leading=self._leading,
+            pairing,
             factor=factor,
-            pairing=pairing,
             seq_axis=seq_axis,
             packed=packed,
             read=read,
@@ -595,6 +597,22 @@ class RotaryEmbedding:
         result[..., write[1], read[0]] = sin
         result[..., write[1], read[1]] = cos
         return result
+
+
+def _rotate(
+    rope: RotaryEmbedding, arrays: tuple[Array, ...], pairing: Pairing, **call: Any
+) -> Array | tuple[Array, ...]:
+    return apply.rotate(
+        arrays,
+        head_dim=rope.head_dim,
+        frequencies=rope._frequencies,
+        leading=rope._leading,
+        pairing=pairing,
+        **call,
+    )
+
+
+_run = libraries.Untraced(_rotate)
 
 
 def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int]:

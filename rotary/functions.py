@@ -11,21 +11,18 @@ from . import tables
 from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim
 from ._frequencies import as_frequencies, powers
 from ._typing import Array, Float64Array, HostArray
-from .apply import table_dtype
 from .arrays import (
     as_outputs,
-    as_seq_axis,
     as_table_dtype,
-    axes_of,
     check_apart,
     check_array,
     check_plain,
-    is_complex,
 )
 from .backends import kernel_for, portable
 from .layouts import Layout, check_layout
 from .phases import frequencies
 from .rotation import Axes, Pairing, Table, TracedTable
+from .shapes import Shape, as_seq_axis, axes_of, shape_of, table_dtype
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
 
@@ -222,9 +219,10 @@ def apply_rotary(
     check_array(x, "x")
     check_layout(layout)
     backwards = as_bool(inverse, "inverse")
-    axes = axes_of(x, as_seq_axis(seq_axis), name="x")
-    cosine, sine = _own_tables(x, cos, sin, axes)
-    start = _checked_start(rotary_start, x, cosine.shape[-1])
+    shape = shape_of(x, "x")
+    axes = axes_of(shape, as_seq_axis(seq_axis))
+    cosine, sine = _own_tables(x, shape, cos, sin, axes)
+    start = _checked_start(rotary_start, shape, cosine.shape[-1])
     (output,) = as_outputs(out, (x,), ("x",))
     if output is not None:
         check_apart(output, (cos, sin), ("cos", "sin"))
@@ -236,48 +234,49 @@ def apply_rotary(
     )
 
 
-def _own_tables(x: Array, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]:
+def _own_tables(x: Array, shape: Shape, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]:
     """Return a caller's tables (batch or 1, sequence, lanes) in the dtype and library of x."""
-    length = int(x.shape[axes.sequence])
-    batch = None if axes.batch is None else int(x.shape[axes.batch])
-    parts = []
     for part, name in ((cos, "cos"), (sin, "sin")):
-        check_plain(part, name)
-        if libraries.dtype_name(part) not in TABLE_DTYPES:
-            msg = f"`{name}` must be floating, got dtype {part.dtype}"
-            raise TypeError(msg)
-        shape = tuple(part.shape)
-        if (
-            len(shape) not in (2, 3)
-            or shape[-2] != length
-            or shape[:-2] not in ((), (1,), (batch,))
-        ):
-            msg = (
-                f"`{name}` must have shape ({length}, r/2)"
-                + (f" or ({batch}, {length}, r/2)" if batch is not None else "")
-                + f" for x of shape {tuple(x.shape)}, got {shape}"
-            )
-            raise ValueError(msg)
-        parts.append(_in_library_of(x, part if len(shape) == 3 else part[None, ...], name))
+        _check_own_table(part, name, shape, axes)
     if tuple(cos.shape) != tuple(sin.shape):
         msg = f"`sin` must have the shape of `cos`, {tuple(cos.shape)}, got {tuple(sin.shape)}"
         raise ValueError(msg)
-    return parts[0], parts[1]
+    cosine, sine = (
+        _in_library_of(x, part if part.ndim == 3 else part[None, ...], name)
+        for part, name in ((cos, "cos"), (sin, "sin"))
+    )
+    return cosine, sine
+
+
+def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
+    """Raise unless a caller's table is floating and fits an array."""
+    check_plain(part, name)
+    own = shape_of(part, name)
+    if own.dtype not in TABLE_DTYPES:
+        msg = f"`{name}` must be floating, got dtype {part.dtype}"
+        raise TypeError(msg)
+    length = shape.sizes[axes.sequence]
+    batch = None if axes.batch is None else shape.sizes[axes.batch]
+    if own.sizes[-2:-1] != (length,) or own.sizes[:-2] not in ((), (1,), (batch,)):
+        each = "" if batch is None else f" or ({batch}, {length}, r/2)"
+        msg = f"`{name}` must have shape ({length}, r/2){each} for x of {shape}, got {own}"
+        raise ValueError(msg)
 
 
 def _in_library_of(x: Array, part: Array, name: str) -> Array:
     """Return part of a table in the computing dtype and the library of x; traced, in its own."""
+    dtype = table_dtype(libraries.dtype_name(x))
     if libraries.namespace(part) is not libraries.namespace(x):
         host = libraries.to_host(part)
         if host is not None and isinstance(x, np.ndarray):
             part = host
         elif host is not None:
-            part = libraries.from_host(host.astype(table_dtype(x)), libraries.namespace(x), x)
+            part = libraries.from_host(host.astype(dtype), libraries.namespace(x), x)
         elif not isinstance(x, np.ndarray):
             msg = f"`{name}` must be of the library of `x`, or known on the host, got {type(part)}"
             raise TypeError(msg)
     xp = libraries.namespace(part)
-    return xp.astype(part, getattr(xp, table_dtype(x)))
+    return xp.astype(part, getattr(xp, dtype))
 
 
 def _packed(cosine: HostArray, sine: HostArray) -> Table:
@@ -288,11 +287,11 @@ def _packed(cosine: HostArray, sine: HostArray) -> Table:
     return Table(values, index, 0, length)
 
 
-def _checked_start(rotary_start: Any, x: Array, lanes: int) -> int:
+def _checked_start(rotary_start: Any, shape: Shape, lanes: int) -> int:
     """Return the first channel that turns, checked against the channels there are."""
     start = as_integer(rotary_start, "rotary_start")
-    width = lanes if is_complex(x) else 2 * lanes
-    channels = int(x.shape[-1])
+    width = lanes if shape.is_complex else 2 * lanes
+    channels = shape.sizes[-1]
     if start < 0:
         msg = f"`rotary_start` must be at least 0, got {start}"
         raise ValueError(msg)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._numbers import read_only
+from ._numbers import frozen
 from ._typing import Float64Array, HostArray
 
 FRACTION_BITS = 192
@@ -79,7 +79,7 @@ class Frequencies:
     __slots__ = ("key", "limbs", "negative", "values")
 
     def __init__(self, values: Float64Array) -> None:
-        self.values = read_only(np.array(values, dtype=np.float64))
+        self.values = frozen(np.asarray(values, dtype=np.float64))
         self.key = (self.values.shape, self.values.tobytes())
         self.negative = np.signbit(self.values).astype(np.uint64)
         self.limbs = np.zeros((*self.values.shape[:2], LIMBS, self.values.shape[2]), np.uint32)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ._checks import as_positive_float
 from ._frequencies import as_frequencies, powers
-from ._numbers import read_only
+from ._numbers import frozen
 from ._typing import Float64Array
 
 __all__ = ["Custom", "Default", "Scaling"]
@@ -172,7 +172,7 @@ class Custom(Scaling):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Pickles do not keep the flag that protects the shared frequencies.
-        self.__dict__.update(state, W=read_only(state["W"]))
+        self.__dict__.update(state, W=frozen(state["W"]))
 
     def __repr__(self) -> str:
         name = "inv_freq" if self.W.ndim == 1 else "W"

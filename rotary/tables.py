@@ -18,7 +18,6 @@ import numpy as np
 from . import _libraries as libraries
 from . import backends
 from ._checks import as_integer
-from ._numbers import read_only
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
 from .phases import Frequencies
@@ -318,7 +317,8 @@ def _given_out(part: Array, like: Any) -> Array:
     if not isinstance(part, np.ndarray):
         return part
     if isinstance(like, np.ndarray) or not libraries.is_array(like):
-        return read_only(part)
+        # A view of a read-only buffer, for the cache's own memory stays writeable for torch.
+        return np.asarray(part.data.toreadonly())
     libraries.check_precision(str(part.dtype), like)
     return libraries.from_host(part, libraries.namespace(like), like)
 
