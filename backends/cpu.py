@@ -288,8 +288,10 @@ def warm_up(dtype: str) -> None:
 def configuration() -> list[tuple[str, Any]]:
     """Return what decides about speed here, by name."""
     started = _numba_threads_started()
+    folders = {str(kernel.stats.cache_path) for kernel in _compiled.values()}
     return [
         ("threading layer", numba.threading_layer() if started else "not started"),
         ("numba threads", numba.config.NUMBA_NUM_THREADS),
+        ("cache folder", ", ".join(sorted(folders)) or "none yet"),
         ("compiled", ", ".join(sorted(f"{k} {d}" for k, d, _ in _compiled)) or "nothing yet"),
     ]

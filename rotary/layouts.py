@@ -59,6 +59,11 @@ def check_layout(value: Any, name: str = "layout") -> Layout:
         libraries, where true and false do not always mean the same.
     ValueError
         If it is another string. Common words of other libraries get a hint.
+
+    Examples
+    --------
+    >>> check_layout("half")
+    'half'
     """
     if not isinstance(value, str):
         msg = f"`{name}` must be {_MEANINGS}, got {value!r} of type {type(value).__name__}"
