@@ -27,7 +27,7 @@ LIMB_BITS = 32
 # integer part, and zeros above, so that a shifted product may read past the top.
 LIMBS_BELOW = 2
 LIMBS = 18
-# From this shift on, in limbs, nothing of a product is left above 2**-192 of a turn.
+# From this shift on, in limbs, less than 2**-160 of a turn is left of any product: it counts as none.
 LARGEST_SHIFT = 10
 
 # pi * 2**480, rounded; compared with mpmath in the tests.

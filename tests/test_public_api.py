@@ -1,0 +1,307 @@
+"""The public surface: names, signatures, docstrings, and values that cannot be changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import rotary
+from rotary import backends
+
+PUBLIC = {
+    "rotary": [
+        *("ConfigError", "RotaryEmbedding", "apply_rotary", "cache_clear", "cache_info", "cos_sin"),
+        *("inv_freq", "layouts", "permute_weights", "positions", "scaling", "set_cache_limit"),
+        *("show_config", "sinusoidal", "threads", "warm_up"),
+    ],
+    "rotary.layouts": ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"],
+    "rotary.positions": ["Clock", "from_mask", "grid", "ragged", "timestamps", "zigzag"],
+    "rotary.scaling": ["Custom", "Default", "Scaling"],
+}
+
+SIGNATURES = {
+    "inv_freq": "(dim, *, base)",
+    "cos_sin": "(positions, inv_freq, *, dtype='float32', attention_factor=1.0)",
+    "apply_rotary": (
+        "(x, cos, sin, *, layout, rotary_start=0, seq_axis=None, inverse=False, out=None)"
+    ),
+    "sinusoidal": "(positions, dim, *, base=10000.0, dtype='float32')",
+    "permute_weights": "(w, num_heads, *, source, target, rotary_dim=None)",
+    "cache_info": "()",
+    "cache_clear": "()",
+    "set_cache_limit": "(nbytes)",
+    "warm_up": "(dtypes=('float32',))",
+    "show_config": "()",
+    "threads": "(n)",
+    "positions.from_mask": "(mask, *, padding=0)",
+    "positions.ragged": "(cu_seqlens, *, offset=0)",
+    "positions.grid": "(*sizes, start=0, step=1)",
+    "positions.timestamps": "(times, *, unit, origin)",
+    "positions.zigzag": "(length, *, rank, world)",
+    "scaling.Default": "()",
+    "scaling.Custom": "(inv_freq=None, attention_factor=1.0, *, W=None)",
+    "RotaryEmbedding": (
+        "(head_dim, *, layout, base=None, scaling=None, rotary_dim=None, rotary_start=0, "
+        "context_length=None, output_layout=None, seq_axis=None)"
+    ),
+    "RotaryEmbedding.__call__": (
+        "(self, *arrays, positions=None, offset=None, cu_seqlens=None, seq_axis=None, out=None)"
+    ),
+    "RotaryEmbedding.shift": "(self, x, delta, *, cu_seqlens=None, seq_axis=None, out=None)",
+    "RotaryEmbedding.tables": "(self, positions, dtype='float32')",
+    "RotaryEmbedding.matrix": "(self, position)",
+    "RotaryEmbedding.at_length": "(self, context_length)",
+    "RotaryEmbedding.explain": "(self)",
+}
+
+
+def resolve(path):
+    found = rotary
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def modules():
+    """Every module of the distribution, those whose name starts with an underscore included."""
+    names = ["rotary", "rotary.backends"]
+    names += [
+        f"rotary.{info.name}" for info in pkgutil.iter_modules([str(Path(rotary.__file__).parent)])
+    ]
+    names += [
+        f"rotary.backends.{info.name}"
+        for info in pkgutil.iter_modules([str(Path(backends.__file__).parent)])
+    ]
+    return list(dict.fromkeys(names))
+
+
+def public_callables():
+    """What users call, by the path to it."""
+    found = {}
+    for module, names in PUBLIC.items():
+        for name in names:
+            value = getattr(importlib.import_module(module), name)
+            if not callable(value) or not hasattr(value, "__module__") or name == "Layout":
+                continue
+            path = f"{module}.{name}"
+            found.setdefault(id(value), (path, value))
+            if inspect.isclass(value):
+                for own, method in vars(value).items():
+                    if not own.startswith("_") or own == "__call__":
+                        found[path, own] = (f"{path}.{own}", method)
+    return dict(found.values())
+
+
+CALLABLES = public_callables()
+FUNCTIONS = {
+    path: value
+    for path, value in CALLABLES.items()
+    if inspect.isfunction(value) and not path.startswith("rotary.scaling.Scaling.")
+}
+
+
+# ------------------------------------------------------------------------------------------------
+# Names.
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_all_names_what_is_public(name):
+    module = importlib.import_module(name)
+    assert sorted(module.__all__) == sorted(PUBLIC[name])
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        assert hasattr(module, public)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_all_is_sorted_and_true(name):
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", [])
+    constants = [public for public in names if public.isupper()]
+    classes = [public for public in names if public[0].isupper() and not public.isupper()]
+    others = [public for public in names if public[0].islower()]
+    assert names == [*sorted(constants), *sorted(classes), *sorted(others)]
+    for public in names:
+        value = getattr(module, public)
+        if not hasattr(module, "__path__") and hasattr(value, "__module__"):
+            # Only packages pass on what another module has made.
+            assert value.__module__ in (name, "typing"), (public, value.__module__)
+
+
+@pytest.mark.parametrize("name", ["rotary.layouts", "rotary.positions", "rotary.scaling"])
+def test_public_modules_show_nothing_else(name):
+    """Functions and classes that a module makes and does not name start with an underscore."""
+    module = importlib.import_module(name)
+    made = {
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == name
+    }
+    assert made <= set(module.__all__), sorted(made - set(module.__all__))
+
+
+def test_the_package_itself_shows_its_public_names():
+    shown = {name for name in dir(rotary) if not name.startswith("_")}
+    submodules = {info.name for info in pkgutil.iter_modules([str(Path(rotary.__file__).parent)])}
+    assert shown - set(rotary.__all__) <= submodules | {"Any", "annotations", "backends"}
+    star = {}
+    exec("from rotary import *", star)  # noqa: S102
+    assert set(star) - {"__builtins__"} == set(rotary.__all__)
+
+
+def test_version():
+    assert re.match(r"\d+\.\d+", rotary.__version__)
+
+
+def test_the_package_is_typed():
+    assert (Path(rotary.__file__).parent / "py.typed").exists()
+
+
+# ------------------------------------------------------------------------------------------------
+# Signatures.
+
+
+def plain(signature):
+    """A signature without its annotations."""
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    return str(inspect.Signature(parameters))
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_signatures(path):
+    assert plain(inspect.signature(resolve(path))) == SIGNATURES[path]
+
+
+@pytest.mark.parametrize("verb", ["inverse", "vjp"])
+def test_verbs_take_the_same_arguments(verb):
+    verb = getattr(rotary.RotaryEmbedding, verb)
+    assert inspect.signature(verb) == inspect.signature(rotary.RotaryEmbedding.__call__)
+
+
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_every_argument_has_a_type(path):
+    signature = inspect.signature(FUNCTIONS[path])
+    assert signature.return_annotation is not inspect.Signature.empty
+    for name, parameter in signature.parameters.items():
+        if name != "self":
+            assert parameter.annotation is not inspect.Parameter.empty, name
+
+
+def test_layout_and_base_have_no_default():
+    with pytest.raises(TypeError, match="layout"):
+        rotary.RotaryEmbedding(8, base=10.0)
+    with pytest.raises(TypeError, match="`base` must be given"):
+        rotary.RotaryEmbedding(8, layout="half")
+    with pytest.raises(TypeError, match="positional"):
+        rotary.RotaryEmbedding(8, "half", 10.0)
+    with pytest.raises(TypeError, match="layout"):
+        rotary.apply_rotary(None, None, None)
+
+
+# ------------------------------------------------------------------------------------------------
+# Docstrings.
+
+
+def sections(text):
+    """The sections of a numpydoc docstring, heading to body."""
+    parts = re.split(r"^([A-Z][A-Za-z ]+)\n-{3,}\n", inspect.cleandoc(text), flags=re.MULTILINE)
+    assert parts[0].strip(), "there is no summary"
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def documented(body):
+    """The names a section of parameters tells about."""
+    heads = [line.partition(" : ")[0] for line in body.splitlines() if line[:1].strip()]
+    return [name.strip() for head in heads for name in head.split(",")]
+
+
+@pytest.mark.parametrize("path", CALLABLES)
+def test_every_public_thing_has_a_docstring(path):
+    text = inspect.getdoc(CALLABLES[path])
+    assert text
+    summary = text.split("\n\n", maxsplit=1)[0]
+    assert summary.endswith(".")
+    assert summary[0].isupper() or summary[0] == "`"
+
+
+# Verbs of one family tell their arguments once.
+AS_THE_CALL = {"rotary.RotaryEmbedding.inverse", "rotary.RotaryEmbedding.vjp"}
+
+
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_docstrings_name_every_parameter(path):
+    function = FUNCTIONS[path]
+    expected = [
+        ("*" if parameter.kind is parameter.VAR_POSITIONAL else "") + name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self"
+    ]
+    found = sections(function.__doc__).get("Parameters", "")
+    if path in AS_THE_CALL:
+        assert "Parameters are those of the call" in function.__doc__.replace("\n        ", " ")
+    else:
+        assert documented(found) == expected
+
+
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_docstrings_tell_what_is_returned(path):
+    function = FUNCTIONS[path]
+    returns_nothing = inspect.signature(function).return_annotation in ("None", "Iterator[None]")
+    assert ("Returns" in sections(function.__doc__)) == (not returns_nothing)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path, value in CALLABLES.items()
+        if path.count(".") - path.startswith("rotary.RotaryEmbedding.") < 3
+        and not path.startswith(
+            ("rotary.scaling.Scaling", "rotary.scaling.Custom.", "rotary.scaling.Default.")
+        )
+        and path not in ("rotary.ConfigError", "rotary.positions.Clock.__call__")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+    ],
+)
+def test_docstrings_have_a_runnable_example(path):
+    if path in {"rotary.cache_clear", "rotary.set_cache_limit", "rotary.RotaryEmbedding.at_length"}:
+        return  # there is nothing to see
+    assert ">>> " in sections(CALLABLES[path].__doc__)["Examples"]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_module_says_why_it_exists(name):
+    text = importlib.import_module(name).__doc__
+    assert text
+    assert text.splitlines()[0].endswith((".", ":", ","))
+
+
+# ------------------------------------------------------------------------------------------------
+# Values.
+
+
+def test_an_embedding_cannot_be_changed():
+    rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
+    for name in ("base", "layout", "inv_freq", "attention_factor", "something"):
+        with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
+            setattr(rope, name, 1)
+        with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
+            delattr(rope, name)
+    with pytest.raises(ValueError, match="read-only"):
+        rope.inv_freq[0] = 5
+
+
+def test_config_error_is_a_value_error():
+    assert issubclass(rotary.ConfigError, ValueError)
+    assert rotary.ConfigError.__mro__[1] is ValueError

@@ -1,0 +1,147 @@
+"""`warm_up` and `show_config`: what a service calls at its start, and what a bug report holds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import rotary
+from rotary import backends, service
+from rotary.backends import cpu, kernels, portable
+
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+NEEDS_JIT = pytest.mark.skipif(not kernels.COMPILED, reason="without Numba nothing is compiled")
+
+
+@pytest.fixture
+def none_compiled(monkeypatch):
+    """An empty book of compiled kernels; the disk cache makes filling it quick."""
+    book = {}
+    monkeypatch.setattr(cpu, "_compiled", book)
+    return book
+
+
+def report(capsys):
+    """What `show_config` prints, name to value."""
+    rotary.show_config()
+    lines = capsys.readouterr().out.splitlines()
+    return {line[:18].strip(): line[18:] for line in lines}
+
+
+@NEEDS_JIT
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_warm_up_compiles_all_that_a_dtype_needs(none_compiled, dtype):
+    """Afterwards nothing is compiled, whatever is rotated and however large it is."""
+    assert rotary.warm_up(dtype) is None
+    before = set(none_compiled)
+    assert before
+    rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=-2)
+    width = 32 if "complex" in dtype else 64
+    for shape in ((3, width), (4, 8, 700, width)):
+        x = np.ones(shape, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+        x.setflags(write=False)
+        rope(x)
+        rope(x.copy(), offset=10**6)
+        rope(x[..., ::-1, :], positions=np.arange(shape[-2]) * 0.5)
+        rope.shift(x, 3)
+        rotary.cache_clear()
+    assert set(none_compiled) == before
+
+
+@NEEDS_JIT
+def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
+    rotary.warm_up(dtypes=["float16", np.float64, np.dtype("complex64"), ml_dtypes.bfloat16])
+    found = {dtype for kernel, dtype, _ in none_compiled if kernel == "rotate"}
+    assert found == {"uint16", "float64", "float32", "int16"}
+    tables = {dtype for kernel, dtype, _ in none_compiled if kernel == "fill_table"}
+    assert tables == {"float32", "float64"}
+
+
+@NEEDS_JIT
+def test_warm_up_is_for_float32_unless_told(none_compiled):
+    rotary.warm_up()
+    assert {dtype for _, dtype, _ in none_compiled} == {"float32"}
+    assert {parallel for _, _, parallel in none_compiled} == {True, False}
+
+
+@NEEDS_JIT
+def test_warm_up_of_nothing(none_compiled):
+    rotary.warm_up(())
+    assert not none_compiled
+
+
+@pytest.mark.parametrize(
+    "bad", ["int32", "float8", "", None, 3, ["float32", "bool"], [None], np.int8, object()]
+)
+def test_warm_up_refuses_what_cannot_be_rotated(bad):
+    with pytest.raises(TypeError, match="`dtypes` must be of .*float32"):
+        rotary.warm_up(bad)
+
+
+@NEEDS_JIT
+def test_a_refused_warm_up_compiles_nothing(none_compiled):
+    with pytest.raises(TypeError, match="`dtypes`"):
+        rotary.warm_up(["float16", "int8"])
+    assert not none_compiled
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_warm_up_without_numba_does_nothing(monkeypatch, dtype):
+    monkeypatch.setattr(backends, "host", lambda: portable)
+    rotary.warm_up(dtype)
+
+
+def test_show_config_tells_versions(capsys):
+    found = report(capsys)
+    assert found["rotary"] == rotary.__version__
+    for name in ("numpy", "array-api-compat", "numba", "llvmlite", "ml_dtypes"):
+        assert found[name] == importlib.metadata.version(name)
+    assert found["python"].startswith("3.")
+    assert int(found["processors"]) >= 1
+
+
+@NEEDS_JIT
+def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
+    found = report(capsys)
+    assert found["kernels"] == "cpu"
+    assert int(found["numba threads"]) >= 1
+    assert found["compiled"] == "nothing yet"
+    assert "threading layer" in found
+    rotary.warm_up()
+    assert "rotate float32" in report(capsys)["compiled"]
+
+
+@NEEDS_JIT
+def test_show_config_tells_the_layer_once_it_is_known(capsys, monkeypatch):
+    monkeypatch.setattr(cpu, "_numba_threads_started", lambda: False)
+    assert report(capsys)["threading layer"] == "not started"
+    monkeypatch.setattr(cpu, "_numba_threads_started", lambda: True)
+    monkeypatch.setattr(cpu.numba, "threading_layer", lambda: "omp")
+    assert report(capsys)["threading layer"] == "omp"
+
+
+def test_show_config_tells_what_the_cache_holds(capsys):
+    rotary.cache_clear()
+    assert "hits=0, misses=0, entries=0, nbytes=0" in report(capsys)["tables"]
+
+
+def test_show_config_starts_no_threads_and_compiles_nothing(none_compiled):
+    rotary.show_config()
+    assert not none_compiled
+
+
+def test_show_config_without_numba(capsys, monkeypatch):
+    monkeypatch.setattr(backends, "host", lambda: portable)
+    found = report(capsys)
+    assert found["kernels"] == "portable"
+    assert "threading layer" not in found
+
+
+def test_show_config_leaves_out_what_is_not_installed(capsys, monkeypatch):
+    monkeypatch.setattr(service, "REPORTED", ("numpy", "no-such-package"))
+    found = report(capsys)
+    assert "numpy" in found
+    assert "no-such-package" not in found

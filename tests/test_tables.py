@@ -1,0 +1,634 @@
+"""The shared cache of tables: who shares what, what it counts, how it grows, what it forgets."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import rotary
+from rotary import tables
+from rotary.phases import frequencies
+from rotary.scaling import Custom
+
+UNIX = 1_700_000_000
+DEFAULT = 256 * 2**20
+
+
+@pytest.fixture(autouse=True)
+def empty_cache():
+    """Every test starts with an empty cache of the default size, and leaves one."""
+    rotary.set_cache_limit(DEFAULT)
+    rotary.cache_clear()
+    yield
+    rotary.set_cache_limit(DEFAULT)
+    rotary.cache_clear()
+
+
+def embedding(base=10_000.0, dim=64, **arguments):
+    return rotary.RotaryEmbedding(dim, layout="half", base=base, **arguments)
+
+
+def custom(*values, factor=1.0):
+    return rotary.RotaryEmbedding(
+        2 * len(values), layout="half", scaling=Custom(values, attention_factor=factor)
+    )
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def addresses(rope, positions, dtype="float32"):
+    return [address(part) for part in rope.tables(positions, dtype)]
+
+
+def exact(rope, positions, dtype="float32"):
+    """The table of a specification, computed without the cache."""
+    places = np.asarray(positions, np.int64)
+    values = tables.computed(rope._frequencies, places[None], rope.attention_factor, dtype)
+    return values[:, 0]
+
+
+def accounts():
+    """What the cache really holds: windows, and bytes of them."""
+    windows = [window for kept in tables._cache.windows.values() for window in kept]
+    return len(windows), sum(window.values.nbytes for window in windows)
+
+
+def check_accounts():
+    info = rotary.cache_info()
+    assert (info.entries, info.nbytes) == accounts()
+    assert info.nbytes <= info.limit
+    return info
+
+
+# ------------------------------------------------------------------------------------------------
+# Sharing.
+
+
+def test_equal_specifications_share_one_table():
+    places = np.arange(100)
+    first = addresses(embedding(), places)
+    assert first[0] != first[1]
+    assert addresses(embedding(), places) == first
+    assert addresses(pickle.loads(pickle.dumps(embedding())), places) == first
+    # What the angles do not depend on does not matter.
+    others = [
+        rotary.RotaryEmbedding(64, layout="interleaved", base=10_000.0),
+        rotary.RotaryEmbedding(96, layout="half", base=10_000.0, rotary_dim=64, rotary_start=32),
+        embedding(seq_axis=-3, context_length=77, output_layout="interleaved"),
+        rotary.RotaryEmbedding(
+            64, layout="half", scaling=Custom(rotary.inv_freq(64, base=10_000.0))
+        ),
+        rotary.RotaryEmbedding(
+            64, layout="half", scaling=Custom(W=rotary.inv_freq(64, base=10_000.0)[None])
+        ),
+    ]
+    for other in others[:4]:
+        assert addresses(other, places) == first
+    assert addresses(others[4], places[None]) == first
+    function = rotary.cos_sin(places, rotary.inv_freq(64, base=10_000.0))
+    assert [address(part) for part in function] == first
+    assert check_accounts()[:3] == (8, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rotating_reads_the_same_table(dtype):
+    rope = embedding(seq_axis=-2)
+    x = np.ones((2, 3, 50, 64), dtype)
+    rope(x, x[:, :1])  # query and key ask once
+    assert check_accounts()[:3] == (0, 1, 1)
+    rope.tables(np.arange(50), dtype)
+    rope.inverse(x)
+    rope.vjp(x, positions=np.arange(50))
+    rope(x[0, 0], offset=0)
+    assert check_accounts()[:3] == (4, 1, 1)
+
+
+def test_16_bit_and_complex_arrays_read_the_tables_of_their_precision():
+    rope = embedding()
+    for dtype in (np.float16, np.float32):
+        rope(np.ones((10, 64), dtype))
+    rope(np.ones((10, 32), np.complex64))
+    assert check_accounts()[:3] == (2, 1, 1)
+    rope(np.ones((10, 64)))
+    rope(np.ones((10, 32), np.complex128))
+    assert check_accounts()[:3] == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        embedding(500_000.0),
+        embedding(np.nextafter(10_000.0, 2e4)),
+        custom(2.0, 1.0),
+        custom(1.5, 1.5),  # the sum of the frequencies is no key
+        custom(1.0, np.nextafter(2.0, 3.0)),
+        custom(1.0, -2.0),
+        custom(1.0, 2.0, factor=1.5),
+        custom(3.0),
+        custom(1.0, 2.0, 0.0),
+    ],
+    ids=lambda rope: f"{rope.scaling} {rope.base}",
+)
+def test_different_angles_never_share(other):
+    places = np.arange(40)
+    ropes = [custom(1.0, 2.0), embedding(), other]
+    found = [rope.tables(places) for rope in ropes * 2]
+    spots = {address(part) for table in found for part in table}
+    assert len(spots) == 6
+    for rope, table in zip(ropes * 2, found, strict=True):
+        np.testing.assert_array_equal(table, exact(rope, places))
+    assert check_accounts().entries == 3
+
+
+def test_dtypes_do_not_share():
+    rope = embedding()
+    singles, doubles = rope.tables(np.arange(9)), rope.tables(np.arange(9), "float64")
+    assert singles[0].dtype == np.float32
+    assert doubles[0].dtype == np.float64
+    assert not np.shares_memory(singles[0], doubles[0])
+    assert check_accounts().entries == 2
+
+
+def test_heads_and_axes_do_not_share():
+    values = np.arange(1.0, 7.0)
+    for shape in ((6,), (1, 6), (2, 3), (3, 2), (2, 1, 3), (3, 1, 2)):
+        arguments = {"inv_freq" if len(shape) == 1 else "W": values.reshape(shape)}
+        rope = rotary.RotaryEmbedding(2 * shape[-1], layout="half", scaling=Custom(**arguments))
+        axes = shape[-2] if len(shape) > 1 else None
+        places = np.arange(20) if axes is None else np.broadcast_to(np.arange(20), (axes, 20))
+        table = rope.tables(places, "float64")
+        W = values.reshape((1,) * (3 - len(shape)) + shape)
+        angles = (np.arange(20.0)[:, None, None] * W[:, None]).sum(-2)
+        wanted = (len(W), 20, shape[-1]) if len(W) > 1 else (20, shape[-1])
+        np.testing.assert_allclose(table[0], np.cos(angles).reshape(wanted), atol=1e-13)
+    check_accounts()
+
+
+def test_parts_of_a_window_are_views_of_it():
+    rope = embedding()
+    start = addresses(rope, np.arange(200))
+    row = 32 * 4
+    assert addresses(rope, np.arange(7, 90)) == [at + 7 * row for at in start]
+    assert addresses(rope, np.array([50])) == [at + 50 * row for at in start]
+    assert addresses(rope, 50) == [at + 50 * row for at in start]
+    assert addresses(rope, [[3, 4], [5, 6]]) == [at + 3 * row for at in start]
+    assert addresses(rope, range(3, 6)) == [at + 3 * row for at in start]
+    assert addresses(rope, np.arange(7, 90).astype(np.uint16)) == [at + 7 * row for at in start]
+    assert check_accounts()[:3] == (6, 1, 1)
+
+
+def test_windows_start_on_a_cache_line():
+    for n, dtype in ((1, "float32"), (33, "float64"), (1000, "float32")):
+        assert addresses(embedding(dim=10), np.arange(n), dtype)[0] % 64 == 0
+
+
+@pytest.mark.library("torch")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_torch_tables_are_views_of_the_same_memory(dtype):
+    import torch
+
+    rope = embedding()
+    host = rope.tables(np.arange(100), dtype)
+    for part, other in zip(host, rope.tables(torch.arange(100), dtype), strict=True):
+        assert other.dtype == getattr(torch, dtype)
+        assert other.data_ptr() == address(part)
+    part = rope.tables(torch.arange(7, 20, dtype=torch.int32), dtype)[1]
+    assert part.data_ptr() == address(host[1]) + 7 * host[1].strides[0]
+    x = torch.ones((100, 64), dtype=getattr(torch, dtype))
+    rope(x)
+    rope(x, positions=torch.arange(100))
+    assert check_accounts()[:3] == (4, 1, 1)
+
+
+@pytest.mark.library("jax")
+def test_jax_tables_are_views_of_the_same_memory():
+    import jax.numpy as jnp
+
+    rope = embedding()
+    host = rope.tables(np.arange(64))
+    for part, other in zip(host, rope.tables(jnp.arange(64)), strict=True):
+        assert other.dtype == jnp.float32
+        assert other.unsafe_buffer_pointer() == address(part)
+    assert check_accounts()[:3] == (1, 1, 1)
+
+
+# ------------------------------------------------------------------------------------------------
+# Counting.
+
+
+def test_cache_info_is_a_named_tuple():
+    info = rotary.cache_info()
+    assert info == (0, 0, 0, 0, DEFAULT)
+    assert info._fields == ("hits", "misses", "entries", "nbytes", "limit")
+
+
+def test_hits_misses_entries_and_bytes():
+    rope = embedding()
+    rope.tables(np.arange(100))
+    assert rotary.cache_info() == (0, 1, 1, 100 * 32 * 4 * 2, DEFAULT)
+    rope.tables(np.arange(100))
+    rope.tables(np.arange(50, 60))
+    assert rotary.cache_info() == (2, 1, 1, 100 * 32 * 4 * 2, DEFAULT)
+    rope.tables(np.arange(100), "float64")
+    assert rotary.cache_info() == (2, 2, 2, 100 * 32 * 12 * 2, DEFAULT)
+    rope.tables(UNIX + np.arange(100))
+    info = check_accounts()
+    assert (info.hits, info.misses, info.entries) == (2, 3, 3)
+
+
+def test_scattered_and_fractional_positions_are_not_kept():
+    rope = embedding()
+    for places in ([0, 1000], [0.0, 1.0, 2.0], [[5, 700], [9, 10]], [2**62, -(2**62)], 0.5):
+        rope.tables(places)
+    rope(np.ones((3, 64)), positions=[0.0, 0.5, 1.0])
+    rope(np.ones((2, 3, 64)), offset=[0, 10**6])
+    assert rotary.cache_info() == (0, 0, 0, 0, DEFAULT)
+
+
+def test_nothing_is_kept_of_no_positions():
+    rope = embedding()
+    for part in rope.tables(np.zeros((0, 4), np.int64)):
+        assert part.shape == (0, 4, 32)
+    assert rope(np.ones((0, 64))).shape == (0, 64)
+    assert rotary.cache_info() == (0, 0, 0, 0, DEFAULT)
+
+
+def test_cache_clear_forgets_and_counts_anew():
+    rope = embedding()
+    before = [part.copy() for part in rope.tables(np.arange(10))]
+    held = rope.tables(np.arange(10))
+    rotary.cache_clear()
+    assert rotary.cache_info() == (0, 0, 0, 0, DEFAULT)
+    np.testing.assert_array_equal(held, before)
+    again = rope.tables(np.arange(10))
+    np.testing.assert_array_equal(again, before)
+    assert not np.shares_memory(again[0], held[0])
+
+
+# ------------------------------------------------------------------------------------------------
+# Growing.
+
+
+def test_a_stream_of_tokens_grows_geometrically():
+    rope = embedding()
+    expected = exact(rope, np.arange(20_000))
+    largest = 0
+    for place in range(20_000):
+        cos, sin = rope.tables(place)
+        if place % 97 == 0:
+            np.testing.assert_array_equal(cos, expected[0, place])
+            np.testing.assert_array_equal(sin, expected[1, place])
+        largest = max(largest, rotary.cache_info().nbytes)
+    info = check_accounts()
+    assert info.misses < 12
+    assert info.entries == 1
+    assert largest <= 2 * 20_000 * 32 * 4 * 2
+
+
+def test_a_growing_prefix_is_computed_once():
+    rope = embedding()
+    for length in range(1, 3000):
+        rope.tables(np.arange(length))
+    info = check_accounts()
+    assert info.misses < 9
+    np.testing.assert_array_equal(rope.tables(np.arange(2999)), exact(rope, np.arange(2999)))
+
+
+def test_a_range_that_grows_downwards_grows_geometrically_too():
+    rope = embedding()
+    for length in range(1, 2000):
+        rope.tables(np.arange(-length, 1))
+    info = check_accounts()
+    assert info.misses < 9
+    np.testing.assert_array_equal(rope.tables(np.arange(-1999, 1)), exact(rope, range(-1999, 1)))
+
+
+def test_a_window_takes_in_what_overlaps_or_touches_it():
+    rope = embedding()
+    for start, stop in ((100, 200), (200, 230), (90, 100), (50, 600), (-10, 60)):
+        table = rope.tables(np.arange(start, stop))
+        np.testing.assert_array_equal(table, exact(rope, range(start, stop)))
+        assert check_accounts().entries == 1
+    table = rope.tables(np.arange(-10, 600))
+    np.testing.assert_array_equal(table, exact(rope, range(-10, 600)))
+
+
+def test_a_first_window_holds_no_more_than_was_asked():
+    embedding().tables(np.arange(1000, 1010))
+    assert rotary.cache_info().nbytes == 10 * 32 * 4 * 2
+
+
+def test_several_streams_at_far_places():
+    rope = embedding()
+    starts = [0, 10**6, UNIX, -(10**9), 2**62, 1000 * UNIX, -(2**63)]
+    for step in range(600):
+        for start in starts:
+            cos, _ = rope.tables(start + step)
+            if step % 53 == 0:
+                np.testing.assert_array_equal(cos, exact(rope, [start + step])[0, 0])
+    info = check_accounts()
+    assert info.entries == len(starts)
+    assert info.misses < 5 * len(starts)
+    assert info.nbytes <= len(starts) * 1100 * 32 * 4 * 2
+
+
+def test_many_streams_are_bounded():
+    """Many short windows do not pile up, though bytes were left for them."""
+    rope = embedding()
+    for start in range(0, 10**7, 10**4):
+        rope.tables(start + np.arange(3))
+    info = check_accounts()
+    assert info.entries <= 16
+    assert info.nbytes <= 16 * 3 * 32 * 4 * 2
+
+
+@pytest.mark.parametrize("start", [UNIX, 1000 * UNIX, 10**9 * UNIX, -UNIX, 2**62, -(2**63)])
+def test_positions_cost_nothing_by_their_size(start):
+    rope = embedding()
+    x = np.ones((10, 64), np.float32)
+    rope(x)
+    tracemalloc.start()
+    rope(x, offset=start)
+    rope(x, positions=start + np.arange(10))
+    rope(x, positions=[0, 1, start] + [5] * 7)
+    rope.tables([0, start])
+    rope.tables([start, 2**62])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000
+    assert check_accounts().nbytes <= 50 * 32 * 4 * 2
+
+
+@pytest.mark.parametrize("last", [2**63 - 1, 2**63 - 2])
+def test_the_last_positions(last):
+    rope = embedding()
+    for places in ([last], [last - 2, last - 1, last], [last, last - 2, last - 1], last):
+        table = rope.tables(places, "float64")
+        true = exact(rope, np.ravel(places), "float64").reshape(2, *np.shape(places), 32)
+        np.testing.assert_array_equal(table, true)
+    check_accounts()
+    x = rope(np.ones((3, 64)), offset=last - 2)
+    np.testing.assert_array_equal(
+        x, rope(np.ones((3, 64)), positions=np.array([last - 2, last - 1, last]))
+    )
+
+
+def test_dense_positions_read_the_window():
+    """A shuffled or left-padded batch is dense: it is served by the window, not computed."""
+    rope = embedding()
+    places = np.random.default_rng(1).permutation(400)
+    table = rope.tables(places)
+    np.testing.assert_array_equal(table, exact(rope, places))
+    batch = np.maximum(np.arange(40) - np.array([[0], [7], [30]]), 0)
+    np.testing.assert_array_equal(
+        rope.tables(batch)[0], exact(rope, batch.ravel())[0].reshape(3, 40, 32)
+    )
+    info = check_accounts()
+    assert info[:3] == (1, 1, 1)
+
+
+# ------------------------------------------------------------------------------------------------
+# Limits.
+
+
+def test_least_recently_used_tables_go_first():
+    size = 100 * 32 * 4 * 2
+    ropes = [embedding(base) for base in (1e2, 1e3, 1e4, 1e5)]
+    rotary.set_cache_limit(3 * size)
+    for rope in ropes[:3]:
+        rope.tables(np.arange(100))
+    ropes[0].tables(np.arange(3))  # used again
+    ropes[3].tables(np.arange(100))  # the second one goes
+    info = check_accounts()
+    assert (info.entries, info.nbytes) == (3, 3 * size)
+    for i, hit in ((0, True), (2, True), (3, True), (1, False)):
+        before = rotary.cache_info()
+        ropes[i].tables(np.arange(3))
+        after = rotary.cache_info()
+        assert (after.hits - before.hits, after.misses - before.misses) == (hit, not hit)
+
+
+def test_the_limit_holds_while_tables_grow():
+    rope, other = embedding(), embedding(77.0)
+    row = 32 * 4 * 2
+    rotary.set_cache_limit(1000 * row)
+    for stop in range(10, 2500, 7):
+        start = max(0, stop - 400)
+        for spec in (rope, other):
+            table = spec.tables(np.arange(start, stop))
+            np.testing.assert_array_equal(table, exact(spec, range(start, stop)))
+            check_accounts()
+
+
+def test_near_the_limit_a_window_still_takes_in_what_fits():
+    rope = embedding()
+    rotary.set_cache_limit(1000 * 32 * 4 * 2)
+    rope.tables(np.arange(600))
+    rope.tables(np.arange(600, 700))  # twice as long would not fit
+    assert check_accounts()[1:4] == (2, 1, 700 * 32 * 4 * 2)
+
+
+def test_a_table_larger_than_the_limit_is_computed_each_time():
+    rope = embedding()
+    rotary.set_cache_limit(100 * 32 * 4 * 2)
+    rope.tables(np.arange(60))
+    for _ in range(2):
+        table = rope.tables(np.arange(200))
+        np.testing.assert_array_equal(table, exact(rope, range(200)))
+        check_accounts()
+    rope.tables(np.arange(60))
+    assert rotary.cache_info()[:3] == (1, 3, 1)  # the small one has not been lost
+
+
+def test_a_lower_limit_drops_tables_at_once():
+    ropes = [embedding(base) for base in (1e2, 1e3, 1e4)]
+    held = [rope.tables(np.arange(100)) for rope in ropes]
+    size = 100 * 32 * 4 * 2
+    rotary.set_cache_limit(2 * size)
+    assert check_accounts()[2:] == (2, 2 * size, 2 * size)
+    rotary.set_cache_limit(2 * size - 1)
+    assert check_accounts()[2:] == (1, size, 2 * size - 1)
+    rotary.set_cache_limit(0)
+    assert check_accounts()[2:] == (0, 0, 0)
+    for rope, table in zip(ropes, held, strict=True):
+        np.testing.assert_array_equal(table, exact(rope, range(100)))
+
+
+def test_a_limit_of_zero_keeps_nothing():
+    rotary.set_cache_limit(0)
+    rope = embedding()
+    x = np.random.default_rng(0).standard_normal((30, 64))
+    first = rope(x, offset=5)
+    np.testing.assert_array_equal(first, rope(x, offset=5))
+    np.testing.assert_array_equal(rope.tables(np.arange(30)), exact(rope, range(30)))
+    assert rotary.cache_info() == (0, 3, 0, 0, 0)
+    rotary.set_cache_limit(DEFAULT)
+    np.testing.assert_array_equal(first, rope(x, offset=5))
+    assert rotary.cache_info().entries == 1
+
+
+def test_nothing_is_left_of_what_is_not_kept():
+    rotary.set_cache_limit(0)
+    for base in range(2, 102):
+        embedding(float(base)).tables(np.arange(3))
+    assert len(tables._cache.windows) == 0
+    rotary.set_cache_limit(3 * 64)
+    for base in range(2, 102):
+        embedding(float(base)).tables(np.arange(3))
+    assert len(tables._cache.windows) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(-1, ValueError), (1.5, TypeError), ("1", TypeError), (None, TypeError), (True, TypeError)],
+)
+def test_limits_are_non_negative_integers(value, error):
+    with pytest.raises(error, match=f"`nbytes` must .*{value}"):
+        rotary.set_cache_limit(value)
+    assert rotary.cache_info().limit == DEFAULT
+
+
+def test_limits_of_any_integer_kind():
+    rotary.set_cache_limit(np.int32(12_345))
+    assert rotary.cache_info().limit == 12_345
+    rotary.set_cache_limit(10**30)
+    embedding().tables(np.arange(3))
+    assert rotary.cache_info().limit == 10**30
+
+
+# ------------------------------------------------------------------------------------------------
+# What is given out.
+
+
+@pytest.mark.parametrize("places", [np.arange(10), [0, 2**40], 0.5, 3, [[1.5, 2.5]]])
+def test_tables_given_out_are_read_only(places):
+    rope = embedding()
+    for part in (
+        *rope.tables(places),
+        *rope.tables(places, "float64"),
+        *rotary.cos_sin(places, [1.0, 2.0]),
+    ):
+        assert not part.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            part[...] = 0
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            part.setflags(write=True)
+
+
+def test_tables_stay_valid_while_others_come_and_go():
+    rope = embedding()
+    held = rope.tables(np.arange(50))
+    copies = [part.copy() for part in held]
+    rotary.set_cache_limit(100 * 32 * 4 * 2)
+    for base in range(2, 60):
+        embedding(float(base)).tables(np.arange(100))
+    rope.tables(np.arange(90))
+    rotary.cache_clear()
+    np.testing.assert_array_equal(held, copies)
+
+
+def test_growth_leaves_tables_in_use_alone():
+    rope = embedding()
+    held = rope.tables(np.arange(50))
+    copies = [part.copy() for part in held]
+    rope.tables(np.arange(-20, 5000))
+    assert not np.shares_memory(held[0], rope.tables(np.arange(50))[0])
+    np.testing.assert_array_equal(held, copies)
+
+
+def test_what_is_not_shared_may_be_written_to():
+    """`sinusoidal` and the arrays of rotations are the caller's own."""
+    encoding = rotary.sinusoidal(np.arange(5), 8)
+    encoding[...] = 0
+    assert rotary.sinusoidal(np.arange(5), 8).any()
+    rope = embedding()
+    x = rope(np.ones((5, 64)))
+    x[...] = 0
+    assert rope(np.ones((5, 64))).all()
+
+
+# ------------------------------------------------------------------------------------------------
+# Threads.
+
+
+@pytest.fixture
+def restless():
+    """Let threads take turns often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_may_ask_grow_and_evict_at_once(restless):
+    ropes = [embedding(base, 16) for base in (1e1, 1e2, 1e3, 1e4)] + [custom(1.0, 2.0, factor=1.5)]
+    starts = (0, UNIX, -500)
+    truth = {
+        (rope, dtype, start): exact(rope, start + np.arange(1500), dtype)
+        for rope in ropes
+        for dtype in ("float32", "float64")
+        for start in starts
+    }
+    keys = list(truth)
+    everyone = threading.Barrier(8)
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        everyone.wait()
+        for _ in range(250):
+            rope, dtype, start = keys[rng.integers(len(keys))]
+            first = int(rng.integers(0, 1400))
+            last = int(rng.integers(first + 1, min(first + 300, 1500) + 1))
+            table = rope.tables(start + np.arange(first, last), dtype)
+            expected = truth[rope, dtype, start][:, first:last]
+            if not np.array_equal(table, expected):
+                return f"wrong rows: {rope} {dtype} {start + first}"
+            info = rotary.cache_info()
+            if info.nbytes > info.limit:
+                return f"over the limit: {info}"
+            if rng.random() < 0.02:
+                rotary.cache_clear()
+            if rng.random() < 0.05:
+                rotary.set_cache_limit(int(rng.integers(0, 200_000)))
+            if rng.random() < 0.05:
+                rotary.set_cache_limit(DEFAULT)
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(8))) == {None}
+    check_accounts()
+
+
+def test_one_table_is_made_for_threads_that_ask_at_once(restless):
+    rope = embedding()
+    everyone = threading.Barrier(8)
+
+    def work(_):
+        everyone.wait()
+        return tuple(addresses(rope, np.arange(3000)))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(work, range(8)))) == 1
+    info = check_accounts()
+    assert info.hits + info.misses == 8
+    assert info.entries == 1
+
+
+def test_equal_frequencies_are_one_object_for_all_threads(restless):
+    values = np.random.default_rng(4).random((1, 1, 64))
+    everyone = threading.Barrier(8)
+
+    def work(_):
+        everyone.wait()
+        return frequencies(values).key
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(work, range(8)))) == 1

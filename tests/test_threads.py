@@ -1,0 +1,628 @@
+"""Threads, forked and spawned processes, threading layers, and machines without Numba or a disk.
+
+Numba's threads can be set up once in a process, so most of this runs in new ones.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rotary
+from rotary import backends
+
+ROOT = Path(rotary.__file__).parent
+BACKENDS = Path(backends.__file__).parent
+ON_POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
+
+# What every script starts with. `digest` is the bits of many results; `large` is rotated by several threads.
+PRELUDE = """
+import hashlib, json, multiprocessing, os, sys, threading, warnings
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import rotary
+from rotary import backends
+
+rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=-2)
+large = np.random.default_rng(0).standard_normal((4, 8, 512, 64), dtype=np.float32)
+
+def bits(*arrays):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+def table_bits():
+    rng = np.random.default_rng(1)
+    inv_freq = np.concatenate([rotary.inv_freq(128, base=500_000.0), [4 * np.pi, -1e18, 0.0, 5e-324]])
+    whole = rng.integers(-2**63, 2**63 - 1, 500) >> rng.integers(0, 63, 500)
+    found = []
+    for positions in (np.arange(-100, 3000), whole, whole * 0.37, rng.random(50)):
+        for dtype in ("float32", "float64"):
+            for factor in (1.0, 1.27):
+                found += rotary.cos_sin(positions, inv_freq, dtype=dtype, attention_factor=factor)
+    return bits(*found)
+
+def started():
+    numba = sys.modules.get("numba.np.ufunc.parallel")
+    return bool(numba and numba._is_initialized)
+
+def exit_code(child):
+    # What a forked child that runs `child` ends with.
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        try:
+            child()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def run(script, *, args=(), **variables):
+    """Run a script in a new process and return what it prints; it must succeed, and warn of nothing."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    # Threads that wait in a busy loop would take turns with those that work.
+    environment |= {
+        "NUMBA_DISABLE_JIT": "0",
+        "PYTHONWARNINGS": "error",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    for name, value in variables.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = str(value)
+    done = subprocess.run(
+        [sys.executable, *args, "-c", PRELUDE + textwrap.dedent(script)],
+        capture_output=True,
+        check=False,
+        env=environment,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout.split()
+
+
+def layers():
+    """The threading layers that Numba has here."""
+    found = ["workqueue"]
+    for name in ("omppool", "tbbpool"):
+        try:
+            __import__(f"numba.np.ufunc.{name}")
+        except ImportError:
+            continue
+        found.append(name.removesuffix("pool"))
+    return found
+
+
+LAYERS = pytest.mark.parametrize("layer", layers())
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Bits of the large rotation and of tables, by one thread."""
+    return run("print(bits(rope(large)), table_bits())", NUMBA_NUM_THREADS=1)
+
+
+# ------------------------------------------------------------------------------------------------
+# Threads of one process.
+
+
+@LAYERS
+def test_many_threads_rotate_large_arrays_at_once(layer, truth):
+    """Under workqueue a second parallel loop would end the process."""
+    script = """
+    first = bits(rope(large))
+    import numba
+    assert started() and numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
+    together = threading.Barrier(4)
+    def work(i):
+        together.wait()
+        return {bits(rope(large)) for _ in range(4)}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
+    # The main thread among them.
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(rope, large) for _ in range(6)]
+        found.append({bits(rope(large)) for _ in range(4)})
+        found.append({bits(other.result()) for other in others})
+    assert found == [{first}] * 6, found
+    print(first)
+    """
+    assert run(script, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=2) == truth[:1]
+
+
+@LAYERS
+def test_threads_come_first(layer, truth):
+    """No parallel loop has run yet, so that nobody knows the layer: the threads must not find out."""
+    script = """
+    together = threading.Barrier(4)
+    def work(i):
+        together.wait()
+        return bits(rope(large))
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(work, range(4)))
+    assert not started()
+    found.add(bits(rope(large)))
+    assert started()
+    print(*found)
+    """
+    assert run(script, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=2) == truth[:1]
+
+
+@LAYERS
+def test_threads_fill_large_tables_at_once(layer):
+    script = """
+    inv_freq = rotary.inv_freq(64, base=10_000.0)
+    rotary.set_cache_limit(0)
+    places = np.arange(30_000)
+    first = bits(*rotary.cos_sin(places, inv_freq))
+    assert started()
+    def work(i):
+        return bits(*rotary.cos_sin(places, inv_freq)), bits(*rotary.cos_sin(places + 0.0, inv_freq))
+    with ThreadPoolExecutor(4) as pool:
+        found = {both for both in pool.map(work, range(8))}
+    assert found == {(first, first)}
+    """
+    run(script, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=2)
+
+
+def test_threads_that_compile_at_once():
+    """Eight threads want kernels that nobody has compiled yet."""
+    script = """
+    together = threading.Barrier(8)
+    def work(i):
+        x = large[0, 0].astype((np.float16, np.float32, np.float64, np.complex64)[i % 4])
+        x = x[:, :32] if i % 4 == 3 else x
+        together.wait()
+        return i % 4, bits(rope(x))
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(work, range(8)))) == 4
+    """
+    run(script, ROTARY_CACHE=1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_numba_num_threads_changes_no_bits(count, truth):
+    script = f"""
+    print(bits(rope(large)), table_bits())
+    parallel = {{name for name, _, parallel in backends.cpu._compiled if parallel}}
+    assert parallel == ({{"rotate", "fill_table"}} if {count} > 1 else set())
+    """
+    assert run(script, NUMBA_NUM_THREADS=count) == truth
+
+
+def test_threads_limits_how_many_run():
+    """One thread runs the serial loop, within the block and in this thread or task only."""
+    script = """
+    with rotary.threads(1):
+        first = bits(rope(large))
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(rope, large).result()
+        with rotary.threads(2):
+            with rotary.threads(1):
+                rope(large)
+    assert not started()
+    with rotary.threads(1):
+        with rotary.threads(2):
+            assert bits(rope(large)) == first
+    assert started()
+    """
+    run(script, NUMBA_NUM_THREADS=2)
+
+
+def test_small_arrays_wake_no_threads():
+    script = """
+    rope(large[:, :, :8])
+    rope.tables(np.arange(50))
+    assert not started()
+    """
+    run(script, NUMBA_NUM_THREADS=2)
+
+
+def test_numbas_own_mask_is_respected():
+    script = """
+    import numba
+    rope(large)
+    backends.cpu._compiled.clear()
+    numba.set_num_threads(1)
+    rope(large)
+    assert not any(parallel for _, _, parallel in backends.cpu._compiled)
+    """
+    run(script, NUMBA_NUM_THREADS=2)
+
+
+def test_importing_chooses_no_layer():
+    """That belongs to the application, before and after the first rotation."""
+    script = """
+    import numba
+    before = numba.config.THREADING_LAYER, numba.config.THREADING_LAYER_PRIORITY
+    rope(large)
+    assert before == (numba.config.THREADING_LAYER, numba.config.THREADING_LAYER_PRIORITY)
+    """
+    run(script)
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "match"),
+    [
+        (0, ValueError, "`n` must be at least 1, got 0"),
+        (-3, ValueError, "`n` must be at least 1, got -3"),
+        (1.5, TypeError, r"`n` must be an integer, got 1\.5"),
+        (None, TypeError, "`n` must be an integer, got None"),
+        (True, TypeError, "`n` must be an integer, got True"),
+        ("2", TypeError, "`n` must be an integer, got '2'"),
+    ],
+)
+def test_threads_refuses(n, error, match):
+    with pytest.raises(error, match=match), rotary.threads(n):
+        pass
+
+
+def test_threads_is_undone():
+    limit = rotary.threads.__wrapped__.__globals__["thread_limit"]
+    assert limit.get() is None
+    with pytest.raises(KeyError), rotary.threads(1):
+        raise KeyError(limit.get())
+    assert limit.get() is None
+    with rotary.threads(np.int16(3)):
+        seen = []
+        other = threading.Thread(target=lambda: seen.append(limit.get()))
+        other.start()
+        other.join()
+        assert seen == [None]
+        assert limit.get() == 3
+
+
+# ------------------------------------------------------------------------------------------------
+# Processes.
+
+
+@ON_POSIX
+@LAYERS
+def test_a_forked_child_rotates_after_its_parent_has(layer, truth):
+    """OpenMP would end the child."""
+    script = """
+    first = bits(rope(large))
+    assert started()
+    def child():
+        assert bits(rope(large)) == first
+        assert bits(rope(large, out=large.copy())) == first
+        with ThreadPoolExecutor(2) as pool:
+            assert bits(pool.submit(rope, large).result()) == first
+        rotary.cache_clear()
+        table_bits()
+        # And its own child.
+        assert exit_code(lambda: rope(large)) == 0
+    assert exit_code(child) == 0
+    assert bits(rope(large)) == first
+    assert exit_code(child) == 0
+    print(first)
+    """
+    assert run(script, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=2) == truth[:1]
+
+
+@ON_POSIX
+@LAYERS
+def test_forked_workers_of_multiprocessing(layer, truth):
+    """As a data loader does it."""
+    script = """
+    rope(large)
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        found = set(map(bits, pool.map(rope, [large] * 4)))
+    print(*found)
+    """
+    assert run(script, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=2) == truth[:1]
+
+
+@ON_POSIX
+def test_a_child_forked_before_anything_ran_uses_threads(truth):
+    script = """
+    def child():
+        assert bits(rope(large)) == os.environ["EXPECTED"]
+        assert started()
+    assert exit_code(child) == 0
+    print(bits(rope(large)))
+    """
+    assert run(script, NUMBA_NUM_THREADS=2, EXPECTED=truth[0]) == truth[:1]
+
+
+@ON_POSIX
+def test_a_child_shares_the_tables_of_its_parent():
+    script = """
+    cos = rope.tables(np.arange(100))[0]
+    def child():
+        again = rope.tables(np.arange(100))[0]
+        assert again.__array_interface__["data"] == cos.__array_interface__["data"]
+        assert rotary.cache_info().misses == 1
+        rope.tables(np.arange(3000))
+        rotary.cache_clear()
+    assert exit_code(child) == 0
+    assert rotary.cache_info()[:3] == (0, 1, 1)
+    """
+    run(script)
+
+
+@ON_POSIX
+def test_children_forked_while_threads_use_the_cache():
+    """A lock that another thread holds at the fork would be held in the child for ever."""
+    script = """
+    sys.setswitchinterval(1e-5)
+    over = False
+    ropes = [rotary.RotaryEmbedding(32, layout="half", base=10.0 + i) for i in range(40)]
+    rope.tables(np.arange(10))
+    def work(i):
+        n = 0
+        while not over:
+            n += 1
+            ropes[(7 * i + n) % 40].tables(np.arange(n % 900 + 1))
+            if n % 50 == 0:
+                rotary.cache_clear()
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    def child():
+        import signal
+        signal.alarm(20)
+        for one in ropes:
+            one.tables(np.arange(50))
+        info = rotary.cache_info()
+        windows = [w for kept in rotary.tables._cache.windows.values() for w in kept]
+        assert info.entries == len(windows)
+        assert info.nbytes == sum(w.values.nbytes for w in windows)
+    warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
+    codes = {exit_code(child)}
+    for _ in range(24):
+        if codes == {0}:
+            codes.add(exit_code(child))
+    over = True
+    for thread in threads:
+        thread.join()
+    assert codes == {0}, codes
+    """
+    run(script)
+
+
+def test_a_spawned_process_gives_the_same_bits(truth):
+    """The specification travels; the tables are made anew."""
+    script = """
+    first = bits(rope(large))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        found = pool.apply(rope, (large,))
+        again = pool.apply(rope.tables, (np.arange(10),))
+    assert np.array_equal(again, rope.tables(np.arange(10)))
+    print(first, bits(found))
+    """
+    # A spawned child imports the main module, which here has no file; nothing of it is needed.
+    assert run(script, NUMBA_NUM_THREADS=2) == truth[:1] * 2
+
+
+# ------------------------------------------------------------------------------------------------
+# Without compiled code.
+
+TABLES_AND_ROTATIONS = """
+x = large[0, :2, :50]
+print(table_bits())
+for layout in ("half", "interleaved"):
+    for dtype in (np.float16, np.float32, np.float64):
+        one = rotary.RotaryEmbedding(64, layout=layout, base=10_000.0, rotary_dim=32, seq_axis=-2)
+        y = one(x.astype(dtype), offset=7)
+        assert y.dtype == dtype and y.shape == x.shape
+        back = one.inverse(y, offset=7)
+        assert np.allclose(back, x, atol=0.01 if dtype == np.float16 else 1e-5)
+z = x.copy()
+assert rope(z, out=z) is z and np.allclose(z, rope(x))
+"""
+
+
+def test_disabled_jit_runs_the_portable_path_with_the_same_tables(truth):
+    script = """
+    assert backends.host() is backends.portable
+    assert "rotary.backends.cpu" not in sys.modules
+    """
+    found = run(TABLES_AND_ROTATIONS + textwrap.dedent(script), NUMBA_DISABLE_JIT=1)
+    assert found == truth[1:]
+
+
+def test_jit_disabled_after_numba_was_imported(truth):
+    script = """
+    import numba
+    numba.config.DISABLE_JIT = True
+    assert backends.host() is backends.portable
+    print(table_bits())
+    """
+    assert run(script) == truth[1:]
+
+
+BLOCK = {
+    "missing": """
+class Without:
+    # A finder that does not know of Numba.
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("numba", "llvmlite"):
+            return None
+        return self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = map(Without, sys.meta_path)
+""",
+    "set to None": "sys.modules['numba'] = None\n",
+    "broken": """
+import pathlib, tempfile
+folder = tempfile.TemporaryDirectory()
+package = pathlib.Path(folder.name, "numba")
+package.mkdir()
+package.joinpath("__init__.py").write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
+sys.path.insert(0, folder.name)
+""",
+}
+
+
+@pytest.mark.parametrize("how", BLOCK)
+def test_without_numba_everything_works_with_one_warning(how, truth):
+    script = """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rotary.warm_up()
+        rotary.warm_up(["float16", "float64"])
+        for _ in range(3):
+            rope(large[0, 0])
+            rope.tables(np.arange(20))
+        rope(large[0, 0].astype(np.float16))
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(rope, large).result()
+    assert [w.category for w in caught] == [RuntimeWarning], [str(w.message) for w in caught]
+    told = str(caught[0].message)
+    assert "Numba" in told and "slower" in told, told
+    assert ("NumPy 1.0 or less" in told) == ("folder" in globals()), told
+    warnings.simplefilter("error")
+    assert backends.host() is backends.portable
+    """
+    code = textwrap.dedent(BLOCK[how]) + textwrap.dedent(script) + TABLES_AND_ROTATIONS
+    assert run(code) == truth[1:]
+
+
+def test_without_numba_the_configuration_can_be_shown():
+    script = BLOCK["missing"] + "warnings.simplefilter('ignore')\nrotary.show_config()"
+    assert "portable" in run(script)
+
+
+# ------------------------------------------------------------------------------------------------
+# The disk cache.
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the installed package, whose folders hold no cache yet."""
+    no_cache = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT, tmp_path / "site" / "rotary", ignore=no_cache)
+    shutil.copytree(
+        BACKENDS, tmp_path / "site" / "rotary" / "backends", ignore=no_cache, dirs_exist_ok=True
+    )
+    return tmp_path
+
+
+def run_copy(script, copied, **variables):
+    """Run a script with the copied package."""
+    site = copied / "site"
+    start = f"import sys; sys.path.insert(0, {str(site)!r}); import importlib.metadata\n"
+    start += "import rotary.backends\n"
+    start += (
+        f"assert rotary.backends.__file__.startswith({str(site)!r}), rotary.backends.__file__\n"
+    )
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COV", "NUMBA", "ROTARY"))
+    }
+    environment |= {
+        "HOME": str(copied / "home"),
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONWARNINGS": "error",
+    } | variables
+    # Nothing but the path finder, so that no editable install comes first.
+    start = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
+        + start
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", start + PRELUDE + textwrap.dedent(script)],
+        capture_output=True,
+        check=False,
+        cwd=copied,
+        env=environment,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout.split()
+
+
+def kept(folder):
+    return sorted(path.name for path in folder.rglob("*.nb?"))
+
+
+# One kernel, so that compiling takes seconds.
+COMPILE = """
+x = large[0, 0].copy()
+tables = np.ones((512, 32), np.float32), np.zeros((512, 32), np.float32)
+assert np.array_equal(rotary.apply_rotary(x, *tables, layout="half"), x)
+assert backends.host() is backends.cpu
+functions = list(backends.cpu._compiled.values())
+"""
+
+
+def test_kernels_are_kept_beside_the_package(copied):
+    """Serial and parallel variants apart: what Numba keeps does not say how it was compiled."""
+    both = """
+    with rotary.threads(2):
+        large_tables = np.ones((512, 32), np.float32), np.zeros((512, 32), np.float32)
+        rotary.apply_rotary(large, *large_tables, layout="half", seq_axis=-2)
+    functions = list(backends.cpu._compiled.values())
+    assert len(functions) == 2
+    """
+    run_copy(COMPILE + textwrap.dedent(both), copied, NUMBA_NUM_THREADS="2")
+    assert len([name for name in kept(copied / "site") if name.endswith(".nbi")]) == 2
+    script = """
+    for function in functions:
+        assert function.stats.cache_hits and not function.stats.cache_misses, function.stats
+    """
+    run_copy(COMPILE + textwrap.dedent(both + script), copied, NUMBA_NUM_THREADS="2")
+
+
+def test_the_disk_cache_can_be_switched_off(copied):
+    run_copy(COMPILE, copied, ROTARY_CACHE="0")
+    assert not kept(copied)
+
+
+def test_nothing_can_be_written(copied):
+    """The case of a container: a package that is another user's, and no home folder."""
+    # A file where the folder would be, which stops an administrator as well.
+    (copied / "site" / "rotary" / "backends" / "__pycache__").touch()
+    script = "assert all(function.stats.cache_path is None for function in functions)"
+    run_copy(COMPILE + script, copied, HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache")
+    assert not kept(copied)
+
+
+def test_a_damaged_disk_cache_is_told_and_not_used(copied):
+    run_copy(COMPILE, copied)
+    for path in (copied / "site").rglob("*.nbi"):
+        path.write_bytes(b"rubbish")
+    script = """
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    rotary.apply_rotary(large[0, 0].copy(), *[np.ones((512, 32), np.float32)] * 2, layout="half")
+assert [w.category for w in caught] == [RuntimeWarning], caught
+assert "NUMBA_CACHE_DIR" in str(caught[0].message)
+"""
+    run_copy(script + COMPILE, copied)
+
+
+def test_what_numba_cannot_compile_is_an_error():
+    """It is not taken for a broken cache."""
+    script = """
+    def broken(*arguments):
+        return arguments.no_such_thing
+    backends.host()
+    backends.kernels.rotate = broken
+    warnings.simplefilter("ignore")
+    try:
+        rope(large[0, 0])
+    except Exception:
+        print("raised")
+    """
+    assert run(script) == ["raised"]
