@@ -1,0 +1,97 @@
+"""Runs tests on the arrays of the libraries that ROTARY_TEST_BACKEND names; unset, of all there are.
+
+A test that takes the fixture `xp` runs once for every one of them. One that is marked
+`library("torch")` belongs to that library (further names are of libraries that it needs besides); all
+others belong to NumPy. What a library cannot do is in
+`support.py`, feature by library: tests that need such a feature are expected to fail, strictly.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+from helpers import LIBRARIES, library_named
+from support import FEATURES, MISSING
+
+import rotary
+
+ASKED = [name for name in os.environ.get("ROTARY_TEST_BACKEND", "").split(",") if name]
+
+
+def _importable(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+SELECTED = ASKED or [name for name, (_, module) in LIBRARIES.items() if _importable(module)]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "library(name, *others): belongs to this array library")
+    config.addinivalue_line("markers", "feature(name): needs what `support.py` calls so")
+    unknown = set(SELECTED) - set(LIBRARIES)
+    if unknown:
+        message = f"ROTARY_TEST_BACKEND names {sorted(unknown)}, known are {list(LIBRARIES)}"
+        raise pytest.UsageError(message)
+
+
+def pytest_report_header():
+    return f"array libraries: {', '.join(SELECTED)}"
+
+
+def pytest_generate_tests(metafunc):
+    if "xp" in metafunc.fixturenames:
+        metafunc.parametrize("xp", SELECTED, indirect=True)
+
+
+def _parameters(item):
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def _libraries_of(item):
+    """The library that a test belongs to, and those that it needs besides."""
+    if "xp" in _parameters(item):
+        return (_parameters(item)["xp"],)
+    mark = item.get_closest_marker("library")
+    return mark.args if mark else ("numpy",)
+
+
+def _is_selected(item):
+    own, *others = _libraries_of(item)
+    return own in SELECTED and all(_importable(LIBRARIES[name][1]) for name in others)
+
+
+def pytest_collection_modifyitems(config, items):
+    config.hook.pytest_deselected(items=[item for item in items if not _is_selected(item)])
+    items[:] = [item for item in items if _is_selected(item)]
+    for item in items:
+        features = {mark.args[0] for mark in item.iter_markers("feature")}
+        assert features <= set(FEATURES), f"unknown features {features - set(FEATURES)}"
+        if "xp" in _parameters(item):
+            features.add(_parameters(item).get("dtype"))
+            for feature in features & set(MISSING):
+                reason = MISSING[feature].get(_libraries_of(item)[0])
+                if reason is not None:
+                    item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+@pytest.fixture
+def xp(request):
+    """One array library, a `helpers.Library`; JAX with 64-bit types on."""
+    library = library_named(request.param)
+    with library.session():
+        yield library
+
+
+@pytest.fixture
+def fresh_cache():
+    """An empty cache of tables; its limit is put back afterwards."""
+    limit = rotary.cache_info().limit
+    rotary.cache_clear()
+    yield
+    rotary.set_cache_limit(limit)
+    rotary.cache_clear()
