@@ -220,7 +220,7 @@ def rotate(
         target = np.empty(source.shape, source.dtype)  # the source was broadcast
     _rotate_into(target, source, table, axes, pairing)
     if out is None:
-        return target.astype(x.dtype, copy=False)
+        return target if x.dtype.isnative else target.astype(x.dtype)
     out[...] = target
     return out
 
@@ -235,10 +235,14 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
     start, source, target = pairing.start, pairing.source, pairing.target
     if x.dtype.kind == "c":
         start, source, target = 2 * start, "interleaved", "interleaved"
-    storage = STORAGE[dtype_name(x)]
+    dtype = dtype_name(x)
+    storage = STORAGE[dtype]
+    in_place = out is x
+    if storage != dtype:
+        x, out = x.view(storage), out.view(storage)
     threads = thread_count(x.nbytes, BYTES_PER_THREAD)
     kernel = compiled("rotate", storage, parallel=threads > 1)
-    for block, out_block in _blocks(x.view(storage), out.view(storage), axes):
+    for block, out_block in _blocks(x, out, axes):
         kernel(
             block,
             out_block,
@@ -249,7 +253,7 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
             source == "half",
             target == "half",
             -1.0 if pairing.inverse else 1.0,
-            out is not x and 2 * pairing.lanes != block.shape[-1],
+            not in_place and 2 * pairing.lanes != block.shape[-1],
             threads,
         )
 

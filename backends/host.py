@@ -19,14 +19,15 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+@cache
 def host() -> ModuleType:
     """Return the module that works on NumPy arrays: `cpu`, or `portable` without Numba."""
     with _choosing:
-        return _chosen()
+        return _choose()
 
 
 @cache
-def _chosen() -> ModuleType:
+def _choose() -> ModuleType:
     from . import portable
 
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):

@@ -70,19 +70,12 @@ def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[
 
 def _check_output(out: Any, x: Array, name: str, source: str) -> None:
     """Raise unless an array can hold the rotation of x."""
-    check_array(out, name)
-    if libraries.namespace(out) is not libraries.namespace(x):
-        msg = f"`{name}` must be of the library of `{source}`, got {type(out)} for {type(x)}"
-        raise TypeError(msg)
+    if out is not x:
+        check_array(out, name)
+        _check_likeness(out, x, name, source)
     if not libraries.is_mutable(out):
         msg = f"`{name}` must be an array that can be written to, but {type(out)} is immutable"
         raise TypeError(msg)
-    if libraries.dtype_name(out) != libraries.dtype_name(x):
-        msg = f"`{name}` must have dtype {x.dtype}, as `{source}`, got {out.dtype}"
-        raise TypeError(msg)
-    if tuple(out.shape) != tuple(x.shape):
-        msg = f"`{name}` must have shape {tuple(x.shape)}, as `{source}`, got {tuple(out.shape)}"
-        raise ValueError(msg)
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         msg = f"`{name}` must be writeable, got a read-only array"
         raise ValueError(msg)
@@ -92,9 +85,22 @@ def _check_output(out: Any, x: Array, name: str, source: str) -> None:
         raise ValueError(msg)
 
 
+def _check_likeness(out: Array, x: Array, name: str, source: str) -> None:
+    """Raise unless an array is of the library, dtype and shape of x."""
+    if type(out) is not type(x) and libraries.namespace(out) is not libraries.namespace(x):
+        msg = f"`{name}` must be of the library of `{source}`, got {type(out)} for {type(x)}"
+        raise TypeError(msg)
+    if libraries.dtype_name(out) != libraries.dtype_name(x):
+        msg = f"`{name}` must have dtype {x.dtype}, as `{source}`, got {out.dtype}"
+        raise TypeError(msg)
+    if tuple(out.shape) != tuple(x.shape):
+        msg = f"`{name}` must have shape {tuple(x.shape)}, as `{source}`, got {tuple(out.shape)}"
+        raise ValueError(msg)
+
+
 def _overlaps_itself(x: HostArray) -> bool:
     """Return whether elements of an array may share memory: in no slice or transposition do they."""
-    if not x.size:
+    if x.flags.c_contiguous or not x.size:
         return False
     span = x.itemsize
     steps = zip(x.strides, x.shape, strict=True)

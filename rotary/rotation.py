@@ -1,4 +1,7 @@
-"""The small values that say what one rotation does, made once per call and taken by every backend."""
+"""The small values that say what one rotation does, made once per call and taken by every backend.
+
+Nobody writes to them; they are not frozen because making a frozen one takes several times as long.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Axes(NamedTuple):
         return [*(place for place in range(3) if place not in had), *had, 3], places
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rows:
     """Where the rows of an array stand.
 
@@ -90,7 +93,7 @@ class Rows:
         return self.start is None and not isinstance(self.positions, np.ndarray)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Table:
     """Cosine and sine, and the row that each batch and sequence index reads.
 
@@ -129,7 +132,7 @@ class Table:
         return gathered
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TracedTable:
     """Cosine and sine in a library's own arrays, (heads or 1, batch or 1, sequence or 1, lanes)."""
 
@@ -137,7 +140,7 @@ class TracedTable:
     sine: Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recipe:
     """How to look up the table of a block of rows, where and when it is needed."""
 

@@ -16,6 +16,7 @@ from helpers import LIBRARIES, library_named
 from support import FEATURES, MISSING
 
 import rotary
+from rotary.backends import kernels
 
 ASKED = [name for name in os.environ.get("ROTARY_TEST_BACKEND", "").split(",") if name]
 
@@ -32,6 +33,7 @@ SELECTED = ASKED or [name for name, (_, module) in LIBRARIES.items() if _importa
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "library(name, *others): belongs to this array library")
+    config.addinivalue_line("markers", "compiled: about compiled kernels; left out without Numba")
     config.addinivalue_line("markers", "feature(name): needs what `support.py` calls so")
     unknown = set(SELECTED) - set(LIBRARIES)
     if unknown:
@@ -61,6 +63,8 @@ def _libraries_of(item):
 
 
 def _is_selected(item):
+    if item.get_closest_marker("compiled") and not kernels.COMPILED:
+        return False
     own, *others = _libraries_of(item)
     return own in SELECTED and all(_importable(LIBRARIES[name][1]) for name in others)
 

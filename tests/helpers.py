@@ -10,6 +10,7 @@ from functools import cache
 import ml_dtypes
 import mpmath
 import numpy as np
+import pytest
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
@@ -231,6 +232,12 @@ LIBRARIES = {
     "dask": (Dask, "dask.array"),
     "ndonnx": (Ndonnx, "ndonnx"),
 }
+
+
+def modules(*names):
+    """Modules of array libraries as parameters, each run where its library is tested."""
+    of_module = {module: name for name, (_, module) in LIBRARIES.items()} | {"jax.numpy": "jax"}
+    return [pytest.param(name, marks=pytest.mark.library(of_module[name])) for name in names]
 
 
 @cache

@@ -476,7 +476,7 @@ def plain_kernels(monkeypatch):
     return module
 
 
-@pytest.mark.skipif(not kernels.COMPILED, reason="there is nothing compiled to compare with")
+@pytest.mark.compiled
 @TABLES
 def test_bits_are_the_same_without_numba(plain_kernels, dtype, factor):
     rng = np.random.default_rng(8)
@@ -494,7 +494,7 @@ def test_bits_are_the_same_without_numba(plain_kernels, dtype, factor):
         assert tables[0].tobytes() == tables[1].tobytes()
 
 
-@pytest.mark.skipif(not kernels.COMPILED, reason="there is nothing compiled to compare with")
+@pytest.mark.compiled
 def test_bits_of_several_axes_are_the_same_without_numba(plain_kernels):
     rng = np.random.default_rng(9)
     values = np.stack([some_frequencies(rng, 20).reshape(2, 10) for _ in range(3)], axis=1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import array_api_compat
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import modules
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,10 +187,10 @@ def test_read_only_and_strided_weights_are_read_where_they_lie():
 
 
 @pytest.mark.parametrize(
-    "module", ["torch", "jax.numpy", "array_api_strict", "dask.array", "mlx.core", "ndonnx"]
+    "module", modules("torch", "jax.numpy", "array_api_strict", "dask.array", "mlx.core", "ndonnx")
 )
 def test_other_libraries_get_their_own_arrays(module):
-    library = pytest.importorskip(module)
+    library = importlib.import_module(module)
     w = np.arange(48, dtype=np.float32).reshape(16, 3)
     theirs = library.asarray(w) if hasattr(library, "asarray") else library.array(w)
     moved = permute_weights(theirs, 2, source="interleaved", target="half", rotary_dim=6)
@@ -198,15 +201,17 @@ def test_other_libraries_get_their_own_arrays(module):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.library("jax")
 def test_traced_weights():
-    jax = pytest.importorskip("jax")
+    jax = importlib.import_module("jax")
     bias = jax.numpy.arange(8)
     moved = jax.jit(lambda b: permute_weights(b, 2, source="interleaved", target="half"))(bias)
     assert moved.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
+@pytest.mark.library("torch")
 def test_gradients_flow_through():
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     bias = torch.arange(8.0, requires_grad=True)
     moved = permute_weights(bias, 2, source="interleaved", target="half")
     (moved * torch.arange(8.0)).sum().backward()

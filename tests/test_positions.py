@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import importlib
 import pickle
 from fractions import Fraction
 
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import modules
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,11 +77,12 @@ class TestFromMask:
             assert (row[~attended] == -1).all()
 
     @pytest.mark.parametrize(
-        "module", ["torch", "jax.numpy", "array_api_strict", "dask.array", "mlx.core", "ndonnx"]
+        "module",
+        modules("torch", "jax.numpy", "array_api_strict", "dask.array", "mlx.core", "ndonnx"),
     )
     @pytest.mark.parametrize("kind", ["bool", "int32"])
     def test_other_libraries_get_their_own_arrays(self, module, kind):
-        library = pytest.importorskip(module)
+        library = importlib.import_module(module)
         mask = np.array([[1, 1, 0], [0, 1, 1]], kind)
         theirs = library.asarray(mask) if hasattr(library, "asarray") else library.array(mask)
         found = from_mask(theirs, padding=-1)
@@ -87,15 +90,18 @@ class TestFromMask:
         values = found.unwrap_numpy() if module == "ndonnx" else np.asarray(found)
         same(values, [[0, 1, -1], [-1, 0, 1]], np.int32 if module == "jax.numpy" else np.int64)
 
-    @pytest.mark.parametrize("module", ["torch", "jax.numpy", "array_api_strict", "mlx.core"])
+    @pytest.mark.parametrize(
+        "module", modules("torch", "jax.numpy", "array_api_strict", "mlx.core")
+    )
     def test_other_libraries_are_read_on_the_host(self, module):
-        library = pytest.importorskip(module)
+        library = importlib.import_module(module)
         make = getattr(library, "asarray", library.array if hasattr(library, "array") else None)
         with pytest.raises(ValueError, match="`mask` must hold 0 and 1 only, got 2 at index 3"):
             from_mask(make(np.array([0, 1, 1, 2], np.int32)))
 
+    @pytest.mark.library("dask")
     def test_dask_computes_nothing(self):
-        array = pytest.importorskip("dask.array")
+        array = importlib.import_module("dask.array")
 
         def fail(block):
             raise AssertionError(block)
@@ -107,26 +113,30 @@ class TestFromMask:
         chunked = array.from_array(np.array([[0, 1, 1, 1], [1, 1, 1, 0]]), chunks=(1, 2))
         same(from_mask(chunked).compute(), [[0, 0, 1, 2], [0, 1, 2, 0]])
 
+    @pytest.mark.library("jax")
     def test_jax_under_jit_and_vmap(self):
-        jax = pytest.importorskip("jax")
+        jax = importlib.import_module("jax")
         mask = jax.numpy.array([[0, 1, 2], [1, 1, 0]])  # not looked into: 2 is attended
         for traced in jax.jit(from_mask), jax.vmap(from_mask):
             same(np.asarray(traced(mask)), [[0, 0, 1], [0, 1, 0]], np.int32)
 
+    @pytest.mark.library("jax")
     def test_jax_with_64_bits(self):
-        jax = pytest.importorskip("jax")
+        jax = importlib.import_module("jax")
         with jax.enable_x64(True):
             assert from_mask(jax.numpy.array([True])).dtype == np.int64
 
+    @pytest.mark.library("torch")
     def test_torch_transformed(self):
-        torch = pytest.importorskip("torch")
+        torch = importlib.import_module("torch")
         mask = torch.tensor([[0, 1, 1], [1, 1, 0]])
         same(torch.func.vmap(from_mask)(mask).numpy(), [[0, 0, 1], [0, 1, 0]])
         assert from_mask(mask.to("meta")).shape == (2, 3)
 
+    @pytest.mark.library("torch")
     def test_torch_fakes_are_not_looked_into(self):
-        fakes = pytest.importorskip("torch._subclasses.fake_tensor")
-        torch = pytest.importorskip("torch")
+        fakes = importlib.import_module("torch._subclasses.fake_tensor")
+        torch = importlib.import_module("torch")
         with fakes.FakeTensorMode():
             assert from_mask(torch.full((2, 3), 7)).shape == (2, 3)
 
@@ -214,8 +224,9 @@ class TestRagged:
         same(ragged([0], offset=[]), [], np.float64)
         same(ragged([0, 0, 0], offset=[HIGHEST, 1]), [])
 
+    @pytest.mark.library("torch")
     def test_torch_and_ranges(self):
-        torch = pytest.importorskip("torch")
+        torch = importlib.import_module("torch")
         same(ragged(torch.tensor([0, 2, 3], dtype=torch.int32)), [0, 1, 0])
         same(ragged(range(0, 6, 3)), [0, 1, 2])
 
@@ -705,8 +716,9 @@ class TestNumbers:
     def test_float_dtypes(self, dtype):
         same(timestamps(np.array([0.5, 1.0], dtype), unit="s", origin=1), [-0.5, 0.0], np.float64)
 
+    @pytest.mark.library("torch")
     def test_torch(self):
-        torch = pytest.importorskip("torch")
+        torch = importlib.import_module("torch")
         same(timestamps(torch.tensor([3, 4]), unit="s", origin=3), [0, 1])
 
     def test_positions_stay_below_two_to_the_63(self):

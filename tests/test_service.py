@@ -10,10 +10,9 @@ import pytest
 
 import rotary
 from rotary import backends, service
-from rotary.backends import cpu, kernels, portable
+from rotary.backends import cpu, portable
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-NEEDS_JIT = pytest.mark.skipif(not kernels.COMPILED, reason="without Numba nothing is compiled")
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def report(capsys):
     return {line[:18].strip(): line[18:] for line in lines}
 
 
-@NEEDS_JIT
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_warm_up_compiles_all_that_a_dtype_needs(none_compiled, dtype):
     """Afterwards nothing is compiled, whatever is rotated and however large it is."""
@@ -51,7 +50,7 @@ def test_warm_up_compiles_all_that_a_dtype_needs(none_compiled, dtype):
     assert set(none_compiled) == before
 
 
-@NEEDS_JIT
+@pytest.mark.compiled
 def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
     rotary.warm_up(dtypes=["float16", np.float64, np.dtype("complex64"), ml_dtypes.bfloat16])
     found = {dtype for kernel, dtype, _ in none_compiled if kernel == "rotate"}
@@ -60,14 +59,14 @@ def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
     assert tables == {"float32", "float64"}
 
 
-@NEEDS_JIT
+@pytest.mark.compiled
 def test_warm_up_is_for_float32_unless_told(none_compiled):
     rotary.warm_up()
     assert {dtype for _, dtype, _ in none_compiled} == {"float32"}
     assert {parallel for _, _, parallel in none_compiled} == {True, False}
 
 
-@NEEDS_JIT
+@pytest.mark.compiled
 def test_warm_up_of_nothing(none_compiled):
     rotary.warm_up(())
     assert not none_compiled
@@ -81,7 +80,7 @@ def test_warm_up_refuses_what_cannot_be_rotated(bad):
         rotary.warm_up(bad)
 
 
-@NEEDS_JIT
+@pytest.mark.compiled
 def test_a_refused_warm_up_compiles_nothing(none_compiled):
     with pytest.raises(TypeError, match="`dtypes`"):
         rotary.warm_up(["float16", "int8"])
@@ -103,7 +102,7 @@ def test_show_config_tells_versions(capsys):
     assert int(found["processors"]) >= 1
 
 
-@NEEDS_JIT
+@pytest.mark.compiled
 def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
     found = report(capsys)
     assert found["kernels"] == "cpu"
@@ -114,7 +113,7 @@ def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
     assert "rotate float32" in report(capsys)["compiled"]
 
 
-@NEEDS_JIT
+@pytest.mark.compiled
 def test_show_config_tells_the_layer_once_it_is_known(capsys, monkeypatch):
     monkeypatch.setattr(cpu, "_numba_threads_started", lambda: False)
     assert report(capsys)["threading layer"] == "not started"

@@ -105,7 +105,9 @@ def tables() -> None:
 
 def errors() -> None:
     """Print how far float32 angles are off, and the library's tables, at growing positions."""
-    print("\n| position | float32 angles | float64 angles | rotary, float32 table |\n|---|---|---|---|")
+    print(
+        "\n| position | float32 angles | float64 angles | rotary, float32 table |\n|---|---|---|---|"
+    )
     exact = rotary.inv_freq(WIDTH, base=BASE)
     for position in (4_095, 131_071, 1_048_575, 1_700_000_001, 1_700_000_000_000_000_001):
         truth = np.asarray(rotary.cos_sin(position, exact, dtype="float64"))

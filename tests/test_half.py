@@ -1,0 +1,66 @@
+"""16-bit numbers are widened and rounded as NumPy does it, with and without the processor's help."""
+
+import os
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import rotary
+
+FACTORS = [1.0, 0.3337, 1.7, 2.0**-12]
+
+
+def scaled(dtype, factor):
+    """Every number of a 16-bit dtype beside a zero, times a factor, by the library and by NumPy."""
+    numbers = np.arange(2**16, dtype=np.uint16).view(dtype)
+    x = np.stack([numbers, np.zeros_like(numbers)], axis=-1)
+    schedule = rotary.scaling.Custom([0.0], attention_factor=factor)
+    rope = rotary.RotaryEmbedding(2, layout="half", scaling=schedule)
+    with np.errstate(all="ignore"):
+        expected = numbers.astype(np.float32) * np.float32(factor)
+        # The other channel of the pair adds nothing, but an infinity times its zero sine is no number.
+        expected = expected.astype(dtype)
+        return rope(x)[:, 0], expected
+
+
+def assert_same_numbers(got, expected):
+    bits, wanted = got.view(np.uint16), expected.view(np.uint16)
+    nan = np.isnan(expected.astype(np.float32))
+    zero = expected.astype(np.float32) == 0  # whose sign a sum with the other channel may lose
+    np.testing.assert_array_equal(np.isnan(got.astype(np.float32)), nan)
+    np.testing.assert_array_equal(bits[~nan & ~zero], wanted[~nan & ~zero])
+    assert not (bits[zero] & 0x7FFF).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_every_number_is_rounded_as_numpy_rounds(dtype, factor):
+    assert_same_numbers(*scaled(dtype, factor))
+
+
+@pytest.mark.compiled
+def test_a_processor_without_float16_gives_the_same(tmp_path):
+    # LLVM would end the process where it meets a conversion that the processor does not have.
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    script = (
+        f"import sys; sys.path.insert(0, {here!r}); import numpy as np, test_half\n"
+        "for factor in test_half.FACTORS:\n"
+        "    test_half.assert_same_numbers(*test_half.scaled(np.float16, factor))\n"
+        "from rotary.backends import kernels; assert not kernels.HALF_IN_HARDWARE\n"
+    )
+    target = {
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | target,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
