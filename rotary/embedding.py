@@ -333,6 +333,24 @@ class RotaryEmbedding:
             out=out,
         )
 
+    def _rotate_at(
+        self,
+        arrays: tuple[Array, ...],
+        pairing: Pairing,
+        factor: float,
+        positions: Any,
+        offset: Any,
+        cu_seqlens: Any,
+        seq_axis: int | None,
+        out: Any,
+    ) -> Any:
+        """Rotate arrays at the positions of a call."""
+        read = partial(read_rows, positions, offset, cu_seqlens)
+        packed = cu_seqlens is not None
+        return self._rotate(
+            arrays, pairing, factor, read, packed=packed, seq_axis=seq_axis, out=out
+        )
+
     def __call__(
         self,
         *arrays: Array,
@@ -389,14 +407,15 @@ class RotaryEmbedding:
         >>> q5.shape, k5.shape
         ((1, 8, 5, 64), (1, 2, 5, 64))
         """
-        return self._rotate(
+        return self._rotate_at(
             arrays,
             self._pairing(self.layout, self.output_layout),
             self.attention_factor,
-            partial(read_rows, positions, offset, cu_seqlens),
-            packed=cu_seqlens is not None,
-            seq_axis=seq_axis,
-            out=out,
+            positions,
+            offset,
+            cu_seqlens,
+            seq_axis,
+            out,
         )
 
     def inverse(
@@ -425,14 +444,15 @@ class RotaryEmbedding:
         >>> bool(np.allclose(rope.inverse(rope(x, offset=3), offset=3), x))
         True
         """
-        return self._rotate(
+        return self._rotate_at(
             arrays,
             self._pairing(self.output_layout, self.layout, inverse=True),
             1.0 / self.attention_factor,
-            partial(read_rows, positions, offset, cu_seqlens),
-            packed=cu_seqlens is not None,
-            seq_axis=seq_axis,
-            out=out,
+            positions,
+            offset,
+            cu_seqlens,
+            seq_axis,
+            out,
         )
 
     def vjp(
@@ -463,14 +483,15 @@ class RotaryEmbedding:
         >>> bool(np.isclose((rope(x) * dy).sum(), (x * rope.vjp(dy)).sum()))
         True
         """
-        return self._rotate(
+        return self._rotate_at(
             arrays,
             self._pairing(self.output_layout, self.layout, inverse=True),
             self.attention_factor,
-            partial(read_rows, positions, offset, cu_seqlens),
-            packed=cu_seqlens is not None,
-            seq_axis=seq_axis,
-            out=out,
+            positions,
+            offset,
+            cu_seqlens,
+            seq_axis,
+            out,
         )
 
     def shift(
