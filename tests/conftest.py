@@ -13,10 +13,15 @@ import os
 
 import pytest
 from helpers import LIBRARIES, library_named
+from hypothesis import settings
 from support import FEATURES, MISSING
 
 import rotary
 from rotary.backends import kernels
+
+# No deadline, for the first call may compile; the same examples each time, so that a failure is a change.
+settings.register_profile("rotary", deadline=None, derandomize=True)
+settings.load_profile("rotary")
 
 ASKED = [name for name in os.environ.get("ROTARY_TEST_BACKEND", "").split(",") if name]
 

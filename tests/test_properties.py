@@ -7,16 +7,13 @@ import itertools
 import numpy as np
 import pytest
 from helpers import LAYOUTS, random_array, same_bits
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import rotary
 from rotary import RotaryEmbedding
 from rotary.layouts import pair_channels
 from rotary.scaling import Custom
-
-settings.register_profile("rotary", deadline=None, max_examples=60, derandomize=True)
-settings.load_profile("rotary")
 
 # Float positions here are multiples of 1/8 so that sums of a few are exact.
 INTEGERS = st.integers(-(2**61), 2**61)
