@@ -57,7 +57,7 @@ def test_a_processor_without_float16_gives_the_same(tmp_path):
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
     run = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-P", "-c", script],
         env=os.environ | target,
         capture_output=True,
         text=True,

@@ -157,7 +157,7 @@ def loaded_after(script, **variables):
     end = "\nprint(*sorted(set(sys.modules) - before))"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", start + script + end],
+        [sys.executable, "-P", "-W", "error", "-c", start + script + end],
         capture_output=True,
         check=False,
         env=environment | variables,

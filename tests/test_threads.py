@@ -82,7 +82,7 @@ def run(script, *, args=(), **variables):
         else:
             environment[name] = str(value)
     done = subprocess.run(
-        [sys.executable, *args, "-c", PRELUDE + textwrap.dedent(script)],
+        [sys.executable, "-P", *args, "-c", PRELUDE + textwrap.dedent(script)],
         capture_output=True,
         check=False,
         env=environment,
@@ -540,7 +540,7 @@ def run_copy(script, copied, **variables):
         + start
     )
     done = subprocess.run(
-        [sys.executable, "-B", "-c", start + PRELUDE + textwrap.dedent(script)],
+        [sys.executable, "-P", "-B", "-c", start + PRELUDE + textwrap.dedent(script)],
         capture_output=True,
         check=False,
         cwd=copied,
