@@ -1,6 +1,6 @@
 """The Numba backend: compiles the kernels, decides how many threads run them, hands arrays over.
 
-Imported when the first array is rotated, for it imports Numba. Parallel code is avoided where it is not
+Imported when the first table is made, for it imports Numba. Parallel code is avoided where it is not
 safe: in a process forked from one whose threads had started, and outside the main thread under the
 threading layer that is not thread-safe.
 """
@@ -101,6 +101,7 @@ def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any:
 
 
 def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
+    """Compile a kernel, through the disk cache where that is wanted and works."""
     options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
     function = _named(getattr(kernels, kernel), "parallel" if parallel else "serial")
     signature = [_signature(kernel, dtype)]
@@ -137,12 +138,14 @@ def _named(function: Any, variant: str) -> Any:
 
 
 def _numba_threads_started() -> bool:
+    """Return whether a parallel loop has run in this process, or in the one it was forked from."""
     module = sys.modules.get("numba.np.ufunc.parallel")
     return bool(getattr(module, "_is_initialized", False))
 
 
 def _after_fork() -> None:
-    global _forked_with_threads  # noqa: PLW0603
+    """Note in a child that its parent's threads are gone, and free the lock."""
+    global _forked_with_threads  # noqa: PLW0603  (a fact about the process, told once)
     _forked_with_threads = _forked_with_threads or _numba_threads_started()
     _compiling.release()
 

@@ -28,6 +28,7 @@ def host() -> ModuleType:
 
 @cache
 def _choose() -> ModuleType:
+    """Return the module, chosen once; the caller holds the lock."""
     from . import portable
 
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):

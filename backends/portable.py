@@ -2,7 +2,7 @@
 
 It is what runs under `jax.jit`, `jax.grad`, `torch.func` or array-api-strict, for lazy libraries, and for
 NumPy where Numba is missing. Tables come from the host, exact, unless the positions themselves are traced:
-then their angles are reduced in the library's integers, see `traced_table`.
+then their angles are reduced in the library's integers, see `traced`.
 """
 
 from __future__ import annotations

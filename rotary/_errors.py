@@ -8,6 +8,7 @@ __all__ = ["ConfigError"]
 class ConfigError(ValueError):
     """A configuration that is unclear, incomplete or contradictory.
 
-    It is raised where every value is well formed and the whole still does not say which rotation
-    is meant. It is a `ValueError`, so code that guards against bad values catches it too.
+    It is for configurations whose every value is well formed, and which still do not say which
+    rotation is meant. Nothing here reads configurations of models yet, so nothing raises it. It is a
+    `ValueError`, so code that guards against bad values catches it too.
     """

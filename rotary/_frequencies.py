@@ -38,6 +38,7 @@ def powers(base: float, dim: int) -> Float64Array:
 
 @lru_cache(maxsize=256)
 def _powers(base: float, dim: int) -> Float64Array:
+    """Return the powers, computed once for each base and width."""
     context = Context(prec=60)
     exact_base = Decimal(base)
     values = np.array(

@@ -48,6 +48,7 @@ def namespace(*arrays: Any) -> Namespace:
 
 @lru_cache(maxsize=1)
 def _mlx_namespace() -> Namespace:
+    """Return what the portable backend needs of the array API, in MLX's names."""
     import mlx.core as mx
 
     names = (
@@ -175,6 +176,7 @@ def has_int64(x: Array) -> bool:
 
 
 def _is_jax_tracer(x: Array) -> bool:
+    """Return whether a JAX array is traced."""
     import jax
 
     return isinstance(x, jax.core.Tracer)

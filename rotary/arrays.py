@@ -137,6 +137,7 @@ def _check_overlaps(
 
 
 def _same_memory(a: Array, b: Array) -> bool:
+    """Return whether two arrays of one shape are the same elements in the same order."""
     if a is b:
         return True
     a, b = libraries.host_view(a), libraries.host_view(b)
@@ -149,6 +150,7 @@ def _same_memory(a: Array, b: Array) -> bool:
 
 
 def _overlap(a: Array, b: Array) -> bool:
+    """Return whether two arrays share an element, or might where the proof takes too long."""
     a, b = libraries.host_view(a), libraries.host_view(b)
     if a is None or b is None:
         return False

@@ -50,7 +50,7 @@ class RotaryEmbedding:
     rotary_start : int, default 0
         The first channel that turns.
     context_length : int, optional
-        Read only by scalings that depend on it.
+        Read only by scalings that depend on it, which `Default` and `Custom` do not.
     output_layout : {"half", "interleaved"}, optional
         Layout of the result, `layout` by default.
     seq_axis : int, optional
@@ -81,12 +81,16 @@ class RotaryEmbedding:
     -----
     Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021 (arXiv:2104.09864).
 
-    Angles are exact for every int64 and float64 position; the dtype of an array never reaches them.
+    Angles are exact for every int64 position and every float64 one below ``2**63`` in size; the dtype
+    of an array never reaches them. Positions that are traced, whose values only a compiled program
+    knows, keep cosine and sine within 1e-6 if they are integers, and have the accuracy of their own
+    dtype if they are floats.
+
     float16, bfloat16 and float32 arrays are computed in float32 and rounded once, float64 ones in
-    float64. NumPy arrays are rotated where they lie, whatever their axis order; one whose last axis
-    is not contiguous, or which is byte-swapped or unaligned, is copied once. Complex arrays have one
-    channel per pair, are multiplied by ``A exp(i angle)``, and have no layout; the window of channels
-    is then halved.
+    float64. NumPy arrays are read where they lie, whatever their axis order; one whose last axis is not
+    contiguous, or which is byte-swapped or unaligned, is copied once. Complex arrays have one channel
+    per pair, are multiplied by ``A exp(i angle)``, and have no layout; the window of channels is then
+    halved.
 
     Embeddings are values: immutable, hashable, picklable, equal when all their arguments are. Threads
     may share them.
@@ -163,6 +167,7 @@ class RotaryEmbedding:
 
     @cached_property
     def _hash(self) -> int:
+        """Hash of all arguments, made once: they do not change."""
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,6 +217,7 @@ class RotaryEmbedding:
 
     @cached_property
     def _frequencies(self) -> Frequencies:
+        """The frequencies (heads, axes, lanes) as exact fractions of a turn."""
         values = self.inv_freq
         return frequencies(values.reshape((1,) * (3 - values.ndim) + values.shape))
 
@@ -306,6 +312,7 @@ class RotaryEmbedding:
     # The verbs.
 
     def _pairing(self, source: Layout, target: Layout, *, inverse: bool = False) -> Pairing:
+        """Return which channels turn, read in one layout and written in another."""
         return Pairing(self.rotary_start, self.rotary_dim // 2, source, target, inverse)
 
     def _rotate(
@@ -623,6 +630,7 @@ class RotaryEmbedding:
 def _rotate(
     rope: RotaryEmbedding, arrays: tuple[Array, ...], pairing: Pairing, **call: Any
 ) -> Array | tuple[Array, ...]:
+    """Rotate arrays by an embedding: a function, no method, so that `Untraced` can hold it."""
     return apply.rotate(
         arrays,
         head_dim=rope.head_dim,

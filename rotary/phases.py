@@ -111,6 +111,7 @@ class Frequencies:
 
 @lru_cache(maxsize=256)
 def _frequencies(shape: tuple[int, int, int], values: bytes) -> Frequencies:
+    """Return frequencies by shape and bits, which are hashable."""
     return Frequencies(np.frombuffer(values, np.float64).reshape(shape))
 
 

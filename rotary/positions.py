@@ -194,8 +194,8 @@ def timestamps(times: Any, *, unit: str, origin: Any) -> Positions:
     ----------
     times : array, sequence or scalar
         Dates: ``datetime64`` of any unit, `datetime.datetime` and `datetime.date`, and whatever
-        becomes these as a NumPy array, such as a pandas index. Dates with a time zone are read
-        as UTC, and dates without one are taken to be UTC. Durations: ``timedelta64`` or
+        becomes these as a NumPy array, such as a pandas index. Dates with a time zone are
+        converted to UTC, and dates without one are taken to be UTC. Durations: ``timedelta64`` or
         `datetime.timedelta`. Numbers: integers and floats that count `unit`.
     unit : str
         What one step of position is: ``"W"``, ``"D"``, ``"h"``, ``"m"`` (minutes), ``"s"``,

@@ -113,6 +113,7 @@ def _rows(positions: Array, extent: Extent) -> Rows:
 
 
 def _explicit(value: Array, extent: Extent, name: str) -> Rows:
+    """Return rows at positions as given, checked against what they have to fit."""
     lead = extent.lead()
     shape = tuple(value.shape)
     inner = shape[len(lead) :]
@@ -169,7 +170,7 @@ def _counted(offset: Any, extent: Extent) -> Rows:
 
 
 def _check_last(first: float, length: int) -> None:
-    """Raise unless positions from `first` on stay within int64, or float64's exact range."""
+    """Raise unless the first and the last position stay within int64, or below ``2**63`` as floats."""
     check_reach(first, "offset")
     if length:
         check_reach(first + length - 1, "offset", told=f" for the last of {length} rows")

@@ -160,6 +160,7 @@ class Custom(Scaling):
         )
 
     def _value(self) -> tuple[Any, ...]:
+        """Return what equality and hash go by."""
         return (self.W.shape, self.W.tobytes(), self.attention_factor)
 
     def __eq__(self, other: object) -> bool:
@@ -187,7 +188,7 @@ class Custom(Scaling):
         self,
         dim: int,
         base: float | None = None,  # noqa: ARG002  (the schedules' common signature)
-        context_length: int | None = None,  # noqa: ARG002
+        context_length: int | None = None,  # noqa: ARG002  (as above)
     ) -> Float64Array:
         """Return the frequencies as given.
 

@@ -84,6 +84,7 @@ def show_config() -> None:
 
 
 def _version(name: str) -> str | None:
+    """Return the version of an installed distribution, None where there is none."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

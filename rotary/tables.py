@@ -79,16 +79,19 @@ class _Cache:
         self.clear()
 
     def clear(self) -> None:
+        """Drop all windows and count from zero."""
         with self.lock:
             self.windows.clear()
             self.hits = self.misses = self.nbytes = 0
 
     def info(self) -> CacheInfo:
+        """Return the accounts."""
         with self.lock:
             entries = sum(len(windows) for windows in self.windows.values())
             return CacheInfo(self.hits, self.misses, entries, self.nbytes, self.limit)
 
     def set_limit(self, limit: int) -> None:
+        """Set the bytes that windows may occupy, and drop what exceeds them."""
         with self.lock:
             self.limit = limit
             self._evict()
@@ -168,6 +171,7 @@ def _grown(
 
 
 def _covers(window: Window, start: int, stop: int) -> bool:
+    """Return whether a window holds positions start .. stop - 1."""
     return window.start <= start and stop <= window.stop
 
 
@@ -279,6 +283,7 @@ def _consecutive(
 
 
 def _index(row: int) -> Int64Array:
+    """Return the index of rows that follow one another from a first one on."""
     return np.array([[row]], dtype=np.int64)
 
 
