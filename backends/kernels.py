@@ -477,13 +477,13 @@ if COMPILED:
     HALF_IN_HARDWARE = _converts_half()
 
     @overload(cos_sin, inline="always")
-    def _cos_sin(high, low, table):
+    def _cos_sin(high, low, table):  # pragma: compiled
         if table.dtype == types.float32:
             return lambda high, low, table: cos_sin32(high, low)
         return lambda high, low, table: cos_sin64(high, low)
 
     @overload(widen)
-    def _widen(value):
+    def _widen(value):  # pragma: compiled
         if value == FLOAT16_BITS:
             if HALF_IN_HARDWARE:
                 return lambda value: float_from_half(value)
@@ -493,7 +493,7 @@ if COMPILED:
         return lambda value: value
 
     @overload(narrow)
-    def _narrow(value, row):
+    def _narrow(value, row):  # pragma: compiled
         if row.dtype == FLOAT16_BITS:
             if HALF_IN_HARDWARE:
                 return lambda value, row: half_from_float(value)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rotary._typing import Array
-from rotary.rotation import Axes, Pairing, Recipe, Table, TracedTable
+from rotary.rotation import Axes, Pairing, Recipe
 
 from . import portable
 from .host import host
@@ -18,7 +18,7 @@ LAZY = True
 
 def rotate(
     x: Array,
-    source: Recipe | Table | TracedTable,
+    recipe: Recipe,
     axes: Axes,
     pairing: Pairing,
     out: None = None,  # noqa: ARG001  (the backends' common signature; a dask array is no output)
@@ -27,17 +27,15 @@ def rotate(
 
     The channels of a block must be complete, so the last axis is made one chunk.
     """
-    if isinstance(source, TracedTable):
-        return portable.rotate(x, source, axes, pairing)
     x = x.rechunk({x.ndim - 1: -1})
     return x.map_blocks(
-        _rotate_block, source, axes, pairing, dtype=x.dtype, meta=x._meta, enforce_ndim=True
+        _rotate_block, recipe, axes, pairing, dtype=x.dtype, meta=x._meta, enforce_ndim=True
     )
 
 
 def _rotate_block(
     block: Array,
-    source: Recipe | Table,
+    recipe: Recipe,
     axes: Axes,
     pairing: Pairing,
     block_info: dict[int, Any] | None = None,
@@ -46,9 +44,10 @@ def _rotate_block(
     assert block_info is not None
     where = [slice(*ends) for ends in block_info[0]["array-location"]]
     batch = slice(None) if axes.batch is None else where[axes.batch]
-    table = source.part(batch, where[axes.sequence])
-    if isinstance(table, Table) and table.values.shape[1] > 1:
+    table = recipe.part(batch, where[axes.sequence])
+    if table.values.shape[1] > 1:
         (head_axis,) = axes.others(block.ndim)
         table = table.heads(where[head_axis])
     backend = host() if isinstance(block, np.ndarray) else portable
-    return backend.rotate(block, table, axes, pairing)
+    rotated: Array = backend.rotate(block, table, axes, pairing)
+    return rotated

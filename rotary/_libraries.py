@@ -28,6 +28,11 @@ def is_dask_array(x: Any) -> bool:
     return bool(array_api_compat.is_dask_array(x))
 
 
+def is_sparse(x: Any) -> bool:
+    """Return whether x is a torch tensor that does not store every element."""
+    return bool(array_api_compat.is_torch_array(x)) and str(x.layout) != "torch.strided"
+
+
 def is_array(x: Any) -> bool:
     """Return whether x is an array of a library that has arrays."""
     return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x)
@@ -101,7 +106,8 @@ def to_host(value: Any) -> HostArray | None:
         except RuntimeError:
             return None  # inside a function transform
     if array_api_compat.is_jax_array(value):
-        return None if _is_jax_tracer(value) else np.asarray(value)
+        here = not _is_jax_tracer(value) and all(d.platform == "cpu" for d in value.devices())
+        return np.asarray(value) if here else None
     if is_mlx_array(value):
         import mlx.core as mx
 
@@ -111,7 +117,10 @@ def to_host(value: Any) -> HostArray | None:
             return np.array(value)
         except (RuntimeError, ValueError):
             return None  # inside a function transform
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except (TypeError, RuntimeError):
+        return None  # on a device, such as a GPU
 
 
 def is_mutable(x: Array) -> bool:
@@ -143,6 +152,11 @@ def host_view(x: Array) -> HostArray | None:
     return None
 
 
+def device_of(x: Array) -> Any:
+    """Return the device of a torch tensor; None for others, which move arrays themselves or have one."""
+    return x.device if array_api_compat.is_torch_array(x) else None
+
+
 def arange(n: int, like: Array) -> Array:
     """Return 0 .. n - 1 in the library and on the device of another array."""
     xp = namespace(like)
@@ -160,7 +174,9 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
     if array_api_compat.is_jax_array(like) and not _is_jax_tracer(like):
         import jax
 
-        return jax.device_put(table, may_alias=True)
+        # An array that is spread over devices gets its tables on the default one, to be spread as needed.
+        own = list(like.devices())
+        return jax.device_put(table, own[0] if len(own) == 1 else None, may_alias=True)
     if type(like).__module__.startswith("array_api_strict"):
         return xp.asarray(table, device=like.device)
     return xp.asarray(table)
@@ -185,7 +201,7 @@ def _is_jax_tracer(x: Array) -> bool:
 def check_precision(dtype: str, like: Array) -> None:
     """Raise where a library would silently make float32 of float64."""
     if dtype == "float64" and not has_int64(like):
-        msg = "`dtype` float64 needs JAX's 64-bit types: set jax_enable_x64"
+        msg = "`dtype` must be 'float32' unless jax_enable_x64 is set, got 'float64'"
         raise ValueError(msg)
 
 

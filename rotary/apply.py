@@ -59,7 +59,7 @@ def rotate(
     """
     names = names_of(arrays)
     if not arrays:
-        msg = "at least one array must be given"
+        msg = "`arrays` must hold at least one array, got none"
         raise TypeError(msg)
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
@@ -90,14 +90,14 @@ def _turn(
     for x, frame, output in zip(arrays, frames, outputs, strict=True):
         # Traced positions need operations that can be traced, whatever the array.
         backend = portable if rows.traced else kernel_for(x)
-        turn: Recipe | Table | TracedTable
+        table: Recipe | Table | TracedTable
         if backend.LAZY:
-            turn = Recipe(partial(look_up, dtype=frame.dtype), rows)
+            table = Recipe(partial(tables.lookup, frequencies, factor, dtype=frame.dtype), rows)
         elif frame.dtype in found:
-            turn = found[frame.dtype]
+            table = found[frame.dtype]
         else:
-            turn = found[frame.dtype] = look_up(rows, frame.dtype)
-        turned.append(backend.rotate(x, turn, frame.axes, frame.pairing, output))
+            table = found[frame.dtype] = look_up(rows, frame.dtype)
+        turned.append(backend.rotate(x, table, frame.axes, frame.pairing, output))
     return turned
 
 
@@ -114,6 +114,14 @@ def _check_traced(
             msg = (
                 f"`positions` of {type(positions)} are traced or lazy, so `{name}` must be of the same "
                 f"library, got {type(x)}"
+            )
+            raise TypeError(msg)
+        if not isinstance(x, np.ndarray) and libraries.device_of(x) != libraries.device_of(
+            positions
+        ):
+            msg = (
+                f"`positions` on {libraries.device_of(positions)} cannot be read here, so `{name}` must "
+                f"be on the same device, got {libraries.device_of(x)}"
             )
             raise TypeError(msg)
         if isinstance(output, np.ndarray):

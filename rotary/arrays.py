@@ -28,6 +28,9 @@ def check_plain(x: Any, name: str) -> None:
     if not libraries.is_array(x):
         msg = f"`{name}` must be an array, got {type(x).__name__}"
         raise TypeError(msg)
+    if libraries.is_sparse(x):
+        msg = f"`{name}` must be a dense array, got layout {x.layout}"
+        raise TypeError(msg)
     plain = getattr(x, "_meta", x) if libraries.is_dask_array(x) else x
     if isinstance(plain, np.ma.MaskedArray | np.matrix):
         msg = f"`{name}` must be a plain array, got {type(plain).__name__}"
@@ -153,6 +156,8 @@ def _overlap(a: Array, b: Array) -> bool:
     """Return whether two arrays share an element, or might where the proof takes too long."""
     a, b = libraries.host_view(a), libraries.host_view(b)
     if a is None or b is None:
+        return False
+    if not np.may_share_memory(a, b):
         return False
     try:
         # NumPy's stub knows only the two named amounts of work.

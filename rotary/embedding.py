@@ -265,7 +265,7 @@ class RotaryEmbedding:
         softmax_factor    1.0          from Default
         """
         return "\n".join(
-            f"{name:<18}{value!s:<13}{origin}".rstrip() for name, value, origin in self._lines()
+            f"{name:<18} {value!s:<12} {origin}".rstrip() for name, value, origin in self._lines()
         )
 
     def _lines(self) -> list[tuple[str, Any, str]]:
@@ -653,7 +653,7 @@ def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int
         raise ValueError(msg)
     if rotary_dim is None:
         if (width - start) % 2:
-            msg = f"`rotary_dim` must be given: {width - start} channels do not pair"
+            msg = f"`rotary_dim` must be given, for {width - start} channels do not pair, got None"
             raise ValueError(msg)
         return start, width - start
     rotated = as_rotary_dim(rotary_dim, "rotary_dim")
@@ -673,8 +673,10 @@ def _checked_scaling(value: Any) -> Scaling:
 
 def _fields_of(scaling: Any) -> list[tuple[str, Any]]:
     """Return a schedule's own fields by name, none where it is no dataclass."""
-    named = fields(scaling) if is_dataclass(scaling) else ()
-    return [(field.name, getattr(scaling, field.name)) for field in named]
+    named = [field.name for field in fields(scaling)] if is_dataclass(scaling) else []
+    values = [getattr(scaling, name) for name in named]
+    shown = [f"{v.shape} {v.dtype}" if isinstance(v, np.ndarray) else v for v in values]
+    return list(zip(named, shown, strict=True))
 
 
 def _checked_seq_axis(value: Any) -> int | None:

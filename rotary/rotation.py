@@ -106,15 +106,6 @@ class Table:
     step: int
     length: int
 
-    def part(self, batch: slice, sequence: slice) -> Table:
-        """Return the table of a block, holding no other rows."""
-        index = self.index if self.index.shape[0] == 1 else self.index[batch]
-        first, last, _ = sequence.indices(self.length)
-        index = index[:, sequence] if index.shape[1] > 1 else index + self.step * first
-        rows = np.unique(index + self.step * np.arange(last - first) if self.step else index)
-        values = np.ascontiguousarray(self.values[:, :, rows])
-        return Table(values, np.searchsorted(rows, index), self.step, last - first)
-
     def heads(self, heads: slice) -> Table:
         """Return the table of some of the heads."""
         return replace(self, values=np.ascontiguousarray(self.values[:, heads]))
@@ -144,9 +135,9 @@ class TracedTable:
 class Recipe:
     """How to look up the table of a block of rows, where and when it is needed."""
 
-    look_up: Callable[[Rows], Table | TracedTable]
+    look_up: Callable[[Rows], Table]
     rows: Rows
 
-    def part(self, batch: slice, sequence: slice) -> Table | TracedTable:
+    def part(self, batch: slice, sequence: slice) -> Table:
         """Return the table of a block."""
         return self.look_up(self.rows.part(batch, sequence))

@@ -244,11 +244,11 @@ def table_of(
 ) -> Table | TracedTable:
     """Return the table of rows, made of host arrays or, where rows are traced, of their library's."""
     if not rows.traced:
-        return lookup(frequencies, rows, dtype, factor)
+        return lookup(frequencies, factor, rows, dtype)
     return traced.traced_table(frequencies, rows, dtype, factor)
 
 
-def lookup(frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float = 1.0) -> Table:
+def lookup(frequencies: Frequencies, factor: float, rows: Rows, dtype: TableDType) -> Table:
     """Return the table rows that concrete rows of an array read.
 
     Consecutive positions, and scattered ones dense enough, share the cached window; others are

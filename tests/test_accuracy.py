@@ -292,7 +292,7 @@ def test_ten_million_random_pairs(dtype, factor, capsys):
     def told(batch: int, found: Worst) -> None:
         if batch % 17 == 0:
             with capsys.disabled():
-                print(f"\n{dtype} x {factor}: {batch * 2**16:>8} pairs, {found.ulp:.6f}", end="")  # noqa: T201
+                print(f"\n{dtype} x {factor}: {batch * 2**16:>8} pairs, {found.ulp:.6f}", end="")  # noqa: T201  (progress)
 
     found = random_worst(batches, 2, dtype, factor, told)
     assert found.ulp <= PROMISED[dtype, factor], found

@@ -241,7 +241,7 @@ class TestJax:
     def test_grad(self, jax, rope, arguments):
         x, dy = (jax.numpy.asarray(x) for x in arrays())
         want = rope.vjp(arrays()[1], **arguments)
-        loss = lambda x: (rope(x, **arguments) * dy).sum()  # noqa: E731
+        loss = lambda x: (rope(x, **arguments) * dy).sum()  # noqa: E731  (reads like the formula)
         for function in (jax.grad(loss), jax.jit(jax.grad(loss)), jax.grad(jax.jit(loss))):
             np.testing.assert_allclose(function(x), want, rtol=0, atol=1e-14)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -44,7 +45,7 @@ def test_every_number_is_rounded_as_numpy_rounds(dtype, factor):
 @pytest.mark.compiled
 def test_a_processor_without_float16_gives_the_same(tmp_path):
     # LLVM would end the process where it meets a conversion that the processor does not have.
-    here = os.path.dirname(__file__)  # noqa: PTH120
+    here = str(Path(__file__).parent)
     script = (
         f"import sys; sys.path.insert(0, {here!r}); import numpy as np, test_half\n"
         "for factor in test_half.FACTORS:\n"

@@ -20,7 +20,7 @@ from rotary._numbers import as_positions
 from rotary.positions import Clock, from_mask, grid, ragged, timestamps, zigzag
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
-UTC = dt.timezone.utc  # noqa: UP017
+UTC = dt.timezone.utc  # noqa: UP017  (the name that users write)
 int64s = st.integers(LOWEST, HIGHEST)
 
 
@@ -466,7 +466,7 @@ class TestDates:
         same(timestamps(times, unit="s", origin="2024-01-01"), np.zeros(np.shape(times)))
 
     def test_dates_of_python(self):
-        times = [dt.datetime(2024, 1, 1, 0, 0, 1), dt.datetime(2024, 1, 1, 0, 0, 2, 500_000)]  # noqa: DTZ001
+        times = [dt.datetime(2024, 1, 1, 0, 0, 1), dt.datetime(2024, 1, 1, 0, 0, 2, 500_000)]  # noqa: DTZ001  (naive times are the case)
         same(timestamps(times, unit="ms", origin=dt.date(2024, 1, 1)), [1000, 2500])
         same(timestamps(tuple(times), unit="s", origin=times[0]), [0.0, 1.5], np.float64)
         same(timestamps([dt.date(2024, 1, 3)], unit="D", origin="2024-01-01"), [2])
@@ -479,7 +479,7 @@ class TestDates:
         times = [
             dt.datetime(2024, 1, 1, 12, tzinfo=UTC),
             dt.datetime(2024, 1, 1, 12, tzinfo=paris),
-            dt.datetime(2024, 1, 1, 12),  # noqa: DTZ001
+            dt.datetime(2024, 1, 1, 12),  # noqa: DTZ001  (naive times are the case)
         ]
         same(timestamps(times, unit="m", origin="2024-01-01T12:00Z"), [0, -60, 0])
         same(timestamps(np.array(times), unit="m", origin=times[1]), [60, 0, 60])

@@ -71,7 +71,7 @@ class Specification:
         hash(self.rope)
 
     def time_equal(self) -> None:
-        self.rope == self.equal  # noqa: B015
+        self.rope == self.equal  # noqa: B015  (the comparison is what is timed)
 
     def time_inv_freq(self) -> None:
         rotary.inv_freq(HEAD_DIM, base=BASE)

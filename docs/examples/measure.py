@@ -28,9 +28,11 @@ def frequencies() -> np.ndarray:
 
 
 def numpy_rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """Rotate in the half layout as most code does."""
-    a, b = x[..., :LANES], x[..., LANES:]
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    """Rotate in the half layout as most code does, 16-bit numbers in float32."""
+    wide = x.astype(cos.dtype, copy=False)
+    a, b = wide[..., :LANES], wide[..., LANES:]
+    turned = np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return turned.astype(x.dtype, copy=False)
 
 
 def seconds(tasks: dict[str, Task], inner: int) -> dict[str, float]:
@@ -70,7 +72,7 @@ def rotations(dtype: str) -> None:
         ("1 position, 32 heads", (1, 32, 1, WIDTH), 200),
     ):
         x = generator.standard_normal(shape).astype(dtype)
-        cos, sin = (part.astype(dtype) for part in rope.tables(np.arange(shape[2])))
+        cos, sin = rope.tables(np.arange(shape[2]))
         compare(
             f"rotate {what}, {dtype}",
             inner,
