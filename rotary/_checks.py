@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,35 @@ def as_positive_float(value: Any, name: str) -> float:
         msg = f"`{name}` must be positive, got {value!r}"
         raise ValueError(msg)
     return number
+
+
+def as_non_negative_float(value: Any, name: str) -> float:
+    """Return a real number as a finite float of at least zero."""
+    number = as_float(value, name)
+    if number < 0:
+        msg = f"`{name}` must not be negative, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_fraction(value: Any, name: str) -> float:
+    """Return a real number as a float from 0 to 1."""
+    number = as_float(value, name)
+    if not 0 <= number <= 1:
+        msg = f"`{name}` must be from 0 to 1, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of the named choices."""
+    if not isinstance(value, str):
+        msg = f"`{name}` must be a string, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    if value not in choices:
+        msg = f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
+    return value
 
 
 def as_rotary_dim(value: Any, name: str) -> int:

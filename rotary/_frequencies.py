@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Context, Decimal
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ._numbers import frozen, host_array
+from ._numbers import found, frozen, host_array
 from ._typing import Float64Array
 from .phases import LARGEST_FREQUENCY
+
+CONTEXT = Context(prec=60)
 
 
 def powers(base: float, dim: int) -> Float64Array:
@@ -36,18 +39,27 @@ def powers(base: float, dim: int) -> Float64Array:
     return _powers(base, dim)
 
 
+def spaced(ratio: float, lanes: int) -> Float64Array:
+    """Return ``ratio ** (-i / (lanes - 1))`` for every lane, from 1 down to ``1 / ratio``.
+
+    Each is correctly rounded. A single lane is 1.
+    """
+    if lanes == 1:
+        return frozen(np.ones(1))
+    return frozen(np.append(powers(ratio, 2 * (lanes - 1)), 1.0 / ratio))
+
+
 @lru_cache(maxsize=256)
 def _powers(base: float, dim: int) -> Float64Array:
     """Return the powers, computed once for each base and width."""
-    context = Context(prec=60)
-    exact_base = Decimal(base)
-    values = np.array(
-        [
-            float(context.power(exact_base, context.divide(Decimal(-2 * i), Decimal(dim))))
-            for i in range(dim // 2)
-        ]
-    )
-    return frozen(values)
+    exponents = [CONTEXT.divide(Decimal(-2 * i), Decimal(dim)) for i in range(dim // 2)]
+    return frozen(raised(base, exponents))
+
+
+def raised(base: float, exponents: Iterable[Decimal]) -> Float64Array:
+    """Return the powers of a positive base, each correctly rounded."""
+    exact = Decimal(base)
+    return np.array([float(CONTEXT.power(exact, exponent)) for exponent in exponents])
 
 
 def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
@@ -66,3 +78,19 @@ def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float
         msg = f"`{name}` must be finite and below 2**63 radians per position, got {array!r}"
         raise ValueError(msg)
     return frozen(result)
+
+
+def as_factors(values: Any, name: str) -> tuple[float, ...]:
+    """Return one positive finite number per lane."""
+    array = host_array(values, name)
+    if array.dtype.kind not in "iuf":
+        msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
+        raise TypeError(msg)
+    if array.ndim != 1 or not array.size:
+        msg = f"`{name}` must have shape (dim/2,), got shape {array.shape}"
+        raise ValueError(msg)
+    bad = ~((array > 0) & np.isfinite(array))
+    if bad.any():
+        msg = f"`{name}` must hold positive finite numbers, got {found(array, bad)}"
+        raise ValueError(msg)
+    return tuple(array.astype(np.float64).tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from .arrays import as_table_dtype
 from .layouts import Layout, check_layout, pair_channels
 from .phases import Frequencies, frequencies
 from .rotation import Pairing, Rows
-from .rows import Extent, read_delta, read_rows
+from .rows import Extent, check_below, known, read_delta, read_rows
 from .scaling import Default, Scaling
 from .shapes import as_seq_axis
 
@@ -50,7 +50,8 @@ class RotaryEmbedding:
     rotary_start : int, default 0
         The first channel that turns.
     context_length : int, optional
-        Read only by scalings that depend on it, which `Default` and `Custom` do not.
+        How many positions there are, 0 .. context_length - 1. Required by scalings that depend on it,
+        which then refuse later positions; not read by others.
     output_layout : {"half", "interleaved"}, optional
         Layout of the result, `layout` by default.
     seq_axis : int, optional
@@ -69,7 +70,7 @@ class RotaryEmbedding:
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or `base` is missing.
+        If an argument is of the wrong kind, or `base` or `context_length` is needed and missing.
     ValueError
         If a value does not fit; the message names it.
 
@@ -154,8 +155,10 @@ class RotaryEmbedding:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         _run.prepare()
+        # Both are made here, so that what does not fit is refused here.
+        self.inv_freq  # noqa: B018
         try:
-            self._frequencies  # noqa: B018  (made here, so that what does not fit is refused here)
+            self._frequencies  # noqa: B018
         except ValueError as error:
             if self.scaling.needs_base:
                 msg = f"`base` {self.base} does not fit: {error}"
@@ -205,15 +208,20 @@ class RotaryEmbedding:
         """
         return self.scaling.inv_freq(self.rotary_dim, self.base, self.context_length)
 
-    @property
+    @cached_property
     def attention_factor(self) -> float:
         """The factor on cosine and sine."""
-        return self.scaling.attention_factor
+        return self.scaling.attention_factor_at(self.context_length)
 
     @property
     def softmax_factor(self) -> float:
         """What the attention's own softmax scale is multiplied by, outside this rotation."""
-        return self.scaling.softmax_factor
+        return float(self.scaling.softmax_factor)
+
+    @cached_property
+    def _limit(self) -> int | None:
+        """The position that is the first one too far, where there is one."""
+        return self.context_length if self.scaling.needs_length else None
 
     @cached_property
     def _frequencies(self) -> Frequencies:
@@ -228,6 +236,9 @@ class RotaryEmbedding:
 
     def at_length(self, context_length: int) -> RotaryEmbedding:
         """Return the same specification at another context length.
+
+        Where the scaling depends on it, what has been rotated before has other frequencies: cached keys
+        have to be rotated anew.
 
         Parameters
         ----------
@@ -264,8 +275,10 @@ class RotaryEmbedding:
         attention_factor  1.0          from Default
         softmax_factor    1.0          from Default
         """
+        lines = self._lines()
+        width = max(16, *(len(name) for name, _, _ in lines)) + 2
         return "\n".join(
-            f"{name:<18} {value!s:<12} {origin}".rstrip() for name, value, origin in self._lines()
+            f"{name:<{width}}{value!s:<12} {origin}".rstrip() for name, value, origin in lines
         )
 
     def _lines(self) -> list[tuple[str, Any, str]]:
@@ -285,14 +298,25 @@ class RotaryEmbedding:
             ("layout", self.layout, f"given: {pairs[self.layout]}"),
             ("base", self.base, "given" if self.scaling.needs_base else f"not read by {schedule}"),
             ("scaling", schedule, from_base if isinstance(self.scaling, Default) else "given"),
-            *[(f"  {name}", value, f"of {schedule}") for name, value in _fields_of(self.scaling)],
+            *[
+                (f"  {name}", value, origin)
+                for name, value, origin in self.scaling.resolved(
+                    self.rotary_dim, self.base, self.context_length
+                )
+            ],
             (
                 "rotary_dim",
                 self.rotary_dim,
                 f"channels {self.rotary_start} .. {stop - 1} of {self.head_dim} turn",
             ),
             ("rotary_start", self.rotary_start, "the first channel that turns"),
-            ("context_length", self.context_length, f"not read by {schedule}"),
+            (
+                "context_length",
+                self.context_length,
+                f"given: positions stay below {self._limit}"
+                if self._limit
+                else f"not read by {schedule}",
+            ),
             (
                 "output_layout",
                 self.output_layout,
@@ -352,7 +376,7 @@ class RotaryEmbedding:
         out: Any,
     ) -> Any:
         """Rotate arrays at the positions of a call."""
-        read = partial(read_rows, positions, offset, cu_seqlens)
+        read = partial(read_rows, positions, offset, cu_seqlens, self._limit)
         packed = cu_seqlens is not None
         return self._rotate(
             arrays, pairing, factor, read, packed=packed, seq_axis=seq_axis, out=out
@@ -580,6 +604,8 @@ class RotaryEmbedding:
         array([[1.       , 1.       ],
                [0.5403023, 0.9950042]], dtype=float32)
         """
+        if self._limit is not None:
+            check_below(known(positions, "positions"), self._limit, "positions")
         return tables.cos_sin(
             self._frequencies,
             positions,
@@ -669,14 +695,6 @@ def _checked_scaling(value: Any) -> Scaling:
         msg = f"`scaling` must be one of rotary.scaling, got {value!r}"
         raise TypeError(msg)
     return value
-
-
-def _fields_of(scaling: Any) -> list[tuple[str, Any]]:
-    """Return a schedule's own fields by name, none where it is no dataclass."""
-    named = [field.name for field in fields(scaling)] if is_dataclass(scaling) else []
-    values = [getattr(scaling, name) for name in named]
-    shown = [f"{v.shape} {v.dtype}" if isinstance(v, np.ndarray) else v for v in values]
-    return list(zip(named, shown, strict=True))
 
 
 def _checked_seq_axis(value: Any) -> int | None:

@@ -37,7 +37,9 @@ class Extent(NamedTuple):
         return (self.axes,) if self.leading else ()
 
 
-def read_rows(positions: Any, offset: Any, cu_seqlens: Any, extent: Extent) -> Rows:
+def read_rows(
+    positions: Any, offset: Any, cu_seqlens: Any, limit: int | None, extent: Extent
+) -> Rows:
     """Return where rows stand.
 
     Parameters
@@ -48,8 +50,32 @@ def read_rows(positions: Any, offset: Any, cu_seqlens: Any, extent: Extent) -> R
         First position of every row of the batch, or of every packed sequence. None is 0.
     cu_seqlens : array_like of int (n + 1,) or None
         Where packed sequences begin and the last one ends.
+    limit : int or None
+        What positions have to stay below, where they are known.
     extent : Extent
     """
+    rows = _read(positions, offset, cu_seqlens, extent)
+    if limit is not None:
+        name = "offset" if positions is None else "positions"
+        if rows.start is None:
+            check_below(rows.positions, limit, name)
+        elif rows.length:
+            check_below(np.array(rows.start + rows.length - 1), limit, name)
+    return rows
+
+
+def check_below(positions: Array, limit: int, name: str) -> None:
+    """Raise if a position that is known reaches the limit, a context length."""
+    if isinstance(positions, np.ndarray) and positions.size and positions.max() >= limit:
+        msg = (
+            f"`{name}` must keep positions below the context_length {limit}, which the frequencies "
+            f"depend on, got {positions.max()}; at_length gives the embedding for more"
+        )
+        raise ValueError(msg)
+
+
+def _read(positions: Any, offset: Any, cu_seqlens: Any, extent: Extent) -> Rows:
+    """Return where rows stand, near or far."""
     if positions is not None:
         for other, name in ((offset, "offset"), (cu_seqlens, "cu_seqlens")):
             if other is not None:

@@ -1,0 +1,43 @@
+"""Fields of frozen dataclasses: checked when the object is made, derived where they are left out."""
+
+from __future__ import annotations
+
+from dataclasses import Field
+from typing import Any, Self
+
+from ._checks import as_choice
+
+
+class Derived(float):
+    """A number that follows from the other fields, and anew where `dataclasses.replace` changes them."""
+
+    origin: str
+
+    def __new__(cls, value: float, origin: str = "") -> Self:
+        self = super().__new__(cls, value)
+        self.origin = origin
+        return self
+
+
+def origin_of(own: Field[Any], value: Any) -> str:
+    """Return where the value of a field comes from."""
+    if isinstance(value, Derived):
+        return f"derived: {value.origin}"
+    return "the default" if value is own.default or value == own.default else "given"
+
+
+def checked(check: Any, *, optional: bool = False) -> dict[str, Any]:
+    """Return the metadata of a field that is checked when a schedule is made."""
+
+    def run(value: Any, name: str) -> Any:
+        # What was derived is derived again, from fields that may have changed.
+        if optional and (value is None or isinstance(value, Derived)):
+            return None
+        return check(value, name)
+
+    return {"check": run}
+
+
+def chosen(*choices: str) -> dict[str, Any]:
+    """Return the metadata of a field that is one of several words."""
+    return checked(lambda value, name: as_choice(value, name, choices))
