@@ -151,6 +151,14 @@ def slow(session: nox.Session) -> None:
     in_libraries(session, "-m", "pytest", "-m", "slow", *session.posargs)
 
 
+@nox.session(default=False)
+def oracle(session: nox.Session) -> None:
+    """Compare with the code of other projects, such as transformers."""
+    session.install("--editable", ".", *group("oracle", "test"))
+    variables = numba_cache(Path(session.virtualenv.location)) | BACKENDS["numpy"]
+    session.run("pytest", "-m", "oracle", *session.posargs, env=variables)
+
+
 def install_demo(session: nox.Session) -> dict[str, str]:
     """Install what the demo needs and return its variables."""
     session.install("--editable", ".", *group("demo", "test"))

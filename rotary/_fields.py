@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import Field
+from dataclasses import MISSING, Field
 from typing import Any, Self
 
 from ._checks import as_choice
@@ -23,7 +23,7 @@ def origin_of(own: Field[Any], value: Any) -> str:
     """Return where the value of a field comes from."""
     if isinstance(value, Derived):
         return f"derived: {value.origin}"
-    return "the default" if value is own.default or value == own.default else "given"
+    return "given" if own.default is MISSING or value != own.default else "the default"
 
 
 def checked(check: Any, *, optional: bool = False) -> dict[str, Any]:

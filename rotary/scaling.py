@@ -128,12 +128,14 @@ class Scaling(ABC):
         list of (name, value, origin)
             The fields of the dataclass, and what is derived from them.
         """
-        if not is_dataclass(self):
-            return []
-        return [
-            (own.name, getattr(self, own.name), origin_of(own, getattr(self, own.name)))
-            for own in fields(self)
-        ]
+        values: Any = self
+        lines = []
+        for own in fields(values) if is_dataclass(values) else ():
+            value = getattr(self, own.name)
+            # As a list, an array is told in full and on one line.
+            told = value.tolist() if isinstance(value, np.ndarray) else value
+            lines.append((own.name, told, origin_of(own, value)))
+        return lines
 
 
 @dataclass(frozen=True)
@@ -326,6 +328,16 @@ class _Schedule(Scaling):
             value = own.metadata["check"](getattr(self, own.name), own.name)
             object.__setattr__(self, own.name, value)
 
+    def __repr__(self) -> str:
+        # What is derived or has its default is left out, and so is made again by what is shown.
+        shown = [
+            f"{own.name}={value!r}"
+            for own in fields(self)  # type: ignore[arg-type]
+            for value in [getattr(self, own.name)]
+            if origin_of(own, value) == "given"
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def inv_freq(
         self, dim: int, base: float | None = None, context_length: int | None = None
     ) -> Float64Array:
@@ -370,6 +382,15 @@ class _Schedule(Scaling):
             raise ValueError(msg)
         return frozen(values)
 
+    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
+        """Return the fields, and what is derived from them."""
+        lines = super().resolved(dim, base, context_length)
+        return [*lines, *self._derived(dim, base, context_length)]
+
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+        """Return the numbers that are derived, besides the fields."""
+        return []
+
     @abstractmethod
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         """Return the frequencies, the arguments being checked."""
@@ -402,7 +423,7 @@ def _at_least_two_lanes(dim: int, name: str) -> None:
 # The published schedules.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Linear(_Schedule):
     """Position interpolation: ``inv_freq[i] / factor``.
 
@@ -439,7 +460,7 @@ class Linear(_Schedule):
         return powers(base, dim) / self.factor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DynamicNTK(_Schedule):
     """A base that grows with the context length.
 
@@ -494,20 +515,18 @@ class DynamicNTK(_Schedule):
         """Whether the frequencies depend on the context length: unless `fixed`."""
         return not self.fixed
 
-    def _growth(self, context_length: Any) -> float:
+    def _growth(self, context_length: int | None) -> float:
         """Return the number whose power multiplies the base."""
         if self.fixed:
             return 1.0 + self.factor * (self.factor - 1.0)
-        beyond = max(context_length - self.max_position, 0)
+        beyond = max((context_length or 0) - self.max_position, 0)
         return 1.0 + self.factor * (beyond / self.max_position)
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         _at_least_two_lanes(dim, "DynamicNTK")
         return powers(base, dim) * spaced(self._growth(context_length), dim // 2)
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
-        """Return every number of the schedule; see `Scaling`."""
-        assert base is not None
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
         growth = self._growth(context_length)
         if self.fixed:
             length = (self.max_position * self.factor, "derived: max_position * factor")
@@ -517,7 +536,6 @@ class DynamicNTK(_Schedule):
                 "derived: max(context_length, max_position)",
             )
         return [
-            *super().resolved(dim, base, context_length),
             ("n", *length),
             ("growth", growth, "derived: factor * n / max_position - (factor - 1)"),
             _grown_base(base, growth, dim),
@@ -530,7 +548,7 @@ def _grown_base(base: float, growth: float, dim: int) -> _Line:
     return ("grown base", value, f"derived: base * {growth!r} ** (dim / (dim - 2))")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NTK(_Schedule):
     """A larger base: high frequencies stay, the lowest one is divided by the factor.
 
@@ -614,18 +632,14 @@ class NTK(_Schedule):
             _at_least_two_lanes(dim, "NTK")
             return plain * spaced(ratio, lanes)
         if self.form == "fixed":
-            return plain * np.append(powers(ratio, dim)[1:], 1.0 / ratio)
+            shrunk: Float64Array = np.append(powers(ratio, dim)[1:], 1.0 / ratio)
+            return plain * shrunk
         power = Decimal(self.mixed_b or 0.0)
         shares = [CONTEXT.divide(Decimal(i + 1), Decimal(lanes)) for i in range(lanes)]
         return plain * raised(ratio, [-CONTEXT.power(share, power) for share in shares])
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
-        """Return every number of the schedule; see `Scaling`."""
-        assert base is not None
-        lines = super().resolved(dim, base, context_length)
-        if self.form == "aware":
-            lines.append(_grown_base(base, self._ratio, dim))
-        return lines
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+        return [_grown_base(base, self._ratio, dim)] if self.form == "aware" else []
 
 
 _MSCALE_RULES = ("transformers", "deepseek", "paper", "telechat3", "none")
@@ -636,7 +650,7 @@ def _mscale(factor: float, mscale: float, slope: float = 0.1) -> float:
     return 1.0 if factor <= 1.0 else slope * mscale * math.log(factor) + 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Yarn(_Schedule):
     """Interpolation by parts: high frequencies stay, low ones are divided, a ramp lies between.
 
@@ -798,27 +812,24 @@ class Yarn(_Schedule):
         low, high = self._ramp(dim, base)
         if low == high:
             high += 0.001
-        ramp = np.clip((np.arange(dim // 2) - low) / (high - low), 0.0, 1.0)
+        ramp: Float64Array = np.clip((np.arange(dim // 2) - low) / (high - low), 0.0, 1.0)
         return (1.0 - ramp) * self.extrapolation_factor
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         return _blended(powers(base, dim), self.factor, self._kept(dim, base))
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
-        """Return every number of the schedule; see `Scaling`."""
-        assert base is not None
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
         low, high = self._ramp(dim, base)
         fast, slow = (self._lane(beta, dim, base) for beta in (self.beta_fast, self.beta_slow))
         how = "rounded, within 0 .. dim - 1" if self.truncate else "within 0 .. dim - 1"
         return [
-            *super().resolved(dim, base, context_length),
             ("low", low, f"derived: lane {fast:.10g} of beta_fast, {how}"),
             ("high", high, f"derived: lane {slow:.10g} of beta_slow, {how}"),
             _lanes(self._kept(dim, base)),
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LongRope(_Schedule):
     """A factor for every lane, found by search: ``inv_freq[i] / short_factor[i]`` or ``long_factor[i]``.
 
@@ -974,15 +985,14 @@ class LongRope(_Schedule):
         long = self._is_long(context_length)
         factors = self.long_factor if long else self.short_factor
         _check_count(factors, "long_factor" if long else "short_factor", dim)
-        return powers(base, dim) / np.array(factors)
+        return powers(base, dim) / np.array(factors, dtype=np.float64)
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
-        """Return every number of the schedule; see `Scaling`."""
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
         long = self._is_long(context_length)
         compared = "above" if long else "not above"
         chosen = "long_factor" if long else "short_factor"
         origin = f"derived: context_length {context_length} is {compared} original_max_position"
-        lines = [*super().resolved(dim, base, context_length), ("factors", chosen, origin)]
+        lines: list[_Line] = [("factors", chosen, origin)]
         if self.max_position is not None:
             origin = "derived: max_position / original_max_position"
             lines.append(("stretch", self._stretch, origin))
@@ -996,7 +1006,7 @@ def _check_count(factors: tuple[float, ...], name: str, dim: int) -> None:
         raise ValueError(msg)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Llama3(_Schedule):
     """Interpolation by wavelength: short waves stay, long ones are divided, between them a mixture.
 
@@ -1063,15 +1073,12 @@ class Llama3(_Schedule):
         plain = powers(base, dim)
         return _blended(plain, self.factor, self._kept(plain))
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
-        """Return every number of the schedule; see `Scaling`."""
-        assert base is not None
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
         low, high = (
             self.original_max_position / part
             for part in (self.low_freq_factor, self.high_freq_factor)
         )
         return [
-            *super().resolved(dim, base, context_length),
             ("longest kept", high, "derived: wavelength original_max_position / high_freq_factor"),
             (
                 "shortest divided",
@@ -1082,7 +1089,7 @@ class Llama3(_Schedule):
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Proportional(_Schedule):
     """Only the first frequencies, the others zero: part of the pairs turns, over the whole head.
 
@@ -1130,10 +1137,8 @@ class Proportional(_Schedule):
         turns = np.arange(dim // 2) < self._turning(dim)
         return np.where(turns, powers(base, dim) / self.factor, 0.0)
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
-        """Return every number of the schedule; see `Scaling`."""
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
         return [
-            *super().resolved(dim, base, context_length),
             ("turning pairs", self._turning(dim), "derived: int(partial_rotary_factor * dim // 2)"),
         ]
 
@@ -1151,7 +1156,7 @@ class _Baseless(_Schedule):
         return False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pixel(_Baseless):
     """Frequencies for coordinates within -1 .. 1: ``pi * linspace(1, max_freq / 2, dim / 2)``.
 
@@ -1195,7 +1200,7 @@ class Pixel(_Baseless):
         return math.pi / spaced(self.max_freq / 2.0, lanes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Constant(_Baseless):
     """The same frequency for every pair.
 
@@ -1229,7 +1234,7 @@ class Constant(_Baseless):
         return np.full(dim // 2, self.value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Periods(_Baseless):
     """Periods spaced evenly in their logarithm, from `min` to `max`.
 
@@ -1298,7 +1303,7 @@ def _as_scaling(value: Any, name: str) -> Scaling:
 _SCALING = checked(_as_scaling)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Modifier(_Schedule):
     """A schedule that changes the frequencies of another one and leaves the rest to it."""
 
@@ -1356,7 +1361,7 @@ class _Modifier(_Schedule):
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Clip(_Modifier):
     """Fade out the lowest frequencies of another schedule.
 
@@ -1367,7 +1372,7 @@ class Clip(_Modifier):
     scaling : Scaling, default `Default()`
         The schedule to change.
     clip_low_n : int, default 20
-        n, the number of frequencies; at most all of them.
+        Number n of frequencies; at most all of them.
     hard : bool, default False
         Whether they are set to zero.
 
@@ -1407,7 +1412,7 @@ class Clip(_Modifier):
         return inv_freq * window
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Resonance(_Modifier):
     """Round the wavelengths of another schedule to whole positions.
 
@@ -1453,7 +1458,7 @@ class Resonance(_Modifier):
         return np.where(turning, 2.0 * math.pi / whole, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FreqFactors(_Modifier):
     """Divide every frequency of another schedule by a factor of its own.
 
@@ -1488,4 +1493,4 @@ class FreqFactors(_Modifier):
 
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
         _check_count(self.freq_factors, "freq_factors", 2 * inv_freq.shape[-1])
-        return inv_freq / np.array(self.freq_factors)
+        return inv_freq / np.array(self.freq_factors, dtype=np.float64)
