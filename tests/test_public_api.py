@@ -22,7 +22,24 @@ PUBLIC = {
     ],
     "rotary.layouts": ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"],
     "rotary.positions": ["Clock", "from_mask", "grid", "ragged", "timestamps", "zigzag"],
-    "rotary.scaling": ["Custom", "Default", "Scaling"],
+    "rotary.scaling": [
+        "Clip",
+        "Constant",
+        "Custom",
+        "Default",
+        "DynamicNTK",
+        "FreqFactors",
+        "Linear",
+        "Llama3",
+        "LongRope",
+        "NTK",
+        "Periods",
+        "Pixel",
+        "Proportional",
+        "Resonance",
+        "Scaling",
+        "Yarn",
+    ],
 }
 
 SIGNATURES = {
@@ -92,7 +109,11 @@ def public_callables():
             path = f"{module}.{name}"
             found.setdefault(id(value), (path, value))
             if inspect.isclass(value):
+                # The default of a dataclass's field is no thing of its own: the class tells about it.
+                told = {field.name for field in getattr(value, "__dataclass_fields__", {}).values()}
                 for own, method in vars(value).items():
+                    if own in told and not isinstance(method, property):
+                        continue
                     if not own.startswith("_") or own == "__call__":
                         found[path, own] = (f"{path}.{own}", method)
     return dict(found.values())
