@@ -442,7 +442,7 @@ class Linear(_Schedule):
     Notes
     -----
     Chen et al., "Extending Context Window of Large Language Models via Positional Interpolation",
-    2023 (arXiv:2306.15595), equation 4. It is ``rope_type`` "linear" of transformers, ``freq_scale
+    2023 (arXiv:2306.15595), section 2.3. It is ``rope_type`` "linear" of transformers, ``freq_scale
     = 1 / factor`` of ggml and ``scale = 1 / factor`` of MLX. Use it where the checkpoint was
     fine-tuned with it, such as the global layers of Gemma 3 from 4B on. It blurs neighbouring
     positions, so extending a model without training is better done by `NTK` or `Yarn`.
@@ -706,7 +706,7 @@ class Yarn(_Schedule):
     Notes
     -----
     Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models", 2023
-    (arXiv:2309.00071), equations 22 to 25; limits and defaults as in transformers
+    (arXiv:2309.00071), sections 3.2 and 3.4; limits and defaults as in transformers
     (modeling_rope_utils.py). `softmax_factor` is from DeepSeek-V2's modelling code. Where the ramp has
     no width, 0.001 is added to its end, as there.
 
@@ -1433,7 +1433,7 @@ class Resonance(_Modifier):
     Notes
     -----
     Wang et al., "Resonance RoPE: Improving Context Length Generalization of Large Language Models",
-    2024 (arXiv:2403.00071), section 4. Features then repeat exactly, so that integer positions beyond
+    2024 (arXiv:2403.00071). Features then repeat exactly, so that integer positions beyond
     the training context show none that is new in these lanes. Around `Yarn` it is the paper's
     "Resonance YaRN".
 
@@ -1480,7 +1480,8 @@ class FreqFactors(_Modifier):
     Notes
     -----
     The ``freq_factors`` of ggml (``ggml_rope_ext``), which GGUF files hold as the tensor
-    ``rope_freqs.weight``. Converters write the frequencies of Llama 3 this way, and LongRoPE's.
+    ``rope_freqs.weight``. Converters write the frequencies of Llama 3 this way. The two lists of
+    `LongRope` are tensors of their own, ``rope_factors_short.weight`` and ``rope_factors_long.weight``.
 
     Examples
     --------
