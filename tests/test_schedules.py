@@ -462,6 +462,7 @@ def test_modifiers_keep_the_factors_within():
     rope = embedding(Resonance(Clip(Yarn(**DEEPSEEK_V3, attention_factor=1.5))))
     assert rope.attention_factor == 1.5
     assert rope.softmax_factor == pytest.approx(1.8738542070926265, rel=1e-15)
+    assert rope.scaling.attention_factor == 1.5
     long = Clip(LongRope(**ONES, short_mscale=1.125, long_mscale=1.25))
     assert embedding(long, context_length=4096).attention_factor == 1.125
     assert embedding(long, context_length=4097).attention_factor == 1.25
@@ -1205,3 +1206,34 @@ def test_proportional_is_that_of_transformers(theirs, dim, base, factor, part):
     ours = schedule.inv_freq(dim, base)
     agree(ours, values, base)
     assert schedule.attention_factor == attention
+
+
+@pytest.mark.oracle
+@SWEEP
+@given(dim=DIMS, base=ORACLE_BASES, alpha=st.floats(1.0, 10_000.0))
+def test_ntk_alpha_is_that_of_hunyuan_in_transformers(dim, base, alpha):
+    from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEmbedding
+
+    config = SimpleNamespace(
+        head_dim=dim,
+        hidden_size=dim,
+        num_attention_heads=1,
+        rope_parameters={"rope_theta": base, "alpha": alpha},
+    )
+    values, attention = HunYuanVLRotaryEmbedding.compute_ntk_alpha_rope_parameters(config)
+    ours = NTK(alpha=alpha).inv_freq(dim, base)
+    grown = base * alpha ** (dim / (dim - 2))
+    np.testing.assert_allclose(ours, values.numpy(), rtol=rounding(grown))
+    assert attention == 1.0
+
+
+@pytest.mark.oracle
+@SWEEP
+@given(factor=FACTOR, mscale_all_dim=st.floats(0.0, 2.0))
+def test_softmax_factor_is_that_of_deepseek_in_transformers(factor, mscale_all_dim):
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import yarn_apply_mscale
+
+    parameters = {"rope_type": "yarn", "factor": factor, "mscale_all_dim": mscale_all_dim}
+    theirs = yarn_apply_mscale(parameters, 1.0)
+    ours = Yarn(factor, 4096, mscale_all_dim=mscale_all_dim).softmax_factor
+    assert ours == pytest.approx(theirs, rel=1e-15)
