@@ -18,7 +18,7 @@ from .arrays import as_table_dtype
 from .layouts import Layout, check_layout, pair_channels
 from .phases import Frequencies, frequencies
 from .rotation import Pairing, Rows
-from .rows import Extent, check_below, known, read_delta, read_rows
+from .rows import Extent, read_delta, read_rows
 from .scaling import Default, Scaling
 from .shapes import as_seq_axis
 
@@ -147,9 +147,9 @@ class RotaryEmbedding:
             "context_length": None
             if context_length is None
             else as_positive_integer(context_length, "context_length"),
-            "output_layout": check_layout(layout)
-            if output_layout is None
-            else check_layout(output_layout, "output_layout"),
+            "output_layout": check_layout(
+                layout if output_layout is None else output_layout, "output_layout"
+            ),
             "seq_axis": _checked_seq_axis(seq_axis),
         }
         for name, value in values.items():
@@ -604,14 +604,13 @@ class RotaryEmbedding:
         array([[1.       , 1.       ],
                [0.5403023, 0.9950042]], dtype=float32)
         """
-        if self._limit is not None:
-            check_below(known(positions, "positions"), self._limit, "positions")
         return tables.cos_sin(
             self._frequencies,
             positions,
             leading=self._leading,
             dtype=as_table_dtype(dtype),
             factor=self.attention_factor,
+            limit=self._limit,
         )
 
     def matrix(self, position: Any) -> Float64Array:

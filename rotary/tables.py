@@ -22,7 +22,7 @@ from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
 from .phases import Frequencies
 from .rotation import Rows, Table, TracedTable
-from .rows import explicit_rows, known
+from .rows import check_below, explicit_rows, known
 
 __all__ = ["CacheInfo", "cache_clear", "cache_info", "set_cache_limit"]
 
@@ -294,12 +294,16 @@ def cos_sin(
     leading: bool,
     dtype: TableDType,
     factor: float,
+    limit: int | None = None,
 ) -> tuple[Array, Array]:
     """Return cosine and sine at positions of any shape, (..., lanes), to give out.
 
     After the position axes where `leading`; the heads lead the result where frequencies are per head.
+    Known positions stay below the limit, if there is one.
     """
     places = known(positions, "positions")
+    if limit is not None:
+        check_below(places, limit, "positions")
     axes = frequencies.axes if leading else 1
     shape = tuple(places.shape)
     if leading and shape[:1] != (axes,):
