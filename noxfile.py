@@ -213,7 +213,12 @@ def bench(session: nox.Session) -> None:
         return
     install_copy(session)
     once = ("--quick", "--attribute", "rounds=1", "--dry-run", "--show-stderr")
+    results = ROOT / "asv_benchmarks" / "results"
+    before = set(results.rglob("*"))
     asv(session, "run", "--python=same", *once, *machine(session))
+    # Even a dry run describes machine and benchmarks there.
+    for path in sorted(set(results.rglob("*")) - before, reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 @nox.session(default=False)
