@@ -10,12 +10,10 @@ import numpy as np
 from rotary._libraries import check_precision, dtype_name, from_host, has_int64, namespace
 from rotary._typing import Array, HostArray, Namespace, TableDType
 from rotary.phases import FRACTION_BITS, Frequencies, turns
-from rotary.rotation import Rows, TracedTable
+from rotary.rotation import Angles, Rows, Scale, TracedTable
 
 
-def traced_table(
-    frequencies: Frequencies, rows: Rows, dtype: TableDType, factor: float
-) -> TracedTable:
+def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     """Return cosine and sine of positions whose values are not known here.
 
     Both are (heads, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of
@@ -26,11 +24,22 @@ def traced_table(
     assert positions is not None
     check_precision(dtype, positions)
     xp = namespace(positions)
+    frequencies, factor, scale = turned
     angles = _of_floats if "float" in dtype_name(positions) else _of_integers
     heads = [angles(frequencies, head, positions, dtype) for head in range(frequencies.heads)]
     cosine = xp.stack([cosine for cosine, _ in heads])
     sine = xp.stack([sine for _, sine in heads])
+    if scale is not None:
+        cosine, sine = (part * _scale(scale, positions, dtype) for part in (cosine, sine))
     return TracedTable(cosine * factor, sine * factor)
+
+
+def _scale(scale: Scale, positions: Array, dtype: TableDType) -> Array:
+    """Return the factors (1, batch or 1, sequence or 1, lanes) of rows, in the table's precision."""
+    xp = namespace(positions)
+    places = xp.astype(positions, getattr(xp, dtype))[..., None]
+    logarithms = from_host(np.log(scale.roots).astype(dtype), xp, positions)
+    return xp.exp(logarithms * ((places - scale.center) / scale.unit))
 
 
 def _of_floats(

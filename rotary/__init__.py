@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import layouts, positions, scaling
+from . import layouts, positions, scaling, sections
 from ._errors import ConfigError
+from .decay import XPos
 from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
 from .layouts import permute_weights
@@ -16,6 +17,7 @@ from .threads import threads
 __all__ = [
     "ConfigError",
     "RotaryEmbedding",
+    "XPos",
     "apply_rotary",
     "cache_clear",
     "cache_info",
@@ -25,6 +27,7 @@ __all__ = [
     "permute_weights",
     "positions",
     "scaling",
+    "sections",
     "set_cache_limit",
     "show_config",
     "sinusoidal",

@@ -57,15 +57,23 @@ def _mlx_namespace() -> Namespace:
     import mlx.core as mx
 
     names = (
-        "abs arange cos sin reshape stack where float32 float64 int32 int64 uint32 real imag floor"
+        "abs arange clip cos exp max ones_like round sin reshape stack where zeros_like float32 float64 "
+        "int32 int64 uint32 real imag floor"
     )
     return SimpleNamespace(
         **{name: getattr(mx, name) for name in names.split() if hasattr(mx, name)},
-        asarray=lambda x, dtype=None: mx.array(x, dtype or getattr(mx, x.dtype.name)),
+        asarray=lambda x, dtype=None: mx.array(x, dtype or _mlx_dtype(x.dtype)),
         astype=lambda x, dtype: x.astype(dtype),
         concat=mx.concatenate,
         permute_dims=mx.transpose,
     )
+
+
+def _mlx_dtype(dtype: Any) -> Any:
+    """Return MLX's dtype for one of NumPy's."""
+    import mlx.core as mx
+
+    return mx.bool_ if dtype == bool else getattr(mx, dtype.name)
 
 
 def dtype_name(x: Array) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,20 +14,20 @@ from . import tables
 from ._typing import Array, TableDType
 from .arrays import as_outputs, check_array, names_of
 from .backends import kernel_for, portable
-from .phases import Frequencies
-from .rotation import Pairing, Recipe, Rows, Table, TracedTable
+from .layouts import Layout, pair_channels
+from .rotation import Angles, Pairing, Recipe, Rows, Table, TracedTable, Turn
 from .rows import Extent
-from .shapes import Frame, as_seq_axis, frames_of, shape_of
+from .shapes import Frame, Shape, as_seq_axis, frames_of, shape_of
+
+AnyTable: TypeAlias = Table | TracedTable | Recipe
 
 
 def rotate(
     arrays: Sequence[Array],
+    turns: Sequence[Sequence[Turn]],
     *,
     head_dim: int,
-    frequencies: Frequencies,
     leading: bool,
-    factor: float,
-    pairing: Pairing,
     seq_axis: Any,
     packed: bool,
     read: Callable[[Extent], Rows],
@@ -38,14 +39,11 @@ def rotate(
     ----------
     arrays : sequence of array
         Each of `head_dim` channels, or half as many complex ones, on its last axis.
+    turns : sequence of sequence of Turn
+        For each array the passes over it, which turn channels of their own, counted as real ones.
     head_dim : int
-    frequencies : Frequencies
     leading : bool
         Whether positions lead with the position axes.
-    factor : float
-        On cosine and sine.
-    pairing : Pairing
-        In real channels.
     seq_axis, out
         As the caller gave them.
     packed : bool
@@ -64,41 +62,109 @@ def rotate(
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
     shapes = tuple(map(shape_of, arrays, names))
+    frequencies = turns[0][0].angles.frequencies
+    pairings = tuple(turn.pairing for turn in turns[0])
     frames, batch, length = frames_of(
-        shapes, as_seq_axis(seq_axis), packed, head_dim, pairing, frequencies.heads
+        shapes, as_seq_axis(seq_axis), packed, head_dim, pairings, frequencies.heads
     )
     outputs = as_outputs(out, arrays, names)
+    if turns[0][0].second is not None:
+        _check_real(shapes)
     rows = read(Extent(batch, length, frequencies.axes, leading))
     if rows.traced:
         _check_traced(rows.positions, arrays, names, outputs)
-    turned = _turn(arrays, frames, outputs, frequencies, factor, rows)
+    tables_of = _Tables(rows)
+    # Every table is made before the first array is written to.
+    plans = [
+        _plan(x, frame, own, tables_of) for x, frame, own in zip(arrays, frames, turns, strict=True)
+    ]
+    turned = [
+        _turn(x, frame, plan, output)
+        for x, frame, plan, output in zip(arrays, frames, plans, outputs, strict=True)
+    ]
     return turned[0] if len(turned) == 1 else tuple(turned)
 
 
-def _turn(
-    arrays: Sequence[Array],
-    frames: Sequence[Frame],
-    outputs: Sequence[Array | None],
-    frequencies: Frequencies,
-    factor: float,
-    rows: Rows,
-) -> list[Array]:
-    """Run each array's kernel; arrays of one dtype share the table."""
-    look_up = partial(tables.table_of, frequencies, factor)
-    found: dict[TableDType, Table | TracedTable] = {}
-    turned = []
-    for x, frame, output in zip(arrays, frames, outputs, strict=True):
-        # Traced positions need operations that can be traced, whatever the array.
-        backend = portable if rows.traced else kernel_for(x)
-        table: Recipe | Table | TracedTable
-        if backend.LAZY:
-            table = Recipe(partial(tables.lookup, frequencies, factor, dtype=frame.dtype), rows)
-        elif frame.dtype in found:
-            table = found[frame.dtype]
+class _Pass(NamedTuple):
+    """One pass over one array, with its kernel and its tables at hand."""
+
+    backend: ModuleType
+    pairing: Pairing
+    table: AnyTable
+    second: AnyTable | None
+
+
+class _Tables:
+    """The tables of a call, each made once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.found: dict[tuple[int, TableDType], Table | TracedTable] = {}
+
+    def get(self, angles: Angles, dtype: TableDType, *, lazy: bool) -> AnyTable:
+        """Return the table of the rows, or for a lazy backend how to look it up."""
+        if lazy:
+            return Recipe(partial(tables.lookup, angles, dtype=dtype), self.rows)
+        key = id(angles), dtype
+        if key not in self.found:
+            self.found[key] = tables.table_of(angles, self.rows, dtype)
+        return self.found[key]
+
+
+def _plan(x: Array, frame: Frame, turns: Sequence[Turn], found: _Tables) -> list[_Pass]:
+    """Return the passes over an array."""
+    # Traced positions need operations that can be traced, whatever the array.
+    backend = portable if found.rows.traced else kernel_for(x)
+    get = partial(found.get, dtype=frame.dtype, lazy=backend.LAZY)
+    return [
+        _Pass(backend, pairing, get(turn.angles), None if turn.second is None else get(turn.second))
+        for turn, pairing in zip(turns, frame.pairings, strict=True)
+    ]
+
+
+def _turn(x: Array, frame: Frame, plan: Sequence[_Pass], output: Array | None) -> Array:
+    """Return an array after all passes, which turn channels of their own, or write it to `output`."""
+    for each in plan:
+        if each.second is None:
+            x = each.backend.rotate(x, each.table, frame.axes, each.pairing, output)
         else:
-            table = found[frame.dtype] = look_up(rows, frame.dtype)
-        turned.append(backend.rotate(x, table, frame.axes, frame.pairing, output))
-    return turned
+            x = _mixed(x, frame, each, output)
+        if output is None and isinstance(x, np.ndarray):
+            output = x  # nobody else has it yet, so that later passes may write to it
+    return x
+
+
+def _mixed(x: Array, frame: Frame, each: _Pass, output: Array | None) -> Array:
+    """Return an array whose pairs' two channels are made by angles of their own.
+
+    Both rotations are made in full, which takes twice the time, in the precision of the tables, and
+    of each the channels that it is meant for are taken.
+    """
+    pairing, rotated = each.pairing, partial(each.backend.rotate, axes=frame.axes)
+    xp = libraries.namespace(x)
+    wide = xp.astype(x, getattr(xp, frame.dtype))
+    layout = pairing.source if pairing.inverse else pairing.target
+    second = _second_channels(pairing, layout, x)
+    if pairing.inverse:  # the transpose: what each rotation made it takes back
+        nothing = xp.zeros_like(wide)
+        result = rotated(xp.where(second, nothing, wide), each.table, pairing=pairing)
+        result = result + rotated(xp.where(second, wide, nothing), each.second, pairing=pairing)
+    else:
+        result = rotated(wide, each.table, pairing=pairing)
+        other = rotated(wide, each.second, pairing=pairing)
+        result = libraries.namespace(result).where(second, other, result)
+    result = libraries.namespace(result).astype(result, x.dtype)
+    if output is None:
+        return result
+    output[...] = result
+    return output
+
+
+def _second_channels(pairing: Pairing, layout: Layout, x: Array) -> Array:
+    """Return, for every channel of an array, whether it is the second one of a pair."""
+    second = np.zeros(x.shape[-1], bool)
+    second[pairing.start + pair_channels(2 * pairing.lanes, layout)[1]] = True
+    return libraries.from_host(second, libraries.namespace(x), x)
 
 
 def _check_traced(
@@ -126,4 +192,15 @@ def _check_traced(
             raise TypeError(msg)
         if isinstance(output, np.ndarray):
             msg = "`out` must not be a NumPy array where positions are traced or lazy"
+            raise TypeError(msg)
+
+
+def _check_real(shapes: Sequence[Shape]) -> None:
+    """Raise for complex arrays where the two channels of a pair are made by angles of their own."""
+    for shape in shapes:
+        if shape.is_complex:
+            msg = (
+                f"`{shape.name}` must be real, for the two channels of a pair do not turn together, got "
+                f"dtype {shape.dtype}"
+            )
             raise TypeError(msg)

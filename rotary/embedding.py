@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
@@ -10,19 +9,35 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
-from . import apply, tables
-from ._checks import as_integer, as_positive_float, as_positive_integer, as_rotary_dim
-from ._numbers import as_positions
+from . import apply, passes, quantized, tables
+from ._checks import as_choice, as_integer, as_positive_float, as_positive_integer, as_rotary_dim
+from ._numbers import as_positions, frozen
 from ._typing import Array, Float64Array
 from .arrays import as_table_dtype
-from .layouts import Layout, check_layout, pair_channels
+from .decay import ROLES, Role, XPos
+from .layouts import Layout, check_layout
+from .passes import QUIRKS, Quirk
 from .phases import Frequencies, frequencies
-from .rotation import Pairing, Rows
-from .rows import Extent, read_delta, read_rows
+from .rotation import Pairing, Turn
+from .rows import read_delta, read_move, read_rows
 from .scaling import Default, Scaling
+from .sections import Sections, as_sections
 from .shapes import as_seq_axis
 
 __all__ = ["RotaryEmbedding"]
+
+# What two embeddings must share for keys to move from one to the other.
+SHARED = (
+    *(
+        "head_dim",
+        "rotary_start",
+        "rotary_dim",
+        "output_layout",
+        "runs of paired channels",
+        "decay",
+    ),
+    *("position axes", "heads with frequencies of their own"),
+)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -54,6 +69,17 @@ class RotaryEmbedding:
         which then refuse later positions; not read by others.
     output_layout : {"half", "interleaved"}, optional
         Layout of the result, `layout` by default.
+    sections : Sections or array_like of int (rotary_dim/2,), optional
+        Where there are several position axes, as of images: which axis every pair reads, as
+        `rotary.sections` makes it, or the number of the axis for each pair. Positions then lead with the
+        axes.
+    decay : XPos, optional
+        A scale by position on top of the rotation, inverse for keys.
+    quirk : {"vjepa2", "hunyuan_vl"}, optional
+        What a checkpoint was trained with although it is no rotation: "vjepa2" lays angles out as the half
+        layout does and turns interleaved pairs by them, on every position axis for itself; "hunyuan_vl",
+        the port in transformers, doubles the sections over the full width, so that the two channels of a
+        pair read different axes. There is then no `inverse`, `shift` or `tables`.
     seq_axis : int, optional
         The arrays' sequence axis: -2 for (B, H, S, D), -3 for (B, S, H, D). Arrays of two and three axes
         default to -2; with more it has to be given, here or in the call. The batch is axis 0, or axis 1
@@ -61,8 +87,10 @@ class RotaryEmbedding:
 
     Attributes
     ----------
-    head_dim, layout, base, scaling, rotary_dim, rotary_start, context_length, output_layout, seq_axis
+    head_dim, layout, base, scaling, rotary_dim, rotary_start, context_length, output_layout, sections
         The specification, resolved.
+    decay, quirk, seq_axis
+        The same.
     inv_freq
     attention_factor
     softmax_factor
@@ -117,6 +145,9 @@ class RotaryEmbedding:
     rotary_start: int
     context_length: int | None
     output_layout: Layout
+    sections: Sections | None
+    decay: XPos | None
+    quirk: Quirk | None
     seq_axis: int | None
 
     def __init__(
@@ -130,6 +161,9 @@ class RotaryEmbedding:
         rotary_start: int = 0,
         context_length: int | None = None,
         output_layout: Layout | None = None,
+        sections: Any = None,
+        decay: XPos | None = None,
+        quirk: Quirk | None = None,
         seq_axis: int | None = None,
     ) -> None:
         scaling = Default() if scaling is None else _checked_scaling(scaling)
@@ -150,6 +184,9 @@ class RotaryEmbedding:
             "output_layout": check_layout(
                 layout if output_layout is None else output_layout, "output_layout"
             ),
+            "sections": None if sections is None else _checked_sections(sections, width // 2),
+            "decay": _checked_decay(decay),
+            "quirk": None if quirk is None else as_choice(quirk, "quirk", tuple(QUIRKS)),
             "seq_axis": _checked_seq_axis(seq_axis),
         }
         for name, value in values.items():
@@ -164,6 +201,7 @@ class RotaryEmbedding:
                 msg = f"`base` {self.base} does not fit: {error}"
                 raise ValueError(msg) from error
             raise
+        _check_together(self)
 
     def __hash__(self) -> int:
         return self._hash
@@ -174,7 +212,8 @@ class RotaryEmbedding:
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        return state | {"_origins": self._origins}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -189,6 +228,9 @@ class RotaryEmbedding:
             "rotary_start": 0,
             "context_length": None,
             "output_layout": self.layout,
+            "sections": None,
+            "decay": None,
+            "quirk": None,
             "seq_axis": None,
         }
         for name, default in defaults.items():
@@ -204,9 +246,17 @@ class RotaryEmbedding:
     def inv_freq(self) -> Float64Array:
         """Inverse frequencies in radians per position: float64, read-only.
 
-        Of shape (rotary_dim/2,), or as given to `rotary.scaling.Custom` as `W`.
+        Of shape (rotary_dim/2,), or as given to `rotary.scaling.Custom` as `W`. With `sections`, each
+        pair's on the axis that it reads.
         """
-        return self.scaling.inv_freq(self.rotary_dim, self.base, self.context_length)
+        if self.sections is None:
+            return self.scaling.inv_freq(self.rotary_dim, self.base, self.context_length)
+        of_width = {
+            width: self.scaling.inv_freq(width, self.base, self.context_length)
+            for width in set(self.sections.widths)
+        }
+        pairs = zip(self.sections.widths, self.sections.index, strict=True)
+        return frozen(np.array([of_width[width][own] for width, own in pairs]))
 
     @cached_property
     def attention_factor(self) -> float:
@@ -226,13 +276,73 @@ class RotaryEmbedding:
     @cached_property
     def _frequencies(self) -> Frequencies:
         """The frequencies (heads, axes, lanes) as exact fractions of a turn."""
-        values = self.inv_freq
-        return frequencies(values.reshape((1,) * (3 - values.ndim) + values.shape))
+        return frequencies(passes.on_axes(self.inv_freq, self.sections))
 
-    @property
+    @cached_property
     def _leading(self) -> bool:
         """Whether positions lead with the position axes."""
-        return self.inv_freq.ndim > 1
+        return self.sections is not None or self.inv_freq.ndim > 1
+
+    @cached_property
+    def _blocks(self) -> tuple[int, ...]:
+        """How many pairs each run of channels has that pairs within itself."""
+        return (self.rotary_dim // 2,) if self.sections is None else self.sections.blocks
+
+    @cached_property
+    def _turns(self) -> dict[tuple[str, Role | None], tuple[Turn, ...]]:
+        """The passes of every verb and role that was called: made once, for they do not change."""
+        return {}
+
+    def _passes(self, verb: str, role: Role | None) -> tuple[Turn, ...]:
+        """Return the passes over an array in a role."""
+        found = self._turns.get((verb, role))
+        if found is None:
+            found = self._turns[verb, role] = self._made(verb, role)
+        return found
+
+    def _made(self, verb: str, role: Role | None) -> tuple[Turn, ...]:
+        """Return the passes over an array: its layouts, frequencies, factor and scales."""
+        back = verb in ("inverse", "vjp")
+        source = self.layout if verb == "call" else self.output_layout
+        target = self.layout if back else self.output_layout
+        factors = {"inverse": 1.0 / self.attention_factor, "shift": 1.0}
+        if self.quirk is None:
+            first, second = self._frequencies, None
+        else:
+            both = passes.of_both_channels(self.inv_freq, self.sections, self.quirk)
+            first, second = map(frequencies, both)
+        return passes.turns(
+            first,
+            second,
+            Pairing(self.rotary_start, self.rotary_dim // 2, source, target, back),
+            self._blocks,
+            factors.get(verb, self.attention_factor),
+            passes.scales(
+                self.decay,
+                role,
+                self.rotary_dim // 2,
+                self.output_layout,
+                back=verb == "inverse",
+                moved=verb == "shift",
+            ),
+        )
+
+    def _roles(self, role: Any, count: int) -> list[Role | None]:
+        """Return the role of every array of a call."""
+        if self.decay is None:
+            if role is not None:
+                msg = f"`role` must not be given without `decay`, got {role!r}"
+                raise TypeError(msg)
+            return [None] * count
+        if role is not None:
+            return [as_choice(role, "role", ROLES)] * count  # type: ignore[list-item]
+        if count != 2:
+            msg = (
+                f"`role` must be 'query' or 'key' for {count} arrays, for `decay` scales them differently; "
+                "two arrays are query and key"
+            )
+            raise TypeError(msg)
+        return list(ROLES)
 
     def at_length(self, context_length: int) -> RotaryEmbedding:
         """Return the same specification at another context length.
@@ -249,7 +359,25 @@ class RotaryEmbedding:
         -------
         RotaryEmbedding
         """
-        return replace(self, context_length=as_positive_integer(context_length, "context_length"))
+        length = as_positive_integer(context_length, "context_length")
+        moved = self._origins and self._origins | {"context_length": "given to at_length"}
+        return replace(self, context_length=length)._explained(moved)
+
+    def _explained(self, origins: dict[str, str]) -> RotaryEmbedding:
+        """Return the same specification, which tells where its numbers come from.
+
+        The names are those of `explain`; of a schedule's own number, "scaling." and its name.
+        """
+        if not origins:
+            return self
+        result = replace(self)
+        object.__setattr__(result, "_origins", dict(origins))
+        return result
+
+    @cached_property
+    def _origins(self) -> dict[str, str]:
+        """Where numbers come from that a configuration or a preset gave."""
+        return {}
 
     def explain(self) -> str:
         """Return every number of the specification and where it comes from, a line each.
@@ -275,14 +403,17 @@ class RotaryEmbedding:
         attention_factor  1.0          from Default
         softmax_factor    1.0          from Default
         """
-        lines = self._lines()
+        lines = [
+            (name, value, self._origins.get(key, origin))
+            for key, name, value, origin in self._lines()
+        ]
         width = max(16, *(len(name) for name, _, _ in lines)) + 2
         return "\n".join(
             f"{name:<{width}}{value!s:<12} {origin}".rstrip() for name, value, origin in lines
         )
 
-    def _lines(self) -> list[tuple[str, Any, str]]:
-        """Return name, value and origin of every number of the specification."""
+    def _lines(self) -> list[tuple[str, str, Any, str]]:
+        """Return key, name, value and origin of every number of the specification."""
         schedule = type(self.scaling).__name__
         lanes = self.rotary_dim // 2
         pairs = {"half": f"pairs (i, i + {lanes})", "interleaved": "pairs (2i, 2i + 1)"}
@@ -293,7 +424,8 @@ class RotaryEmbedding:
             span = f"wavelengths {2 * np.pi / sizes.max():.4g} .. {2 * np.pi / sizes.min():.4g} positions"
         flat = self.inv_freq.ravel()
         from_base = "inv_freq[i] = base ** (-2 i / rotary_dim)"
-        return [
+        width = self.rotary_dim if self.sections is None else max(self.sections.widths)
+        lines = [
             ("head_dim", self.head_dim, "given"),
             ("layout", self.layout, f"given: {pairs[self.layout]}"),
             ("base", self.base, "given" if self.scaling.needs_base else f"not read by {schedule}"),
@@ -301,7 +433,7 @@ class RotaryEmbedding:
             *[
                 (f"  {name}", value, origin)
                 for name, value, origin in self.scaling.resolved(
-                    self.rotary_dim, self.base, self.context_length
+                    width, self.base, self.context_length
                 )
             ],
             (
@@ -322,6 +454,14 @@ class RotaryEmbedding:
                 self.output_layout,
                 "as layout" if self.output_layout == self.layout else "given",
             ),
+        ]
+        if self.sections is not None:
+            lines.append(("sections", self.sections, "given: position axis x pairs, in order"))
+        if self.decay is not None:
+            lines.append(("decay", self.decay, "given"))
+        if self.quirk is not None:
+            lines.append(("quirk", self.quirk, f"given: {QUIRKS[self.quirk][1]}"))
+        lines += [
             (
                 "seq_axis",
                 self.seq_axis,
@@ -331,55 +471,33 @@ class RotaryEmbedding:
             ("attention_factor", self.attention_factor, f"from {schedule}"),
             ("softmax_factor", self.softmax_factor, f"from {schedule}"),
         ]
+        keys = [name.replace("  ", "scaling.") for name, _, _ in lines]
+        return [(key, *line) for key, line in zip(keys, lines, strict=True)]
 
     # --------------------------------------------------------------------------------------------
     # The verbs.
 
-    def _pairing(self, source: Layout, target: Layout, *, inverse: bool = False) -> Pairing:
-        """Return which channels turn, read in one layout and written in another."""
-        return Pairing(self.rotary_start, self.rotary_dim // 2, source, target, inverse)
-
-    def _rotate(
-        self,
-        arrays: tuple[Array, ...],
-        pairing: Pairing,
-        factor: float,
-        read: Callable[[Extent], Rows],
-        *,
-        packed: bool,
-        seq_axis: int | None,
-        out: Any,
-    ) -> Any:
-        """Rotate arrays by this embedding's frequencies."""
-        if seq_axis is None and not packed:
-            seq_axis = self.seq_axis  # which does not hold for packed arrays
-        return _run(
-            self,
-            arrays,
-            pairing,
-            factor=factor,
-            seq_axis=seq_axis,
-            packed=packed,
-            read=read,
-            out=out,
-        )
-
     def _rotate_at(
         self,
+        verb: str,
         arrays: tuple[Array, ...],
-        pairing: Pairing,
-        factor: float,
         positions: Any,
         offset: Any,
         cu_seqlens: Any,
+        role: Any,
         seq_axis: int | None,
         out: Any,
     ) -> Any:
         """Rotate arrays at the positions of a call."""
-        read = partial(read_rows, positions, offset, cu_seqlens, self._limit)
-        packed = cu_seqlens is not None
-        return self._rotate(
-            arrays, pairing, factor, read, packed=packed, seq_axis=seq_axis, out=out
+        return _run(
+            self,
+            arrays,
+            verb,
+            role=role,
+            seq_axis=seq_axis,
+            packed=cu_seqlens is not None,
+            read=partial(read_rows, positions, offset, cu_seqlens, self._limit),
+            out=out,
         )
 
     def __call__(
@@ -388,6 +506,7 @@ class RotaryEmbedding:
         positions: Any = None,
         offset: Any = None,
         cu_seqlens: Any = None,
+        role: Role | None = None,
         seq_axis: int | None = None,
         out: Any = None,
     ) -> Any:
@@ -410,6 +529,8 @@ class RotaryEmbedding:
             Bounds of n sequences packed one after another, 0 first; positions restart at each. The
             sequence is then axis 0 unless the call says otherwise, as in (total, H, D), and no axis is a
             batch.
+        role : {"query", "key"}, optional
+            What the arrays are, with `decay`. By default two arrays are query and key.
         seq_axis : int, optional
             The sequence axis, for this call.
         out : array or tuple of array, optional
@@ -438,16 +559,7 @@ class RotaryEmbedding:
         >>> q5.shape, k5.shape
         ((1, 8, 5, 64), (1, 2, 5, 64))
         """
-        return self._rotate_at(
-            arrays,
-            self._pairing(self.layout, self.output_layout),
-            self.attention_factor,
-            positions,
-            offset,
-            cu_seqlens,
-            seq_axis,
-            out,
-        )
+        return self._rotate_at("call", arrays, positions, offset, cu_seqlens, role, seq_axis, out)
 
     def inverse(
         self,
@@ -455,6 +567,7 @@ class RotaryEmbedding:
         positions: Any = None,
         offset: Any = None,
         cu_seqlens: Any = None,
+        role: Role | None = None,
         seq_axis: int | None = None,
         out: Any = None,
     ) -> Any:
@@ -475,15 +588,9 @@ class RotaryEmbedding:
         >>> bool(np.allclose(rope.inverse(rope(x, offset=3), offset=3), x))
         True
         """
+        self._check_rotation("inverse")
         return self._rotate_at(
-            arrays,
-            self._pairing(self.output_layout, self.layout, inverse=True),
-            1.0 / self.attention_factor,
-            positions,
-            offset,
-            cu_seqlens,
-            seq_axis,
-            out,
+            "inverse", arrays, positions, offset, cu_seqlens, role, seq_axis, out
         )
 
     def vjp(
@@ -492,6 +599,7 @@ class RotaryEmbedding:
         positions: Any = None,
         offset: Any = None,
         cu_seqlens: Any = None,
+        role: Role | None = None,
         seq_axis: int | None = None,
         out: Any = None,
     ) -> Any:
@@ -514,30 +622,27 @@ class RotaryEmbedding:
         >>> bool(np.isclose((rope(x) * dy).sum(), (x * rope.vjp(dy)).sum()))
         True
         """
-        return self._rotate_at(
-            arrays,
-            self._pairing(self.output_layout, self.layout, inverse=True),
-            self.attention_factor,
-            positions,
-            offset,
-            cu_seqlens,
-            seq_axis,
-            out,
-        )
+        return self._rotate_at("vjp", arrays, positions, offset, cu_seqlens, role, seq_axis, out)
 
     def shift(
         self,
         x: Array,
         delta: Any,
         *,
+        to: RotaryEmbedding | None = None,
+        positions: Any = None,
+        offset: Any = None,
+        scales: Any = None,
         cu_seqlens: Any = None,
+        role: Role | None = None,
         seq_axis: int | None = None,
         out: Any = None,
     ) -> Any:
-        """Move what has been rotated, such as cached keys, by `delta` positions.
+        """Move what has been rotated, such as cached keys, by `delta` positions, or to other frequencies.
 
         The attention factor is not applied again: what stood at position p is afterwards what rotating
-        it at ``p + delta`` had given. Reads and writes `output_layout`.
+        it at ``p + delta`` had given, by this embedding or by the one it moves to. Reads and writes
+        `output_layout`.
 
         Parameters
         ----------
@@ -547,16 +652,37 @@ class RotaryEmbedding:
             How far, for all rows, each row of the batch or each row of the sequence; integers or
             floats of either sign. Where frequencies are given for several position axes, an array
             leads with these axes.
+        to : RotaryEmbedding, optional
+            Whose frequencies and attention factor the result has, such as this one at another context
+            length. Rows turn by ``(p + delta) * new - p * old``, reduced exactly, so that it needs to be
+            known where they stand.
+        positions, offset : optional
+            Where the rows of `x` stand, as in the call, for `to`: by default 0 .. S - 1.
+        scales : number or array, optional
+            Of a cache quantised to int8 or to eight-bit floats, whose values are ``x * scales``: a number,
+            or an array of as many axes, of size 1 where a scale is shared. The values are rotated in
+            float32 and quantised again, with new scales as large as the greatest value of each needs.
         cu_seqlens : array_like of int (n + 1,), optional
             Bounds of packed sequences, as in the call; delta may then be one per sequence (n,).
+        role : {"query", "key"}, optional
+            What the array is, with `decay`.
         seq_axis : int, optional
             The sequence axis, for this call.
         out : array, optional
-            Where the result is written: `x` itself, or memory that does not overlap it.
+            Where the result is written: `x` itself, or memory that does not overlap it. With `scales` a
+            pair, of values and of scales.
 
         Returns
         -------
-        array
+        array, or with `scales` a tuple (array, array)
+
+        Raises
+        ------
+        TypeError
+            If an argument is of the wrong kind, or the embedding has a quirk, or two scales for a pair, which
+            do not compose.
+        ValueError
+            If a value does not fit, or the two embeddings turn different channels.
 
         Examples
         --------
@@ -566,18 +692,105 @@ class RotaryEmbedding:
         >>> k = np.arange(24.0).reshape(3, 8)
         >>> bool(np.allclose(rope.shift(rope(k), 5), rope(k, offset=5)))
         True
+
+        Keys rotated for one context length, read at another:
+
+        >>> ntk = rotary.scaling.DynamicNTK(factor=4, max_position=16)
+        >>> short = rotary.RotaryEmbedding(
+        ...     8, layout="half", base=100.0, scaling=ntk, context_length=16
+        ... )
+        >>> long = short.at_length(64)
+        >>> bool(np.allclose(short.shift(short(k), 0, to=long), long(k)))
+        True
         """
-        return self._rotate(
+        self._check_rotation("shift")
+        if scales is not None:
+            values, rescaled = quantized.outputs(out)
+            wide = quantized.read(x, scales)
+            moved = self.shift(
+                wide,
+                delta,
+                to=to,
+                positions=positions,
+                offset=offset,
+                cu_seqlens=cu_seqlens,
+                role=role,
+                seq_axis=seq_axis,
+            )
+            return quantized.write(moved, x, scales, values, rescaled)
+        if to is None:
+            if positions is not None or offset is not None:
+                name = "offset" if positions is None else "positions"
+                msg = f"`{name}` must not be given without `to`: a shift does not depend on it"
+                raise ValueError(msg)
+            read = partial(read_delta, delta, cu_seqlens)
+        else:
+            self._check_target(to)
+            read = partial(read_move, delta, positions, offset, cu_seqlens, self._limit, to._limit)
+        return _run(
+            self,
             (x,),
-            self._pairing(self.output_layout, self.output_layout),
-            1.0,
-            partial(read_delta, delta, cu_seqlens),
-            packed=cu_seqlens is not None,
+            "shift",
+            to=to,
+            role=role,
             seq_axis=seq_axis,
+            packed=cu_seqlens is not None,
+            read=read,
             out=out,
         )
 
-    def tables(self, positions: Any, dtype: Any = "float32") -> tuple[Array, Array]:
+    def _check_rotation(self, verb: str) -> None:
+        """Raise where the embedding is no rotation."""
+        if self.quirk is not None:
+            msg = f"`{verb}` must not be called with the quirk {self.quirk!r}, which is no rotation"
+            raise TypeError(msg)
+        uneven = self.decay is not None and self.decay.scale_layout not in (
+            None,
+            self.output_layout,
+        )
+        if uneven and verb != "inverse":
+            msg = (
+                f"`{verb}` must not be called where `scale_layout` is not {self.output_layout!r}: it gives "
+                "the two channels of a pair scales of their own"
+            )
+            raise TypeError(msg)
+
+    def _check_target(self, to: Any) -> None:
+        """Raise unless keys can be moved to another embedding's frequencies."""
+        if not isinstance(to, RotaryEmbedding):
+            msg = f"`to` must be a RotaryEmbedding, got {to!r}"
+            raise TypeError(msg)
+        to._check_rotation("shift")
+        for name, own, other in zip(SHARED, self._shared, to._shared, strict=True):
+            if own != other:
+                msg = f"`to` must have the embedding's {name}, {own}, got {other}"
+                raise ValueError(msg)
+
+    @property
+    def _shared(self) -> tuple[Any, ...]:
+        """What two embeddings must share for keys to move from one to the other."""
+        of = self._frequencies
+        axes = of.axes if self._leading else None
+        window = (self.head_dim, self.rotary_start, self.rotary_dim)
+        return (*window, self.output_layout, self._blocks, self.decay, axes, of.heads)
+
+    def _moving(self, to: RotaryEmbedding, role: Role | None) -> tuple[Turn, ...]:
+        """Return the passes that move keys: axes of new frequencies, of old ones backwards, and of delta."""
+        old, new = self._frequencies.values, to._frequencies.values
+        layout = self.output_layout
+        lanes = self.rotary_dim // 2
+        return passes.turns(
+            frequencies(np.concatenate([new, -old, new], axis=1)),
+            None,
+            Pairing(self.rotary_start, lanes, layout, layout),
+            self._blocks,
+            to.attention_factor / self.attention_factor,
+            passes.scales(self.decay, role, lanes, layout, back=False, moved=True),
+        )
+
+    def tables(
+        self, positions: Any, dtype: Any = "float32", *, role: Role | None = None
+    ) -> tuple[Array, Array]:
         """Return cosine and sine of the angles, attention factor included.
 
         Parameters
@@ -587,6 +800,8 @@ class RotaryEmbedding:
             another library give tables of that library, which share memory with the cache where the
             library can.
         dtype : {"float32", "float64"}, default "float32"
+        role : {"query", "key"}, optional
+            Whose tables, with `decay`.
 
         Returns
         -------
@@ -594,6 +809,11 @@ class RotaryEmbedding:
             Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with an attention
             factor. NumPy tables are read-only; libraries without such a flag must not write to theirs.
             Where frequencies are given per head, the heads lead.
+
+        Raises
+        ------
+        TypeError
+            If the embedding has a quirk or two scales for a pair, or `decay` and no `role` is given.
 
         Examples
         --------
@@ -604,22 +824,25 @@ class RotaryEmbedding:
         array([[1.       , 1.       ],
                [0.5403023, 0.9950042]], dtype=float32)
         """
+        self._check_rotation("tables")
+        (own,) = self._roles(role, 1)
         return tables.cos_sin(
-            self._frequencies,
+            self._passes("call", own)[0].angles._replace(frequencies=self._frequencies),
             positions,
             leading=self._leading,
             dtype=as_table_dtype(dtype),
-            factor=self.attention_factor,
             limit=self._limit,
         )
 
-    def matrix(self, position: Any) -> Float64Array:
+    def matrix(self, position: Any, *, role: Role | None = None) -> Float64Array:
         """Return the rotation at one position as a matrix, for reading, teaching and testing.
 
         Parameters
         ----------
         position : number
             Or one per position axis, where frequencies are given for several.
+        role : {"query", "key"}, optional
+            Whose matrix, with `decay`.
 
         Returns
         -------
@@ -639,29 +862,37 @@ class RotaryEmbedding:
         if place.shape != shape:
             msg = f"`position` must have shape {shape}, got {place.shape}"
             raise ValueError(msg)
-        cos, sin = self.tables(place, dtype="float64")
-        read = np.array(pair_channels(self.rotary_dim, self.layout)) + self.rotary_start
-        write = np.array(pair_channels(self.rotary_dim, self.output_layout)) + self.rotary_start
-        result = np.zeros((*cos.shape[:-1], self.head_dim, self.head_dim))
-        result[...] = np.eye(self.head_dim)
-        result[..., write, write] = 0.0
-        result[..., write[0], read[0]] = cos
-        result[..., write[0], read[1]] = -sin
-        result[..., write[1], read[0]] = sin
-        result[..., write[1], read[1]] = cos
-        return result
+        # Each channel alone, all at one position: what it becomes is its column.
+        heads, width = self._frequencies.heads, self.head_dim
+        channels = np.broadcast_to(np.eye(width), (1, heads, width, width))
+        rows = np.repeat(place[..., None], width, axis=-1)
+        turned = self(channels, positions=rows, seq_axis=-2, role=role)[0]
+        columns = turned.transpose(0, 2, 1) + 0.0  # no negative zeros
+        return columns if heads > 1 else columns[0]
 
 
 def _rotate(
-    rope: RotaryEmbedding, arrays: tuple[Array, ...], pairing: Pairing, **call: Any
+    rope: RotaryEmbedding,
+    arrays: tuple[Array, ...],
+    verb: str,
+    *,
+    role: Any,
+    seq_axis: int | None,
+    packed: bool,
+    to: RotaryEmbedding | None = None,
+    **call: Any,
 ) -> Array | tuple[Array, ...]:
     """Rotate arrays by an embedding: a function, no method, so that `Untraced` can hold it."""
+    roles = rope._roles(role, len(arrays))
+    if seq_axis is None and not packed:
+        seq_axis = rope.seq_axis  # which does not hold for packed arrays
     return apply.rotate(
         arrays,
+        [rope._passes(verb, each) if to is None else rope._moving(to, each) for each in roles],
         head_dim=rope.head_dim,
-        frequencies=rope._frequencies,
         leading=rope._leading,
-        pairing=pairing,
+        seq_axis=seq_axis,
+        packed=packed,
         **call,
     )
 
@@ -703,3 +934,43 @@ def _checked_seq_axis(value: Any) -> int | None:
         msg = "`seq_axis` must not be -1, the axis of the channels"
         raise ValueError(msg)
     return axis
+
+
+def _checked_sections(value: Any, lanes: int) -> Sections:
+    """Return sections for so many pairs."""
+    sections = as_sections(value)
+    if len(sections.axes) != lanes:
+        msg = f"`sections` must give each of the {lanes} pairs an axis, got {len(sections.axes)}"
+        raise ValueError(msg)
+    return sections
+
+
+def _checked_decay(value: Any) -> XPos | None:
+    """Return a decay, or None."""
+    if value is not None and not isinstance(value, XPos):
+        msg = f"`decay` must be a rotary.XPos, got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def _check_together(rope: RotaryEmbedding) -> None:
+    """Raise where arguments that are each right do not go together."""
+    ndim = rope.inv_freq.ndim
+    if rope.sections is not None and ndim > 1:
+        msg = "`sections` must not be given with W, which says itself what every axis does"
+        raise ValueError(msg)
+    if rope.decay is not None and (rope._leading or ndim > 1):
+        msg = "`decay` must not be given with several position axes: it scales by one"
+        raise ValueError(msg)
+    if rope.quirk is None:
+        return
+    layout = QUIRKS[rope.quirk][0]
+    if (rope.layout, rope.output_layout) != (layout, layout):
+        msg = f"`layout` must be {layout!r} for the quirk {rope.quirk!r}, got {rope.layout!r}"
+        raise ValueError(msg)
+    if rope.decay is not None or ndim > 1:
+        msg = f"`quirk` must not be given with `decay` or W, got {rope.quirk!r}"
+        raise ValueError(msg)
+    if rope.quirk == "hunyuan_vl" and rope.sections is None:
+        msg = "`sections` must be given for the quirk 'hunyuan_vl', which doubles them"
+        raise ValueError(msg)

@@ -21,7 +21,7 @@ from .arrays import (
 from .backends import kernel_for, portable
 from .layouts import Layout, check_layout
 from .phases import frequencies
-from .rotation import Axes, Pairing, Table, TracedTable
+from .rotation import Angles, Axes, Pairing, Table, TracedTable
 from .shapes import Shape, as_seq_axis, axes_of, shape_of, table_dtype
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
@@ -106,11 +106,12 @@ def cos_sin(
     """
     values = as_frequencies(inv_freq, "inv_freq", (1,))
     return tables.cos_sin(
-        frequencies(values[None, None]),
+        Angles(
+            frequencies(values[None, None]), as_positive_float(attention_factor, "attention_factor")
+        ),
         positions,
         leading=False,
         dtype=as_table_dtype(dtype),
-        factor=as_positive_float(attention_factor, "attention_factor"),
     )
 
 

@@ -130,6 +130,17 @@ def frequencies(values: Float64Array) -> Frequencies:
     return _frequencies(values.shape, np.ascontiguousarray(values, np.float64).tobytes())
 
 
+@lru_cache(maxsize=256)
+def merged(of: Frequencies) -> Frequencies | None:
+    """Return frequencies on one axis that serve where all axes have the same position.
+
+    None unless every pair reads one axis only, for a sum of frequencies would be rounded.
+    """
+    if ((of.values != 0).sum(axis=1) > 1).any():
+        return None
+    return frequencies(of.values.sum(axis=1, keepdims=True))
+
+
 class Multipliers(NamedTuple):
     """Positions as integer multipliers: ``position = +-(digits . 2**(0, 32, 64)) * 2**-(32 shift)``."""
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._typing import Array, HostArray, Int64Array
+from ._typing import Array, Float64Array, HostArray, Int64Array
 from .layouts import Layout
+from .phases import Frequencies
 
 
 class Pairing(NamedTuple):
@@ -27,6 +28,38 @@ class Pairing(NamedTuple):
     source: Layout
     target: Layout
     inverse: bool = False
+
+
+class Scale(NamedTuple):
+    """A factor of its own for every row and pair: ``roots ** ((position - center) / unit)``."""
+
+    roots: tuple[float, ...]
+    center: float
+    unit: float
+
+    def of(self, positions: Float64Array) -> Float64Array:
+        """Return the factors (n, lanes) at positions (n,)."""
+        return np.power(np.array(self.roots), (positions[:, None] - self.center) / self.unit)
+
+
+class Angles(NamedTuple):
+    """What a table of cosine and sine follows from, besides positions and dtype."""
+
+    frequencies: Frequencies
+    factor: float
+    scale: Scale | None = None
+
+
+class Turn(NamedTuple):
+    """One pass over an array: which channels turn, and by what.
+
+    Where `second` is given, each second channel of a pair is made with these angles and each first one
+    with `angles`: that is no rotation, but some checkpoints were trained with it.
+    """
+
+    pairing: Pairing
+    angles: Angles
+    second: Angles | None = None
 
 
 class Axes(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _libraries as libraries
-from ._numbers import as_positions, bounds_of, check_reach
+from ._numbers import EXACT, as_positions, bounds_of, check_reach
 from ._typing import Array, HostArray
 from .positions import ragged
 from .rotation import Rows
@@ -112,6 +112,52 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
         f"{tuple(value.shape)}"
     )
     raise ValueError(msg)
+
+
+def read_move(
+    delta: Any,
+    positions: Any,
+    offset: Any,
+    cu_seqlens: Any,
+    old_limit: int | None,
+    new_limit: int | None,
+    extent: Extent,
+) -> Rows:
+    """Return rows on three times the position axes: where they stand, twice, and by how much they move.
+
+    So the angle ``p * new - p * old + delta * new`` is one sum of products, reduced exactly.
+    """
+    own = extent._replace(axes=extent.axes // 3)
+    rows = read_rows(positions, offset, cu_seqlens, old_limit, own)
+    steps = read_delta(delta, cu_seqlens, own)
+    if rows.traced or steps.traced:
+        msg = "`positions` and `delta` must be known, not traced, where `to` is given"
+        raise TypeError(msg)
+    places, moves = np.broadcast_arrays(*(_written_out(each, own.axes) for each in (rows, steps)))
+    if places.dtype != moves.dtype:
+        places = _as_floats(places, "positions")
+        moves = _as_floats(moves, "delta")
+    if new_limit is not None:
+        check_below(places + moves, new_limit, "delta")
+    return Rows(np.concatenate([places, places, moves]), None, extent.length)
+
+
+def _written_out(rows: Rows, axes: int) -> HostArray:
+    """Return the positions (axes, batch or 1, sequence or 1) of rows that are known."""
+    if rows.start is None:
+        assert isinstance(rows.positions, np.ndarray)
+        return rows.positions
+    line = rows.start + np.arange(rows.length, dtype=np.int64)
+    return np.broadcast_to(line, (axes, 1, rows.length))
+
+
+def _as_floats(values: HostArray, name: str) -> HostArray:
+    """Return integers or floats as float64, exactly."""
+    floats = values.astype(np.float64)
+    if (np.abs(floats) >= EXACT).any() and values.dtype == np.int64:
+        msg = f"`{name}` must be below 2**53 in size next to floats, got {values.max()}"
+        raise ValueError(msg)
+    return floats
 
 
 def known(value: Any, name: str) -> Array:

@@ -32,10 +32,10 @@ class Shape(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """How one array is rotated: its axes, the channels that pair, and the dtype it is computed in."""
+    """How one array is rotated: its axes, the channels that pair in each pass, and the dtype it is computed in."""
 
     axes: Axes
-    pairing: Pairing
+    pairings: tuple[Pairing, ...]
     dtype: TableDType
 
 
@@ -71,7 +71,7 @@ def frames_of(
     seq_axis: int | None,
     packed: bool,
     head_dim: int,
-    pairing: Pairing,
+    pairings: tuple[Pairing, ...],
     heads: int,
 ) -> tuple[tuple[Frame, ...], int | None, int]:
     """Return how the arrays of a call are rotated, their batch, if any, and their length.
@@ -85,17 +85,19 @@ def frames_of(
         Whether sequences lie one after another on the sequence axis.
     head_dim : int
         Channels that arrays must have, complex ones half as many.
-    pairing : Pairing
-        In real channels.
+    pairings : tuple of Pairing
+        In real channels, the first one where the window begins.
     heads : int
         How many heads have frequencies of their own; 1 when all share them.
     """
     frames = []
     for shape in shapes:
-        _check_width(shape, head_dim, pairing.start)
+        _check_width(shape, head_dim, pairings[0].start)
         axes = axes_of(shape, seq_axis, packed=packed)
         _check_heads(shape, axes, heads)
-        own = pairing._replace(start=pairing.start // 2) if shape.is_complex else pairing
+        own = pairings
+        if shape.is_complex:
+            own = tuple(each._replace(start=each.start // 2) for each in pairings)
         frames.append(Frame(axes, own, table_dtype(shape.dtype)))
     batch, length = _common_sizes(shapes, frames)
     return tuple(frames), batch, length

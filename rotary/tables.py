@@ -20,8 +20,8 @@ from . import backends
 from ._checks import as_integer
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
-from .phases import Frequencies
-from .rotation import Rows, Table, TracedTable
+from .phases import Frequencies, merged
+from .rotation import Angles, Rows, Table, TracedTable
 from .rows import check_below, explicit_rows, known
 
 __all__ = ["CacheInfo", "cache_clear", "cache_info", "set_cache_limit"]
@@ -239,40 +239,79 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def table_of(
-    frequencies: Frequencies, factor: float, rows: Rows, dtype: TableDType
-) -> Table | TracedTable:
+def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTable:
     """Return the table of rows, made of host arrays or, where rows are traced, of their library's."""
-    if not rows.traced:
-        return lookup(frequencies, factor, rows, dtype)
-    return traced.traced_table(frequencies, rows, dtype, factor)
+    return traced.traced_table(angles, rows, dtype) if rows.traced else lookup(angles, rows, dtype)
 
 
-def lookup(frequencies: Frequencies, factor: float, rows: Rows, dtype: TableDType) -> Table:
+def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     """Return the table rows that concrete rows of an array read.
 
     Consecutive positions, and scattered ones dense enough, share the cached window; others are
     computed here.
     """
+    frequencies, factor, scale = angles
+    if scale is not None:
+        return _scaled(angles, rows, dtype)
     if rows.start is not None:
         return _consecutive(frequencies, rows.start, rows.length, dtype, factor)
     positions = rows.positions
     assert positions is not None
+    frequencies, positions = _on_one_axis(frequencies, positions)
     if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
         least, greatest = int(positions.min()), int(positions.max())
         if greatest - least < SPARSEST * positions.size and greatest < LARGEST_POSITION:
             window = _cache.window(frequencies, factor, dtype, least, greatest + 1)
             index = np.ascontiguousarray(positions[0] - window.start)
             return Table(window.values, index, 0, rows.length)
-    flat = positions.reshape(frequencies.axes, -1)
+    return _scattered(Angles(frequencies, factor), positions, dtype)
+
+
+def _on_one_axis(frequencies: Frequencies, positions: HostArray) -> tuple[Frequencies, HostArray]:
+    """Return both on one axis where all axes have the same positions, as text has among images."""
+    if frequencies.axes > 1 and (positions == positions[:1]).all():
+        single = merged(frequencies)
+        if single is not None:
+            return single, positions[:1]
+    return frequencies, positions
+
+
+def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table:
+    """Return rows at positions (axes, batch or 1, sequence or 1), computed for the call that asks."""
+    flat = positions.reshape(angles.frequencies.axes, -1)
     index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
-    return Table(computed(frequencies, flat, factor, dtype), index, 0, rows.length)
+    values = computed(angles.frequencies, flat, angles.factor, dtype)
+    return Table(values, index, 0, positions.shape[2])
+
+
+def _scaled(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+    """Return rows with a factor that changes with the position, rounded once more."""
+    positions = rows.positions
+    if rows.start is not None:
+        positions = (rows.start + np.arange(rows.length, dtype=np.int64)).reshape((1, 1, -1))
+    assert positions is not None
+    assert angles.scale is not None
+    table = _scattered(angles, positions, "float64")
+    places = positions[-1].reshape(-1).astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        scale = angles.scale.of(places)
+    limits = np.finfo(dtype)
+    bad = ~((scale >= limits.tiny) & (scale <= limits.max)).all(axis=1)
+    if bad.any():
+        msg = (
+            f"`positions` must keep the scale of `decay` within {dtype}, got position "
+            f"{places[bad][0]} with the centre {angles.scale.center}"
+        )
+        raise ValueError(msg)
+    return Table((table.values * scale).astype(dtype), table.index, 0, rows.length)
 
 
 def _consecutive(
     frequencies: Frequencies, start: int, length: int, dtype: TableDType, factor: float
 ) -> Table:
     """Return the rows for positions start .. start + length - 1 on every axis."""
+    if frequencies.axes > 1:
+        frequencies = merged(frequencies) or frequencies
     if frequencies.axes == 1 and length and start + length <= LARGEST_POSITION:
         window = _cache.window(frequencies, factor, dtype, start, start + length)
         return Table(window.values, _index(start - window.start), 1, length)
@@ -288,12 +327,11 @@ def _index(row: int) -> Int64Array:
 
 
 def cos_sin(
-    frequencies: Frequencies,
+    angles: Angles,
     positions: Any,
     *,
     leading: bool,
     dtype: TableDType,
-    factor: float,
     limit: int | None = None,
 ) -> tuple[Array, Array]:
     """Return cosine and sine at positions of any shape, (..., lanes), to give out.
@@ -304,6 +342,7 @@ def cos_sin(
     places = known(positions, "positions")
     if limit is not None:
         check_below(places, limit, "positions")
+    frequencies = angles.frequencies
     axes = frequencies.axes if leading else 1
     shape = tuple(places.shape)
     if leading and shape[:1] != (axes,):
@@ -311,7 +350,7 @@ def cos_sin(
         raise ValueError(msg)
     xp = libraries.namespace(places)
     rows = explicit_rows(xp.reshape(places, (axes, 1, -1)))
-    table = table_of(frequencies, factor, rows, dtype)
+    table = table_of(angles, rows, dtype)
     parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
     heads = (frequencies.heads,) if frequencies.heads > 1 else ()
     wanted = (*heads, *shape[1 if leading else 0 :], frequencies.lanes)

@@ -16,10 +16,11 @@ from rotary import backends
 
 PUBLIC = {
     "rotary": [
-        *("ConfigError", "RotaryEmbedding", "apply_rotary", "cache_clear", "cache_info", "cos_sin"),
-        *("inv_freq", "layouts", "permute_weights", "positions", "scaling", "set_cache_limit"),
-        *("show_config", "sinusoidal", "threads", "warm_up"),
+        *("ConfigError", "RotaryEmbedding", "XPos", "apply_rotary", "cache_clear", "cache_info"),
+        *("cos_sin", "inv_freq", "layouts", "permute_weights", "positions", "scaling", "sections"),
+        *("set_cache_limit", "show_config", "sinusoidal", "threads", "warm_up"),
     ],
+    "rotary.decay": ["ROLES", "Role", "XPos"],
     "rotary.layouts": ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"],
     "rotary.positions": ["Clock", "from_mask", "grid", "ragged", "timestamps", "zigzag"],
     "rotary.scaling": [
@@ -40,7 +41,15 @@ PUBLIC = {
         "Scaling",
         "Yarn",
     ],
+    "rotary.sections": [
+        *("Sections", "as_sections", "axial", "bailing", "chunked", "ernie", "from_axes"),
+        *("ggml_imrope", "ggml_mrope", "ggml_vision", "glm_interleaved", "interleaved"),
+        "openpangu",
+    ],
 }
+
+# Names of sets of words, which are no classes.
+ALIASES = ("Layout", "Role")
 
 SIGNATURES = {
     "inv_freq": "(dim, *, base)",
@@ -65,14 +74,23 @@ SIGNATURES = {
     "scaling.Custom": "(inv_freq=None, attention_factor=1.0, *, W=None)",
     "RotaryEmbedding": (
         "(head_dim, *, layout, base=None, scaling=None, rotary_dim=None, rotary_start=0, "
-        "context_length=None, output_layout=None, seq_axis=None)"
+        "context_length=None, output_layout=None, sections=None, decay=None, quirk=None, "
+        "seq_axis=None)"
     ),
     "RotaryEmbedding.__call__": (
-        "(self, *arrays, positions=None, offset=None, cu_seqlens=None, seq_axis=None, out=None)"
+        "(self, *arrays, positions=None, offset=None, cu_seqlens=None, role=None, seq_axis=None, "
+        "out=None)"
     ),
-    "RotaryEmbedding.shift": "(self, x, delta, *, cu_seqlens=None, seq_axis=None, out=None)",
-    "RotaryEmbedding.tables": "(self, positions, dtype='float32')",
-    "RotaryEmbedding.matrix": "(self, position)",
+    "RotaryEmbedding.shift": (
+        "(self, x, delta, *, to=None, positions=None, offset=None, scales=None, cu_seqlens=None, "
+        "role=None, seq_axis=None, out=None)"
+    ),
+    "RotaryEmbedding.tables": "(self, positions, dtype='float32', *, role=None)",
+    "RotaryEmbedding.matrix": "(self, position, *, role=None)",
+    "sections.chunked": "(*sizes)",
+    "sections.interleaved": "(*sizes)",
+    "sections.axial": "(*sizes, schedule='restart', order='chunked', pairing='across')",
+    "XPos": "(scale_base=512.0, *, center, scale_layout=None, gamma=0.4)",
     "RotaryEmbedding.at_length": "(self, context_length)",
     "RotaryEmbedding.explain": "(self)",
 }
@@ -104,7 +122,7 @@ def public_callables():
     for module, names in PUBLIC.items():
         for name in names:
             value = getattr(importlib.import_module(module), name)
-            if not callable(value) or not hasattr(value, "__module__") or name == "Layout":
+            if not callable(value) or not hasattr(value, "__module__") or name in ALIASES:
                 continue
             path = f"{module}.{name}"
             found.setdefault(id(value), (path, value))
@@ -155,7 +173,7 @@ def test_all_is_sorted_and_true(name):
             assert value.__module__ in (name, "typing"), (public, value.__module__)
 
 
-@pytest.mark.parametrize("name", ["rotary.layouts", "rotary.positions", "rotary.scaling"])
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "rotary"])
 def test_public_modules_show_nothing_else(name):
     """Functions and classes that a module makes and does not name start with an underscore."""
     module = importlib.import_module(name)

@@ -1,0 +1,101 @@
+"""The decay called xPos: a scale by position on top of the rotation, so that attention decays with distance."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Literal, TypeAlias
+
+from ._checks import as_float, as_positive_float
+from ._fields import checked
+from .layouts import Layout, check_layout
+
+__all__ = ["ROLES", "Role", "XPos"]
+
+Role: TypeAlias = Literal["query", "key"]
+
+ROLES: tuple[Role, Role] = ("query", "key")
+
+
+@dataclass(frozen=True)
+class XPos:
+    """Scale queries by ``zeta[i] ** ((position - center) / scale_base)``, and keys by its inverse.
+
+    With ``zeta[i] = (2 i + gamma * d) / ((1 + gamma) * d)`` for pair i of d rotated channels. Scores then
+    carry ``zeta[i] ** (distance / scale_base)``: what turns fast decays fast.
+
+    Parameters
+    ----------
+    scale_base : float, default 512
+        After how many positions the scale is zeta itself; positive.
+    center : float
+        The position whose scale is 1. Queries and keys must share it. Programs disagree, so that it has no
+        default: flash-attention takes half the length of the call, Toto half of the greatest position. The
+        nearer it is, the further positions go before a scale leaves the range of the dtype.
+    scale_layout : {"half", "interleaved"}, optional
+        How the scales lie along the channels: as those of a rotation of this layout. By default as the
+        embedding's own `output_layout`, so that both channels of a pair have one scale. Toto 1 rotates
+        interleaved pairs and lays the scale out in halves.
+    gamma : float, default 0.4
+        How little the fastest pair decays; positive.
+
+    Raises
+    ------
+    TypeError
+        If a value is of the wrong kind.
+    ValueError
+        If it does not fit.
+
+    Notes
+    -----
+    Sun et al., "A Length-Extrapolatable Transformer", 2022 (arXiv:2212.10554); flash-attention,
+    ``flash_attn/layers/rotary.py``. Scales are float64 powers; the table is computed in float64 and
+    rounded once, for the call that asks. A position whose scale leaves the range of the table's dtype is
+    refused.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rotary
+    >>> rope = rotary.RotaryEmbedding(
+    ...     8, layout="half", base=10_000.0, decay=rotary.XPos(512, center=0)
+    ... )
+    >>> q, k = rope(np.ones((100, 8)), np.ones((100, 8)))
+    >>> near, far = q[50] @ k[50], q[50] @ k[0]
+    >>> bool(near > far)
+    True
+    """
+
+    scale_base: float = field(default=512.0, metadata=checked(as_positive_float))
+    _: KW_ONLY
+    center: float = field(metadata=checked(as_float))
+    scale_layout: Layout | None = field(
+        default=None,
+        metadata=checked(lambda value, name: None if value is None else check_layout(value, name)),
+    )
+    gamma: float = field(default=0.4, metadata=checked(as_positive_float))
+
+    def __post_init__(self) -> None:
+        for own in fields(self):
+            value = own.metadata["check"](getattr(self, own.name), own.name)
+            object.__setattr__(self, own.name, value)
+
+    def roots(self, lanes: int) -> tuple[float, ...]:
+        """Return zeta of every pair.
+
+        Parameters
+        ----------
+        lanes : int
+            How many pairs turn.
+
+        Returns
+        -------
+        tuple of float
+
+        Examples
+        --------
+        >>> import rotary
+        >>> rotary.XPos(512, center=0, gamma=1.0).roots(4)
+        (0.5, 0.625, 0.75, 0.875)
+        """
+        d = 2 * lanes
+        return tuple((2 * i + self.gamma * d) / ((1 + self.gamma) * d) for i in range(lanes))

@@ -1,0 +1,281 @@
+"""Keys that move to other frequencies, and caches of eight bits that move."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from helpers import LAYOUTS, error_in_units, random_array, rotated, same_bits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rotary import RotaryEmbedding, XPos, scaling, sections
+
+YARN = scaling.Yarn(factor=4.0, original_max_position=64)
+
+
+def embedding(width=8, layout="half", **options):
+    return RotaryEmbedding(width, layout=layout, base=10_000.0, seq_axis=-2, **options)
+
+
+# ------------------------------------------------------------------------------------------------
+# Other frequencies.
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("positions", [None, [3, 9, 0, 1], [[3, 1, 0, 10**15], [5, 6, 7, 8]]])
+@pytest.mark.parametrize(
+    "delta", [0, 5, -2.5, [4, 0], [[1, 2, 3, 4]], [[1, 2, 3, 4], [0, 0, 9, 9]]]
+)
+def test_keys_move_to_other_frequencies(layout, positions, delta):
+    old = embedding(10, layout, rotary_dim=8, rotary_start=1)
+    new = embedding(10, layout, rotary_dim=8, rotary_start=1, scaling=YARN)
+    k = random_array((2, 3, 4, 10), "float64")
+    places = np.arange(4) if positions is None else np.array(positions)
+    # A number, one for each row of the batch, or one for each row of the sequence.
+    moved = places + (np.array(delta)[:, None] if np.ndim(delta) == 1 else np.array(delta))
+    for one, other in ((old, new), (new, old)):
+        got = one.shift(one(k, positions=positions), delta, to=other, positions=positions)
+        np.testing.assert_allclose(got, other(k, positions=moved), rtol=0, atol=1e-14)
+
+
+@given(
+    st.integers(-(2**62), 2**62),
+    st.integers(-(2**40), 2**40),
+    st.lists(st.floats(-3, 3), min_size=2, max_size=2),
+    st.lists(st.floats(-3, 3), min_size=2, max_size=2),
+)
+def test_the_angle_is_reduced_exactly(place, delta, before, after):
+    old = RotaryEmbedding(4, layout="half", scaling=scaling.Custom(before))
+    new = RotaryEmbedding(4, layout="half", scaling=scaling.Custom(after))
+    x = random_array((1, 4), "float64")
+    _, size = rotated(old(x, offset=place), -place, before)
+    straight, _ = rotated(x, place + delta, after)
+    got = old.shift(old(x, offset=place), delta, to=new, positions=[place])
+    # Two rotations in float64, one of the key and one of the move.
+    assert error_in_units(got, straight, np.where(size > 0, size, 1)) <= 8.0
+
+
+def test_dynamic_frequencies_follow_the_context(fresh_cache):
+    ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
+    short = embedding(scaling=ntk, context_length=4)
+    long = short.at_length(16)
+    k = random_array((1, 1, 4, 8), "float64")
+    got = short.shift(short(k), 0, to=long)
+    np.testing.assert_allclose(got, long(k), rtol=0, atol=1e-14)
+    with pytest.raises(ValueError, match="`delta` must keep positions below the context_length 16"):
+        short.shift(short(k), 14, to=long)
+    with pytest.raises(ValueError, match="`offset` must keep positions below the context_length 4"):
+        short.shift(k, 0, to=long, offset=1)
+
+
+def test_on_several_axes_and_within_them():
+    order = sections.axial(2, 2, pairing="within")
+    old, new = embedding(sections=order), embedding(sections=order, scaling=YARN)
+    places = np.array([[0, 0, 1, 1], [0, 5, 0, 9]])
+    k = random_array((2, 3, 4, 8), "float64")
+    moved = old.shift(old(k, positions=places), [[[3] * 4], [[1] * 4]], to=new, positions=places)
+    want = new(k, positions=places + np.array([[3], [1]]))
+    np.testing.assert_allclose(moved, want, rtol=0, atol=1e-14)
+
+
+def test_packed_sequences_move_to_other_frequencies():
+    old, new = embedding(), embedding(scaling=YARN)
+    k = random_array((6, 2, 8), "float64")
+    bounds = [0, 2, 6]
+    got = old.shift(old(k, cu_seqlens=bounds), [4, -1], to=new, cu_seqlens=bounds)
+    want = new(k, cu_seqlens=bounds, offset=[4, -1])
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)
+
+
+def test_in_place_and_decay():
+    decay = XPos(center=2)
+    old, new = embedding(decay=decay), embedding(decay=decay, scaling=YARN)
+    k = random_array((2, 3, 4, 8), "float64")
+    cached = old(k, role="key")
+    want = new(k, offset=3, role="key")
+    assert old.shift(cached, 3, to=new, role="key", out=cached) is cached
+    np.testing.assert_allclose(cached, want, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("to", "kind", "message"),
+    [
+        (YARN, TypeError, "`to` must be a RotaryEmbedding"),
+        (
+            embedding(rotary_dim=4),
+            ValueError,
+            "`to` must have the embedding's rotary_dim, 8, got 4",
+        ),
+        (embedding(layout="interleaved"), ValueError, "the embedding's output_layout, half, got"),
+        (
+            embedding(sections=[0, 0, 1, 1]),
+            ValueError,
+            "the embedding's position axes, None, got 2",
+        ),
+        (embedding(decay=XPos(center=0)), ValueError, "`to` must have the embedding's decay"),
+        (
+            embedding(layout="interleaved", quirk="vjepa2"),
+            TypeError,
+            "`shift` must not be called with the quirk",
+        ),
+    ],
+)
+def test_embeddings_that_do_not_go_together(to, kind, message):
+    k = random_array((2, 3, 4, 8))
+    with pytest.raises(kind) as caught:
+        embedding().shift(k, 0, to=to)
+    assert message in str(caught.value)
+
+
+def test_errors_of_places():
+    k = random_array((2, 3, 4, 8))
+    with pytest.raises(ValueError, match="`offset` must not be given without `to`"):
+        embedding().shift(k, 1, offset=2)
+    with pytest.raises(
+        ValueError, match=r"`positions` must be below 2\*\*53 in size next to floats"
+    ):
+        embedding().shift(k, 0.5, to=embedding(scaling=YARN), positions=[2**53, 0, 0, 0])
+
+
+@pytest.mark.library("jax")
+def test_positions_that_only_a_trace_knows_are_refused():
+    import jax
+
+    def run(k, places):
+        return embedding().shift(k, 0, to=embedding(scaling=YARN), positions=places)
+
+    with pytest.raises(TypeError, match="`positions` and `delta` must be known"):
+        jax.jit(run)(random_array((1, 1, 4, 8)), np.arange(4))
+
+
+# ------------------------------------------------------------------------------------------------
+# Eight bits.
+
+KINDS = {"int8": (np.int8, 127.0), "float8_e4m3fn": (ml_dtypes.float8_e4m3fn, 448.0)}
+KINDS["float8_e5m2"] = (ml_dtypes.float8_e5m2, 57344.0)
+# How far a value is moved by being quantised: of the row's greatest for int8, of itself for floats.
+STEP = {"int8": 0.5 / 127, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
+
+
+def quantised(x, kind, axes=-1):
+    dtype, greatest = KINDS[kind]
+    scales = np.abs(x).max(axis=axes, keepdims=True) / np.float32(greatest)
+    values = x / scales
+    return (np.rint(values) if kind == "int8" else values).astype(dtype), scales
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axes", [-1, -2, (-1, -2), (0, 1, 2, 3)], ids=str)
+def test_a_quantised_cache_moves(kind, axes):
+    rope = embedding(16)
+    k = rope(random_array((2, 3, 4, 16)))
+    values, scales = quantised(k, kind, axes)
+    got, fresh = rope.shift(values, 9, scales=scales)
+    assert got.dtype == values.dtype
+    assert fresh.shape == scales.shape
+    assert fresh.dtype == scales.dtype
+    exact = rope.shift(values.astype(np.float32) * scales, 9)
+    greatest = np.abs(exact).max(axis=axes, keepdims=True)
+    error = np.abs(got.astype(np.float32) * fresh - exact)
+    allowed = STEP[kind] * (greatest if kind == "int8" else np.abs(exact) + 1e-2 * greatest)
+    assert (error <= 1.001 * allowed).all()
+    # The new scales are as fine as they can be.
+    np.testing.assert_allclose(fresh, greatest / KINDS[kind][1], rtol=1e-6)
+
+
+def test_one_number_for_all_and_no_move_at_all():
+    rope = embedding()
+    values = np.array([[[127, 0, -3, 5, 0, 0, 1, 2]]], np.int8)
+    got, fresh = rope.shift(values, 0, scales=0.5)
+    assert same_bits(got, values)
+    assert fresh.shape == ()
+    assert float(fresh) == 0.5
+    nothing, _ = rope.shift(np.zeros_like(values), 5, scales=0.5)
+    assert not nothing.any()
+
+
+def test_a_quantised_cache_moves_where_it_lies():
+    rope = embedding(16)
+    values, scales = quantised(rope(random_array((2, 3, 4, 16))), "int8")
+    want = rope.shift(values, 9, scales=scales)
+    got = rope.shift(values, 9, scales=scales, out=(values, scales))
+    assert got[0] is values
+    assert got[1] is scales
+    assert same_bits(values, want[0])
+    assert same_bits(scales, want[1])
+
+
+def test_a_quantised_cache_moves_to_other_frequencies():
+    old, new = embedding(16), embedding(16, scaling=YARN)
+    values, scales = quantised(old(random_array((2, 3, 4, 16))), "int8")
+    got, fresh = old.shift(values, 2, scales=scales, to=new)
+    want = old.shift(values.astype(np.float32) * scales, 2, to=new)
+    np.testing.assert_allclose(got * fresh, want, atol=float(np.abs(want).max()) / 200)
+
+
+@pytest.mark.parametrize("name", ["int8", "float8_e4m3fn"])
+@pytest.mark.library("torch")
+def test_of_torch(name):
+    import torch
+
+    rope = embedding(16)
+    values, scales = quantised(rope(random_array((2, 3, 4, 16))), name)
+    own = torch.from_numpy(values.view(np.int8)).view(getattr(torch, name))
+    got, fresh = rope.shift(own, 9, scales=torch.from_numpy(scales))
+    assert got.dtype == own.dtype
+    want, want_scales = rope.shift(values, 9, scales=scales)
+    np.testing.assert_allclose(fresh.numpy(), want_scales, rtol=1e-5)
+    near = got.float().numpy() - want.astype(np.float32)
+    assert np.abs(near).max() <= (1 if name == "int8" else 32)
+    assert (near == 0).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["int8", "float8_e4m3fn"])
+@pytest.mark.library("jax")
+def test_of_jax(name):
+    import jax.numpy as jnp
+
+    rope = embedding(16)
+    values, scales = quantised(rope(random_array((2, 3, 4, 16))), name)
+    got, _ = rope.shift(jnp.asarray(values), 9, scales=jnp.asarray(scales))
+    assert got.dtype == values.dtype
+    want, _ = rope.shift(values, 9, scales=scales)
+    near = np.asarray(got).astype(np.float32) - want.astype(np.float32)
+    assert (near == 0).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "kind", "message"),
+    [
+        (np.ones((2, 8), np.float32), {"scales": 1.0}, TypeError, "`x` must be of int8"),
+        ([[1] * 8], {"scales": 1.0}, TypeError, "`x` must be of int8"),
+        (np.ones((2, 8), np.int8), {"scales": -1.0}, ValueError, "`scales` must be positive"),
+        (np.ones((2, 8), np.int8), {"scales": "1"}, TypeError, "`scales` must be a real number"),
+        (
+            np.ones((2, 8), np.int8),
+            {"scales": np.ones((2, 3))},
+            ValueError,
+            "`scales` must have size",
+        ),
+        (np.ones((2, 8), np.int8), {"scales": np.ones(2)}, ValueError, "`scales` must have size 1"),
+        (np.ones((2, 8), np.int8), {"scales": np.ones((2, 1), int)}, TypeError, "must be floating"),
+        (np.ones((2, 8), np.int8), {"scales": np.zeros((2, 1))}, ValueError, "must be positive"),
+        (
+            np.ones((2, 8), np.int8),
+            {"scales": np.ones((2, 1)), "out": np.ones((2, 8), np.int8)},
+            TypeError,
+            "`out` must be a pair",
+        ),
+        (
+            np.ones((2, 8), np.int8),
+            {"scales": np.ones((2, 1)), "out": ([1], [2])},
+            TypeError,
+            "`out` must hold arrays that can be written to",
+        ),
+    ],
+)
+def test_errors_of_scales(x, options, kind, message):
+    with pytest.raises(kind) as caught:
+        embedding().shift(x, 1, **options)
+    assert message in str(caught.value)
