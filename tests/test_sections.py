@@ -165,6 +165,36 @@ def test_errors(make, kind, message):
 # Embeddings.
 
 
+@pytest.mark.parametrize(
+    ("base", "order", "sines"),
+    [
+        (
+            1e6,
+            sections.chunked(16, 24, 24),
+            {
+                **{0: -0.958924294, 15: 0.194952965, 16: 0.219556108},
+                **{39: 0.00154471339, 40: 0.00195610616, 63: 1.36503149e-05},
+            },
+        ),
+        (
+            5e6,
+            sections.interleaved(24, 20, 20),
+            {
+                **{0: -0.958924294, 1: -0.704965949, 2: 0.487855047, 3: 0.655790806},
+                **{58: 5.94506355e-06, 59: 7.34141395e-06, 60: 2.6223197e-06, 63: 1.27253986e-06},
+            },
+        ),
+    ],
+    ids=["Qwen2-VL", "Qwen3-VL"],
+)
+def test_constants_of_transformers(base, order, sines):
+    """Made by transformers 5.23.0 in float32, at the position (5, 7, 11)."""
+    rope = RotaryEmbedding(128, layout="half", base=base, sections=order)
+    _, sine = rope.tables([5, 7, 11])
+    for lane, value in sines.items():
+        assert sine[lane] == pytest.approx(value, rel=1e-6)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "order",
