@@ -15,7 +15,7 @@ from ._typing import Array, TableDType
 from .arrays import as_outputs, check_array, names_of
 from .backends import kernel_for, portable
 from .layouts import Layout, pair_channels
-from .rotation import Angles, Pairing, Recipe, Rows, Table, TracedTable, Turn
+from .rotation import Angles, Pairing, Recipe, Rows, Table, TracedTable, Turns
 from .rows import Extent
 from .shapes import Frame, Shape, as_seq_axis, frames_of, shape_of
 
@@ -24,7 +24,7 @@ AnyTable: TypeAlias = Table | TracedTable | Recipe
 
 def rotate(
     arrays: Sequence[Array],
-    turns: Sequence[Sequence[Turn]],
+    turns: Sequence[Turns],
     *,
     head_dim: int,
     leading: bool,
@@ -39,7 +39,7 @@ def rotate(
     ----------
     arrays : sequence of array
         Each of `head_dim` channels, or half as many complex ones, on its last axis.
-    turns : sequence of sequence of Turn
+    turns : sequence of Turns
         For each array the passes over it, which turn channels of their own, counted as real ones.
     head_dim : int
     leading : bool
@@ -62,21 +62,22 @@ def rotate(
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
     shapes = tuple(map(shape_of, arrays, names))
-    frequencies = turns[0][0].angles.frequencies
-    pairings = tuple(turn.pairing for turn in turns[0])
+    first = turns[0]
+    frequencies = first.angles[0].frequencies
     frames, batch, length = frames_of(
-        shapes, as_seq_axis(seq_axis), packed, head_dim, pairings, frequencies.heads
+        shapes, as_seq_axis(seq_axis), packed, head_dim, first.pairings, frequencies.heads
     )
     outputs = as_outputs(out, arrays, names)
-    if turns[0][0].second is not None:
+    if first.second is not None:
         _check_real(shapes)
     rows = read(Extent(batch, length, frequencies.axes, leading))
     if rows.traced:
         _check_traced(rows.positions, arrays, names, outputs)
-    tables_of = _Tables(rows)
     # Every table is made before the first array is written to.
+    found: dict[tuple[int, TableDType], Table | TracedTable] = {}
     plans = [
-        _plan(x, frame, own, tables_of) for x, frame, own in zip(arrays, frames, turns, strict=True)
+        _plan(x, frame.dtype, own, rows, found)
+        for x, frame, own in zip(arrays, frames, turns, strict=True)
     ]
     turned = [
         _turn(x, frame, plan, output)
@@ -85,73 +86,67 @@ def rotate(
     return turned[0] if len(turned) == 1 else tuple(turned)
 
 
-class _Pass(NamedTuple):
-    """One pass over one array, with its kernel and its tables at hand."""
+class _Plan(NamedTuple):
+    """The kernel of an array, and the tables of its passes."""
 
     backend: ModuleType
-    pairing: Pairing
-    table: AnyTable
+    tables: Sequence[AnyTable]
     second: AnyTable | None
 
 
-class _Tables:
-    """The tables of a call, each made once."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-        self.found: dict[tuple[int, TableDType], Table | TracedTable] = {}
-
-    def get(self, angles: Angles, dtype: TableDType, *, lazy: bool) -> AnyTable:
-        """Return the table of the rows, or for a lazy backend how to look it up."""
-        if lazy:
-            return Recipe(partial(tables.lookup, angles, dtype=dtype), self.rows)
-        key = id(angles), dtype
-        if key not in self.found:
-            self.found[key] = tables.table_of(angles, self.rows, dtype)
-        return self.found[key]
-
-
-def _plan(x: Array, frame: Frame, turns: Sequence[Turn], found: _Tables) -> list[_Pass]:
-    """Return the passes over an array."""
+def _plan(
+    x: Array,
+    dtype: TableDType,
+    turns: Turns,
+    rows: Rows,
+    found: dict[tuple[int, TableDType], Table | TracedTable],
+) -> _Plan:
+    """Return how an array is rotated; what has been found for an earlier one is taken from there."""
     # Traced positions need operations that can be traced, whatever the array.
-    backend = portable if found.rows.traced else kernel_for(x)
-    get = partial(found.get, dtype=frame.dtype, lazy=backend.LAZY)
-    return [
-        _Pass(backend, pairing, get(turn.angles), None if turn.second is None else get(turn.second))
-        for turn, pairing in zip(turns, frame.pairings, strict=True)
-    ]
+    backend = portable if rows.traced else kernel_for(x)
+
+    def table(angles: Angles) -> AnyTable:
+        if backend.LAZY:
+            return Recipe(partial(tables.lookup, angles, dtype=dtype), rows)
+        key = id(angles), dtype
+        if key not in found:
+            found[key] = tables.table_of(angles, rows, dtype)
+        return found[key]
+
+    second = None if turns.second is None else table(turns.second)
+    return _Plan(backend, [table(angles) for angles in turns.angles], second)
 
 
-def _turn(x: Array, frame: Frame, plan: Sequence[_Pass], output: Array | None) -> Array:
+def _turn(x: Array, frame: Frame, plan: _Plan, output: Array | None) -> Array:
     """Return an array after all passes, which turn channels of their own, or write it to `output`."""
-    for each in plan:
-        if each.second is None:
-            x = each.backend.rotate(x, each.table, frame.axes, each.pairing, output)
-        else:
-            x = _mixed(x, frame, each, output)
+    if plan.second is not None:
+        return _mixed(x, frame, plan, output)
+    for pairing, table in zip(frame.pairings, plan.tables, strict=True):
+        x = plan.backend.rotate(x, table, frame.axes, pairing, output)
         if output is None and isinstance(x, np.ndarray):
             output = x  # nobody else has it yet, so that later passes may write to it
     return x
 
 
-def _mixed(x: Array, frame: Frame, each: _Pass, output: Array | None) -> Array:
+def _mixed(x: Array, frame: Frame, plan: _Plan, output: Array | None) -> Array:
     """Return an array whose pairs' two channels are made by angles of their own.
 
     Both rotations are made in full, which takes twice the time, in the precision of the tables, and
     of each the channels that it is meant for are taken.
     """
-    pairing, rotated = each.pairing, partial(each.backend.rotate, axes=frame.axes)
+    (pairing,), (first,) = frame.pairings, plan.tables
+    rotated = partial(plan.backend.rotate, axes=frame.axes, pairing=pairing)
     xp = libraries.namespace(x)
     wide = xp.astype(x, getattr(xp, frame.dtype))
     layout = pairing.source if pairing.inverse else pairing.target
     second = _second_channels(pairing, layout, x)
     if pairing.inverse:  # the transpose: what each rotation made it takes back
         nothing = xp.zeros_like(wide)
-        result = rotated(xp.where(second, nothing, wide), each.table, pairing=pairing)
-        result = result + rotated(xp.where(second, wide, nothing), each.second, pairing=pairing)
+        result = rotated(xp.where(second, nothing, wide), first)
+        result = result + rotated(xp.where(second, wide, nothing), plan.second)
     else:
-        result = rotated(wide, each.table, pairing=pairing)
-        other = rotated(wide, each.second, pairing=pairing)
+        result = rotated(wide, first)
+        other = rotated(wide, plan.second)
         result = libraries.namespace(result).where(second, other, result)
     result = libraries.namespace(result).astype(result, x.dtype)
     if output is None:

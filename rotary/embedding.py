@@ -18,7 +18,7 @@ from .decay import ROLES, Role, XPos
 from .layouts import Layout, check_layout
 from .passes import QUIRKS, Quirk
 from .phases import Frequencies, frequencies
-from .rotation import Pairing, Turn
+from .rotation import Pairing, Turns
 from .rows import read_delta, read_move, read_rows
 from .scaling import Default, Scaling
 from .sections import Sections, as_sections
@@ -289,18 +289,18 @@ class RotaryEmbedding:
         return (self.rotary_dim // 2,) if self.sections is None else self.sections.blocks
 
     @cached_property
-    def _turns(self) -> dict[tuple[str, Role | None], tuple[Turn, ...]]:
+    def _turns(self) -> dict[tuple[str, Role | None], Turns]:
         """The passes of every verb and role that was called: made once, for they do not change."""
         return {}
 
-    def _passes(self, verb: str, role: Role | None) -> tuple[Turn, ...]:
+    def _passes(self, verb: str, role: Role | None) -> Turns:
         """Return the passes over an array in a role."""
         found = self._turns.get((verb, role))
         if found is None:
             found = self._turns[verb, role] = self._made(verb, role)
         return found
 
-    def _made(self, verb: str, role: Role | None) -> tuple[Turn, ...]:
+    def _made(self, verb: str, role: Role | None) -> Turns:
         """Return the passes over an array: its layouts, frequencies, factor and scales."""
         back = verb in ("inverse", "vjp")
         source = self.layout if verb == "call" else self.output_layout
@@ -774,7 +774,7 @@ class RotaryEmbedding:
         window = (self.head_dim, self.rotary_start, self.rotary_dim)
         return (*window, self.output_layout, self._blocks, self.decay, axes, of.heads)
 
-    def _moving(self, to: RotaryEmbedding, role: Role | None) -> tuple[Turn, ...]:
+    def _moving(self, to: RotaryEmbedding, role: Role | None) -> Turns:
         """Return the passes that move keys: axes of new frequencies, of old ones backwards, and of delta."""
         old, new = self._frequencies.values, to._frequencies.values
         layout = self.output_layout
@@ -827,7 +827,7 @@ class RotaryEmbedding:
         self._check_rotation("tables")
         (own,) = self._roles(role, 1)
         return tables.cos_sin(
-            self._passes("call", own)[0].angles._replace(frequencies=self._frequencies),
+            self._passes("call", own).angles[0]._replace(frequencies=self._frequencies),
             positions,
             leading=self._leading,
             dtype=as_table_dtype(dtype),
@@ -883,12 +883,14 @@ def _rotate(
     **call: Any,
 ) -> Array | tuple[Array, ...]:
     """Rotate arrays by an embedding: a function, no method, so that `Untraced` can hold it."""
-    roles = rope._roles(role, len(arrays))
     if seq_axis is None and not packed:
         seq_axis = rope.seq_axis  # which does not hold for packed arrays
     return apply.rotate(
         arrays,
-        [rope._passes(verb, each) if to is None else rope._moving(to, each) for each in roles],
+        [
+            rope._passes(verb, each) if to is None else rope._moving(to, each)
+            for each in rope._roles(role, len(arrays))
+        ],
         head_dim=rope.head_dim,
         leading=rope._leading,
         seq_axis=seq_axis,

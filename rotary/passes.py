@@ -11,7 +11,7 @@ from ._typing import Float64Array
 from .decay import Role, XPos
 from .layouts import Layout, pair_channels
 from .phases import Frequencies, frequencies
-from .rotation import Angles, Pairing, Scale, Turn
+from .rotation import Angles, Pairing, Scale, Turns
 from .sections import Sections
 
 Quirk: TypeAlias = Literal["vjepa2", "hunyuan_vl"]
@@ -70,7 +70,7 @@ def turns(
     blocks: tuple[int, ...],
     factor: float,
     scales: tuple[Scale | None, Scale | None] = (None, None),
-) -> tuple[Turn, ...]:
+) -> Turns:
     """Return the passes over an array: one for each run of channels that pairs within itself.
 
     Parameters
@@ -88,14 +88,11 @@ def turns(
     differ = second is not None or scales[1] is not None
     last = Angles(second or first, factor, scales[1] or scales[0]) if differ else None
     if len(blocks) == 1 or (pairing.source == pairing.target == "interleaved"):
-        return (Turn(pairing, Angles(first, factor, scales[0]), last),)
-    bounds = np.cumsum((0, *blocks)).tolist()
-    return tuple(
-        Turn(
-            pairing._replace(start=pairing.start + 2 * a, lanes=b - a),
-            Angles(frequencies(first.values[..., a:b]), factor),
-        )
-        for a, b in pairwise(bounds)
+        return Turns((pairing,), (Angles(first, factor, scales[0]),), last)
+    runs = list(pairwise(np.cumsum((0, *blocks)).tolist()))
+    return Turns(
+        tuple(pairing._replace(start=pairing.start + 2 * a, lanes=b - a) for a, b in runs),
+        tuple(Angles(frequencies(first.values[..., a:b]), factor) for a, b in runs),
     )
 
 

@@ -50,15 +50,15 @@ class Angles(NamedTuple):
     scale: Scale | None = None
 
 
-class Turn(NamedTuple):
-    """One pass over an array: which channels turn, and by what.
+class Turns(NamedTuple):
+    """The passes over an array: for each which channels turn, and by what.
 
-    Where `second` is given, each second channel of a pair is made with these angles and each first one
-    with `angles`: that is no rotation, but some checkpoints were trained with it.
+    Where there are `second` angles, the second channel of every pair is made with these and the first one
+    with `angles`: that is no rotation, but some checkpoints were trained with it. There is one pass then.
     """
 
-    pairing: Pairing
-    angles: Angles
+    pairings: tuple[Pairing, ...]
+    angles: tuple[Angles, ...]
     second: Angles | None = None
 
 
