@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import layouts, positions, scaling, sections
+from . import formats, layouts, positions, scaling, sections
 from ._errors import ConfigError
 from .decay import XPos
 from .embedding import RotaryEmbedding
@@ -22,6 +22,7 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "cos_sin",
+    "formats",
     "inv_freq",
     "layouts",
     "permute_weights",

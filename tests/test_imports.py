@@ -51,6 +51,7 @@ ORDER = [
     "rotary.tables",
     "rotary.apply",
     "rotary.embedding",
+    "rotary.formats",
     "rotary.functions",
     "rotary.service",
     "rotary",

@@ -17,8 +17,13 @@ from rotary import backends
 PUBLIC = {
     "rotary": [
         *("ConfigError", "RotaryEmbedding", "XPos", "apply_rotary", "cache_clear", "cache_info"),
-        *("cos_sin", "inv_freq", "layouts", "permute_weights", "positions", "scaling", "sections"),
-        *("set_cache_limit", "show_config", "sinusoidal", "threads", "warm_up"),
+        *("cos_sin", "formats", "inv_freq", "layouts", "permute_weights", "positions", "scaling"),
+        *("sections", "set_cache_limit", "show_config", "sinusoidal", "threads", "warm_up"),
+    ],
+    "rotary.formats": [
+        *("OnnxNode", "attention_factor", "from_angles", "from_complex", "from_concatenated"),
+        *("from_full_width", "from_ggml", "from_onnx", "from_pairs", "to_angles", "to_complex"),
+        *("to_concatenated", "to_full_width", "to_ggml", "to_onnx", "to_pairs"),
     ],
     "rotary.decay": ["ROLES", "Role", "XPos"],
     "rotary.layouts": ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"],
@@ -127,8 +132,8 @@ def public_callables():
             path = f"{module}.{name}"
             found.setdefault(id(value), (path, value))
             if inspect.isclass(value):
-                # The default of a dataclass's field is no thing of its own: the class tells about it.
-                told = {field.name for field in getattr(value, "__dataclass_fields__", {}).values()}
+                # A field is no thing of its own: the class tells about it.
+                told = {*getattr(value, "__dataclass_fields__", ()), *getattr(value, "_fields", ())}
                 for own, method in vars(value).items():
                     if own in told and not isinstance(method, property):
                         continue
