@@ -15,13 +15,18 @@ __all__ = ["host", "kernel_for"]
 
 
 def kernel_for(x: Array) -> ModuleType:
-    """Return the backend module that rotates an array: `cpu`, `lazy` or `portable`."""
+    """Return the backend module that rotates an array: `cpu`, `shared`, `lazy` or `portable`."""
     if isinstance(x, np.ndarray):
         return host()
     if array_api_compat.is_dask_array(x):
         from . import lazy
 
         return lazy
-    from . import portable
+    from . import portable, shared
 
-    return portable
+    return shared if _has_host_memory(x) else portable
+
+
+def _has_host_memory(x: Array) -> bool:
+    """Return whether arrays of a library may be memory that NumPy can read."""
+    return bool(array_api_compat.is_torch_array(x) or array_api_compat.is_jax_array(x))

@@ -102,21 +102,24 @@ def _turned(
     sine = _align(sine, x.ndim, axes, xp)
     if pairing.inverse:
         sine = -sine
-    start, lanes = pairing.start, pairing.lanes
-    if "complex" in dtype_name(x):
-        stop = start + lanes
+    is_complex = "complex" in dtype_name(x)
+    start = pairing.start
+    stop = start + (1 if is_complex else 2) * pairing.lanes
+    whole = start == 0 and stop == x.shape[-1]
+    # No slice of everything: not every transform of a library has a rule for one.
+    window = x if whole else x[..., start:stop]
+    if is_complex:
         turn = xp.astype(cosine, x.dtype) + 1j * xp.astype(sine, x.dtype)
-        turned = x[..., start:stop] * turn
+        turned = window * turn
     else:
-        stop = start + 2 * lanes
-        first, second = _pairs(xp.astype(x[..., start:stop], cosine.dtype), pairing.source)
+        first, second = _pairs(xp.astype(window, cosine.dtype), pairing.source)
         turned = _interlaced(
             first * cosine - second * sine, second * cosine + first * sine, pairing.target, xp
         )
         turned = xp.astype(turned, x.dtype)
-    if start == 0 and stop == x.shape[-1]:
+    if whole:
         return turned
-    return xp.concat([x[..., :start], turned, x[..., stop:]], axis=-1)
+    return _joined(xp, [x[..., :start], turned, x[..., stop:]])
 
 
 def _pairs(window: Array, layout: Layout) -> tuple[Array, Array]:
@@ -130,14 +133,21 @@ def _pairs(window: Array, layout: Layout) -> tuple[Array, Array]:
 def _interlaced(first: Array, second: Array, layout: Layout, xp: Namespace) -> Array:
     """Return the channels of pairs, in a layout."""
     if layout == "half":
-        return xp.concat([first, second], axis=-1)
+        return _joined(xp, [first, second])
     if None in first.shape:
         # A symbolic axis, as of an ONNX graph, cannot be named in a reshape.
         lanes = first.shape[-1]
         order = np.arange(2 * lanes).reshape(2, lanes).T.ravel()
-        return xp.take(xp.concat([first, second], axis=-1), xp.asarray(order), axis=-1)
+        return xp.take(_joined(xp, [first, second]), xp.asarray(order), axis=-1)
     pairs = xp.stack([first, second], axis=-1)
     return xp.reshape(pairs, (*first.shape[:-1], 2 * first.shape[-1]))
+
+
+def _joined(xp: Namespace, parts: list[Array]) -> Array:
+    """Return arrays joined on their last axis."""
+    # torch's `concat` has no rule for batched gradients, its `cat` does.
+    join = xp.cat if hasattr(xp, "cat") else xp.concat
+    return join(parts, axis=-1)
 
 
 def _align(table: Array, ndim: int, axes: Axes, xp: Namespace) -> Array:

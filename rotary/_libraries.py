@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,6 +14,7 @@ import numpy as np
 
 from ._typing import Array, HostArray, Namespace
 
+ALIGNMENT = 64
 # What can be rotated, in NumPy's words.
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
 
@@ -73,7 +75,7 @@ def _mlx_dtype(dtype: Any) -> Any:
     """Return MLX's dtype for one of NumPy's."""
     import mlx.core as mx
 
-    return mx.bool_ if dtype == bool else getattr(mx, dtype.name)
+    return mx.bool_ if dtype.kind == "b" else getattr(mx, dtype.name)
 
 
 def dtype_name(x: Array) -> str:
@@ -188,6 +190,14 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
     if type(like).__module__.startswith("array_api_strict"):
         return xp.asarray(table, device=like.device)
     return xp.asarray(table)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> HostArray:
+    """Return new memory that starts on a cache line, as other libraries want it for sharing."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    block = np.empty(nbytes + ALIGNMENT, np.uint8)
+    skip = -block.ctypes.data % ALIGNMENT
+    return block[skip : skip + nbytes].view(dtype).reshape(shape)
 
 
 def has_int64(x: Array) -> bool:

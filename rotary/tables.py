@@ -27,7 +27,6 @@ from .rows import check_below, explicit_rows, known
 __all__ = ["CacheInfo", "cache_clear", "cache_info", "set_cache_limit"]
 
 DEFAULT_LIMIT = 256 * 2**20
-ALIGNMENT = 64
 # A window grows by at least this many rows, so that a stream of single tokens seldom makes it grow.
 LEAST_GROWTH = 256
 # Windows kept for one table: several streams may stand at places of their own.
@@ -209,12 +208,8 @@ def _extended(
 
 
 def _empty(frequencies: Frequencies, rows: int, dtype: TableDType) -> HostArray:
-    """Return memory for a table that starts on a cache line, as other libraries want it for sharing."""
-    shape = (2, frequencies.heads, rows, frequencies.lanes)
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    block = np.empty(nbytes + ALIGNMENT, np.uint8)
-    skip = -block.ctypes.data % ALIGNMENT
-    return block[skip : skip + nbytes].view(dtype).reshape(shape)
+    """Return memory for a table."""
+    return libraries.aligned((2, frequencies.heads, rows, frequencies.lanes), dtype)
 
 
 def computed(
