@@ -1,4 +1,7 @@
-"""Where each row stands: masks, packed sequences, grids, clocks and slices as exact positions."""
+"""Where each row stands: masks, packed sequences, grids, clocks and slices as exact positions.
+
+What belongs to images and video, to mixed sequences and to long contexts has modules of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ import numpy as np
 
 from . import _libraries as libraries
 from ._checks import as_integer, as_positive_integer
+from ._distances import DualChunk, NearFar, dual_chunk, rerope, self_extend
+from ._grids import grid
+from ._multimodal import Audio, Image, Mixed, Text, Video, mixed
 from ._numbers import Number, Positions, as_positions, bounds_of, check_reach, found, host_array
 from ._times import (
     check_resolution,
@@ -23,7 +29,25 @@ from ._times import (
 )
 from ._typing import Array, HostArray, Int64Array
 
-__all__ = ["Clock", "from_mask", "grid", "ragged", "timestamps", "zigzag"]
+__all__ = [
+    "Audio",
+    "Clock",
+    "DualChunk",
+    "Image",
+    "Mixed",
+    "NearFar",
+    "Text",
+    "Video",
+    "dual_chunk",
+    "from_mask",
+    "grid",
+    "mixed",
+    "ragged",
+    "rerope",
+    "self_extend",
+    "timestamps",
+    "zigzag",
+]
 
 ArrayT = TypeVar("ArrayT")
 
@@ -127,61 +151,6 @@ def ragged(
     counts = np.arange(bounds[-1], dtype=np.int64) - np.repeat(bounds[:-1], lengths)
     positions: Positions = counts + np.repeat(each, lengths)
     return positions
-
-
-def grid(
-    *sizes: int, start: Number | Sequence[Number] = 0, step: Number | Sequence[Number] = 1
-) -> Positions:
-    """Place every cell of a grid: the patches of an image, the frames and patches of a video.
-
-    Parameters
-    ----------
-    *sizes : int
-        How many cells each axis has.
-    start : number, or one per axis
-        The position of an axis's first cell.
-    step : number, or one per axis
-        The distance between neighbouring cells. It may be negative, which counts backwards, or
-        zero, which gives an axis one position throughout.
-
-    Returns
-    -------
-    array (axes, prod(sizes))
-        ``start + step * index`` on each axis, cells in the order of a C-contiguous array: the
-        last axis fastest. int64, or float64 where any `start` or `step` is a float.
-
-    Raises
-    ------
-    TypeError
-        If a size is not an integer, or `start` or `step` not made of numbers.
-    ValueError
-        If there are no sizes, one is negative, `start` or `step` has another length, or a
-        position would leave int64.
-
-    Examples
-    --------
-    >>> grid(2, 3)
-    array([[0, 0, 0, 1, 1, 1],
-           [0, 1, 2, 0, 1, 2]])
-
-    Two frames half a second apart, of two patches each, after seven tokens of text:
-
-    >>> grid(2, 2, start=7, step=[0.5, 1])
-    array([[7. , 7. , 7.5, 7.5],
-           [7. , 8. , 7. , 8. ]])
-    """
-    shape = _grid_shape(sizes)
-    starts = _per_axis(start, len(shape), "start")
-    steps = _per_axis(step, len(shape), "step")
-    dtype = np.result_type(starts, steps)
-    if 0 not in shape:
-        for first, stride, size in zip(starts.tolist(), steps.tolist(), shape, strict=True):
-            check_reach(first + stride * (size - 1), "start", told=" as the last position")
-    positions = np.empty((len(shape), *shape), dtype)
-    for axis, size in enumerate(shape):
-        line = starts[axis] + steps[axis] * np.arange(size, dtype=np.int64)
-        positions[axis] = line.reshape(-1, *[1] * (len(shape) - 1 - axis))
-    return positions.reshape(len(shape), -1)
 
 
 def timestamps(times: Any, *, unit: str, origin: Any) -> Positions:
@@ -391,24 +360,3 @@ def _check_mask(mask: Array) -> None:
 def _integer_dtype(xp: Any) -> Any:
     """Return int64, or the integer that JAX has in its place with 64-bit types off."""
     return xp.asarray(0).dtype if array_api_compat.is_jax_namespace(xp) else xp.int64
-
-
-def _grid_shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return checked sizes of a grid."""
-    if not sizes:
-        msg = "`sizes` must name at least one axis, got none"
-        raise ValueError(msg)
-    shape = tuple(as_integer(size, f"sizes[{axis}]") for axis, size in enumerate(sizes))
-    if min(shape) < 0:
-        msg = f"`sizes` must not be negative, got {shape}"
-        raise ValueError(msg)
-    return shape
-
-
-def _per_axis(value: Any, axes: int, name: str) -> HostArray:
-    """Return one number per axis."""
-    numbers = as_positions(value, name=name)
-    if numbers.ndim and numbers.shape != (axes,):
-        msg = f"`{name}` must be one number or one per axis, ({axes},), got {numbers.shape}"
-        raise ValueError(msg)
-    return np.broadcast_to(numbers, (axes,))

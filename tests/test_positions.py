@@ -34,7 +34,8 @@ def same(found, expected, dtype=np.int64):
 def test_public_names():
     assert positions.__all__ == sorted(positions.__all__)
     assert set(positions.__all__) == {
-        "Clock", "from_mask", "grid", "ragged", "timestamps", "zigzag",
+        "Audio", "Clock", "DualChunk", "Image", "Mixed", "NearFar", "Text", "Video", "dual_chunk",
+        "from_mask", "grid", "mixed", "ragged", "rerope", "self_extend", "timestamps", "zigzag",
     }  # fmt: skip
 
 
