@@ -10,6 +10,7 @@ from .decay import XPos
 from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
 from .layouts import permute_weights
+from .presets import preset, presets
 from .service import show_config, warm_up
 from .tables import cache_clear, cache_info, set_cache_limit
 from .threads import threads
@@ -27,6 +28,8 @@ __all__ = [
     "layouts",
     "permute_weights",
     "positions",
+    "preset",
+    "presets",
     "scaling",
     "sections",
     "set_cache_limit",

@@ -84,7 +84,8 @@ def shipped():
     """The files of the tree that belong into a wheel, by their place in it."""
     rotary = {f"rotary/{path.name}": path for path in ROOT.glob("rotary/*.py")}
     backends = {f"rotary/backends/{path.name}": path for path in ROOT.glob("backends/*.py")}
-    return rotary | backends | {"rotary/py.typed": ROOT / "rotary" / "py.typed"}
+    data = {f"rotary/data/{path.name}": path for path in ROOT.glob("rotary/data/*")}
+    return rotary | backends | data | {"rotary/py.typed": ROOT / "rotary" / "py.typed"}
 
 
 @pytest.mark.packaging

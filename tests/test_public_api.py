@@ -17,8 +17,9 @@ from rotary import backends
 PUBLIC = {
     "rotary": [
         *("ConfigError", "RotaryEmbedding", "XPos", "apply_rotary", "cache_clear", "cache_info"),
-        *("cos_sin", "formats", "inv_freq", "layouts", "permute_weights", "positions", "scaling"),
-        *("sections", "set_cache_limit", "show_config", "sinusoidal", "threads", "warm_up"),
+        *("cos_sin", "formats", "inv_freq", "layouts", "permute_weights", "positions", "preset"),
+        *("presets", "scaling", "sections", "set_cache_limit", "show_config", "sinusoidal"),
+        *("threads", "warm_up"),
     ],
     "rotary.formats": [
         *("OnnxNode", "attention_factor", "from_angles", "from_complex", "from_concatenated"),
@@ -27,7 +28,12 @@ PUBLIC = {
     ],
     "rotary.decay": ["ROLES", "Role", "XPos"],
     "rotary.layouts": ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"],
-    "rotary.positions": ["Clock", "from_mask", "grid", "ragged", "timestamps", "zigzag"],
+    "rotary.positions": [
+        *("Audio", "Clock", "DualChunk", "Image", "Mixed", "NearFar", "Text", "Video"),
+        *("dual_chunk", "from_mask", "grid", "mixed", "ragged", "rerope", "self_extend"),
+        *("timestamps", "zigzag"),
+    ],
+    "rotary.presets": ["Preset", "Presets", "preset", "presets"],
     "rotary.scaling": [
         "Clip",
         "Constant",
@@ -72,7 +78,18 @@ SIGNATURES = {
     "threads": "(n)",
     "positions.from_mask": "(mask, *, padding=0)",
     "positions.ragged": "(cu_seqlens, *, offset=0)",
-    "positions.grid": "(*sizes, start=0, step=1)",
+    "positions.grid": (
+        "(*sizes, start=0, step=1, anchor=0, normalize=None, reference=None, order='ij', merge=1, "
+        "prefix=0, suffix=0)"
+    ),
+    "positions.mixed": (
+        "(segments, *, style, per_second=None, seconds_per_chunk=None, advance='largest')"
+    ),
+    "positions.dual_chunk": "(positions, *, chunk, local)",
+    "positions.self_extend": "(positions, *, group, window)",
+    "positions.rerope": "(positions, *, window, factor=None)",
+    "preset": "(name, *, seq_axis=None)",
+    "presets": "()",
     "positions.timestamps": "(times, *, unit, origin)",
     "positions.zigzag": "(length, *, rank, world)",
     "scaling.Default": "()",
@@ -174,8 +191,9 @@ def test_all_is_sorted_and_true(name):
     for public in names:
         value = getattr(module, public)
         if not hasattr(module, "__path__") and hasattr(value, "__module__"):
-            # Only packages pass on what another module has made.
-            assert value.__module__ in (name, "typing"), (public, value.__module__)
+            # Only packages pass on what another module has made, and public modules what private ones have.
+            own = value.__module__ in (name, "typing") or value.__module__.startswith("rotary._")
+            assert own, (public, value.__module__)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "rotary"])
