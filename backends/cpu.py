@@ -22,6 +22,7 @@ from numba import types
 from rotary._libraries import dtype_name
 from rotary._typing import HostArray
 from rotary.phases import Frequencies, multipliers
+from rotary.pool import empty_like
 from rotary.rotation import Axes, Pairing, Table
 from rotary.threads import thread_limit
 
@@ -218,9 +219,7 @@ def rotate(
     if out is not None and _is_plain(out):
         _rotate_into(out, source, table, axes, pairing)
         return out
-    target = np.empty_like(source, subok=False)
-    if not _is_plain(target):
-        target = np.empty(source.shape, source.dtype)  # the source was broadcast
+    target = empty_like(source)
     _rotate_into(target, source, table, axes, pairing)
     if out is None:
         return target if x.dtype.isnative else target.astype(x.dtype)

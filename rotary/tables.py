@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _libraries as libraries
-from . import backends
+from . import backends, pool
 from ._checks import as_integer
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
@@ -58,6 +58,11 @@ class CacheInfo(NamedTuple):
     entries: int
     nbytes: int
     limit: int
+
+    @property
+    def pool(self) -> pool.PoolInfo:
+        """What the pool of results did and holds now: hits, misses, blocks, nbytes, limit."""
+        return pool.info()
 
 
 class Window(NamedTuple):
@@ -389,8 +394,12 @@ def cache_info() -> CacheInfo:
 
 
 def cache_clear() -> None:
-    """Drop every cached table and count from zero again; tables in use stay valid."""
+    """Drop every cached table and all idle memory, and count from zero again.
+
+    Tables and results in use stay valid.
+    """
     _cache.clear()
+    pool.clear()
 
 
 def set_cache_limit(nbytes: int) -> None:

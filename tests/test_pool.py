@@ -1,0 +1,288 @@
+"""Memory of results: used again once nobody can see it, and never before."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import random
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+from helpers import random_array, same_bits
+
+import rotary
+from rotary import pool
+
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def fresh_pool():
+    limit = pool.info().limit
+    pool.clear()
+    yield
+    rotary.set_pool_limit(limit)
+    pool.clear()
+
+
+def address(x):
+    return x.__array_interface__["data"][0]
+
+
+def block(mebibytes=2):
+    return pool.empty((mebibytes, MIB), np.uint8)
+
+
+def test_memory_is_used_again_once_the_last_view_is_gone():
+    first = block()
+    where = address(first)
+    assert where % 64 == 0
+    view = first[1:, ::7]
+    del first
+    assert address(block()) != where
+    del view
+    again = block()
+    assert address(again) == where
+    assert pool.info()[:2] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda x: x[:1],
+        lambda x: x.T,
+        lambda x: x.view(np.int64).reshape(-1),
+        memoryview,
+        lambda x: np.frombuffer(x, np.uint8),
+        lambda x: np.asarray(memoryview(x)),
+        lambda x: x.flat,
+        lambda x: np.broadcast_to(x, (3, *x.shape)),
+        lambda x: np.lib.stride_tricks.as_strided(x, (3,), (1,)),
+        np.from_dlpack,
+        lambda x: x.view(np.recarray),
+        lambda x: x.__array_interface__["data"] and x[0].data,
+        lambda x: [x],
+        lambda x: np.ctypeslib.as_ctypes(x[0]),
+    ],
+)
+def test_whatever_can_reach_the_memory_keeps_it(hold):
+    x = block()
+    where = address(x)
+    held = hold(x)
+    del x
+    gc.collect()
+    others = [block() for _ in range(3)]
+    assert where not in map(address, others)
+    assert held is not None
+    del held, others
+    gc.collect()
+    assert pool.info().blocks == 4
+
+
+@pytest.mark.library("torch")
+def test_tensors_keep_it():
+    import torch
+
+    x = block()
+    where = address(x)
+    tensor = torch.from_numpy(x)[1:].view(torch.int64)
+    del x
+    assert address(block()) != where
+    del tensor
+    assert address(block()) in (where, address(block()))
+
+
+@pytest.mark.library("jax")
+def test_jax_arrays_keep_it():
+    import jax
+
+    x = block()
+    x[:] = 7
+    where = address(x)
+    own = jax.device_put(x, may_alias=True)
+    del x
+    other = block()
+    other[:] = 1
+    assert (np.asarray(own) == 7).all()
+    assert address(other) != where or address(np.asarray(own)) != where
+
+
+def test_results_are_taken_from_it():
+    rope = rotary.RotaryEmbedding(128, layout="half", base=10_000.0, seq_axis=-2)
+    x = random_array((1, 8, 512, 128))
+    want = rope(x).copy()
+    before = pool.info().hits
+    for _ in range(3):
+        got = rope(x)
+        assert not got.flags.owndata
+        assert same_bits(got, want)
+    assert pool.info().hits == before + 2  # the name keeps one while the next is made
+    small = rope(x[:, :1, :8])
+    assert small.flags.owndata
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (2, 1, 0, 3), (1, 2, 0, 3)])
+def test_results_lie_as_their_arrays_do(order):
+    rope = rotary.RotaryEmbedding(128, layout="half", base=10_000.0, seq_axis=-2)
+    x = random_array((2, 4, 512, 128)).transpose(order)
+    got = rope(x)
+    assert got.strides == x.strides
+    assert same_bits(got, rope(np.ascontiguousarray(x)))
+    wide = np.broadcast_to(x[:, :1], (x.shape[0], 3, *x.shape[2:]))
+    assert same_bits(rope(wide), rope(np.ascontiguousarray(wide)))
+
+
+def test_arrays_on_it_are_arrays_like_others():
+    x = block()
+    x[:] = 3
+    copy = pickle.loads(pickle.dumps(x))
+    assert not np.shares_memory(copy, x)
+    assert (copy == 3).all()
+    assert x.flags.writeable
+    assert x.flags.aligned
+    with pytest.raises(ValueError, match="own"):
+        x.resize((MIB,))
+    assert weakref.ref(x)() is x
+
+
+def test_what_lies_idle_is_bounded():
+    rotary.set_pool_limit(4 * MIB)
+    held = [block() for _ in range(5)]
+    assert pool.info().nbytes == 0
+    del held
+    assert pool.info()[2:] == (2, 4 * MIB, 4 * MIB)
+    rotary.set_pool_limit(3 * MIB)
+    assert pool.info().blocks == 1
+    assert block(8).flags.owndata  # more than may ever lie idle
+    rotary.set_pool_limit(0)
+    assert pool.info()[2:] == (0, 0, 0)
+    assert block().flags.owndata
+
+
+def test_what_lies_idle_too_long_is_let_go(monkeypatch):
+    block()
+    assert pool.info().blocks == 1
+    later = time.monotonic() + pool.SECONDS + 1
+    monkeypatch.setattr(pool.time, "monotonic", lambda: later)
+    assert pool.info().blocks == 0
+
+
+def test_cache_info_tells_and_cache_clear_lets_go():
+    block()
+    assert rotary.cache_info().pool == pool.info()
+    assert rotary.cache_info().pool.blocks == 1
+    rotary.cache_clear()
+    assert rotary.cache_info().pool == (0, 0, 0, 0, pool.info().limit)
+
+
+def test_blocks_are_hardly_larger_than_asked():
+    for nbytes in (MIB, MIB + 1, 3 * MIB // 2 + 5, 7 * MIB - 1, 2**30 + 1):
+        assert nbytes <= pool._capacity(nbytes) <= nbytes * 9 // 8
+    near = pool.empty((2 * MIB - 5,), np.uint8)
+    where = address(near)
+    del near
+    assert address(block()) == where
+
+
+def test_a_finaliser_may_run_while_the_lock_is_held():
+    x = block()
+    where = address(x)
+    with pool._pool.lock:
+        del x  # would wait for ever if it took the lock
+    assert address(block()) == where
+
+
+def test_what_comes_back_while_the_pool_is_busy_is_bounded():
+    held = [pool.empty((MIB,), np.uint8) for _ in range(pool.WAITING + 10)]
+    with pool._pool.lock:
+        del held
+    assert pool.info().blocks == pool.WAITING
+
+
+def test_no_array_in_use_is_ever_handed_out():
+    """Threads make, view, hand over and drop arrays; each keeps a number of its own in all of its memory."""
+    stop = time.monotonic() + 2.0
+    shared, failures = [], []
+    mutex = threading.Lock()
+
+    def work(seed):
+        rng = random.Random(seed)
+        held = []
+        serial = seed * 2**40
+        while time.monotonic() < stop and not failures:
+            serial += 1
+            x = pool.empty((rng.choice([131072, 140000, 262144]),), np.int64)
+            x[:] = serial
+            held.append((serial, x[rng.randrange(100) :: rng.randrange(1, 9)]))
+            del x
+            if rng.random() < 0.3:
+                with mutex:
+                    shared.append(held.pop(rng.randrange(len(held))))
+                    if len(shared) > 8:
+                        held.append(shared.pop(rng.randrange(len(shared))))
+            if len(held) > 6:
+                number, view = held.pop(rng.randrange(len(held)))
+                if not (view == number).all():
+                    failures.append((number, view[view != number][0]))
+            if rng.random() < 0.02:
+                pool.set_pool_limit(rng.choice([0, 4 * MIB, 64 * MIB]))
+        for number, view in held:
+            if not (view == number).all():
+                failures.append((number, view[view != number][0]))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert pool.info().hits > 50
+
+
+SCRIPT = """
+import os, numpy as np
+from rotary import pool
+x = pool.empty((2**20,), np.uint8); x[:] = 5
+child = os.fork()
+if child == 0:
+    y = pool.empty((2**20,), np.uint8); y[:] = 9
+    ok = (x == 5).all()
+    del x
+    z = pool.empty((2**20,), np.uint8); z[:] = 7
+    os._exit(0 if ok and (y == 9).all() else 3)
+assert os.waitpid(child, 0)[1] == 0
+assert (x == 5).all()
+keep = [pool.empty((2**20,), np.uint8) for _ in range(3)]  # dropped as the interpreter ends
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs os.fork")
+def test_children_and_the_end_of_the_process():
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.stdout == "done\n", run.stderr
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize(("asked", "limit"), [("0", 0), ("1048576", 1048576), ("much", 2**28)])
+def test_the_environment_sets_the_limit(asked, limit, monkeypatch):
+    monkeypatch.setenv("ROTARY_POOL", asked)
+    assert pool._limit_at_start() == limit
+
+
+def test_errors():
+    with pytest.raises(TypeError, match="`nbytes` must be an integer"):
+        rotary.set_pool_limit(1.5)
+    with pytest.raises(ValueError, match="`nbytes` must be at least 0, got -1"):
+        rotary.set_pool_limit(-1)
