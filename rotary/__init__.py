@@ -9,8 +9,10 @@ from ._errors import ConfigError
 from .decay import XPos
 from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
+from .gguf import from_gguf
 from .layouts import permute_weights
 from .presets import preset, presets
+from .pool import set_pool_limit
 from .service import show_config, warm_up
 from .tables import cache_clear, cache_info, set_cache_limit
 from .threads import threads
@@ -24,6 +26,7 @@ __all__ = [
     "cache_info",
     "cos_sin",
     "formats",
+    "from_gguf",
     "inv_freq",
     "layouts",
     "permute_weights",
@@ -33,6 +36,7 @@ __all__ = [
     "scaling",
     "sections",
     "set_cache_limit",
+    "set_pool_limit",
     "show_config",
     "sinusoidal",
     "threads",

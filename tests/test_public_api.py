@@ -17,9 +17,10 @@ from rotary import backends
 PUBLIC = {
     "rotary": [
         *("ConfigError", "RotaryEmbedding", "XPos", "apply_rotary", "cache_clear", "cache_info"),
-        *("cos_sin", "formats", "inv_freq", "layouts", "permute_weights", "positions", "preset"),
-        *("presets", "scaling", "sections", "set_cache_limit", "show_config", "sinusoidal"),
-        *("threads", "warm_up"),
+        *("cos_sin", "formats", "from_gguf", "inv_freq", "layouts", "permute_weights"),
+        *("positions", "preset"),
+        *("presets", "scaling", "sections", "set_cache_limit", "set_pool_limit", "show_config"),
+        *("sinusoidal", "threads", "warm_up"),
     ],
     "rotary.formats": [
         *("OnnxNode", "attention_factor", "from_angles", "from_complex", "from_concatenated"),
@@ -73,6 +74,7 @@ SIGNATURES = {
     "cache_info": "()",
     "cache_clear": "()",
     "set_cache_limit": "(nbytes)",
+    "set_pool_limit": "(nbytes)",
     "warm_up": "(dtypes=('float32',))",
     "show_config": "()",
     "threads": "(n)",
