@@ -6,6 +6,7 @@ from typing import Any
 
 from . import formats, layouts, positions, scaling, sections
 from ._errors import ConfigError
+from .config import DialectComparison, compare_dialects, from_config
 from .decay import XPos
 from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
@@ -19,13 +20,16 @@ from .threads import threads
 
 __all__ = [
     "ConfigError",
+    "DialectComparison",
     "RotaryEmbedding",
     "XPos",
     "apply_rotary",
     "cache_clear",
     "cache_info",
+    "compare_dialects",
     "cos_sin",
     "formats",
+    "from_config",
     "from_gguf",
     "inv_freq",
     "layouts",

@@ -16,8 +16,9 @@ from rotary import backends
 
 PUBLIC = {
     "rotary": [
-        *("ConfigError", "RotaryEmbedding", "XPos", "apply_rotary", "cache_clear", "cache_info"),
-        *("cos_sin", "formats", "from_gguf", "inv_freq", "layouts", "permute_weights"),
+        *("ConfigError", "DialectComparison", "RotaryEmbedding", "XPos", "apply_rotary"),
+        *("cache_clear", "cache_info", "compare_dialects", "cos_sin", "formats", "from_config"),
+        *("from_gguf", "inv_freq", "layouts", "permute_weights"),
         *("positions", "preset"),
         *("presets", "scaling", "sections", "set_cache_limit", "set_pool_limit", "show_config"),
         *("sinusoidal", "threads", "warm_up"),
@@ -90,6 +91,10 @@ SIGNATURES = {
     "positions.dual_chunk": "(positions, *, chunk, local)",
     "positions.self_extend": "(positions, *, group, window)",
     "positions.rerope": "(positions, *, window, factor=None)",
+    "from_config": (
+        "(config, *, layer_type=None, layout=None, seq_axis=None, context_length=None, "
+        "inv_freq=None, dialect='transformers')"
+    ),
     "preset": "(name, *, seq_axis=None)",
     "presets": "()",
     "positions.timestamps": "(times, *, unit, origin)",

@@ -1,0 +1,562 @@
+"""From the keys of one layer to an embedding, every number with its origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from . import sections as sections_module
+from ._checks import as_bool, as_fraction, as_positive_float, as_positive_integer, as_rotary_dim
+from ._config_dialects import Dialect
+from ._config_layers import BASES, HEADS, HIDDEN, PARTS, Layer, item, kinds_of_layers
+from ._config_models import FOLLOWS, Model, known
+from ._config_reader import LARGEST_WIDTH, Found, Keys, agreed, checked, near
+from ._config_schedules import Reading, rope_type, schedule
+from ._errors import ConfigError
+from ._typing import Float64Array
+from .embedding import RotaryEmbedding
+from .layouts import Layout
+from .scaling import Custom, Scaling, Yarn
+
+__all__ = ["Builder", "Options"]
+
+# bfloat16 buffers are off by up to 2**-9; twice that is still far from any other schedule.
+BUFFER_TOLERANCE = 2.0**-8
+
+_HEAD_DIM = ("head_dim", "kv_channels")
+_LENGTH = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller adds to a configuration."""
+
+    layer_type: str | int | None
+    layout: Layout | None
+    seq_axis: int | None
+    context_length: int | None
+    inv_freq: Any
+    dialect: Dialect
+    strict: bool
+
+
+class CheckpointBuffer(Custom):
+    """Frequencies of a checkpoint's own buffer, with what else its schedule says.
+
+    Parameters
+    ----------
+    inv_freq : array_like (dim/2,)
+    schedule : Scaling
+        Whose attention factor, softmax factor and dependence on the length hold on.
+    context_length : int or None
+        The only length the buffer holds for, where the schedule depends on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rotary.scaling.Custom`.
+    """
+
+    def __init__(self, inv_freq: Any, schedule: Scaling, context_length: int | None) -> None:
+        super().__init__(inv_freq, schedule.attention_factor_at(context_length))
+        length = context_length if schedule.needs_length else None
+        object.__setattr__(self, "_rest", (float(schedule.softmax_factor), length))
+
+    _rest: tuple[float, int | None]
+
+    def _value(self) -> tuple[Any, ...]:
+        return (*super()._value(), *self._rest)
+
+    def __repr__(self) -> str:
+        softmax, length = self._rest
+        shown = f"{self.W.tolist()}, attention_factor={self.attention_factor}"
+        return f"CheckpointBuffer({shown}, softmax_factor={softmax}, context_length={length})"
+
+    @property
+    def softmax_factor(self) -> float:
+        """What the softmax scale is multiplied by, of the schedule."""
+        return self._rest[0]
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the buffer holds for one context length only."""
+        return self._rest[1] is not None
+
+    def inv_freq(
+        self, dim: int, base: float | None = None, context_length: int | None = None
+    ) -> Float64Array:
+        """Return the frequencies, which a buffer has for one context length.
+
+        Parameters
+        ----------
+        dim : int
+            Rotated channels.
+        base
+            Not read.
+        context_length : int or None
+            The length the buffer was given for.
+
+        Returns
+        -------
+        float64 array (dim/2,), read-only
+
+        Raises
+        ------
+        ValueError
+            If it is another length, or `dim` is not twice the number of pairs.
+        """
+        del base
+        if self.needs_length and context_length != self._rest[1]:
+            msg = (
+                f"`context_length` must be {self._rest[1]}, for which the buffer was given, got "
+                f"{context_length}; read the configuration again with the buffer of that length"
+            )
+            raise ValueError(msg)
+        return super().inv_freq(dim)
+
+
+class Builder:
+    """One embedding in the making: every number with its origin."""
+
+    def __init__(
+        self,
+        top: Keys,
+        row: Model | None,
+        layer: Layer,
+        rope: Keys,
+        nested: bool,
+        base: Found | None,
+        options: Options,
+    ) -> None:
+        self.top, self.row, self.layer, self.options = top, row, layer, options
+        self.rope, self.nested = rope, nested
+        self.given_base = base
+        self.origins: dict[str, str] = {}
+        self.kind = rope_type(rope)
+
+    def _default(self, key: str) -> Found | None:
+        """Return the default of a key, of the model type's own class."""
+        if self.row is None or key not in self.row.defaults:
+            return None
+        return Found(self.row.defaults[key], f"the default of {self.row.name} in {FOLLOWS}")
+
+    def _told(self, name: str, found: Found) -> Any:
+        """Return a value and keep its origin."""
+        self.origins[name] = found.origin
+        return found.value
+
+    def embedding(self) -> RotaryEmbedding | None:
+        """Return the embedding."""
+        head_dim = self._head_dim()
+        if self._is_without_base():
+            return None
+        rotary_dim, part = self._rotary_dim(head_dim)
+        layout, output_layout = self._layouts()
+        length = self._length()
+        reading = Reading(
+            keys=self.rope,
+            top=self.top,
+            dialect=self.options.dialect,
+            strict=self.options.strict,
+            nested=self.nested,
+            latent=self._is_latent(),
+            softmax=self.row is None or self.row.softmax,
+            max_position=self.top.first(_LENGTH, as_positive_integer),
+            part=part,
+        )
+        if self.kind.value == "axial":
+            msg = (
+                f"`{self.rope.name('rope_type')}` 'axial' has a position axis for height and one for width, in an "
+                "order the configuration does not tell; build it with rotary.sections.axial"
+            )
+            raise ConfigError(msg)
+        scaling = self._own_factor(schedule(reading, self.kind.value), reading)
+        self._check_lists(scaling, rotary_dim)
+        self.origins.update(reading.origins)
+        self.origins["scaling"] = self.kind.origin
+        arguments: dict[str, Any] = {
+            "layout": layout,
+            "base": self._told("base", self._base()),
+            "scaling": scaling,
+            "rotary_dim": rotary_dim,
+            "rotary_start": self._start(head_dim, rotary_dim),
+            "context_length": length,
+            "output_layout": output_layout,
+            **self._sections(rotary_dim),
+            "seq_axis": self.options.seq_axis,
+        }
+        return self._made(head_dim, arguments)
+
+    def _own_factor(self, scaling: Scaling, reading: Reading) -> Scaling:
+        """Return the schedule of DeepSeek-V4, whose code leaves out YaRN's factor."""
+        if self.row is None or not self.row.last or not isinstance(scaling, Yarn):
+            return scaling
+        if "attention_factor" in self.rope:
+            return scaling
+        reading.origins["scaling.attention_factor"] = f"the default of {self.row.name} in {FOLLOWS}"
+        return replace(scaling, attention_factor=1.0)
+
+    def _made(self, head_dim: int, arguments: dict[str, Any]) -> RotaryEmbedding:
+        """Return the embedding, with the frequencies of a buffer where there is one."""
+        axis = arguments.pop("seq_axis")
+        try:
+            rope = RotaryEmbedding(head_dim, **arguments)
+        except (TypeError, ValueError) as error:
+            msg = f"`config` does not describe a rotation: {error}"
+            raise ConfigError(msg) from error
+        if self.row is not None and self.row.negative:
+            arguments["scaling"] = Custom(-rope.inv_freq, rope.attention_factor)
+            arguments["base"] = None
+            origin = f"derived: {self.row.name} turns pairs the other way round"
+            self.origins = {"scaling": origin, **self.origins}
+            rope = RotaryEmbedding(head_dim, **arguments)
+        if self.options.inv_freq is not None:
+            values = _as_buffer(self.options.inv_freq, rope)
+            arguments["scaling"] = CheckpointBuffer(values, rope.scaling, rope.context_length)
+            self.origins["scaling"] = f"given: inv_freq, in place of {type(rope.scaling).__name__}"
+            rope = RotaryEmbedding(head_dim, **arguments)
+        if axis is not None:
+            rope = RotaryEmbedding(head_dim, **arguments, seq_axis=axis)
+        return rope._explained(self.origins)
+
+    # Widths.
+
+    def _is_latent(self) -> bool:
+        """Whether the rotated channels are an array of their own."""
+        if self.row is not None:
+            return self.row.latent
+        return "qk_rope_head_dim" in self.top
+
+    def _head_dim(self) -> int:
+        """Return the channels of the arrays to be rotated."""
+        if self._is_latent():
+            found = self.top.found("qk_rope_head_dim", as_rotary_dim)
+            found = found or self._default("qk_rope_head_dim")
+        else:
+            # Of models that are not known, other names may go with other rules.
+            names = _HEAD_DIM[:1] if self.row is None else _HEAD_DIM
+            found = self._special_head_dim() or self.top.first(names, as_positive_integer)
+            found = found or self._default("head_dim") or self._derived_head_dim()
+        assert found is not None
+        if found.value > LARGEST_WIDTH:
+            msg = f"`head_dim` must be at most {LARGEST_WIDTH} channels, got {found.value} ({found.origin})"
+            raise ConfigError(msg)
+        return int(self._told("head_dim", found))
+
+    def _special_head_dim(self) -> Found | None:
+        """Return the width of this kind of layer, where kinds differ in width."""
+        kind = self.layer.kind
+        layers = self.top.inner("per_layer_config")
+        kinds = kinds_of_layers(self.top)
+        if layers is not None and kind is not None and kinds:
+            widths = {}
+            for index, own in enumerate(kinds):
+                if own == kind and self.layer.index in (None, index):
+                    entry = _entry(layers, index)
+                    found = None if entry is None else entry.found("head_dim", as_positive_integer)
+                    widths[None if found is None else found.value] = found
+            if len(widths) > 1:
+                msg = (
+                    f"`layer_type` must be the number of a layer, for those of the kind {kind!r} differ in "
+                    f"head_dim, got {sorted(map(str, widths))}"
+                )
+                raise ConfigError(msg)
+            found = next(iter(widths.values()), None)
+            if found is not None:
+                return found
+        if kind == "full_attention":
+            return self.top.found("global_head_dim", as_positive_integer)
+        return None
+
+    def _derived_head_dim(self) -> Found:
+        """Return the width of the model divided by its heads."""
+        hidden = self.top.first(HIDDEN, as_positive_integer)
+        heads = self.top.first(HEADS, as_positive_integer)
+        if hidden is None or heads is None:
+            missing = HIDDEN[0] if hidden is None else HEADS[0]
+            msg = (
+                f"`{self.top.name('head_dim')}` must be given, or `{self.top.name(HIDDEN[0])}` and "
+                f"`{self.top.name(HEADS[0])}`, got no {missing}; write the channels of one head"
+            )
+            raise ConfigError(msg)
+        width, rest = divmod(hidden.value, heads.value)
+        if rest:
+            msg = (
+                f"`{self.top.name('head_dim')}` must be given, for hidden_size {hidden.value} is no multiple of "
+                f"{heads.value} heads, got none; write the channels of one head"
+            )
+            raise ConfigError(msg)
+        return Found(width, "derived: hidden_size / num_attention_heads")
+
+    def _rotary_dim(self, head_dim: int) -> tuple[int, float]:
+        """Return the rotated channels, and the part of the head they are."""
+        part, given = self._part(), self._given_rotary_dim()
+        if self._is_latent():
+            return head_dim, 1.0
+        if self.kind.value == "proportional":
+            self.origins["rotary_dim"] = "derived: proportional turns pairs of the whole head"
+            return head_dim, 1.0 if part is None else self._told(
+                "scaling.partial_rotary_factor", part
+            )
+        if part is None and given is None:
+            return self._even(head_dim, "derived: the whole head"), 1.0
+        if part is None:
+            assert given is not None
+            if given.value > head_dim:
+                msg = f"`rotary_dim` must be at most head_dim {head_dim}, got {given.value} ({given.origin})"
+                raise ConfigError(msg)
+            return int(self._told("rotary_dim", given)), given.value / head_dim
+        width = int(head_dim * part.value)
+        if given is not None and given.value != width:
+            msg = (
+                f"`{self.top.name('rotary_dim')}` and partial_rotary_factor must not contradict each other, got "
+                f"{given.value} and {part.value}, which is {width} of {head_dim} channels; keep one"
+            )
+            raise ConfigError(msg)
+        return self._even(
+            width, f"derived: int(head_dim * {part.value}), {part.origin}"
+        ), part.value
+
+    def _even(self, width: int, origin: str) -> int:
+        """Return a width whose channels pair."""
+        if width < 2 or width % 2:
+            msg = (
+                f"`partial_rotary_factor` and `head_dim` must give an even number of channels, got {width} "
+                f"({origin}); projects round it in different ways: write what the checkpoint rotates"
+            )
+            raise ConfigError(msg)
+        self.origins["rotary_dim"] = origin
+        return width
+
+    def _given_rotary_dim(self) -> Found | None:
+        """Return the rotated channels, where a key counts them."""
+        if self.row is not None and self.row.last:
+            found = self.top.found("qk_rope_head_dim", as_rotary_dim)
+            if found is not None:
+                return found
+        return self.top.found("rotary_dim", as_rotary_dim) or self._default("rotary_dim")
+
+    def _part(self) -> Found | None:
+        """Return the part of the head that turns, where a key tells it."""
+
+        def check(value: Any, name: str) -> float:
+            part = as_fraction(value, name)
+            if part == 0:
+                msg = f"`{name}` must be above 0, got {value!r}; a layer without rotary has null for its rope keys"
+                raise ValueError(msg)
+            return part
+
+        within = self.rope.found("partial_rotary_factor", check)
+        on_top = self.top.first(PARTS, check)
+        if self.options.strict and not self.nested:
+            name = "partial_rotary_factor"
+            found = agreed([(self.rope.name(name), within), (self.top.name(name), on_top)])
+        else:
+            found = within or on_top
+        if found is None and self._given_rotary_dim() is None:
+            found = self._default("partial_rotary_factor") or self._default_of_kind()
+        return found
+
+    def _default_of_kind(self) -> Found | None:
+        """Return the part that turns in layers of this kind, in the defaults of the model type's own class."""
+        found = self._default("rope_parameters")
+        own = None if found is None or self.rope.values else found.value.get(self.layer.kind)
+        part = None if own is None else own.get("partial_rotary_factor")
+        return None if found is None or part is None else Found(part, found.origin)
+
+    def _start(self, head_dim: int, rotary_dim: int) -> int:
+        """Return the first channel that turns."""
+        return head_dim - rotary_dim if self.row is not None and self.row.last else 0
+
+    # The other numbers.
+
+    def _is_without_base(self) -> bool:
+        """Whether a list with a base for each layer has none for this one; keeps the base otherwise."""
+        values = self.top.values.get("layer_rope_theta")
+        if values is None:
+            return False
+        name = self.top.name("layer_rope_theta")
+        if not isinstance(values, list | tuple) or not values:
+            msg = f"`{name}` must be a list with a base for each layer, got {values!r}"
+            raise ConfigError(msg)
+        if self.layer.index is None:
+            chosen = {value or 0 for value in values}
+            if len(chosen) > 1:
+                msg = (
+                    f"`layer_type` must be the number of a layer, for `{name}` has a base for each, got "
+                    f"{self.layer.kind!r}"
+                )
+                raise ConfigError(msg)
+        value = item(list(values), self.layer.index or 0, name)
+        if not value:
+            return True
+        self.given_base = Found(checked(as_positive_float, value, name), f"given: {name}")
+        return False
+
+    def _base(self) -> Found:
+        """Return the base: in the rope dict, on top, or the default of the model type."""
+        if self.given_base is not None:
+            return self.given_base
+        within = self.rope.found("rope_theta", as_positive_float)
+        on_top = [(self.top.name(key), self.top.found(key, as_positive_float)) for key in BASES]
+        if self.nested or not self.options.strict:
+            found = within or agreed(on_top)
+        else:
+            found = agreed([(self.rope.name("rope_theta"), within), *on_top])
+        if found is not None:
+            return found
+        if self.row is None:
+            msg = (
+                f"`{self.top.name('rope_theta')}` must be given, the base of the frequencies, got none; write it "
+                "as the checkpoint was trained, often 10000.0"
+            )
+            raise ConfigError(msg)
+        value = self.row.defaults.get("rope_theta", 10_000.0)
+        return Found(float(value), f"the default of {self.row.name} in {FOLLOWS}")
+
+    def _layouts(self) -> tuple[Layout, Layout]:
+        """Return the layouts that are read and written."""
+        given, row = self.options.layout, self.row
+        if row is None:
+            if given is None:
+                name = self.top.values.get("model_type")
+                close = (
+                    near(name, known()) if isinstance(name, str) else "the configuration has none"
+                )
+                if "known are" in close:
+                    close = f"{len(known())} are known"
+                msg = (
+                    f"`layout` must be given, for the layout of model type {name!r} is not known ({close}), got "
+                    "None; 'Which layout is my checkpoint' in the documentation tells how to find out"
+                )
+                raise ConfigError(msg)
+            self.origins["layout"] = "given: layout"
+            return given, given
+        own = self._own_layouts(row)
+        if given is None or given == own[0]:
+            self.origins["layout"] = f"known of {row.name} in {FOLLOWS}"
+            self.origins["output_layout"] = self.origins["layout"]
+            return own
+        self.origins["layout"] = f"given: layout, where {row.name} in {FOLLOWS} has {own[0]}"
+        return given, given
+
+    def _own_layouts(self, row: Model) -> tuple[Layout, Layout]:
+        """Return the layouts of the model's own code."""
+        if row.interleave_key:
+            found = self.top.found("rope_interleave", as_bool)
+            if found is not None and not found.value:
+                return "half", "half"
+        return row.layout, row.output_layout
+
+    def _length(self) -> int | None:
+        """Return the context length, and say where it comes from."""
+        if self.options.context_length is not None:
+            self.origins["context_length"] = "given: context_length"
+            return self.options.context_length
+        found = self.top.first(_LENGTH, as_positive_integer)
+        if found is None:
+            return None
+        origin = found.origin.removeprefix("given: ")
+        self.origins["context_length"] = f"the default: {origin} of the configuration"
+        return int(found.value)
+
+    def _check_lists(self, scaling: Scaling, rotary_dim: int) -> None:
+        """Refuse lists of factors that are not as long as there are pairs, the one not in use as well."""
+        for name in ("short_factor", "long_factor"):
+            factors = getattr(scaling, name, None)
+            if factors is not None and len(factors) != rotary_dim // 2:
+                msg = (
+                    f"`{self.rope.name(name)}` must hold {rotary_dim // 2} numbers, one for each pair of "
+                    f"{rotary_dim} rotated channels, got {len(factors)}"
+                )
+                raise ConfigError(msg)
+
+    # Several position axes.
+
+    def _sections(self, rotary_dim: int) -> dict[str, Any]:
+        """Return the arguments that deal out lanes to position axes."""
+        sizes, name = self._sizes()
+        own = None if self.row is None else self.row.sections
+        if sizes is None:
+            return {}
+        if sum(sizes) != rotary_dim // 2:
+            msg = (
+                f"`{name}` must add up to the {rotary_dim // 2} pairs of {rotary_dim} rotated channels, got "
+                f"{list(sizes)}, which add up to {sum(sizes)}"
+            )
+            raise ConfigError(msg)
+        order = self._order(own)
+        self.origins["sections"] = f"{order}, {name}"
+        if order == "hunyuan":
+            return {"sections": sections_module.chunked(*sizes), "quirk": "hunyuan_vl"}
+        return {"sections": getattr(sections_module, order)(*sizes)}
+
+    def _sizes(self) -> tuple[tuple[int, ...] | None, str]:
+        """Return the numbers of lanes of each axis, and the key they come from."""
+        keys = [key for key in ("mrope_section", "xdrope_section") if key in self.rope]
+        if not keys:
+            found = self._default("mrope_section")
+            if found is None:
+                return None, ""
+            return tuple(found.value), f"mrope_section, {found.origin}"
+        values, name = self.rope.values[keys[0]], self.rope.name(keys[0])
+        if len(keys) == 2 and values != self.rope.values[keys[1]]:
+            msg = (
+                f"`{name}` and `{self.rope.name(keys[1])}` must not contradict each other, got {values!r} and "
+                f"{self.rope.values[keys[1]]!r}; keep one"
+            )
+            raise ConfigError(msg)
+        if not isinstance(values, list | tuple) or not 2 <= len(values) <= 4:
+            msg = f"`{name}` must be a list of two to four numbers of pairs, one for each axis, got {values!r}"
+            raise ConfigError(msg)
+        return tuple(checked(as_positive_integer, value, name) for value in values), name
+
+    def _order(self, own: str | None) -> str:
+        """Return how lanes are dealt out: as the model does it, or as the key says."""
+        key = self.rope.found("mrope_interleaved", as_bool)
+        said = None if key is None else "interleaved" if key.value else "chunked"
+        if own is None or (self.options.dialect.sections and own in ("chunked", "interleaved")):
+            order = said or ("chunked" if self.options.dialect.sections else own or "chunked")
+        else:
+            order = own
+        if (
+            self.options.strict
+            and said is not None
+            and own in ("chunked", "interleaved")
+            and said != own
+        ):
+            msg = (
+                f"`{self.rope.name('mrope_interleaved')}` must be {own == 'interleaved'} for {own} sections, which "
+                f"the model type has whatever it says, got {key.value if key else None}"
+            )
+            raise ConfigError(msg)
+        return order
+
+
+def _entry(layers: Keys, index: int) -> Keys | None:
+    """Return the keys of one layer, whose number is written with or without zeros before it."""
+    names = (name for name in layers.values if str(name).isdigit() and int(name) == index)
+    name = next(names, None)
+    return None if name is None else layers.inner(name)
+
+
+def _as_buffer(values: Float64Array, rope: RotaryEmbedding) -> Float64Array:
+    """Return a checkpoint's buffer, compared with what its configuration says."""
+    ours = rope.inv_freq
+    if values.shape != ours.shape:
+        msg = (
+            f"`inv_freq` must have shape {ours.shape}, one for each pair, got shape {values.shape}"
+        )
+        raise ConfigError(msg)
+    off = np.abs(values - ours) > BUFFER_TOLERANCE * np.abs(ours)
+    if off.any():
+        lane = int(np.argmax(off))
+        msg = (
+            f"`inv_freq` must be what the configuration says, up to a relative {BUFFER_TOLERANCE} for what "
+            f"bfloat16 rounds: pair {lane} has {ours[lane]}, got {values[lane]}; it may belong to another "
+            "layer, another context length or another configuration (rotary.scaling.Custom takes anything)"
+        )
+        raise ConfigError(msg)
+    return values

@@ -1,0 +1,153 @@
+"""What the projects that run checkpoints make of keys on which they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["DIALECTS", "Dialect"]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one project reads a configuration, and which version of it was read.
+
+    Parameters
+    ----------
+    name : str
+    follows : str
+        The version whose source is followed.
+    yarn : frozenset of str
+        Keys read under the rope type "yarn", besides the factor and the original length.
+    latent_yarn : frozenset of str
+        The same in models with multi-head latent attention, which some projects treat apart.
+    mscale : {"transformers", "both", "deepseek", "paper"}
+        When the mscales count: both given and not 0; both given; always, 1 and 0 by default; never.
+    attention_factor : {"replaces", "multiplies"}
+        What ``attention_factor`` does to the factor that follows from the mscales.
+    truncates : bool
+        Whether the ramp is rounded whatever ``truncate`` says.
+    dynamic : {"growing", "fixed", "ignored", "refused"}
+        What becomes of the rope type "dynamic".
+    longrope : frozenset of str
+        Optional keys read under "longrope".
+    always_long : bool
+        Whether the long factors hold at every length.
+    fallback : mapping
+        The original length where there is none: a number, the key that stands in, or absent.
+    length_on_top : bool
+        Whether an original length on top of the configuration goes before the one in the rope dict.
+    rope_types : frozenset of str
+        Rope types that are known.
+    sections : bool
+        Whether ``mrope_interleaved`` decides how sections lie, and not the model.
+    """
+
+    name: str
+    follows: str
+    yarn: frozenset[str]
+    latent_yarn: frozenset[str]
+    mscale: Literal["transformers", "both", "deepseek", "paper"]
+    attention_factor: Literal["replaces", "multiplies"]
+    truncates: bool
+    dynamic: Literal["growing", "fixed", "ignored", "refused"]
+    longrope: frozenset[str]
+    always_long: bool
+    fallback: Mapping[str, int | str]
+    length_on_top: bool
+    rope_types: frozenset[str]
+    sections: bool
+
+
+_COMMON = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+_BETAS = ("beta_fast", "beta_slow")
+_MSCALES = ("mscale", "mscale_all_dim")
+_AUTHORS = ("attn_factor", "extrapolation_factor")
+_TO_LENGTH = dict.fromkeys(("yarn", "llama3", "longrope"), "max_position_embeddings")
+
+_EVERY = (
+    Dialect(
+        name="transformers",
+        follows="transformers 5.23.0 (modeling_rope_utils.py)",
+        yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
+        latent_yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
+        mscale="transformers",
+        attention_factor="replaces",
+        truncates=False,
+        dynamic="growing",
+        longrope=frozenset(("factor", "attention_factor")),
+        always_long=False,
+        fallback=_TO_LENGTH,
+        length_on_top=True,
+        rope_types=frozenset((*_COMMON, "proportional", "axial", "xdrope")),
+        sections=False,
+    ),
+    Dialect(
+        name="vllm",
+        follows="vLLM, commit 0cd5784803d8, over transformers 5",
+        yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
+        latent_yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS)),
+        mscale="transformers",
+        attention_factor="replaces",
+        truncates=False,
+        dynamic="fixed",
+        longrope=frozenset(("short_mscale", "long_mscale")),
+        always_long=False,
+        fallback=_TO_LENGTH,
+        length_on_top=True,
+        rope_types=frozenset(
+            (*_COMMON, "proportional", "ntk", "xdrope", "deepseek_yarn", "telechat3-yarn")
+        ),
+        sections=True,
+    ),
+    Dialect(
+        name="sglang",
+        follows="SGLang 0.5.23 (layers/rotary_embedding)",
+        yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS, "truncate")),
+        latent_yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS)),
+        mscale="both",
+        attention_factor="replaces",
+        truncates=False,
+        dynamic="fixed",
+        longrope=frozenset(("short_mscale", "long_mscale")),
+        always_long=False,
+        fallback=_TO_LENGTH,
+        length_on_top=True,
+        rope_types=frozenset((*_COMMON, "proportional", "deepseek_yarn")),
+        sections=True,
+    ),
+    Dialect(
+        name="llama.cpp",
+        follows="llama.cpp as vendored by llama-cpp-python 0.3.36, with its converter",
+        yarn=frozenset((*_BETAS, *_AUTHORS, "attention_factor")),
+        latent_yarn=frozenset((*_BETAS, *_AUTHORS, "attention_factor", "mscale_all_dim")),
+        mscale="paper",
+        attention_factor="multiplies",
+        truncates=True,
+        dynamic="ignored",
+        longrope=frozenset(),
+        always_long=False,
+        fallback={"llama3": 8192},
+        length_on_top=True,
+        rope_types=frozenset((*_COMMON, "proportional", "xdrope")),
+        sections=False,
+    ),
+    Dialect(
+        name="mlx",
+        follows="mlx-lm, commit 060aa4349449 (models/rope_utils.py)",
+        yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor")),
+        latent_yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor")),
+        mscale="deepseek",
+        attention_factor="replaces",
+        truncates=True,
+        dynamic="refused",
+        longrope=frozenset(),
+        always_long=True,
+        fallback={"yarn": 4096, "llama3": 8192},
+        length_on_top=False,
+        rope_types=frozenset((*_COMMON, "proportional", "deepseek_yarn", "telechat3-yarn")),
+        sections=False,
+    ),
+)
+DIALECTS = {dialect.name: dialect for dialect in _EVERY}

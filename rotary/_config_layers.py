@@ -1,0 +1,419 @@
+"""Which part of a configuration is meant, which of its layers, and where the rope keys of that layer stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._checks import as_positive_float, as_positive_integer
+from ._config_models import FOLLOWS, Model
+from ._config_reader import Found, Keys, agreed, near
+from ._errors import ConfigError
+
+__all__ = [
+    "BASES",
+    "HEADS",
+    "HIDDEN",
+    "PARTS",
+    "Layer",
+    "check_rope_keys",
+    "has_rotary",
+    "item",
+    "kinds_of_layers",
+    "language_model",
+    "rope_dict",
+]
+
+HIDDEN = ("hidden_size", "n_embd", "d_model")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_num_attention_heads")
+BASES = ("rope_theta", "rotary_emb_base", "rotary_embedding_base")
+PARTS = ("partial_rotary_factor", "rotary_pct")
+_DICTS = ("rope_parameters", "rope_scaling")
+_LANGUAGE = ("text_config", "language_config", "llm_config")
+# Keys on top of a configuration that have to do with rope; whatever else looks like it is refused.
+_ROPE_KEYS = {
+    *BASES,
+    *PARTS,
+    *_DICTS,
+    "rotary_dim",
+    "rope_interleave",
+    "rope_local_base_freq",
+    "global_rope_theta",
+    "local_rope_theta",
+    "compress_rope_theta",
+    "layer_rope_theta",
+    "no_rope_layers",
+    "no_rope_layer_interval",
+    "rope_scaling_layers",
+    "qk_rope_head_dim",
+    "indexer_rope_interleave",
+    "rotary_value",
+    "use_mem_rope",
+}
+_LOOKS_LIKE_ROPE = r"(^|_)(rope|rotary|yarn|mrope|xdrope)(_|$)"
+
+
+def language_model(top: Keys) -> Keys:
+    """Return the configuration itself, or its language model's where it has several parts."""
+    parts = _parts(top)
+    own = top.matching(_LOOKS_LIKE_ROPE)
+    for name in _LANGUAGE:
+        inner = parts.get(name)
+        if inner is not None:
+            _check_agreement(top, own, inner)
+            return language_model(inner)
+    if own or not parts or "head_dim" in top or _has_any(top, HEADS):
+        return top
+    names = ", ".join(f"config[{name!r}]" for name in parts)
+    msg = (
+        f"`config` has several parts and no text_config, and each may have a rotation of its own; pass the "
+        f"one that is meant, one of {names}, got model type {top.values.get('model_type')!r}"
+    )
+    raise ConfigError(msg)
+
+
+def _check_agreement(top: Keys, names: list[str], inner: Keys) -> None:
+    """Refuse rope keys that a configuration has beside its language model's, and that say something else."""
+    for name in names:
+        if top.values[name] != inner.values.get(name):
+            msg = (
+                f"`{top.name(name)}` must be what `{inner.name(name)}` is, or left out, got "
+                f"{top.values[name]!r} and {inner.values.get(name)!r}; pass the part that is meant by itself"
+            )
+            raise ConfigError(msg)
+
+
+def _parts(top: Keys) -> dict[str, Keys]:
+    """Return the configurations within a configuration."""
+    found = {}
+    for name in top.matching(r"_config$"):
+        value = top.values[name]
+        if isinstance(value, Mapping) or callable(getattr(value, "to_dict", None)):
+            inner = top.inner(name)
+            if inner is not None and (
+                "model_type" in inner or _has_any(inner, (*HIDDEN, *HEADS)) or _parts(inner)
+            ):
+                found[name] = inner
+    return found
+
+
+def _has_any(keys: Keys, names: Iterable[str]) -> bool:
+    """Whether one of the names is a key."""
+    return any(name in keys for name in names)
+
+
+def check_rope_keys(top: Keys) -> None:
+    """Refuse keys that look as if they had to do with rope and are not known."""
+    for key in top.matching(_LOOKS_LIKE_ROPE):
+        if key in _ROPE_KEYS or key.startswith("memory_attention_rope"):
+            continue
+        msg = (
+            f"`{top.name(key)}` is no known rope key, got {top.values[key]!r}; "
+            f"{near(key, _ROPE_KEYS)}, or remove it"
+        )
+        raise ConfigError(msg)
+
+
+def has_rotary(top: Keys, row: Model) -> bool:
+    """Whether the model has rotary at all, where a key decides."""
+    if row.only is None:
+        return True
+    key, wanted = row.only
+    return bool(top.values.get(key, None if wanted is not False else False) == wanted)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Which layer is meant: its kind, its number, neither, or both."""
+
+    kind: str | None
+    index: int | None
+
+    @classmethod
+    def of(cls, top: Keys, given: str | int | None) -> Layer:
+        """Return the layer a caller names."""
+        if given is None or isinstance(given, str):
+            return cls(given, None)
+        kinds = kinds_of_layers(top)
+        count = top.first(("num_hidden_layers", "n_layer", "num_layers"), as_positive_integer)
+        layers = len(kinds) if kinds else None if count is None else count.value
+        if layers is not None and given >= layers:
+            msg = f"`layer_type` must be one of the {layers} layers, from 0 on, got {given}"
+            raise ValueError(msg)
+        return cls(kinds[given] if kinds else None, given)
+
+    def rotates(self, top: Keys, row: Model | None) -> bool:
+        """Whether the configuration says that this layer has rotary."""
+        if row is not None and row.sliding and self.kind is not None:
+            _check_kind(top, self.kind, ("sliding_attention", "full_attention"))
+            return self.kind == "sliding_attention" or (
+                row.sliding == "windowed" and "sliding_window" in top.nulls
+            )
+        flags = _flags(top)
+        if flags:
+            if self.index is None:
+                return any(flags)
+            return bool(item(flags, self.index, top.name("no_rope_layers")))
+        interval = None if row is None else row.defaults.get("no_rope_layer_interval")
+        if interval is not None and self.index is not None:
+            found = top.found("no_rope_layer_interval", as_positive_integer)
+            return bool((self.index + 1) % (interval if found is None else found.value))
+        return True
+
+
+def kinds_of_layers(top: Keys) -> list[str]:
+    """Return the kind of every layer, where the configuration has a list of them."""
+    kinds = top.values.get("layer_types", [])
+    if not isinstance(kinds, list | tuple) or not all(isinstance(kind, str) for kind in kinds):
+        msg = f"`{top.name('layer_types')}` must be a list of names, got {kinds!r}"
+        raise ConfigError(msg)
+    return list(kinds)
+
+
+def _flags(top: Keys) -> list[bool]:
+    """Return for every layer whether it has rotary; the key's name says the contrary."""
+    flags = top.values.get("no_rope_layers", [])
+    if not isinstance(flags, list | tuple) or any(flag not in (0, 1) for flag in flags):
+        msg = (
+            f"`{top.name('no_rope_layers')}` must be a list with 1 for layers that have rotary and 0 for "
+            f"those that have none, got {flags!r}"
+        )
+        raise ConfigError(msg)
+    return [bool(flag) for flag in flags]
+
+
+def item(values: list[Any], index: int, name: str) -> Any:
+    """Return the entry of a layer."""
+    if index >= len(values):
+        msg = f"`{name}` must have an entry for every layer, got {len(values)} and layer {index}"
+        raise ConfigError(msg)
+    return values[index]
+
+
+def _check_kind(top: Keys, kind: str, names: Iterable[str]) -> None:
+    """Refuse kinds of layers that the configuration does not have."""
+    names = sorted({*names, *kinds_of_layers(top)})
+    if kind not in names:
+        msg = f"`layer_type` must be one of {', '.join(map(repr, names))} or a layer's number, got {kind!r}"
+        raise ValueError(msg)
+
+
+# ------------------------------------------------------------------------------------------------
+# The rope dict of the layer.
+
+
+def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, Found | None] | None:
+    """Return the rope keys of a layer, whether each kind has its own, and the base if it has a key of its own.
+
+    None stands for a layer without rotary.
+    """
+    given = _given_dict(top)
+    default = None if row is None else row.defaults.get("rope_parameters")
+    if given is not None and _is_nested(given, top):
+        return _of_kind(top, given, layer)
+    legacy = _legacy(top, row)
+    if legacy is not None:
+        return _of_legacy(top, row, given, layer, legacy)
+    if given is not None:
+        if default is not None and _has_dicts(default):
+            msg = (
+                f"`{given.path.rstrip('.')}` must have an object for each kind of layer, "
+                f"{', '.join(default)}, got {dict(given.values)!r}"
+            )
+            raise ConfigError(msg)
+    elif default is not None:
+        _check_no_base(top, row, default)
+        origin = f"the default of {row.name if row else ''} in {FOLLOWS}"
+        given = Keys(default, "rope_parameters.", origin)
+        if _has_dicts(default):
+            return _of_kind(top, _raw(default, given.path, origin), layer)
+    else:
+        given = Keys({}, top.path)
+    if not _is_scaled(top, layer):
+        given = Keys({}, top.path)
+    if layer.kind is not None and not (row is not None and row.sliding):
+        _check_kind(top, layer.kind, ("full_attention", "sliding_attention", "chunked_attention"))
+        if layer.kind not in _ATTENTION:
+            msg = (
+                f"`layer_type` {layer.kind!r}: the configuration has one rotation for all layers that have "
+                "rotary and does not tell whether these have it; leave layer_type out"
+            )
+            raise ConfigError(msg)
+    return given, False, None
+
+
+_ATTENTION = {
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "attention",
+    "global",
+    "local",
+}
+
+
+def _check_no_base(top: Keys, row: Model | None, default: Mapping[str, Any]) -> None:
+    """Refuse a base beside a default that is more than a base: which of the two is meant is unclear."""
+    names = [name for name in BASES if name in top]
+    if names and _has_dicts(default):
+        msg = (
+            f"`{top.name('rope_parameters')}` must be given, with an object for each kind of layer, "
+            f"{', '.join(default)}, for {row.name if row else ''} has a base for each, got only "
+            f"`{top.name(names[0])}` {top.values[names[0]]!r}"
+        )
+        raise ConfigError(msg)
+
+
+def _is_scaled(top: Keys, layer: Layer) -> bool:
+    """Whether the rope dict is for this layer: some models scale the frequencies of some layers only."""
+    scaled = top.values.get("rope_scaling_layers")
+    if scaled is None:
+        return True
+    name = top.name("rope_scaling_layers")
+    if not isinstance(scaled, list | tuple) or not all(isinstance(index, int) for index in scaled):
+        msg = f"`{name}` must be a list of layers' numbers, got {scaled!r}"
+        raise ConfigError(msg)
+    if layer.index is not None:
+        return layer.index in scaled
+    count = top.found("num_hidden_layers", as_positive_integer)
+    if count is None or not set(range(count.value)) <= set(scaled):
+        msg = f"`layer_type` must be the number of a layer, for `{name}` names those that are scaled, got None"
+        raise ConfigError(msg)
+    return True
+
+
+def _has_dicts(values: Mapping[str, Any]) -> bool:
+    """Whether there is an object for each kind of layer."""
+    return any(isinstance(value, Mapping) for value in values.values())
+
+
+def _raw(values: Mapping[str, Any], path: str, origin: str = "given") -> Keys:
+    """Return keys with those that are null: here they say something."""
+    keys = Keys({}, path, origin)
+    keys.values = dict(values)
+    return keys
+
+
+def _given_dict(top: Keys) -> Keys | None:
+    """Return the rope dict, under its new name or its old one."""
+    found = []
+    for name in _DICTS:
+        inner = top.inner(name)
+        if inner is not None:
+            value = top.values[name]
+            raw = value if isinstance(value, Mapping) else value.to_dict()
+            found.append(_raw(raw, inner.path))
+    if len(found) == 2 and _plain(found[0].values) != _plain(found[1].values):
+        msg = (
+            f"`{top.name('rope_parameters')}` and `{top.name('rope_scaling')}` must not contradict each "
+            f"other, got {found[0].values!r} and {found[1].values!r}; keep rope_parameters"
+        )
+        raise ConfigError(msg)
+    if not found or not any(value is not None for value in found[0].values.values()):
+        return None
+    if _has_dicts(found[0].values) or set(found[0].values) & set(kinds_of_layers(top)):
+        return found[0]
+    return Keys(found[0].values, found[0].path)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a rope dict without the old name of its type, and without nulls."""
+    result = {key: value for key, value in values.items() if value is not None}
+    if "type" in result:
+        result.setdefault("rope_type", result.pop("type"))
+    return result
+
+
+def _is_nested(given: Keys, top: Keys) -> bool:
+    """Whether a rope dict has an object for each kind of layer."""
+    return _has_dicts(given.values) or bool(set(given.values) & set(kinds_of_layers(top)))
+
+
+def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | None] | None:
+    """Return the rope dict of one kind of layer."""
+    for key, value in given.values.items():
+        if value is not None and not isinstance(value, Mapping):
+            msg = (
+                f"`{given.name(key)}` must stand within a kind of layer, for the others here are kinds "
+                f"({', '.join(map(str, given.values))}), got {value!r}"
+            )
+            raise ConfigError(msg)
+    kind = layer.kind
+    if kind is None:
+        if len({repr(value) for value in given.values.values()}) > 1:
+            msg = (
+                f"`layer_type` must be given, for `{given.path.rstrip('.')}` has a rotation for each kind of "
+                f"layer, one of {', '.join(map(repr, given.values))}, got None"
+            )
+            raise ConfigError(msg)
+        kind = next(iter(given.values))
+    if kind not in given.values:
+        if kind not in kinds_of_layers(top) or kind in _ATTENTION:
+            _check_kind(Keys({}), kind, given.values)
+        msg = (
+            f"`{given.name(kind)}` must say what layers of the kind {kind!r} do, got none; write their rope "
+            "keys, or null if they have no rotary"
+        )
+        raise ConfigError(msg)
+    value = given.values[kind]
+    return (
+        None if value is None else (Keys(value, f"{given.name(kind)}.", given.origin), True, None)
+    )
+
+
+# The bases of kinds of layers on top of a configuration, and which kinds the rope dict is for.
+_LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "local": (
+        {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
+        ("full_attention",),
+    ),
+    "global": (
+        {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"},
+        ("full_attention", "sliding_attention"),
+    ),
+    "compressed": (
+        {"main": "rope_theta", "compress": "compress_rope_theta"},
+        ("compress",),
+    ),
+    "shared": (
+        {"full_attention": "rope_theta", "sliding_attention": "rope_theta"},
+        ("full_attention",),
+    ),
+}
+
+
+def _legacy(top: Keys, row: Model | None) -> str | None:
+    """Return the old form with a base for each kind of layer, where it is meant."""
+    if row is not None:
+        return row.legacy
+    if "rope_local_base_freq" in top:
+        return "local"
+    return "global" if _has_any(top, ("global_rope_theta", "local_rope_theta")) else None
+
+
+def _of_legacy(
+    top: Keys, row: Model | None, given: Keys | None, layer: Layer, form: str
+) -> tuple[Keys, bool, Found | None] | None:
+    """Return the rope dict of a kind of layer in the old form."""
+    bases, scaled = _LEGACY[form]
+    if layer.kind is None:
+        msg = (
+            f"`layer_type` must be given, for the configuration has a base for each kind of layer, one of "
+            f"{', '.join(map(repr, bases))}, got None"
+        )
+        raise ConfigError(msg)
+    _check_kind(Keys({}), layer.kind, bases)
+    keys = given if given is not None and layer.kind in scaled else None
+    if keys is None:
+        keys = Keys({}, top.path)
+    key = bases[layer.kind]
+    base = top.found(key, as_positive_float)
+    if base is None:
+        if row is None:
+            msg = f"`{top.name(key)}` must be given, the base of {layer.kind} layers, got none"
+            raise ConfigError(msg)
+        value = float(row.defaults["rope_parameters"][layer.kind]["rope_theta"])
+        base = Found(value, f"the default of {row.name} in {FOLLOWS}")
+    within = keys.found("rope_theta", as_positive_float) if keys is given else None
+    return keys, True, agreed([(top.name(key), base), (keys.name("rope_theta"), within)])

@@ -1,0 +1,1431 @@
+"""Configurations: published ones in old and new form, whose reading applies, and every refusal."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rotary import ConfigError, RotaryEmbedding, scaling, sections
+from rotary._config_dialects import DIALECTS
+from rotary._config_models import known, model
+from rotary.config import compare_dialects, from_config
+from rotary.scaling import (
+    NTK,
+    Default,
+    DynamicNTK,
+    Linear,
+    Llama3,
+    LongRope,
+    Proportional,
+    Yarn,
+)
+
+
+def geometry(model_type, hidden, heads, length, **more):
+    return {
+        "model_type": model_type,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "max_position_embeddings": length,
+        **more,
+    }
+
+
+def llama3(factor):
+    return {
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+
+
+FACTORS = {
+    "short_factor": [1 + 0.01 * j for j in range(48)],
+    "long_factor": [1 + 1.3 * j for j in range(48)],
+}
+DEEPSEEK = {
+    "type": "yarn",
+    "factor": 40,
+    "original_max_position_embeddings": 4096,
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+}
+QWEN_YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}
+GPT_OSS = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+YARN_V3 = Yarn(40, 4096, mscale=1, mscale_all_dim=1)
+
+# Name to (configuration as published, kind of layer, the embedding that is meant).
+PUBLISHED = {
+    "llama-2-7b": (
+        geometry("llama", 4096, 32, 4096, rope_scaling=None, torch_dtype="float16"),
+        None,
+        RotaryEmbedding(128, layout="half", base=1e4, context_length=4096),
+    ),
+    "llama-3-8b": (
+        geometry("llama", 4096, 32, 8192, rope_theta=500_000.0, rope_scaling=None),
+        None,
+        RotaryEmbedding(128, layout="half", base=5e5, context_length=8192),
+    ),
+    "llama-3.1-8b": (
+        geometry(
+            "llama",
+            *(4096, 32, 131_072),
+            rope_theta=500_000.0,
+            rope_scaling={"rope_type": "llama3", **llama3(8.0)},
+        ),
+        None,
+        RotaryEmbedding(
+            128, layout="half", base=5e5, scaling=Llama3(8, 1, 4, 8192), context_length=131_072
+        ),
+    ),
+    "llama-3.2-1b": (
+        geometry(
+            "llama",
+            *(2048, 32, 131_072),
+            head_dim=64,
+            rope_theta=500_000.0,
+            rope_scaling={"rope_type": "llama3", **llama3(32.0)},
+        ),
+        None,
+        RotaryEmbedding(
+            64, layout="half", base=5e5, scaling=Llama3(32, 1, 4, 8192), context_length=131_072
+        ),
+    ),
+    "llama-4-scout, text": (
+        geometry(
+            "llama4_text",
+            *(5120, 40, 10_485_760),
+            head_dim=128,
+            rope_theta=500_000.0,
+            rope_scaling={"rope_type": "llama3", **llama3(8.0)},
+            no_rope_layers=[],
+        ),
+        None,
+        RotaryEmbedding(
+            *(128,),
+            layout="interleaved",
+            base=5e5,
+            scaling=Llama3(8, 1, 4, 8192),
+            context_length=10_485_760,
+        ),
+    ),
+    "mistral-7b-v0.1": (
+        geometry("mistral", 4096, 32, 32_768, rope_theta=10_000.0, sliding_window=4096),
+        None,
+        RotaryEmbedding(128, layout="half", base=1e4, context_length=32_768),
+    ),
+    "mixtral-8x7b": (
+        geometry("mixtral", 4096, 32, 32_768, rope_theta=1e6),
+        None,
+        RotaryEmbedding(128, layout="half", base=1e6, context_length=32_768),
+    ),
+    "qwen2.5-7b, yarn": (
+        geometry("qwen2", 3584, 28, 32_768, rope_theta=1e6, rope_scaling=QWEN_YARN),
+        None,
+        RotaryEmbedding(
+            128, layout="half", base=1e6, scaling=Yarn(4, 32_768), context_length=32_768
+        ),
+    ),
+    "qwen3-8b": (
+        geometry("qwen3", 4096, 32, 40_960, head_dim=128, rope_theta=1e6, rope_scaling=None),
+        None,
+        RotaryEmbedding(128, layout="half", base=1e6, context_length=40_960),
+    ),
+    "qwen3-next-80b": (
+        geometry(
+            "qwen3_next",
+            *(2048, 16, 262_144),
+            head_dim=256,
+            partial_rotary_factor=0.25,
+            rope_theta=10_000_000,
+        ),
+        None,
+        RotaryEmbedding(256, layout="half", base=1e7, rotary_dim=64, context_length=262_144),
+    ),
+    "gemma-2-9b": (
+        geometry("gemma2", 3584, 16, 8192, head_dim=256, rope_theta=10_000.0),
+        None,
+        RotaryEmbedding(256, layout="half", base=1e4, context_length=8192),
+    ),
+    "gemma-3-1b, global": (
+        geometry(
+            "gemma3_text",
+            *(1152, 4, 32_768),
+            head_dim=256,
+            rope_theta=1_000_000,
+            rope_local_base_freq=10_000,
+            rope_scaling=None,
+        ),
+        "full_attention",
+        RotaryEmbedding(256, layout="half", base=1e6, context_length=32_768),
+    ),
+    "gemma-3-1b, local": (
+        geometry(
+            "gemma3_text",
+            *(1152, 4, 32_768),
+            head_dim=256,
+            rope_theta=1_000_000,
+            rope_local_base_freq=10_000,
+            rope_scaling={"factor": 8.0, "rope_type": "linear"},
+        ),
+        "sliding_attention",
+        RotaryEmbedding(256, layout="half", base=1e4, context_length=32_768),
+    ),
+    "gemma-3-4b, text, global": (  # nothing else of its text_config has to do with rope
+        {
+            "model_type": "gemma3_text",
+            "hidden_size": 2560,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+        },
+        "full_attention",
+        RotaryEmbedding(256, layout="half", base=1e6, scaling=Linear(8)),
+    ),
+    "gemma-4, text, global": (
+        geometry(
+            "gemma4_text",
+            *(2304, 8, 131_072),
+            head_dim=256,
+            layer_types=["sliding_attention", "full_attention"],
+            num_hidden_layers=2,
+            per_layer_config={"1": {"head_dim": 512}},
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+                "full_attention": {
+                    "rope_type": "proportional",
+                    "partial_rotary_factor": 0.25,
+                    "rope_theta": 1_000_000.0,
+                },
+            },
+        ),
+        "full_attention",
+        RotaryEmbedding(
+            512, layout="half", base=1e6, scaling=Proportional(0.25), context_length=131_072
+        ),
+    ),
+    "modernbert-base, local": (
+        geometry(
+            "modernbert", 768, 12, 8192, global_rope_theta=160_000.0, local_rope_theta=10_000.0
+        ),
+        "sliding_attention",
+        RotaryEmbedding(64, layout="half", base=1e4, context_length=8192),
+    ),
+    "olmo-3-7b, global": (
+        geometry(
+            "olmo3",
+            *(4096, 32, 65_536),
+            rope_theta=500_000,
+            rope_scaling={
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "original_max_position_embeddings": 8192,
+                "attention_factor": 1.2079441541679836,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+            },
+        ),
+        "full_attention",
+        RotaryEmbedding(
+            128,
+            layout="half",
+            base=5e5,
+            scaling=Yarn(8, 8192, attention_factor=1.2079441541679836),
+            context_length=65_536,
+        ),
+    ),
+    "phi-2": (
+        geometry("phi", 2560, 32, 2048, partial_rotary_factor=0.4, rope_theta=10_000.0),
+        None,
+        RotaryEmbedding(80, layout="half", base=1e4, rotary_dim=32, context_length=2048),
+    ),
+    "phi-3-mini-128k": (  # with lists of our own
+        geometry(
+            "phi3",
+            *(3072, 32, 131_072),
+            original_max_position_embeddings=4096,
+            rope_theta=10_000.0,
+            rope_scaling={"type": "su", **FACTORS},
+        ),
+        None,
+        RotaryEmbedding(
+            96,
+            layout="half",
+            base=1e4,
+            scaling=LongRope(**FACTORS, original_max_position=4096, max_position=131_072),
+            context_length=131_072,
+        ),
+    ),
+    "phi-4-mini": (  # with lists of our own
+        geometry(
+            "phi3",
+            *(3072, 24, 131_072),
+            original_max_position_embeddings=4096,
+            partial_rotary_factor=0.75,
+            rope_theta=10_000.0,
+            rope_scaling={"type": "longrope", **FACTORS},
+        ),
+        None,
+        RotaryEmbedding(
+            128,
+            layout="half",
+            base=1e4,
+            rotary_dim=96,
+            scaling=LongRope(**FACTORS, original_max_position=4096, max_position=131_072),
+            context_length=131_072,
+        ),
+    ),
+    "gpt-neox-20b": (
+        geometry("gpt_neox", 6144, 64, 2048, rotary_pct=0.25, rotary_emb_base=10_000),
+        None,
+        RotaryEmbedding(96, layout="half", base=1e4, rotary_dim=24, context_length=2048),
+    ),
+    "gpt-j-6b": (
+        {"model_type": "gptj", "n_embd": 4096, "n_head": 16, "n_positions": 2048, "rotary_dim": 64},
+        None,
+        RotaryEmbedding(256, layout="interleaved", base=1e4, rotary_dim=64, context_length=2048),
+    ),
+    "stablelm-3b": (
+        geometry("stablelm", 2560, 32, 4096, partial_rotary_factor=0.25, rope_theta=10_000),
+        None,
+        RotaryEmbedding(80, layout="half", base=1e4, rotary_dim=20, context_length=4096),
+    ),
+    "falcon-7b": (
+        {"model_type": "falcon", "hidden_size": 4544, "num_attention_heads": 71, "alibi": False},
+        None,
+        RotaryEmbedding(64, layout="half", base=1e4),
+    ),
+    "glm-4-9b": (
+        geometry(
+            "glm", 4096, 32, 131_072, head_dim=128, partial_rotary_factor=0.5, rope_theta=10_000.0
+        ),
+        None,
+        RotaryEmbedding(128, layout="interleaved", base=1e4, rotary_dim=64, context_length=131_072),
+    ),
+    "glm-4.5-air": (
+        geometry(
+            "glm4_moe",
+            *(4096, 96, 131_072),
+            head_dim=128,
+            partial_rotary_factor=0.5,
+            rope_scaling=None,
+            rope_theta=1_000_000,
+        ),
+        None,
+        RotaryEmbedding(128, layout="half", base=1e6, rotary_dim=64, context_length=131_072),
+    ),
+    "command-r": (
+        geometry("cohere", 8192, 64, 8192, rope_theta=8_000_000.0),
+        None,
+        RotaryEmbedding(128, layout="interleaved", base=8e6, context_length=8192),
+    ),
+    "command-r7b": (
+        geometry("cohere2", 4096, 32, 8192, head_dim=128, rope_theta=50_000, sliding_window=4096),
+        "sliding_attention",
+        RotaryEmbedding(128, layout="interleaved", base=5e4, context_length=8192),
+    ),
+    "deepseek-v2-lite": (
+        geometry(
+            "deepseek_v2",
+            *(2048, 16, 163_840),
+            qk_rope_head_dim=64,
+            qk_nope_head_dim=128,
+            rope_theta=10_000,
+            rope_scaling=DEEPSEEK | {"mscale": 0.707, "mscale_all_dim": 0.707},
+        ),
+        None,
+        RotaryEmbedding(
+            64,
+            layout="interleaved",
+            base=1e4,
+            scaling=replace(YARN_V3, mscale=0.707, mscale_all_dim=0.707),
+            context_length=163_840,
+        ),
+    ),
+    "deepseek-v3": (
+        geometry(
+            "deepseek_v3",
+            *(7168, 128, 163_840),
+            qk_rope_head_dim=64,
+            qk_nope_head_dim=128,
+            rope_theta=10_000,
+            rope_scaling=DEEPSEEK,
+        ),
+        None,
+        RotaryEmbedding(
+            64,
+            layout="interleaved",
+            output_layout="half",
+            base=1e4,
+            scaling=YARN_V3,
+            context_length=163_840,
+        ),
+    ),
+    "kimi-k2": (
+        geometry(
+            "kimi_k2",
+            *(7168, 64, 131_072),
+            qk_rope_head_dim=64,
+            rope_theta=50_000.0,
+            rope_scaling=DEEPSEEK | {"factor": 32.0, "beta_fast": 1.0, "beta_slow": 0.5},
+        ),
+        None,
+        RotaryEmbedding(
+            64,
+            layout="interleaved",
+            output_layout="half",
+            base=5e4,
+            scaling=replace(YARN_V3, factor=32, beta_fast=1, beta_slow=0.5),
+            context_length=131_072,
+        ),
+    ),
+    "deepseek-v4-flash, compressed": (
+        geometry(
+            "deepseek_v4",
+            *(4096, 64, 1_048_576),
+            head_dim=512,
+            qk_rope_head_dim=64,
+            rope_theta=10_000,
+            compress_rope_theta=160_000,
+            rope_scaling={
+                "type": "yarn",
+                "factor": 16,
+                "original_max_position_embeddings": 65_536,
+                "beta_fast": 32,
+                "beta_slow": 1,
+            },
+        ),
+        "compress",
+        RotaryEmbedding(
+            512,
+            layout="interleaved",
+            base=160_000.0,
+            rotary_dim=64,
+            rotary_start=448,
+            scaling=Yarn(16, 65_536, attention_factor=1.0),
+            context_length=1_048_576,
+        ),
+    ),
+    "gpt-oss-20b": (
+        geometry(
+            "gpt_oss", 2880, 64, 131_072, head_dim=64, rope_theta=150_000, rope_scaling=GPT_OSS
+        ),
+        None,
+        RotaryEmbedding(
+            64,
+            layout="half",
+            base=1.5e5,
+            scaling=Yarn(32, 4096, truncate=False),
+            context_length=131_072,
+        ),
+    ),
+    "smollm3-3b": (
+        geometry("smollm3", 2048, 16, 65_536, rope_theta=5e6, no_rope_layers=[1, 1, 1, 0])
+        | {"num_hidden_layers": 4},
+        None,
+        RotaryEmbedding(128, layout="half", base=5e6, context_length=65_536),
+    ),
+    "ernie-4.5-0.3b": (
+        geometry("ernie4_5", 1024, 16, 131_072, head_dim=128, rope_theta=500_000.0),
+        None,
+        RotaryEmbedding(128, layout="interleaved", base=5e5, context_length=131_072),
+    ),
+    "hunyuan-7b": (
+        geometry(
+            "hunyuan_v1_dense",
+            *(4096, 32, 262_144),
+            head_dim=128,
+            rope_theta=10_000.0,
+            rope_scaling={
+                "type": "dynamic",
+                "alpha": 1000.0,
+                "factor": 1.0,
+                "beta_fast": 32,
+                "beta_slow": 1,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+            },
+        ),
+        None,
+        RotaryEmbedding(
+            128, layout="half", base=1e4, scaling=NTK(alpha=1000), context_length=262_144
+        ),
+    ),
+    "minimax-m2": (
+        geometry(
+            "minimax_m2", 3072, 48, 196_608, head_dim=128, rotary_dim=64, rope_theta=5_000_000
+        ),
+        None,
+        RotaryEmbedding(128, layout="half", base=5e6, rotary_dim=64, context_length=196_608),
+    ),
+    "llama, dynamic": (
+        geometry("llama", 4096, 32, 4096, rope_scaling={"type": "dynamic", "factor": 2.0}),
+        None,
+        RotaryEmbedding(
+            128, layout="half", base=1e4, scaling=DynamicNTK(2, 4096), context_length=4096
+        ),
+    ),
+    "granite-3-8b": (
+        geometry("granite", 4096, 32, 131_072, rope_theta=10_000_000.0),
+        None,
+        RotaryEmbedding(128, layout="half", base=1e7, context_length=131_072),
+    ),
+    "nemotron-4-8b": (
+        geometry("nemotron", 4096, 32, 4096, partial_rotary_factor=0.5, rope_theta=10_000),
+        None,
+        RotaryEmbedding(128, layout="half", base=1e4, rotary_dim=64, context_length=4096),
+    ),
+    "moonshine-tiny": (
+        {
+            "model_type": "moonshine",
+            "hidden_size": 288,
+            "encoder_num_attention_heads": 8,
+            "decoder_num_attention_heads": 8,
+            "max_position_embeddings": 194,
+            "partial_rotary_factor": 0.9,
+            "rope_theta": 10_000.0,
+        },
+        None,
+        RotaryEmbedding(36, layout="interleaved", base=1e4, rotary_dim=32, context_length=194),
+    ),
+    "mimi": (
+        geometry("mimi", 512, 8, 8000, rope_theta=10_000.0),
+        None,
+        RotaryEmbedding(64, layout="half", base=1e4, context_length=8000),
+    ),
+    "wav2vec2-conformer-large-rope": (
+        {
+            "model_type": "wav2vec2-conformer",
+            "hidden_size": 1024,
+            "num_attention_heads": 16,
+            "position_embeddings_type": "rotary",
+            "rotary_embedding_base": 10_000,
+        },
+        None,
+        RotaryEmbedding(64, layout="half", base=1e4),
+    ),
+    "esm2-8m": (
+        geometry("esm", 320, 20, 1026, position_embedding_type="rotary"),
+        None,
+        RotaryEmbedding(16, layout="half", base=1e4, context_length=1026),
+    ),
+    "qwen2-vl-7b": (
+        geometry(
+            "qwen2_vl",
+            *(3584, 28, 32_768),
+            rope_theta=1e6,
+            rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
+            vision_config={"model_type": "qwen2_vl", "embed_dim": 1280, "num_heads": 16},
+        ),
+        None,
+        RotaryEmbedding(
+            128,
+            layout="half",
+            base=1e6,
+            sections=sections.chunked(16, 24, 24),
+            context_length=32_768,
+        ),
+    ),
+    "qwen3-vl-8b, text": (
+        geometry(
+            "qwen3_vl_text",
+            *(4096, 32, 262_144),
+            head_dim=128,
+            rope_theta=5_000_000,
+            rope_scaling={
+                "mrope_interleaved": True,
+                "mrope_section": [24, 20, 20],
+                "rope_type": "default",
+            },
+        ),
+        None,
+        RotaryEmbedding(
+            128,
+            layout="half",
+            base=5e6,
+            sections=sections.interleaved(24, 20, 20),
+            context_length=262_144,
+        ),
+    ),
+    "ernie-4.5-vl, text": (
+        geometry(
+            "ernie4_5_vl_moe_text",
+            *(2560, 20, 131_072),
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 500_000.0,
+                "mrope_section": [22, 22, 20],
+            },
+        ),
+        None,
+        RotaryEmbedding(
+            128,
+            layout="interleaved",
+            base=5e5,
+            sections=sections.ernie(22, 22, 20),
+            context_length=131_072,
+        ),
+    ),
+    "hunyuan-ocr, text": (
+        geometry(
+            "hunyuan_vl_text",
+            *(1024, 16, 32_768),
+            head_dim=128,
+            rope_theta=10_000.0,
+            rope_scaling={
+                "type": "xdrope",
+                "alpha": 1000.0,
+                "xdrope_section": [16, 16, 16, 16],
+                "factor": 1.0,
+                "beta_fast": 32,
+                "beta_slow": 1,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+            },
+        ),
+        None,
+        RotaryEmbedding(
+            128,
+            layout="half",
+            base=1e4,
+            scaling=NTK(alpha=1000),
+            sections=sections.chunked(16, 16, 16, 16),
+            quirk="hunyuan_vl",
+            context_length=32_768,
+        ),
+    ),
+}
+
+
+def to_version_5(keys):
+    """The same configuration in the form transformers 5 writes."""
+    keys = copy.deepcopy(keys)
+    rope = keys.pop("rope_scaling", None) or {}
+    if "rope_type" not in rope:
+        kind = rope.pop("type", "default")
+        rope["rope_type"] = {"su": "longrope", "mrope": "default"}.get(kind, kind)
+    for name in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"):
+        if name in keys:
+            rope[name] = keys.pop(name)
+    return keys | {"rope_parameters": rope}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configurations_are_read_as_they_are_meant(name):
+    keys, layer_type, expected = PUBLISHED[name]
+    before = copy.deepcopy(keys)
+    assert from_config(keys, layer_type=layer_type) == expected
+    assert keys == before
+
+
+FLAT = [
+    name
+    for name, (keys, layer_type, _) in PUBLISHED.items()
+    if layer_type is None and "rotary_emb_base" not in keys and "rope_parameters" not in keys
+]
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_both_forms_of_a_configuration_give_the_same_embedding(name):
+    keys, _, expected = PUBLISHED[name]
+    assert from_config(to_version_5(keys)) == expected
+
+
+def test_a_configuration_comes_from_a_path_a_folder_a_mapping_and_an_object(tmp_path):
+    keys, _, expected = PUBLISHED["deepseek-v3"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(keys), encoding="utf-8")
+    whole = SimpleNamespace(to_dict=lambda: keys)
+    for config in (path, str(path), tmp_path, str(tmp_path), keys, whole):
+        assert from_config(config) == expected
+
+
+@pytest.mark.parametrize("config", [None, 3, ["a"], dict, SimpleNamespace()])
+def test_what_is_no_configuration_is_refused(config):
+    with pytest.raises(TypeError, match="`config` must be a path, a mapping"):
+        from_config(config)
+
+
+def test_a_path_without_a_configuration_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing is downloaded"):
+        from_config("meta-llama/Llama-3.1-8B")
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        from_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "must be a JSON file"),
+        ("[1]", "must hold a JSON object"),
+        ('{"head_dim": 64, "head_dim": 32}', "`head_dim` must stand once"),
+        (
+            '{"model_type": "llama", "head_dim": 64, "rope_theta": NaN}',
+            "`rope_theta` must be finite",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_configuration_is_refused(tmp_path, text, words):
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        from_config(path)
+
+
+# ------------------------------------------------------------------------------------------------
+# Layers and parts.
+
+MANY = {
+    "model_type": "gemma3_text",
+    "head_dim": 64,
+    "layer_types": ["sliding_attention", "full_attention", "conv"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "conv": None,
+    },
+}
+
+
+def test_a_layer_is_named_by_its_kind_or_its_number():
+    assert from_config(MANY, layer_type="full_attention").scaling == Linear(8)
+    assert from_config(MANY, layer_type="full_attention") == from_config(MANY, layer_type=1)
+    assert from_config(MANY, layer_type=0).base == 1e4
+
+
+def test_a_layer_without_rotary_is_none():
+    assert from_config(MANY, layer_type="conv") is None
+    assert from_config(MANY, layer_type=2) is None
+    cohere2 = PUBLISHED["command-r7b"][0]
+    assert from_config(cohere2, layer_type="full_attention") is None
+    smollm3 = PUBLISHED["smollm3-3b"][0]
+    assert from_config(smollm3, layer_type=3) is None
+    assert from_config(smollm3, layer_type=2) is not None
+    assert from_config(smollm3 | {"no_rope_layers": [0, 0]}) is None
+    llama4 = PUBLISHED["llama-4-scout, text"][0]
+    assert [from_config(llama4, layer_type=i) is None for i in range(5)] == [0, 0, 0, 1, 0]
+    every_second = llama4 | {"no_rope_layer_interval": 2}
+    assert from_config(every_second, layer_type=1) is None
+
+
+def test_layers_without_a_window_have_rotary_where_no_layer_has_a_window():
+    keys = geometry(
+        "exaone4", 2048, 32, 65_536, layer_types=["sliding_attention", "full_attention"]
+    )
+    assert from_config(keys | {"sliding_window": 4096}, layer_type="full_attention") is None
+    assert from_config(keys, layer_type=1) is None
+    assert from_config(keys, layer_type=0) is not None
+    assert from_config(keys | {"sliding_window": None}, layer_type="full_attention") is not None
+
+
+def test_only_the_layers_that_are_named_are_scaled():
+    keys = geometry("molmo2_text", 4096, 32, 4096, head_dim=128, num_hidden_layers=3)
+    keys |= {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_scaling_layers": [0, 2]}
+    assert from_config(keys, layer_type=2).scaling == Linear(2)
+    assert from_config(keys, layer_type=1).scaling == Default()
+    with pytest.raises(ConfigError, match="names those that are scaled"):
+        from_config(keys)
+    assert from_config(keys | {"rope_scaling_layers": [0, 1, 2]}).scaling == Linear(2)
+    with pytest.raises(ConfigError, match="must be a list of layers' numbers"):
+        from_config(keys | {"rope_scaling_layers": "all"})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys"),
+    [
+        ("wav2vec2-conformer", {"position_embeddings_type": "relative"}),
+        ("wav2vec2-conformer", {}),
+        ("esm", {"position_embedding_type": "absolute"}),
+        ("granitemoehybrid", {"position_embedding_type": "nope"}),
+        ("falcon", {"alibi": True}),
+    ],
+)
+def test_a_model_without_rotary_is_none(model_type, keys):
+    assert from_config(geometry(model_type, 1024, 16, 2048, **keys)) is None
+
+
+def test_a_base_for_each_layer_needs_a_number():
+    keys = geometry("granite_swa", 1024, 16, 2048, layer_rope_theta=[1e4, 0, 1e6])
+    assert from_config(keys, layer_type=2).base == 1e6
+    assert from_config(keys, layer_type=1) is None
+    with pytest.raises(ConfigError, match="must be the number of a layer"):
+        from_config(keys)
+    with pytest.raises(ConfigError, match="entry for every layer"):
+        from_config(keys, layer_type=7)
+    same = keys | {"layer_rope_theta": [1e5, 1e5]}
+    assert from_config(same).base == 1e5
+    with pytest.raises(ConfigError, match="must be a list with a base"):
+        from_config(keys | {"layer_rope_theta": 3})
+
+
+@pytest.mark.parametrize(
+    ("keys", "layer_type", "error", "words"),
+    [
+        (MANY, None, ConfigError, "`layer_type` must be given"),
+        (MANY, "global", ValueError, "must be one of 'conv', 'full_attention'"),
+        (MANY, 3, ValueError, "one of the 3 layers"),
+        (MANY, -1, ValueError, "from 0 on"),
+        (MANY, 1.5, TypeError, "`layer_type` must be an integer"),
+        (PUBLISHED["gemma-3-1b, local"][0], None, ConfigError, "`layer_type` must be given"),
+        (PUBLISHED["llama-2-7b"][0], "conv", ValueError, "`layer_type` must be one of"),
+        (
+            PUBLISHED["llama-2-7b"][0] | {"layer_types": ["conv", "full_attention"]},
+            "conv",
+            ConfigError,
+            "does not tell whether",
+        ),
+        (
+            MANY | {"layer_types": ["sliding_attention", "mamba"]},
+            "mamba",
+            ConfigError,
+            "write their rope keys, or null",
+        ),
+        (MANY | {"layer_types": "all"}, 0, ConfigError, "must be a list of names"),
+        (
+            MANY | {"rope_parameters": MANY["rope_parameters"] | {"rope_theta": 1e4}},
+            0,
+            ConfigError,
+            "must stand within a kind of layer",
+        ),
+        (
+            PUBLISHED["gemma-4, text, global"][0]
+            | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+            "full_attention",
+            ConfigError,
+            "must have an object for each kind of layer",
+        ),
+        (
+            {"model_type": "laguna", "rope_theta": 1e4},
+            "full_attention",
+            ConfigError,
+            "has a base for each, got only `rope_theta`",
+        ),
+        (
+            PUBLISHED["smollm3-3b"][0] | {"no_rope_layers": [2]},
+            None,
+            ConfigError,
+            "list with 1 for layers that have rotary",
+        ),
+        (
+            PUBLISHED["smollm3-3b"][0] | {"num_hidden_layers": None},
+            9,
+            ConfigError,
+            "entry for every layer",
+        ),
+    ],
+)
+def test_an_unclear_layer_is_refused(keys, layer_type, error, words):
+    with pytest.raises(error, match=words):
+        from_config(keys, layer_type=layer_type)
+
+
+def test_layers_that_agree_need_no_name():
+    same = {"rope_type": "default", "rope_theta": 1e4}
+    keys = MANY | {"rope_parameters": {"full_attention": same, "sliding_attention": dict(same)}}
+    assert from_config(keys).base == 1e4
+
+
+def test_old_forms_with_a_base_for_each_kind_hold_for_unknown_models():
+    keys = {"head_dim": 64, "rope_theta": 1e6, "rope_local_base_freq": 1e4}
+    assert from_config(keys, layout="half", layer_type="full_attention").base == 1e6
+    assert from_config(keys, layout="half", layer_type="sliding_attention").base == 1e4
+    keys = {"head_dim": 64, "global_rope_theta": 1e6}
+    with pytest.raises(ConfigError, match="`local_rope_theta` must be given"):
+        from_config(keys, layout="half", layer_type="sliding_attention")
+
+
+def test_widths_of_layers_come_from_where_each_family_has_them():
+    keys = copy.deepcopy(PUBLISHED["gemma-4, text, global"][0])
+    assert from_config(keys, layer_type="sliding_attention").head_dim == 256
+    del keys["per_layer_config"]
+    keys["global_head_dim"] = 512
+    assert from_config(keys, layer_type="full_attention").head_dim == 512
+    assert from_config(keys, layer_type="sliding_attention").head_dim == 256
+    keys["layer_types"] = ["full_attention", "full_attention"]
+    keys["per_layer_config"] = {"00": {"head_dim": 128}, "01": {"head_dim": 64}}
+    with pytest.raises(ConfigError, match="differ in head_dim"):
+        from_config(keys, layer_type="full_attention")
+    assert from_config(keys, layer_type=1).head_dim == 64
+
+
+def test_the_language_model_of_several_parts_is_meant():
+    keys, layer_type, expected = PUBLISHED["gemma-3-4b, text, global"]
+    whole = {
+        "model_type": "gemma3",
+        "text_config": keys,
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152},
+    }
+    rope = from_config(whole, layer_type=layer_type)
+    assert rope == expected
+    assert "given: text_config.rope_scaling.factor" in rope.explain()
+
+
+def test_a_part_and_the_whole_must_not_contradict_each_other():
+    text = PUBLISHED["qwen2-vl-7b"][0] | {"model_type": "qwen2_vl_text", "vision_config": None}
+    whole = {"model_type": "qwen2_vl", "rope_theta": 1e6, "text_config": text}
+    assert from_config(whole) == from_config(text)
+    with pytest.raises(
+        ConfigError, match=r"`rope_theta` must be what `text_config\.rope_theta` is"
+    ):
+        from_config(whole | {"rope_theta": 5e5})
+
+
+def test_several_parts_without_a_text_config_have_to_be_chosen_from():
+    text = PUBLISHED["qwen3-vl-8b, text"][0]
+    whole = {
+        "model_type": "qwen3_omni_moe",
+        "thinker_config": {"text_config": text},
+        "talker_config": {"text_config": text},
+    }
+    with pytest.raises(ConfigError, match=r"config\['thinker_config'\], config\['talker_config'\]"):
+        from_config(whole)
+    assert from_config(whole["thinker_config"]) == from_config(text)
+
+
+def test_a_model_type_may_have_a_schedule_of_its_own():
+    rope = from_config(geometry("apertus", 4096, 32, 65_536))
+    assert rope.scaling == Llama3(8, 1, 4, 8192)
+    origin = "the default of apertus in transformers 5.23.0: rope_parameters.factor"
+    assert origin in rope.explain()
+    keys = {"model_type": "laguna", "head_dim": 128}
+    rope = from_config(keys, layer_type="full_attention")
+    assert (rope.base, rope.rotary_dim) == (5e5, 64)
+    assert "the default of laguna" in rope.explain()
+
+
+def test_both_names_of_a_rope_dict_may_say_the_same():
+    rope = {"rope_type": "linear", "factor": 2.0}
+    old = {"type": "linear", "factor": 2.0, "rope_theta": None}
+    assert from_config(LLAMA | {"rope_parameters": rope, "rope_scaling": old}) == from_config(
+        LLAMA | {"rope_scaling": rope}
+    )
+    whole = SimpleNamespace(to_dict=lambda: rope)
+    assert from_config(LLAMA | {"rope_parameters": whole}).scaling == Linear(2)
+
+
+# ------------------------------------------------------------------------------------------------
+# Layouts.
+
+
+def test_an_unknown_model_type_needs_a_layout():
+    keys = geometry("lama", 4096, 32, 4096, rope_theta=1e4)
+    with pytest.raises(ConfigError, match=r"`layout` must be given.*did you mean `llama`\?"):
+        from_config(keys)
+    with pytest.raises(ConfigError, match="the configuration has none"):
+        from_config({"head_dim": 64, "rope_theta": 1e4})
+    rope = from_config(keys, layout="interleaved")
+    assert rope.layout == rope.output_layout == "interleaved"
+    with pytest.raises(ConfigError, match="`rope_theta` must be given"):
+        from_config(geometry("lama", 4096, 32, 4096), layout="half")
+
+
+def test_a_given_layout_wins_over_the_known_one_and_both_are_told():
+    keys = PUBLISHED["llama-2-7b"][0]
+    rope = from_config(keys, layout="interleaved")
+    assert rope.layout == "interleaved"
+    assert "given: layout, where llama in transformers 5.23.0 has half" in rope.explain()
+    deepseek = PUBLISHED["deepseek-v3"][0]
+    assert from_config(deepseek, layout="half").output_layout == "half"
+    assert from_config(deepseek, layout="interleaved") == from_config(deepseek)
+    with pytest.raises(ValueError, match="`layout`"):
+        from_config(keys, layout="neox")
+
+
+def test_a_model_says_by_a_key_whether_it_interleaves():
+    keys = PUBLISHED["deepseek-v3"][0]
+    assert from_config(keys | {"rope_interleave": False}).layout == "half"
+    assert from_config(keys | {"rope_interleave": True}) == from_config(keys)
+    with pytest.raises(ConfigError, match="`rope_interleave` must be True or False"):
+        from_config(keys | {"rope_interleave": "yes"})
+
+
+def test_nanochat_turns_the_other_way_round():
+    keys = geometry("nanochat", 768, 6, 2048)
+    plain = from_config(geometry("llama", 768, 6, 2048))
+    np.testing.assert_array_equal(from_config(keys).inv_freq, -plain.inv_freq)
+
+
+def test_deepseek_v4_turns_the_last_channels():
+    keys = geometry("deepseek_v4", 4096, 64, 65_536, qk_rope_head_dim=64)
+    rope = from_config(keys, layer_type="compress")
+    assert (rope.head_dim, rope.rotary_start, rope.rotary_dim, rope.base) == (512, 448, 64, 160_000)
+
+
+def test_every_line_of_the_table_can_be_read():
+    for name in known():
+        row = model(name)
+        assert row.layout in ("half", "interleaved")
+        assert row.output_layout in ("half", row.layout)
+        assert row.sections in (None, "chunked", "interleaved", "ernie", "hunyuan")
+    assert len(known()) > 190
+    assert model("nothing") is None
+    assert model(None) is None
+
+
+# ------------------------------------------------------------------------------------------------
+# What is refused.
+
+LLAMA = geometry("llama", 4096, 32, 131_072, rope_theta=10_000.0)
+
+
+def with_rope(**rope):
+    return LLAMA | {"rope_scaling": rope}
+
+
+def yarn(**more):
+    return with_rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=32_768, **more)
+
+
+REFUSED = {
+    "no width": ({"model_type": "llama"}, "`head_dim` must be given"),
+    "no heads": ({"model_type": "llama", "hidden_size": 64}, "got no num_attention_heads"),
+    "no multiple": (LLAMA | {"num_attention_heads": 30}, "no multiple of 30 heads"),
+    "odd": (LLAMA | {"head_dim": 127}, "an even number of channels, got 127"),
+    "odd part": (LLAMA | {"partial_rotary_factor": 0.3, "head_dim": 50}, "got 15"),
+    "no part": (LLAMA | {"partial_rotary_factor": 0}, "`partial_rotary_factor` must be above 0"),
+    "large part": (LLAMA | {"partial_rotary_factor": 1.5}, "must be from 0 to 1"),
+    "tiny part": (LLAMA | {"partial_rotary_factor": 0.001}, "an even number of channels, got 0"),
+    "fraction": (LLAMA | {"head_dim": 64.5}, "`head_dim` must be an integer"),
+    "huge": (LLAMA | {"head_dim": 10**9}, "`head_dim` must be at most"),
+    "negative": (LLAMA | {"head_dim": -2}, "`head_dim` must be at least 1"),
+    "boolean": (LLAMA | {"head_dim": True}, "`head_dim` must be an integer"),
+    "string": (LLAMA | {"rope_theta": "10000"}, "`rope_theta` must be a real number"),
+    "nan": (LLAMA | {"rope_theta": float("nan")}, "`rope_theta` must be finite"),
+    "zero": (LLAMA | {"rope_theta": 0}, "`rope_theta` must be positive"),
+    "tiny base": (LLAMA | {"rope_theta": 1e-300}, "does not describe a rotation"),
+    "length": (
+        LLAMA | {"max_position_embeddings": 0},
+        "`max_position_embeddings` must be at least",
+    ),
+    "rotary_dim": (LLAMA | {"rotary_dim": 256}, "`rotary_dim` must be at most head_dim 128"),
+    "odd rotary_dim": (LLAMA | {"rotary_dim": 63}, "`rotary_dim` must be even"),
+    "two parts": (
+        LLAMA | {"rotary_dim": 64, "partial_rotary_factor": 0.25},
+        "must not contradict each other, got 64 and 0.25",
+    ),
+    "two names": (LLAMA | {"n_embd": 2048}, "`hidden_size` and `n_embd` must not contradict"),
+    "two bases": (
+        with_rope(rope_type="default", rope_theta=5e5),
+        "`rope_scaling.rope_theta` and `rope_theta` must not contradict each other",
+    ),
+    "two lengths": (
+        yarn() | {"original_max_position_embeddings": 4096},
+        "`rope_scaling.original_max_position_embeddings` and `original_max_position_embeddings`",
+    ),
+    "two dicts": (
+        yarn() | {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        "`rope_parameters` and `rope_scaling` must not contradict",
+    ),
+    "two types": (
+        with_rope(rope_type="yarn", type="linear", factor=2.0),
+        "got 'yarn' and 'linear'",
+    ),
+    "no dict": (LLAMA | {"rope_scaling": "yarn"}, "`rope_scaling` must be a JSON object"),
+    "number of a type": (with_rope(rope_type=3), "`rope_scaling.rope_type` must be a string"),
+    "unknown type": (with_rope(rope_type="yarm", factor=2.0), "did you mean `yarn`"),
+    "unknown type at all": (with_rope(rope_type="spiral"), "known are axial, deepseek_yarn"),
+    "type of others": (with_rope(type="ntk", factor=2.0), "dialects that know it: vllm"),
+    "axial": (with_rope(rope_type="axial"), "'axial' has a position axis for height"),
+    "unknown key": (
+        yarn(beta_fats=32),
+        "`rope_scaling.beta_fats` is no known rope key.*`beta_fast`",
+    ),
+    "unknown key on top": (LLAMA | {"rope_tetha": 1e4}, "`rope_tetha` is no known.*`rope_theta`"),
+    "unknown on top": (LLAMA | {"my_rope_thing": 1}, "`my_rope_thing` is no known rope key"),
+    "key of another type": (
+        with_rope(rope_type="default", factor=8.0),
+        "not read by the rope type",
+    ),
+    "factor without a type": (with_rope(factor=8.0), "write the rope_type that is meant"),
+    "no factor": (with_rope(rope_type="linear"), "`rope_scaling.factor` must be given"),
+    "negative factor": (
+        with_rope(rope_type="linear", factor=-2.0),
+        "`rope_scaling.factor` must be pos",
+    ),
+    "no length": (with_rope(rope_type="yarn", factor=4.0), "projects disagree on what stands in"),
+    "llama3 part": (
+        with_rope(rope_type="llama3", **llama3(8.0) | {"low_freq_factor": None}),
+        "`rope_scaling.low_freq_factor` must be given",
+    ),
+    "llama3 order": (
+        with_rope(rope_type="llama3", **llama3(8.0) | {"low_freq_factor": 4.0}),
+        "`high_freq_factor` must be above `low_freq_factor`",
+    ),
+    "betas": (yarn(beta_fast=1.0, beta_slow=32.0), "`beta_fast` must be above `beta_slow`"),
+    "not read": (yarn(attn_factor=1.2), "dialect='vllm' or dialect='sglang'"),
+    "two factors": (with_rope(type="dynamic", alpha=1000.0, factor=4.0), "name two different"),
+    "short list": (
+        with_rope(
+            rope_type="longrope",
+            short_factor=[1.0],
+            long_factor=[1.0],
+            original_max_position_embeddings=4096,
+        ),
+        "`rope_scaling.short_factor` must hold 64 numbers.*got 1",
+    ),
+    "no list": (
+        with_rope(rope_type="longrope", long_factor=[1.0], original_max_position_embeddings=4096),
+        "`rope_scaling.short_factor` must be given",
+    ),
+    "bad list": (
+        with_rope(
+            rope_type="longrope",
+            short_factor=[0.0] * 64,
+            long_factor=[1.0] * 64,
+            original_max_position_embeddings=4096,
+        ),
+        "`rope_scaling.short_factor` must hold positive finite numbers",
+    ),
+    "sections": (with_rope(type="mrope", mrope_section=[16, 24, 25]), "add up to the 64 pairs"),
+    "one section": (with_rope(type="mrope", mrope_section=64), "list of two to four numbers"),
+    "zero section": (with_rope(type="mrope", mrope_section=[0, 32, 32]), "must be at least 1"),
+    "two sections": (
+        with_rope(type="mrope", mrope_section=[16, 24, 24], xdrope_section=[24, 16, 24]),
+        "must not contradict each other",
+    ),
+    "order of sections": (
+        PUBLISHED["qwen3-vl-8b, text"][0]
+        | {"rope_scaling": {"mrope_section": [24, 20, 20], "mrope_interleaved": False}},
+        "must be True for interleaved sections",
+    ),
+    "no length for dynamic": (
+        {
+            "model_type": "llama",
+            "head_dim": 64,
+            "rope_scaling": {"type": "dynamic", "factor": 2.0},
+        },
+        "`max_position_embeddings` must be given for the rope type 'dynamic'",
+    ),
+    "truncate within": (
+        MANY
+        | {
+            "rope_parameters": {
+                "full_attention": GPT_OSS | {"rope_theta": 1e4},
+                "sliding_attention": GPT_OSS | {"rope_theta": 1e4},
+            }
+        },
+        "looks for the key only outside",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_unclear_is_refused(name):
+    keys, words = REFUSED[name]
+    before = copy.deepcopy(keys)
+    with pytest.raises(ConfigError, match=words):
+        from_config(keys)
+    if name != "nan":
+        assert keys == before
+
+
+def test_null_counts_as_left_out():
+    keys = LLAMA | {"rope_scaling": None, "head_dim": None, "partial_rotary_factor": None}
+    assert from_config(keys) == from_config(LLAMA)
+    assert from_config(LLAMA | {"rope_parameters": {"rope_type": None}}) == from_config(LLAMA)
+    assert from_config(yarn(mscale=None, attention_factor=None)) == from_config(yarn())
+
+
+def test_what_has_nothing_to_do_with_rope_is_not_looked_at():
+    rest = {"properties": 1, "nope": "x", "europe": [], "architectures": ["X"], "dtype": object()}
+    assert from_config(LLAMA | rest) == from_config(LLAMA)
+
+
+def test_the_arguments_of_the_caller_are_checked():
+    with pytest.raises(ValueError, match="`dialect` must be one of 'transformers', 'vllm'"):
+        from_config(LLAMA, dialect="hf")
+    with pytest.raises(ValueError, match="`context_length` must be at least 1"):
+        from_config(LLAMA, context_length=0)
+    with pytest.raises(ValueError, match="`seq_axis`"):
+        from_config(LLAMA, seq_axis=-1)
+    assert from_config(LLAMA, seq_axis=-3).seq_axis == -3
+
+
+TYPES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=4),
+    st.lists(st.floats(0.5, 2.0), max_size=4),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+)
+NAMES = st.sampled_from(
+    [
+        *("rope_theta", "partial_rotary_factor", "rotary_dim", "head_dim", "hidden_size"),
+        *("max_position_embeddings", "layer_types", "no_rope_layers", "layer_rope_theta"),
+        *("qk_rope_head_dim", "rope_interleave", "sliding_window", "per_layer_config"),
+    ]
+)
+KEYS = st.sampled_from(
+    [
+        *("rope_type", "type", "factor", "rope_theta", "partial_rotary_factor", "beta_fast"),
+        *("original_max_position_embeddings", "mscale", "mscale_all_dim", "attention_factor"),
+        *("short_factor", "long_factor", "low_freq_factor", "high_freq_factor", "alpha"),
+        *("mrope_section", "mrope_interleaved", "truncate", "full_attention", "unknown"),
+    ]
+)
+KINDS = st.sampled_from(["default", "linear", "dynamic", "yarn", "longrope", "llama3", "mrope"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    rope=st.dictionaries(KEYS, TYPES, max_size=5),
+    kind=st.none() | KINDS,
+    rest=st.dictionaries(NAMES, TYPES, max_size=3),
+    model_type=st.sampled_from(["llama", "deepseek_v3", "gemma3_text", "qwen3_vl_text", "x", None]),
+    dialect=st.sampled_from(sorted(DIALECTS)),
+)
+def test_whatever_a_configuration_holds_is_an_embedding_or_an_error_of_configurations(
+    rope, kind, rest, model_type, dialect
+):
+    keys = LLAMA | {"model_type": model_type} | rest
+    keys["rope_scaling"] = rope if kind is None else rope | {"rope_type": kind}
+    try:
+        result = from_config(keys, dialect=dialect)
+    except ConfigError as error:
+        assert "`" in str(error)  # noqa: PT017  (it names what is wrong)
+    else:
+        assert result is None or np.isfinite(result.inv_freq).all()
+
+
+# ------------------------------------------------------------------------------------------------
+# Lengths and buffers.
+
+
+def test_the_context_length_is_that_of_the_configuration_unless_given():
+    rope = from_config(PUBLISHED["llama, dynamic"][0])
+    assert rope.context_length == 4096
+    assert "the default: max_position_embeddings of the configuration" in rope.explain()
+    longer = from_config(PUBLISHED["llama, dynamic"][0], context_length=8192)
+    assert longer.inv_freq[-1] < rope.inv_freq[-1]
+    assert "given: context_length" in longer.explain()
+    short = from_config(PUBLISHED["phi-3-mini-128k"][0], context_length=4096)
+    np.testing.assert_array_equal(
+        short.inv_freq, Default().inv_freq(96, 1e4) / np.array(FACTORS["short_factor"])
+    )
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "gpt-oss-20b", "deepseek-v3", "phi-3-mini-128k"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_a_checkpoint_s_own_buffer_takes_the_place_of_the_frequencies(name, dtype):
+    keys, _, expected = PUBLISHED[name]
+    kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
+    buffer = expected.inv_freq.astype(kind)
+    rope = from_config(keys, inv_freq=buffer)
+    np.testing.assert_array_equal(rope.inv_freq, buffer.astype(np.float64))
+    assert rope.attention_factor == expected.attention_factor
+    assert rope.softmax_factor == expected.softmax_factor
+    assert rope == pickle.loads(pickle.dumps(rope)) == from_config(keys, inv_freq=buffer)
+    assert hash(rope) == hash(from_config(keys, inv_freq=buffer))
+    assert "given: inv_freq, in place of" in rope.explain()
+    assert repr(rope.scaling).startswith("CheckpointBuffer([")
+
+
+def test_a_buffer_of_another_configuration_is_refused():
+    keys, _, expected = PUBLISHED["llama-3.1-8b"]
+    plain = Default().inv_freq(128, 5e5)
+    with pytest.raises(
+        ConfigError, match="`inv_freq` must be what the configuration says.*pair 29"
+    ):
+        from_config(keys, inv_freq=plain)
+    with pytest.raises(ConfigError, match=r"`inv_freq` must have shape \(64,\)"):
+        from_config(keys, inv_freq=plain[:32])
+    with pytest.raises(ValueError, match="`inv_freq`"):
+        from_config(keys, inv_freq=plain * np.nan)
+    with pytest.raises(ConfigError, match="pair 0"):
+        from_config(keys, inv_freq=expected.inv_freq * (1 + 2.0**-7))
+
+
+def test_a_buffer_of_one_length_holds_for_no_other():
+    keys, _, expected = PUBLISHED["llama, dynamic"]
+    rope = from_config(keys, inv_freq=expected.inv_freq)
+    with pytest.raises(ValueError, match="`context_length` must be 4096, for which the buffer"):
+        rope.at_length(8192)
+    with pytest.raises(ValueError, match="4096"):
+        rope(np.ones((1, 128)), offset=4096)
+
+
+# ------------------------------------------------------------------------------------------------
+# Dialects.
+
+
+def factors(keys, dialect, **more):
+    rope = from_config(keys, dialect=dialect, **more)
+    return pytest.approx(rope.attention_factor), pytest.approx(rope.softmax_factor)
+
+
+def test_dialects_have_the_factors_of_their_projects():
+    deepseek = PUBLISHED["deepseek-v3"][0]
+    m = 0.1 * np.log(40) + 1
+    for dialect in DIALECTS:
+        assert factors(deepseek, dialect) == (1.0, m**2)
+    only_mscale = yarn(mscale=0.5)
+    plain, half = 0.1 * np.log(4) + 1, 0.05 * np.log(4) + 1
+    assert factors(only_mscale, "transformers") == (plain, 1.0)
+    assert factors(only_mscale, "vllm") == (plain, 1.0)
+    assert factors(only_mscale, "sglang") == (plain, 1.0)
+    assert factors(only_mscale, "mlx") == (half, 1.0)
+    zero = yarn(mscale=0.5, mscale_all_dim=0.0)
+    assert factors(zero, "transformers") == (plain, 1.0)
+    assert factors(zero, "sglang") == (half, 1.0)
+    given = yarn(attention_factor=2.0)
+    assert factors(given, "transformers") == factors(given, "mlx") == (2.0, 1.0)
+    assert factors(given, "llama.cpp") == (2.0 * plain, 1.0)
+    with pytest.raises(ConfigError, match="SGLang 0.5.23 .* does not read it"):
+        from_config(given, dialect="sglang")
+    assert factors(yarn(attn_factor=2.0), "sglang") == (2.0 * plain, 1.0)
+
+
+def test_dialects_differ_in_what_they_round():
+    keys = PUBLISHED["gpt-oss-20b"][0]
+    for dialect in ("transformers", "vllm", "sglang"):
+        assert from_config(keys, dialect=dialect).scaling.truncate is False
+    for dialect in ("llama.cpp", "mlx"):
+        with pytest.raises(ConfigError, match=r"`rope_scaling\.truncate` must be left out"):
+            from_config(keys, dialect=dialect)
+
+
+def test_dialects_differ_in_dynamic_and_in_longrope():
+    dynamic = PUBLISHED["llama, dynamic"][0]
+    assert from_config(dynamic, dialect="vllm").scaling == DynamicNTK(2, 4096, fixed=True)
+    assert from_config(dynamic, dialect="sglang") == from_config(dynamic, dialect="vllm")
+    assert from_config(dynamic, dialect="llama.cpp").scaling == Default()
+    with pytest.raises(ConfigError, match="'dynamic' is refused by mlx-lm"):
+        from_config(dynamic, dialect="mlx")
+    phi = PUBLISHED["phi-3-mini-128k"][0]
+    rope = from_config(phi, dialect="mlx", context_length=4096)
+    assert rope.scaling.short_factor == rope.scaling.long_factor
+    rope = phi["rope_scaling"] | {"short_mscale": 1.1, "long_mscale": 1.2}
+    assert from_config(phi | {"rope_scaling": rope}, dialect="vllm").attention_factor == 1.2
+    with pytest.raises(ConfigError, match=r"`rope_scaling\.short_mscale` must be left out"):
+        from_config(phi | {"rope_scaling": rope})
+    rope = phi["rope_scaling"] | {"factor": 8.0}
+    assert from_config(phi | {"rope_scaling": rope}).scaling.factor == 8.0
+
+
+def test_rope_types_of_one_project_are_read_as_it_reads_them():
+    keys = yarn()
+    keys["rope_scaling"] = keys["rope_scaling"] | {"rope_type": "telechat3-yarn"}
+    assert from_config(keys, dialect="vllm").attention_factor == pytest.approx(0.07 * np.log(4) + 1)
+    assert from_config(keys, dialect="mlx").attention_factor == pytest.approx(0.1 * np.log(4) + 1)
+    keys["rope_scaling"] = keys["rope_scaling"] | {"rope_type": "deepseek_yarn", "mscale": 0.5}
+    assert from_config(keys, dialect="sglang").scaling.mscale_rule == "deepseek"
+    assert from_config(with_rope(type="ntk", factor=4.0), dialect="vllm").scaling == NTK(
+        factor=4.0, form="fixed"
+    )
+    mixed = with_rope(type="ntk", factor=4.0, mixed_b=0.625)
+    assert from_config(mixed, dialect="vllm").scaling.form == "mixed"
+
+
+def test_vllm_reads_from_a_key_how_sections_lie():
+    keys = with_rope(type="mrope", mrope_section=[24, 20, 20], mrope_interleaved=True)
+    expected = sections.interleaved(24, 20, 20)
+    assert from_config(keys, dialect="vllm").sections == expected
+    assert from_config(keys).sections == expected
+
+
+def test_a_factor_that_is_left_out_follows_from_the_lengths():
+    keys = with_rope(rope_type="yarn", original_max_position_embeddings=32_768)
+    rope = from_config(keys)
+    assert rope.scaling.factor == 4.0
+    assert "derived: max_position_embeddings / original_max_position_embeddings" in rope.explain()
+
+
+def test_a_comparison_tells_what_differs_and_whom_it_follows():
+    same = compare_dialects(PUBLISHED["llama-3.1-8b"][0])
+    assert same.agree
+    assert str(same).startswith("All dialects agree.")
+    assert "transformers: transformers 5.23.0" in str(same)
+    for name in ("qwen2.5-7b, yarn", "deepseek-v3", "hunyuan-7b"):  # other rules, the same numbers
+        assert compare_dialects(PUBLISHED[name][0]).agree
+    oss = compare_dialects(PUBLISHED["gpt-oss-20b"][0])
+    assert not oss.agree
+    assert set(oss.differences) == {*("truncate", "mscale_rule", "sum of inv_freq")}
+    assert oss.differences["truncate"] == {
+        "transformers": "False",
+        "vllm": "False",
+        "sglang": "False",
+        "llama.cpp": "True",
+        "mlx": "True",
+    }
+    lines = str(oss).splitlines()
+    assert lines[0].split() == list(DIALECTS)
+    assert lines[1].split() == ["truncate", "False", "False", "False", "True", "True"]
+    phi = compare_dialects(PUBLISHED["phi-4-mini"][0])
+    assert set(phi.differences) == {"last inv_freq up to 4096", "sum of inv_freq up to 4096"}
+
+
+def test_a_comparison_shows_what_is_refused_as_unclear():
+    missing = compare_dialects(with_rope(rope_type="yarn", factor=4.0))
+    lengths = missing.differences["original_max_position"]
+    assert (lengths["transformers"], lengths["mlx"]) == ("131072", "4096")
+    assert set(missing.differences["refused"]) == {"llama.cpp"}
+    two = compare_dialects(yarn() | {"original_max_position_embeddings": 4096})
+    lengths = two.differences["original_max_position"]
+    assert (lengths["transformers"], lengths["mlx"]) == ("4096", "32768")
+    within = MANY["rope_parameters"] | {"full_attention": GPT_OSS | {"rope_theta": 1e4}}
+    nested = compare_dialects(MANY | {"rope_parameters": within}, layer_type="full_attention")
+    rounds = nested.differences["truncate"]
+    assert (rounds["transformers"], rounds["vllm"]) == ("True", "False")
+    with pytest.raises(ConfigError, match="`head_dim` must be given"):
+        compare_dialects({"model_type": "llama"})
+    none = compare_dialects(MANY, layer_type="conv")
+    assert none.agree
+
+
+# ------------------------------------------------------------------------------------------------
+# What is told.
+
+
+def test_every_number_tells_where_it_comes_from():
+    text = from_config(PUBLISHED["deepseek-v3"][0]).explain()
+    for name, words in {
+        "head_dim": "given: qk_rope_head_dim",
+        "layout": "known of deepseek_v3 in transformers 5.23.0",
+        "base": "given: rope_theta",
+        "scaling": "given: rope_scaling.type 'yarn'",
+        "  factor": "given: rope_scaling.factor",
+        "  original_max_position": "given: rope_scaling.original_max_position_embeddings",
+        "  truncate": "the default",
+        "context_length": "the default: max_position_embeddings of the configuration",
+    }.items():
+        line = next(line for line in text.splitlines() if line.startswith(name + " "))
+        assert words in line
+    partial = from_config(PUBLISHED["gpt-neox-20b"][0]).explain()
+    assert "derived: hidden_size / num_attention_heads" in partial
+    assert "derived: int(head_dim * 0.25), given: rotary_pct" in partial
+    default = from_config(geometry("llama", 4096, 32, 4096)).explain()
+    assert "the default of llama in transformers 5.23.0" in default
+
+
+def test_a_model_that_leaves_its_softmax_alone_has_no_factor_for_it():
+    keys = yarn(mscale=1.0, mscale_all_dim=1.0)
+    rope = from_config(keys)
+    assert rope.softmax_factor == 1.0
+    assert rope.attention_factor == 1.0
+    assert "leaves its softmax alone" in rope.explain()
+
+
+def test_a_configuration_of_phi_gives_its_schedule_even_where_positions_would_be_too_far():
+    rope = from_config(PUBLISHED["phi-3-mini-128k"][0])
+    assert isinstance(rope.scaling, scaling.LongRope)
+    with pytest.raises(ValueError, match="131072"):
+        rope(np.ones((1, 96)), offset=131_072)

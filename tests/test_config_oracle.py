@@ -1,0 +1,506 @@
+"""Configurations against transformers itself: every model type that has rotary, in its own code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+import textwrap
+import warnings
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_config import PUBLISHED
+
+import rotary
+from rotary import _config_models as models
+from rotary.config import from_config
+
+pytestmark = pytest.mark.oracle
+
+# Configurations with rope parameters that are no rotation of one-dimensional positions, or not of the
+# configuration alone; they are not in the table, so that a layout has to be given.
+NOT_IN_THE_TABLE = {
+    "blt": "its class has no width: its parts are model types of their own",
+    "cohere2_moe": "whether a layer has rotary depends on its MLP as well",
+    "cohere_compass_text": "the rope dict of its class is for other layers than the class has",
+    "dots3_note_text": "kinds of layers differ in the rotation they apply, not only in frequencies",
+    "efficientloftr": "image features: two axes, more channels than a head has",
+    "eomt_dinov3": "image patches: coordinates within -1 .. 1",
+    "internlm3": "transformers has the configuration only",
+    "iquestcoder": "transformers has the configuration only",
+    "llama4_vision_model": "image patches: complex numbers computed from the image's size",
+    "mistral_large4_text": "frequencies are multiplied by a learned number",
+    "musicflamingo": "positions are seconds, on two axes",
+    "zamba2": "its embedding is as wide as half of a head",
+    "neomme": "lanes alternate between two axes",
+}
+# What from_config says otherwise of a configuration class's own defaults, and why.
+EXPLAINED = {
+    "glm4_moe": "refused: 4096 is no multiple of 96 heads; checkpoints have a head_dim",
+    "glm4v_moe_text": "refused: 4096 is no multiple of 96 heads; checkpoints have a head_dim",
+    "qwen3_omni_moe_text": "refused: 2048 is no multiple of 28 heads; checkpoints have a head_dim",
+    "glm4v_text": "refused: sections for half the head, of which the defaults rotate all",
+    "glm_image_text": "refused: sections for half the head, of which the defaults rotate all",
+    "qwen3_omni_moe_talker_text": "refused: sections for heads of 128 channels, defaults have 64",
+    "qwen4_exp_text": "refused: sections for a quarter of the head, of which the defaults rotate all",
+    "hunyuan_vl_text": "its code needs sections, which the defaults have not",
+    "minimax_m3_vl_text": "its class has a rotary_dim of 64 that its code does not read",
+    "granitemoehybrid": "without rotary unless position_embedding_type is 'rope'",
+    "muse_glimmer_text": "refused: a base for each layer, of which some have none",
+    "muse_spark_text": "refused: a base for each layer, of which some have none",
+}
+
+# What cannot be seen in what the classes compute, and was read in the source of each.
+SLIDING = {"cohere2": "always", "exaone4": "windowed", "exaone_moe": "windowed"}
+LEGACY = {
+    **dict.fromkeys(("gemma3_text", "gemma3n_text", "t5gemma2_decoder", "t5gemma2_text"), "local"),
+    **dict.fromkeys(("modernbert", "modernbert-decoder"), "global"),
+    "deepseek_v4": "compressed",
+    "olmo3": "shared",
+}
+ONLY = {
+    "falcon": "alibi=false",
+    "granitemoehybrid": 'position_embedding_type="rope"',
+}
+INTERVAL = {"llama4_text": 4, "smollm3": 4}
+# Models whose configuration has no rope parameters at all.
+BY_HAND = {
+    "codegen": "codegen interleaved rotary_dim=64",
+    "esm": 'esm half only:position_embedding_type="rotary"',
+    "gptj": "gptj interleaved rotary_dim=64",
+    "roformer": "roformer interleaved",
+    "wav2vec2-bert": 'wav2vec2-bert half only:position_embeddings_type="rotary"',
+    "wav2vec2-conformer": 'wav2vec2-conformer half only:position_embeddings_type="rotary"',
+}
+# Where a module has several, the one the model of this type makes.
+ROTARY = {"qwen3_omni_moe_talker_code_predictor": "Qwen3OmniMoeRotaryEmbedding"}
+
+
+# ------------------------------------------------------------------------------------------------
+# transformers' own code, found and run.
+
+
+class Wide:
+    """torch, with float64 for float32."""
+
+    def __init__(self, torch):
+        self.torch = torch
+        self.float = self.float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(self.torch, name)
+
+
+@contextmanager
+def wide(*modules):
+    """Let the modules compute in float64."""
+    import torch
+    from transformers import modeling_rope_utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (modeling_rope_utils, *modules):
+            patch.setattr(module, "torch", Wide(torch))
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        yield
+
+
+@contextmanager
+def quiet():
+    """Leave out what transformers has to say about its own defaults."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def made(config_class, **keys):
+    """A configuration object, or None where the class cannot be made of these keys."""
+    try:
+        return config_class(**keys)
+    except Exception:  # noqa: BLE001  (of 700 classes, some need arguments)
+        return None
+
+
+@lru_cache(maxsize=1)
+def families():
+    """Model type to (configuration class, modeling module, class of the embedding)."""
+    import transformers
+    from transformers.configuration_utils import PreTrainedConfig
+
+    found = {}
+    with quiet():
+        for path in sorted(
+            (Path(transformers.__file__).parent / "models").glob("*/configuration_*.py")
+        ):
+            module = importlib.import_module(f"transformers.models.{path.parent.name}.{path.stem}")
+            for config_class in vars(module).values():
+                if not (
+                    inspect.isclass(config_class) and issubclass(config_class, PreTrainedConfig)
+                ):
+                    continue
+                if config_class.__module__ != module.__name__ or not config_class.model_type:
+                    continue
+                config = made(config_class)
+                if not getattr(config, "rope_parameters", None):
+                    continue
+                if config_class.default_rope_type == "axial":
+                    continue
+                found.setdefault(
+                    config_class.model_type, (config_class, *own_rotary(path.parent, config))
+                )
+    return found
+
+
+def own_rotary(folder, config):
+    """The module and the class of the embedding that a model makes from a configuration."""
+    named, able = [], []
+    for path in sorted(folder.glob("modeling_*.py")):
+        if not re.search("Rotary|RoPE", path.read_text(encoding="utf-8")):
+            continue
+        module = importlib.import_module(f"transformers.models.{folder.name}.{path.stem}")
+        for name, kind in vars(module).items():
+            if not (
+                inspect.isclass(kind) and re.search(r"(Rotary|Rope|RoPE)\w*(Embedding|Emb)$", name)
+            ):
+                continue
+            argument = inspect.signature(kind.__init__).parameters.get("config")
+            annotation = getattr(argument, "annotation", None)
+            annotation = getattr(annotation, "__name__", annotation)
+            wanted = ROTARY.get(config.model_type, name)
+            if annotation == type(config).__name__:
+                named.append((module, kind))
+            elif "Vision" not in name and name == wanted:
+                # Those that cannot are made for another of the module's configurations.
+                with suppress(Exception):
+                    kind(config)
+                    able.append((module, kind))
+    return (named or able or [(None, None)])[0]
+
+
+def kinds_of_layers(config):
+    return [k for k, v in config.rope_parameters.items() if isinstance(v, dict)] or [None]
+
+
+def buffer(embedding, kind, name="inv_freq"):
+    return getattr(embedding, f"{kind}_{name}" if kind else name)
+
+
+def their_tables(embedding, positions, kind):
+    """What the embedding's forward returns."""
+    import torch
+
+    with_kind = (
+        "layer_type" in inspect.signature(inspect.unwrap(type(embedding).forward)).parameters
+    )
+    keys = {"layer_type": kind} if kind and with_kind else {}
+    return embedding(torch.zeros(1, dtype=torch.float64), positions, **keys)
+
+
+def their_function(module, config):
+    """The function that rotates."""
+    if getattr(config, "rope_interleave", None):
+        return module.apply_rotary_pos_emb_interleave
+    for name in ("apply_rotary_pos_emb", "apply_rotary_emb", "apply_rotary_pos_emb_interleave"):
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise LookupError(module.__name__)
+
+
+def their_matrix(module, config, embedding, place, kind, width):
+    """Their rotation as a matrix, at one position or one on every axis."""
+    import torch
+
+    rows = torch.tensor(place).reshape(-1, 1, 1).expand(-1, 1, width)
+    function = their_function(module, config)
+    tables = their_tables(embedding, rows if rows.shape[0] > 1 else rows[0], kind)
+    unit = torch.eye(width, dtype=torch.float64)[None, None]
+    parameters = inspect.signature(function).parameters
+    if "freqs_cis" in parameters and module.__name__.endswith("llama4"):  # heads after the sequence
+        result = function(unit.transpose(1, 2), unit.transpose(1, 2), tables)[0].transpose(1, 2)
+    elif "freqs_cis" in parameters:
+        result = function(unit, unit, tables)[0]
+    elif "k" not in parameters:
+        result = function(unit, *tables)
+    else:
+        result = function(unit, unit, *tables)[0]
+    return result[0, 0].T.double().numpy()
+
+
+# ------------------------------------------------------------------------------------------------
+# The table of model types, made anew from what the code does.
+
+
+def static_defaults(config_class):
+    """The keys' defaults that stand in the class, not what follows from others of them."""
+    aliases = dict(config_class.attribute_map or {})
+    fields = config_class.__dataclass_fields__
+    found = {}
+    for key in ("head_dim", "qk_rope_head_dim", "rope_interleave"):
+        name = aliases.get(key, key)
+        value = fields[name].default if name in fields else None
+        if isinstance(value, int):
+            found[key] = value
+    return found
+
+
+def rope_defaults(config_class, config):
+    """The base, the part and the rope dict that a class takes where they are left out."""
+    if kinds_of_layers(config) != [None]:
+        return {"rope_parameters": config.rope_parameters}
+    own = {k: v for k, v in config.rope_parameters.items() if v is not None}
+    bare = made(config_class, rope_parameters={"rope_type": "default"}) or config
+    filled = bare.rope_parameters if "rope_theta" in bare.rope_parameters else own
+    found = {}
+    if filled["rope_theta"] != 10_000:
+        found["rope_theta"] = filled["rope_theta"]
+    if filled.get("partial_rotary_factor", 1.0) != 1.0:
+        found["partial_rotary_factor"] = filled["partial_rotary_factor"]
+    besides = {k: v for k, v in own.items() if k not in ("partial_rotary_factor", "mrope_section")}
+    if besides != {"rope_type": "default", "rope_theta": filled["rope_theta"]}:
+        found["rope_parameters"] = own
+    return found
+
+
+def order_of_sections(embedding):
+    """How an embedding deals lanes out to position axes, told by which axis each lane follows."""
+    if not hasattr(embedding, "recomposition_frequencies"):
+        return None
+    source = inspect.getsource(type(embedding).recomposition_frequencies)
+    marks = {"freq_hwt": "ernie", "split_sizes": "hunyuan", "offset": "interleaved"}
+    return next((order for mark, order in marks.items() if mark in source), "chunked")
+
+
+def layout_of(matrix):
+    """The layout of a rotation by one radian and less, and whether it turns the other way round."""
+    width, lanes = len(matrix), len(matrix) // 2
+    entries = [(i, j) for i in range(width) for j in range(width) if abs(matrix[i, j]) > 1e-12]
+    if all(i % lanes == j % lanes for i, j in entries):
+        return "half", matrix[lanes, 0] < 0
+    if all(i // 2 == j // 2 for i, j in entries):
+        return "interleaved", matrix[1, 0] < 0
+    assert all(i % lanes == j // 2 for i, j in entries)
+    return "interleaved>half", matrix[lanes, 0] < 0
+
+
+def row(name, config_class, module, kind):
+    """The line of the table for one model type."""
+    config = config_class()
+    with wide(module):
+        embedding = kind(config)
+    layer = kinds_of_layers(config)[0]
+    width = 2 * len(buffer(embedding, layer))
+    order = order_of_sections(embedding)
+    defaults = static_defaults(config_class) | rope_defaults(config_class, config)
+    place = [1]
+    if order:
+        sizes = list(embedding.mrope_section or [])
+        if sizes:
+            defaults["mrope_section"] = sizes
+        if order != "ernie":
+            embedding.mrope_section = [width // 2, 0, 0]
+        place = [1, 1, 1]
+    with wide(module):
+        layout, negative = layout_of(their_matrix(module, config, embedding, place, layer, width))
+    words = ["rope_interleave" if defaults.pop("rope_interleave", False) else layout]
+    if order:
+        words.append(f"sections:{order}")
+    if defaults.get("qk_rope_head_dim") == width and name != "deepseek_v4":
+        words.append("latent")
+        defaults.pop("head_dim", None)
+    else:
+        defaults.pop("qk_rope_head_dim", None)
+    words += ["softmax"] if "yarn_apply_mscale" in vars(module) else []
+    words += ["last"] if name == "deepseek_v4" else []
+    words += [f"sliding:{SLIDING[name]}"] if name in SLIDING else []
+    words += ["negative"] if negative else []
+    words += [f"legacy:{LEGACY[name]}"] if name in LEGACY else []
+    words += [f"only:{ONLY[name]}"] if name in ONLY else []
+    if name in INTERVAL:
+        defaults["no_rope_layer_interval"] = INTERVAL[name]
+    words += [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in flat(defaults)]
+    return " ".join([name, *words])
+
+
+def flat(values, path=""):
+    """Nested keys as one, in order; null says something only where it is a kind of layer."""
+    for key, value in sorted(values.items()):
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}{key}.")
+        elif value is not None or key.endswith("attention"):
+            yield path + key, value
+
+
+def table():
+    """The table as it stands in the module."""
+    rows = dict(BY_HAND)
+    with quiet():
+        for name, (config_class, module, kind) in families().items():
+            if name not in NOT_IN_THE_TABLE:
+                rows[name] = row(name, config_class, module, kind)
+    wrap = textwrap.TextWrapper(
+        96, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(wrap.fill(rows[name]) for name in sorted(rows))
+
+
+def test_the_table_is_what_the_code_of_every_model_does():
+    assert models._TABLE.strip() == table()
+
+
+# ------------------------------------------------------------------------------------------------
+# Every configuration class, with its own defaults.
+
+
+def test_every_configuration_class_gives_the_frequencies_and_the_rotation_of_its_model():
+    agreed, otherwise = [], {}
+    with quiet():
+        for name, (config_class, module, kind) in families().items():
+            if name in NOT_IN_THE_TABLE:
+                continue
+            config = config_class()
+            for layer in kinds_of_layers(config):
+                try:
+                    compare(config, module, kind, layer)
+                    agreed.append((name, layer))
+                except Exception as error:  # noqa: BLE001  (told below, for all of them at once)
+                    otherwise[name] = f"{layer}: {type(error).__name__}: {error}"
+    assert otherwise.keys() == EXPLAINED.keys(), "\n".join(
+        f"{name}: {text}" for name, text in otherwise.items() if name not in EXPLAINED
+    )
+    assert len(agreed) >= 190
+
+
+def compare(config, module, kind, layer, ours=None):
+    """Check one kind of layer of one configuration, in their precision and in float64."""
+    rope = from_config(config, layer_type=layer) if ours is None else ours
+    assert rope is not None, "no rotary"
+    with wide(module):
+        embedding = kind(config)
+        if layer and not hasattr(embedding, f"{layer}_inv_freq"):
+            return  # a kind of layer this configuration has none of
+        theirs = buffer(embedding, layer).numpy()
+        assert theirs.dtype == np.float64
+        values = rope.inv_freq if rope.scaling.needs_base else np.abs(rope.inv_freq)
+        if order_of_sections(embedding) == "ernie":
+            values, theirs = np.sort(values), np.sort(theirs)  # theirs are in the order of axes
+        np.testing.assert_allclose(values, theirs, rtol=1e-13, atol=0)
+        np.testing.assert_array_max_ulp(
+            values.astype(np.float32), theirs.astype(np.float32), maxulp=1
+        )
+        factor = buffer(embedding, layer, "attention_scaling")
+        assert rope.attention_factor == pytest.approx(factor, rel=1e-14)
+        place = [3] if rope.sections is None else [3, 5, 7, 11][: max(rope.sections.axes) + 1]
+        turned = slice(rope.rotary_start, rope.rotary_start + rope.rotary_dim)
+        width = rope.rotary_dim
+        theirs = their_matrix(module, config, embedding, place, layer, width)
+        if rope.quirk is None:
+            ours = rope.matrix(place[0] if rope.sections is None else place)
+            np.testing.assert_allclose(ours[turned, turned], theirs, rtol=0, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------
+# Published configurations, in their own words.
+
+
+def their_config(keys):
+    """The configuration object transformers makes of a published dict."""
+    from transformers import CONFIG_MAPPING
+
+    inner = {key: value for key, value in keys.items() if key != "model_type"}
+    return CONFIG_MAPPING[keys["model_type"]](**json.loads(json.dumps(inner)))
+
+
+READ_BY_THEM = [
+    name
+    for name, (keys, *_) in PUBLISHED.items()
+    if keys.get("model_type") in models._rows()
+    and keys["model_type"] not in BY_HAND
+    # Of "su" transformers 5 makes "longrope" too late for the length on top, and refuses its own reading.
+    and (keys.get("rope_scaling") or {}).get("type") != "su"
+]
+
+
+@pytest.mark.parametrize("name", READ_BY_THEM)
+def test_published_configurations_are_read_as_transformers_reads_them(name):
+    keys, layer, *_ = PUBLISHED[name]
+    rope = from_config(keys, layer_type=layer)
+    with quiet():
+        config = their_config(keys)
+        _, module, kind = families()[keys["model_type"]]
+        longrope = isinstance(rope.scaling, rotary.scaling.LongRope)
+        if longrope:  # theirs begin with the short factors, and change as they run
+            rope = rope.at_length(rope.scaling.original_max_position)
+        compare(config, module, kind, layer, rope)
+
+
+FACTOR = st.sampled_from([1.0, 2.0, 4.0, 8.0, 32.0]) | st.floats(1.0, 64.0)
+SCALED = st.one_of(
+    st.fixed_dictionaries({"rope_type": st.just("linear"), "factor": FACTOR}),
+    st.fixed_dictionaries({"rope_type": st.just("dynamic"), "factor": FACTOR}),
+    st.fixed_dictionaries(
+        {
+            "rope_type": st.just("llama3"),
+            "factor": FACTOR,
+            "low_freq_factor": st.just(1.0),
+            "high_freq_factor": st.sampled_from([2.0, 4.0]),
+            "original_max_position_embeddings": st.sampled_from([4096, 8192]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "rope_type": st.just("yarn"),
+            "factor": FACTOR,
+            "original_max_position_embeddings": st.sampled_from([4096, 32_768]),
+        },
+        optional={
+            "attention_factor": st.floats(0.5, 2.0),
+            "mscale": st.floats(0.0, 2.0),
+            "mscale_all_dim": st.floats(0.0, 2.0),
+            "beta_fast": st.sampled_from([16.0, 32.0]),
+            "truncate": st.booleans(),
+        },
+    ),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    scaled=SCALED,
+    base=st.sampled_from([1e4, 5e5, 1e6]),
+    legacy=st.booleans(),
+    within=st.booleans(),
+    head_dim=st.sampled_from([64, 80, 128]),
+    model_type=st.sampled_from(["llama", "qwen2", "cohere", "glm", "stablelm"]),
+)
+def test_any_configuration_is_read_as_transformers_reads_it(
+    scaled, base, legacy, within, head_dim, model_type
+):
+    keys = {
+        "model_type": model_type,
+        "head_dim": head_dim,
+        "hidden_size": 8 * head_dim,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 65_536,
+    }
+    if within:
+        scaled = scaled | {"rope_theta": base}
+    else:
+        keys["rope_theta"] = base
+    keys["rope_scaling" if legacy else "rope_parameters"] = scaled
+    with quiet():
+        config = their_config(keys)
+        _, module, kind = families()[model_type]
+        compare(config, module, kind, None, from_config(keys))
