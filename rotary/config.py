@@ -171,6 +171,13 @@ class DialectComparison:
         What differs to what each dialect has: dialect to value. First the choices, such as the fields
         of a schedule, then the numbers they lead to. A dialect that refuses the configuration has an
         entry under "refused" only.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> llama = {"model_type": "llama", "head_dim": 64, "max_position_embeddings": 2048}
+    >>> rotary.compare_dialects(llama | {"rope_theta": 10000.0}).agree
+    True
     """
 
     follows: dict[str, str]
