@@ -176,7 +176,7 @@ def demo(session: nox.Session) -> None:
 def demo_check(session: nox.Session) -> None:
     """Test the numbers that the demo prints."""
     variables = install_demo(session)
-    session.run("pytest", "-m", "demo", "tests/test_demo.py", *session.posargs, env=variables)
+    session.run("pytest", "-m", "demo", *session.posargs, env=variables)
 
 
 def install_examples(session: nox.Session) -> dict[str, str]:
@@ -198,7 +198,7 @@ def examples(session: nox.Session) -> None:
 def examples_check(session: nox.Session) -> None:
     """Test the numbers that the examples print."""
     variables = install_examples(session)
-    session.run("pytest", "-m", "demo", "tests/test_text.py", *session.posargs, env=variables)
+    session.run("pytest", "-m", "examples", *session.posargs, env=variables)
 
 
 @nox.session

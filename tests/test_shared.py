@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import DTYPES, kernel_in_use, library_named, random_array, same_bits
+from helpers import DTYPES, library_named, random_array, same_bits
 
 from rotary import RotaryEmbedding, sections
 from rotary.backends import kernel_for, portable, shared
 
 ROPE = RotaryEmbedding(8, layout="interleaved", base=10_000.0, rotary_dim=6, seq_axis=-2)
 
-pytestmark = pytest.mark.skipif(kernel_in_use() == "portable", reason="needs compiled kernels")
+pytestmark = pytest.mark.compiled
 libraries = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.library(name)) for name in ("torch", "jax")],

