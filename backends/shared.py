@@ -74,7 +74,7 @@ def _autograd_function() -> Any:
     """Return the rotation as torch differentiates it: linear, so that its backward is its transpose."""
     import torch
 
-    class Rotation(torch.autograd.Function):
+    class Rotation(torch.autograd.Function):  # type: ignore[misc]  # torch is not read here
         @staticmethod
         def forward(x: Array, table: Table, axes: Axes, pairing: Pairing) -> Array:
             source = _memory_of_torch(x)
@@ -107,13 +107,14 @@ def _memory_of_torch(x: Array) -> HostArray | None:
     if torch._C._len_torch_dispatch_stack() or _has_tangent(x):
         return None
     try:
-        bare = x.detach()
-        if bare.dtype != torch.bfloat16:
-            memory: HostArray = bare.numpy()
-            return memory
-        import ml_dtypes
+        memory: HostArray
+        if x.dtype != torch.bfloat16:
+            memory = x.detach().numpy()
+        else:
+            import ml_dtypes
 
-        return bare.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+            memory = x.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return memory
     except (RuntimeError, TypeError, ImportError):
         return None  # inside a function transform, conjugate, sparse, or with no bfloat16 for NumPy
 

@@ -197,7 +197,8 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> HostArray:
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
     block = np.empty(nbytes + ALIGNMENT, np.uint8)
     skip = -block.ctypes.data % ALIGNMENT
-    return block[skip : skip + nbytes].view(dtype).reshape(shape)
+    memory: HostArray = block[skip : skip + nbytes].view(dtype)
+    return memory.reshape(shape)
 
 
 def has_int64(x: Array) -> bool:

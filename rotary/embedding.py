@@ -867,7 +867,7 @@ class RotaryEmbedding:
         channels = np.broadcast_to(np.eye(width), (1, heads, width, width))
         rows = np.repeat(place[..., None], width, axis=-1)
         turned = self(channels, positions=rows, seq_axis=-2, role=role)[0]
-        columns = turned.transpose(0, 2, 1) + 0.0  # no negative zeros
+        columns: Float64Array = turned.transpose(0, 2, 1) + 0.0  # no negative zeros
         return columns if heads > 1 else columns[0]
 
 

@@ -179,8 +179,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= _pool.limit:
         return np.empty(shape, dtype)
-    memory: HostArray = np.asarray(_Owner(_pool.take(nbytes)))
-    return memory[:nbytes].view(dtype).reshape(shape)
+    memory: HostArray = np.asarray(_Owner(_pool.take(nbytes)))[:nbytes].view(dtype)
+    return memory.reshape(shape)
 
 
 def empty_like(x: HostArray) -> HostArray:

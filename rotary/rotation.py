@@ -39,7 +39,9 @@ class Scale(NamedTuple):
 
     def of(self, positions: Float64Array) -> Float64Array:
         """Return the factors (n, lanes) at positions (n,)."""
-        return np.power(np.array(self.roots), (positions[:, None] - self.center) / self.unit)
+        exponents = (positions[:, None] - self.center) / self.unit
+        factors: Float64Array = np.array(self.roots) ** exponents
+        return factors
 
 
 class Angles(NamedTuple):

@@ -90,9 +90,9 @@ class Sections:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        for name in ("index", "widths"):
-            if len(values[name]) != lanes:
-                msg = f"`{name}` must hold {lanes} numbers, as `axes`, got {len(values[name])}"
+        for name, given in (("index", self.index), ("widths", self.widths)):
+            if len(given) != lanes:
+                msg = f"`{name}` must hold {lanes} numbers, as `axes`, got {len(given)}"
                 raise ValueError(msg)
         for own, width in zip(self.index, self.widths, strict=True):
             if width % 2 or not own < width // 2:

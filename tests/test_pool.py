@@ -24,6 +24,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def fresh_pool():
     limit = pool.info().limit
+    gc.collect()  # what other tests left in cycles must not come back in the middle
     pool.clear()
     yield
     rotary.set_pool_limit(limit)
