@@ -266,7 +266,7 @@ print("done")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs os.fork")
 def test_children_and_the_end_of_the_process():
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT],
+        [sys.executable, "-P", "-W", "error", "-c", SCRIPT],
         capture_output=True,
         text=True,
         timeout=60,
