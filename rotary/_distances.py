@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._checks import as_positive_float, as_positive_integer
-from ._numbers import Positions, as_positions, found
+from ._numbers import Positions, as_positions, check_reach, found
 from ._typing import Int64Array
 
 __all__ = ["DualChunk", "NearFar", "dual_chunk", "rerope", "self_extend"]
@@ -93,7 +93,8 @@ def dual_chunk(positions: Any, *, chunk: int, local: int) -> DualChunk:
     TypeError
         If anything is not an integer.
     ValueError
-        If a position is negative, or `chunk` and `local` are not ``0 < local < chunk``.
+        If a position is negative, `chunk` and `local` are not ``0 < local < chunk``, or `chunk` is above
+        2**62.
 
     Notes
     -----
@@ -129,6 +130,7 @@ def dual_chunk(positions: Any, *, chunk: int, local: int) -> DualChunk:
     is 0, of `successive` where it is 1, of `inter` elsewhere.
     """
     size, kept = as_positive_integer(chunk, "chunk"), as_positive_integer(local, "local")
+    check_reach(2 * size - 1, "chunk", told=" as the farthest")
     if kept >= size:
         msg = f"`local` must be below `chunk` = {size}, got {kept}"
         raise ValueError(msg)
@@ -136,7 +138,7 @@ def dual_chunk(positions: Any, *, chunk: int, local: int) -> DualChunk:
     place = _whole(positions) % run
     return DualChunk(
         key=place,
-        intra=place,
+        intra=place.copy(),
         successive=np.minimum(place + run, size),
         inter=np.full_like(place, min(2 * run - 1, size)),
         successive_critical=place + run,
@@ -167,7 +169,7 @@ def self_extend(positions: Any, *, group: int, window: int) -> NearFar:
     TypeError
         If anything is not an integer.
     ValueError
-        If a position is negative, or `group` or `window` is below 1.
+        If a position is negative, or `group` or `window` is below 1 or outside int64.
 
     Notes
     -----
@@ -188,7 +190,7 @@ def self_extend(positions: Any, *, group: int, window: int) -> NearFar:
     >>> np.where(distance < 4, distance, far)[-1]  # how far each key is from the last query
     array([5, 5, 4, 4, 3, 2, 1, 0])
     """
-    size, edge = as_positive_integer(group, "group"), as_positive_integer(window, "window")
+    size, edge = _extent(group, "group"), _extent(window, "window")
     near = _whole(positions)
     grouped = near // size
     return NearFar(near, grouped + (edge - edge // size), grouped)
@@ -220,7 +222,7 @@ def rerope(positions: Any, *, window: int, factor: float | None = None) -> NearF
     TypeError
         If a position or `window` is not an integer, or `factor` not a real number.
     ValueError
-        If a position is negative, `window` is below 1, or `factor` below 1.
+        If a position is negative, `window` is below 1 or outside int64, or `factor` below 1.
 
     Notes
     -----
@@ -242,7 +244,7 @@ def rerope(positions: Any, *, window: int, factor: float | None = None) -> NearF
     >>> np.where(distance < 4, distance, far)[-1]  # how far each key is from the last query
     array([5.5, 5. , 4.5, 4. , 3. , 2. , 1. , 0. ])
     """
-    edge = as_positive_integer(window, "window")
+    edge = _extent(window, "window")
     near = _whole(positions)
     if factor is None:
         return NearFar(near, np.full_like(near, edge), np.zeros_like(near))
@@ -262,8 +264,15 @@ def _slowed(near: Int64Array, factor: Fraction, edge: int) -> Positions:
     return np.array(values, np.float64).reshape(near.shape)
 
 
+def _extent(value: Any, name: str) -> int:
+    """Return a checked number of positions."""
+    number = as_positive_integer(value, name)
+    check_reach(number, name)
+    return number
+
+
 def _whole(positions: Any) -> Int64Array:
-    """Return positions that count from the beginning of a sequence."""
+    """Return positions that count from the beginning of a sequence, in memory of their own."""
     values = as_positions(positions)
     if values.dtype != np.int64 and values.size:
         msg = f"`positions` must be integers, got {values.dtype}"
@@ -271,4 +280,4 @@ def _whole(positions: Any) -> Int64Array:
     if (values < 0).any():
         msg = f"`positions` must not be negative, got {found(values, values < 0)}"
         raise ValueError(msg)
-    return values.astype(np.int64, copy=False)
+    return values.astype(np.int64)

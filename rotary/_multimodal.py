@@ -120,7 +120,8 @@ class Video:
     merge : int
         How many patches along each side become one token: ``spatial_merge_size``.
     frame_merge : int
-        How many steps in time become one token: Ernie 4.5-VL's ``temporal_merge_size``.
+        How many steps in time become one token: ``temporal_merge_size`` of Ernie 4.5-VL, which alone
+        has it.
     seconds : float, optional
         How long one step in time is: a processor's ``second_per_grid_ts``. For the styles that tell
         time in seconds.
@@ -200,6 +201,7 @@ class _Style(NamedTuple):
 
     time: str
     sound: str = ""
+    merges_frames: bool = False
     dtype: type[np.int64 | np.float32] = np.int64
 
 
@@ -208,9 +210,9 @@ _STYLES = {
     "qwen2_5_vl": _Style("seconds"),
     "qwen3_vl": _Style("stills"),
     "glm4v": _Style("stills"),
-    "ernie4_5_vl": _Style("frames"),
+    "ernie4_5_vl": _Style("frames", merges_frames=True),
     "qwen2_5_omni": _Style("timed", "chunks"),
-    "qwen3_omni": _Style("timed", "order", np.float32),
+    "qwen3_omni": _Style("timed", "order", dtype=np.float32),
 }
 
 
@@ -268,7 +270,7 @@ def mixed(
     Raises
     ------
     TypeError
-        If a segment is none of the four, or a number is not real.
+        If `segments` is no iterable, a segment none of the four, or a number not real.
     ValueError
         If `style` or `advance` is unknown, a number or a segment is given that the style has no use
         for, one is missing that it needs, a number is not positive, or a position would leave int64.
@@ -321,7 +323,7 @@ def mixed(
     rules = _rules(style, per_second, seconds_per_chunk, advance)
     start = rules.known.dtype(0)
     parts: list[HostArray] = [np.zeros((3, 0), rules.known.dtype)]
-    for index, segment in enumerate(segments):
+    for index, segment in enumerate(_listed(segments)):
         _check_segment(segment, f"segments[{index}]", rules)
         placed, start = _placed(segment, start, rules)
         parts += placed
@@ -368,6 +370,14 @@ def _per_chunk(style: str, per_second: float | None, seconds_per_chunk: Any) -> 
     return int(chunk)
 
 
+def _listed(segments: Any) -> Iterable[Any]:
+    """Return what is a sequence of something."""
+    if not isinstance(segments, Iterable):
+        msg = f"`segments` must be an iterable of Text, Image, Video and Audio, got {segments!r}"
+        raise TypeError(msg)
+    return segments
+
+
 def _check_segment(segment: Any, name: str, rules: _Rules) -> None:
     """Refuse what is no segment, or none that the style knows."""
     if not isinstance(segment, Segment):
@@ -387,6 +397,12 @@ def _check_segment(segment: Any, name: str, rules: _Rules) -> None:
         raise ValueError(msg)
     if segment.audio is not None and not known.sound:
         msg = f"`{name}.audio` must be left out for style {rules.style!r}, which has none"
+        raise ValueError(msg)
+    if segment.frame_merge > 1 and not known.merges_frames:
+        msg = (
+            f"`{name}.frame_merge` must be left out for style {rules.style!r}, which merges none, "
+            f"got {segment.frame_merge}"
+        )
         raise ValueError(msg)
     if known.time == "frames" and segment.seconds is not None:
         msg = f"`{name}.seconds` must be left out for style {rules.style!r}, which counts frames"

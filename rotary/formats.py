@@ -14,7 +14,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from . import _libraries as libraries
-from ._checks import as_bool, as_choice, as_positive_integer, as_rotary_dim
+from ._checks import (
+    as_bool,
+    as_choice,
+    as_float,
+    as_integer,
+    as_positive_integer,
+    as_rotary_dim,
+)
 from ._numbers import as_positions, host_array
 from ._typing import Array, Float64Array, HostArray, Namespace
 from .arrays import check_plain
@@ -48,7 +55,9 @@ Domain: TypeAlias = Literal["", "com.microsoft"]
 ORDERS = ("cos_sin", "sin_cos")
 # Between two numbers of a dtype around 1.
 SPACING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
-# How far cos**2 + sin**2 may vary within one table: as bfloat16 rounds it, and no misread table does.
+COMPLEX = ("complex64", "complex128")
+# How far cos**2 + sin**2 may vary within one table: as bfloat16 rounds it, and as no misread table does that
+# has more than the row of position 0.
 VARIATION = 2.0**-6
 ONNX_DTYPES = ("float32", "float16", "bfloat16")
 ONNX_INPUTS: dict[str, tuple[str, ...]] = {
@@ -59,6 +68,8 @@ ONNX_ATTRIBUTES = (
     *("interleaved", "num_heads", "rotary_embedding_dim"),
     *("is_packed_batching", "scale"),
 )
+# The default first.
+ONNX_VALUES = (("interleaved", as_integer, (0, 1)), ("scale", as_float, (1,)))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -561,7 +572,7 @@ def from_ggml(table: Array, *, rotary_dim: int, uniform: bool = True) -> tuple[A
     Parameters
     ----------
     table : array (..., rotary_dim)
-        Known on the host. Of wider rows, the first `rotary_dim` numbers.
+        Known on the host. ggml's own rows are as wide as the head: pass ``rows[..., :rotary_dim]``.
     rotary_dim : int
         Channels that turn.
     uniform : bool, default True
@@ -674,8 +685,8 @@ def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
            [0.841, 0.1  ]])
     """
     check_plain(table, "table")
-    if not libraries.dtype_name(table).startswith("complex"):
-        msg = f"`table` must have one of the dtypes complex64, complex128, got {table.dtype}"
+    if libraries.dtype_name(table) not in COMPLEX:
+        msg = f"`table` must have one of the dtypes {', '.join(COMPLEX)}, got {table.dtype}"
         raise TypeError(msg)
     known = host_array(table, "table")
     _check_width(known.shape, "table")
@@ -903,10 +914,13 @@ def to_onnx(
     if domain:
         attributes |= {"is_packed_batching": 0, "scale": 1.0}
     wanted = _onnx_dtype(dtype)
-    tables = rope.tables(as_positions(positions), role=role)
+    places = as_positions(positions)
+    tables = rope.tables(places, role=role)
     cos, sin = (part.astype(wanted, copy=False) for part in tables)
     if cos.ndim not in ((2,) if domain else (2, 3)):
-        msg = f"`positions` must give tables of 2 axes{'' if domain else ' or 3'}, got shape {cos.shape}"
+        msg = f"`positions` must have shape (positions,){'' if domain else ' or (B, S)'}"
+        msg += " after the position axes" if places.ndim == cos.ndim else ""
+        msg += f", got {places.shape}"
         raise ValueError(msg)
     inputs = ONNX_INPUTS[domain][: 3 if cos.ndim == 3 else 4]
     return OnnxNode("RotaryEmbedding", domain, inputs, attributes, cos, sin)
@@ -991,11 +1005,11 @@ def from_onnx(
     """
     head = as_positive_integer(head_dim, "head_dim")
     given = _onnx_attributes(attributes)
-    width = as_rotary_dim(
-        given.get("rotary_embedding_dim") or head, "attributes['rotary_embedding_dim']"
-    )
+    name = "attributes['rotary_embedding_dim']"
+    partly = as_integer(given.get("rotary_embedding_dim", 0), name)
+    width = as_rotary_dim(partly or head, name if partly else "head_dim")
     if width > head:
-        msg = f"`attributes['rotary_embedding_dim']` must be at most `head_dim` {head}, got {width}"
+        msg = f"`{name}` must be at most `head_dim` {head}, got {width}"
         raise ValueError(msg)
     _halves(cos_cache, sin_cache)
     cos, sin = (
@@ -1006,7 +1020,7 @@ def from_onnx(
         msg = f"`cos_cache` must have 2 or 3 axes, got shape {cos.shape}"
         raise ValueError(msg)
     cosine, sine = _given_out(cos, sin, cos_cache, uniform, "cos_cache")
-    return cosine, sine, "interleaved" if given.get("interleaved") else "half"
+    return cosine, sine, "interleaved" if given["interleaved"] else "half"
 
 
 def _onnx_attributes(attributes: Any) -> dict[str, Any]:
@@ -1019,8 +1033,10 @@ def _onnx_attributes(attributes: Any) -> dict[str, Any]:
     if unknown:
         msg = f"`attributes` must be among {', '.join(ONNX_ATTRIBUTES)}, got {unknown[0]!r}"
         raise ValueError(msg)
-    for name, allowed in (("interleaved", (0, 1)), ("scale", (1,))):
-        if given.get(name, allowed[-1]) not in allowed:
-            msg = f"`attributes[{name!r}]` must be {' or '.join(map(str, allowed))}, got {given[name]!r}"
+    for name, read, allowed in ONNX_VALUES:
+        value = read(given.get(name, allowed[0]), f"attributes[{name!r}]")
+        if value not in allowed:
+            msg = f"`attributes[{name!r}]` must be {' or '.join(map(str, allowed))}, got {value!r}"
             raise ValueError(msg)
+        given[name] = value
     return given

@@ -303,7 +303,7 @@ def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
     TypeError
         If an argument is not an integer.
     ValueError
-        If `length` does not divide, or `rank` is not below `world`.
+        If `length` does not divide or is outside int64, or `rank` is not below `world`.
 
     Examples
     --------
@@ -319,6 +319,7 @@ def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
     if total < 0 or total % (2 * devices):
         msg = f"`length` must be a multiple of 2 * `world` = {2 * devices}, got {total}"
         raise ValueError(msg)
+    check_reach(total, "length")
     chunk = total // (2 * devices)
     early, late = device * chunk, (2 * devices - 1 - device) * chunk
     return np.concatenate(

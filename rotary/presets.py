@@ -28,6 +28,7 @@ from types import MappingProxyType
 from typing import Any
 
 from . import scaling, sections
+from ._checks import as_choice
 from ._errors import ConfigError
 from .embedding import RotaryEmbedding
 
@@ -95,12 +96,21 @@ class Preset:
         Parameters
         ----------
         name : str
-            An argument, or ``scaling.<field>``.
+            One of `arguments`, or ``scaling.<field>``, ``sections.<field>`` or ``decay.<field>``.
 
         Returns
         -------
         str
+            Project and file.
+
+        Raises
+        ------
+        TypeError
+            If `name` is no string.
+        ValueError
+            If the preset does not give it: what is a default has no source.
         """
+        as_choice(name, "name", _places(self.arguments))
         return self.sources.get(name) or self.sources.get(name.partition(".")[0]) or self.source
 
 
@@ -352,7 +362,7 @@ def _entry(file: str, name: str, table: Any) -> Preset:
             raise _error(file, name, key, "be a text", table[key])
     if not name.endswith(f"-{table['format']}"):
         raise _error(file, name, "format", "be the end of the name", table["format"])
-    arguments = {key: table[key] for key in (*_VALUES, *_OBJECTS) if key in table}
+    arguments = {key: _frozen(table[key]) for key in (*_VALUES, *_OBJECTS) if key in table}
     return Preset(
         name=name,
         family=table["family"],
@@ -364,17 +374,24 @@ def _entry(file: str, name: str, table: Any) -> Preset:
     )
 
 
+def _frozen(value: Any) -> Any:
+    """Return a value of a file, with all that it holds, as one that cannot be changed."""
+    if isinstance(value, dict):
+        return MappingProxyType({key: _frozen(part) for key, part in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _places(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names of all that a preset gives: arguments, and fields of those that are tables."""
+    tables = {name: table for name, table in arguments.items() if isinstance(table, Mapping)}
+    return [*arguments, *(f"{name}.{key}" for name, table in tables.items() for key in table)]
+
+
 def _sources(file: str, name: str, sources: Any, arguments: dict[str, Any]) -> Mapping[str, str]:
     """Return where the numbers stand, the keys checked."""
     if not isinstance(sources, dict):
         raise _error(file, name, "source", "be a table", sources)
-    fields = [
-        f"{place}.{key}"
-        for place in _OBJECTS
-        if isinstance(arguments.get(place), dict)
-        for key in arguments[place]
-    ]
-    known = ("numbers", *arguments, *fields)
+    known = ("numbers", *_places(arguments))
     for key, text in sources.items():
         if key not in known:
             raise _error(file, name, f"source.{key}", f"be one of {', '.join(known)}", key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -118,6 +119,26 @@ def test_any_shape(shape):
     assert not positions.any()
 
 
+def test_the_largest_that_fit():
+    found = dual_chunk([2**63 - 1], chunk=2**62, local=1)
+    assert min(int(values[0]) for values in found) >= 0
+    (far,) = self_extend([2**63 - 1], group=3, window=2**63 - 1).far_query.tolist()
+    assert far == (2**63 - 1) // 3 + (2**63 - 1) - (2**63 - 1) // 3
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_results_share_no_memory(shape):
+    positions = np.zeros(shape, np.int64)
+    results = [
+        dual_chunk(positions, chunk=4, local=1),
+        self_extend(positions, group=1, window=4),
+        rerope(positions, window=4),
+    ]
+    arrays = [positions, *(np.asarray(values) for result in results for values in result)]
+    for one, other in combinations(arrays, 2):
+        assert not np.shares_memory(one, other)
+
+
 def test_far_positions_are_exact_where_floats_would_not_be():
     (far,) = rerope([2**62 + 3], window=1, factor=3.0).far_key
     assert far == float(Fraction(2**62 + 3, 3))
@@ -153,6 +174,11 @@ def test_positions_refused(call, positions, error, message):
         (dual_chunk, {"chunk": 4, "local": 0}, ValueError, "`local` must be at least 1"),
         (dual_chunk, {"chunk": 4, "local": 4}, ValueError, "`local` must be below `chunk` = 4"),
         (dual_chunk, {"chunk": 4.0, "local": 1}, TypeError, "`chunk` must be an integer"),
+        (dual_chunk, {"chunk": 2**62 + 1, "local": 1}, ValueError, "`chunk` must keep positions"),
+        (self_extend, {"group": 2, "window": 2**63}, ValueError, "`window` must keep positions"),
+        (self_extend, {"group": 2**63, "window": 4}, ValueError, "`group` must keep positions"),
+        (rerope, {"window": 2**63}, ValueError, "`window` must keep positions"),
+        (rerope, {"window": 2**63, "factor": 2}, ValueError, "`window` must keep positions"),
         (self_extend, {"group": 0, "window": 4}, ValueError, "`group` must be at least 1"),
         (self_extend, {"group": 2, "window": 0}, ValueError, "`window` must be at least 1"),
         (self_extend, {"group": 2, "window": 4.0}, TypeError, "`window` must be an integer"),

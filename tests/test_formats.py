@@ -460,6 +460,11 @@ def test_a_table_that_learns_is_not_read():
         (lambda c: formats.from_pairs(c[0, :2]), ValueError, "last axis of cosine and sine"),
         (lambda c: formats.from_pairs(c > 0), TypeError, "`table` must have one of the dtypes"),
         (formats.from_complex, TypeError, "complex64, complex128, got float64"),
+        (
+            lambda c: formats.from_complex(c.astype(np.clongdouble)),
+            TypeError,
+            "complex64, complex128, got complex",
+        ),
         (lambda c: formats.from_complex(c[0, 0] * 1j), ValueError, "last axis of at least one"),
         (
             lambda c: formats.from_complex(c.tolist()),
@@ -542,9 +547,15 @@ def test_attributes_left_out_have_the_operators_defaults():
             {},
             {"positions": [[0, 1]], "domain": "com.microsoft"},
             ValueError,
-            r"must give tables of 2 axes, got shape \(1, 2, 4\)",
+            r"`positions` must have shape \(positions,\), got \(1, 2\)",
         ),
-        ({}, {"positions": 3}, ValueError, "must give tables of 2 axes or 3"),
+        ({}, {"positions": 3}, ValueError, r"must have shape \(positions,\) or \(B, S\), got \(\)"),
+        (
+            {"sections": [0, 1, 1, 0]},
+            {"positions": np.zeros((2, 1, 1, 3))},
+            ValueError,
+            r"\(B, S\) after the position axes, got \(2, 1, 1, 3\)",
+        ),
     ],
 )
 def test_what_no_onnx_operator_does(options, arguments, error, message):
@@ -568,6 +579,11 @@ def test_an_onnx_node_is_made_of_an_embedding():
         ({"rotary_embedding_dim": 4}, 8, ValueError, "`cos_cache` must be 2 wide"),
         ({"rotary_embedding_dim": 0}, 16, ValueError, "`cos_cache` must be 8 wide"),
         ({"rotary_embedding_dim": 2.5}, 16, TypeError, "must be an integer"),
+        ({"rotary_embedding_dim": ""}, 8, TypeError, "must be an integer, got ''"),
+        ({"rotary_embedding_dim": -4}, 8, ValueError, "must be at least 1, got -4"),
+        ({"interleaved": np.ones(2)}, 8, TypeError, r"interleaved'\]` must be an integer"),
+        ({"interleaved": "1"}, 8, TypeError, "must be an integer, got '1'"),
+        ({"scale": "1"}, 8, TypeError, r"scale'\]` must be a real number, got '1'"),
         ({}, 7, ValueError, "must be even"),
     ],
 )

@@ -357,6 +357,7 @@ class TestZigzag:
             (8, 2, 2, ValueError, "`rank` must be at least 0 and below `world` = 2, got 2"),
             (8, -1, 2, ValueError, "`rank` must be at least 0"),
             (8, 0, 0, ValueError, "`world` must be at least 1"),
+            (2**64, 0, 2**63, ValueError, "`length` must keep positions within int64"),
             (8.0, 0, 2, TypeError, "`length` must be an integer"),
             (8, 0.0, 2, TypeError, "`rank` must be an integer"),
             (8, 0, "2", TypeError, "`world` must be an integer"),

@@ -230,6 +230,31 @@ def test_the_sources_of_a_schedule():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        (
+            "factor",
+            ValueError,
+            "`name` must be one of 'head_dim', .*'scaling.factor'.* got 'factor'",
+        ),
+        ("rotary_dim", ValueError, "got 'rotary_dim'"),
+        (3, TypeError, "`name` must be a string, got 3"),
+    ],
+)
+def test_what_a_preset_does_not_give_has_no_source(name, error, message):
+    with pytest.raises(error, match=message):
+        presets()["gpt-oss-20b-hf"].source_of(name)
+
+
+def test_nothing_of_a_preset_can_be_changed():
+    scaling = presets()["gpt-oss-20b-hf"].arguments["scaling"]
+    with pytest.raises(TypeError):
+        scaling["factor"] = 2.0
+    sections = presets()["qwen2-vl-7b-text-hf"].arguments["sections"]
+    assert sections["sizes"] == (16, 24, 24)
+
+
 def test_presets_are_a_mapping_that_prints_as_a_table():
     known = presets()
     assert list(known) == sorted(known)

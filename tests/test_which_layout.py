@@ -127,6 +127,8 @@ def test_weights_that_do_not_fit_are_refused(example):
         example.which_layout([(query, key)], head_dim=32)
     with pytest.raises(ValueError, match="finite"):
         example.which_layout([(query, key * np.nan)], head_dim=32)
+    with pytest.raises(ValueError, match="`layers` must hold at least one"):
+        example.which_layout([], head_dim=32)
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -181,6 +183,14 @@ def test_command_prints_layers_and_all_together(example, tmp_path, monkeypatch, 
         ["own_q", "interleaved"],
         ["together", "interleaved"],
     ]
+
+
+@pytest.mark.parametrize("alone", ["--query", "--key"])
+def test_one_name_without_the_other_is_refused(example, tmp_path, monkeypatch, alone):
+    query, key = made_up("interleaved")
+    np.savez(tmp_path / "weights.npz", **{"q_proj.weight": query, "k_proj.weight": key})
+    with pytest.raises(ValueError, match="`query` and `key` must be given together"):
+        run(example, monkeypatch, tmp_path / "weights.npz", "--head-dim", 32, alone, "own")
 
 
 def test_files_without_the_weights_are_refused(example, tmp_path, monkeypatch):

@@ -126,7 +126,11 @@ def which_layout(
     if not 4 <= width <= head_dim or width % 2:
         msg = f"`rotary_dim` must be even and within 4 .. {head_dim}, got {width}"
         raise ValueError(msg)
-    sizes = np.concatenate([channel_sizes(q, k, head_dim) for q, k in layers])
+    each = [channel_sizes(q, k, head_dim) for q, k in layers]
+    if not each:
+        msg = "`layers` must hold at least one (query, key), got none"
+        raise ValueError(msg)
+    sizes = np.concatenate(each)
     counts = {layout: count(sizes, layout, width) for layout in LAYOUTS}
     passed = [layout for layout in LAYOUTS if counts[layout].deviations >= ENOUGH]
     if not passed:
@@ -196,6 +200,9 @@ def read_layers(
     `query` and `key` are the parts of tensors' names that tell them apart; without them, those of
     NAMES are tried.
     """
+    if (query is None) != (key is None):
+        msg = f"`query` and `key` must be given together, got {query!r} and {key!r}"
+        raise ValueError(msg)
     names = NAMES if query is None or key is None else [(query, key)]
     tensors: dict[str, Any] = {}
     for path in paths:
