@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from rotary._libraries import aligned, dtype_name, has_int64
+from rotary._libraries import aligned, dtype_name, has_int64, torch_says, view_of_tensor
 from rotary._typing import Array, HostArray
 from rotary.rotation import Axes, Pairing, Table
 
@@ -101,29 +101,30 @@ def _memory_of_torch(x: Array) -> HostArray | None:
     import torch
 
     plain = type(x) in (torch.Tensor, torch.nn.Parameter)
-    if not plain or x.device.type != "cpu" or torch.jit.is_tracing():
+    if not plain or _is_recording():
         return None
-    # A dispatch mode records operations, and a dual tensor has a tangent beside its values.
-    if torch._C._len_torch_dispatch_stack() or _has_tangent(x):
+    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
         return None
-    try:
-        memory: HostArray
-        if x.dtype != torch.bfloat16:
-            memory = x.detach().numpy()
-        else:
-            import ml_dtypes
-
-            memory = x.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    memory = view_of_tensor(x)
+    if memory is None or x.dtype != torch.bfloat16:
         return memory
-    except (RuntimeError, TypeError, ImportError):
-        return None  # inside a function transform, conjugate, sparse, or with no bfloat16 for NumPy
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    seen: HostArray = memory.view(ml_dtypes.bfloat16)
+    return seen
 
 
-def _has_tangent(x: Array) -> bool:
-    """Return whether forward-mode differentiation follows a tensor."""
-    from torch.autograd import forward_ad
+def _is_recording() -> bool:
+    """Return whether torch writes down, or a dispatch mode sees, every operation that runs now."""
+    import torch
 
-    return forward_ad.unpack_dual(x).tangent is not None
+    return (
+        torch.jit.is_tracing()
+        or torch_says("_len_torch_dispatch_stack")
+        or torch_says("_dispatch_tls_is_dispatch_key_included", "PreDispatch")
+    )
 
 
 def _as_torch(memory: HostArray) -> Array:
@@ -154,8 +155,7 @@ def _memory_of_jax(x: Array) -> HostArray | None:
 
 
 def _as_jax(memory: HostArray, like: Array) -> Array:
-    """Return memory as a JAX array on the device of another."""
+    """Return memory as a JAX array where another one is bound to, or free to move as that one is."""
     import jax
 
-    (device,) = like.devices()
-    return jax.device_put(memory, device, may_alias=True)
+    return jax.device_put(memory, like.sharding if like.committed else None, may_alias=True)

@@ -12,13 +12,17 @@ from rotary._typing import Array, HostArray, Namespace, TableDType
 from rotary.phases import FRACTION_BITS, Frequencies, turns
 from rotary.rotation import Angles, Rows, Scale, TracedTable
 
+# The greatest integer of JAX without its 64-bit mode.
+NARROW = 2**31 - 1
+
 
 def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     """Return cosine and sine of positions whose values are not known here.
 
     Both are (heads, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of
     a turn in integer arithmetic, exact but for 2**-38 of a turn where the library's widest integer has
-    32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision.
+    32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision. Rows at
+    positions that would be refused, were they known, are NaN.
     """
     positions = rows.positions
     assert positions is not None
@@ -31,6 +35,9 @@ def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     sine = xp.stack([sine for _, sine in heads])
     if scale is not None:
         cosine, sine = (part * _scale(scale, positions, dtype) for part in (cosine, sine))
+    if rows.limit is not None and (rows.limit <= NARROW or has_int64(positions)):
+        fits = xp.max(positions, axis=0)[..., None] < rows.limit
+        cosine, sine = _nan_unless(fits, cosine), _nan_unless(fits, sine)
     return TracedTable(cosine * factor, sine * factor)
 
 
@@ -39,7 +46,17 @@ def _scale(scale: Scale, positions: Array, dtype: TableDType) -> Array:
     xp = namespace(positions)
     places = xp.astype(positions, getattr(xp, dtype))[..., None]
     logarithms = from_host(np.log(scale.roots).astype(dtype), xp, positions)
-    return xp.exp(logarithms * ((places - scale.center) / scale.unit))
+    powers = logarithms * ((places - scale.center) / scale.unit)
+    # The first pair is scaled the most; what leaves the dtype is refused where positions are known.
+    limits = np.finfo(dtype)
+    fits = (powers[..., :1] >= np.log(limits.tiny)) & (powers[..., :1] <= np.log(limits.max))
+    return _nan_unless(fits, xp.exp(xp.where(fits, powers, xp.zeros_like(powers))))
+
+
+def _nan_unless(fits: Array, values: Array) -> Array:
+    """Return values where a condition holds, elsewhere NaN."""
+    xp = namespace(values)
+    return xp.where(fits, values, xp.ones_like(values) * float("nan"))
 
 
 def _of_floats(

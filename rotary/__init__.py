@@ -12,8 +12,8 @@ from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
 from .gguf import from_gguf
 from .layouts import permute_weights
-from .presets import preset, presets
 from .pool import set_pool_limit
+from .presets import preset, presets
 from .service import show_config, warm_up
 from .tables import cache_clear, cache_info, set_cache_limit
 from .threads import threads

@@ -10,9 +10,19 @@ import numpy as np
 from . import sections as sections_module
 from ._checks import as_bool, as_fraction, as_positive_float, as_positive_integer, as_rotary_dim
 from ._config_dialects import Dialect
-from ._config_layers import BASES, HEADS, HIDDEN, PARTS, Layer, item, kinds_of_layers
+from ._config_layers import (
+    BASES,
+    HEADS,
+    HIDDEN,
+    INTERLEAVED,
+    PARTS,
+    Layer,
+    attention_part,
+    item,
+    kinds_of_layers,
+)
 from ._config_models import FOLLOWS, Model, known
-from ._config_reader import LARGEST_WIDTH, Found, Keys, agreed, checked, near
+from ._config_reader import LARGEST_WIDTH, Found, Keys, agreed, as_length, checked, near
 from ._config_schedules import Reading, rope_type, schedule
 from ._errors import ConfigError
 from ._typing import Float64Array
@@ -163,7 +173,7 @@ class Builder:
             nested=self.nested,
             latent=self._is_latent(),
             softmax=self.row is None or self.row.softmax,
-            max_position=self.top.first(_LENGTH, as_positive_integer),
+            max_position=self._max_position(),
             part=part,
         )
         if self.kind.value == "axial":
@@ -203,14 +213,14 @@ class Builder:
         axis = arguments.pop("seq_axis")
         try:
             rope = RotaryEmbedding(head_dim, **arguments)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             msg = f"`config` does not describe a rotation: {error}"
             raise ConfigError(msg) from error
         if self.row is not None and self.row.negative:
             arguments["scaling"] = Custom(-rope.inv_freq, rope.attention_factor)
             arguments["base"] = None
-            origin = f"derived: {self.row.name} turns pairs the other way round"
-            self.origins = {"scaling": origin, **self.origins}
+            self.origins["scaling"] = f"derived: {self.row.name} turns pairs the other way round"
+            self.origins["base"] = f"within the frequencies: {rope.base}, {self.origins['base']}"
             rope = RotaryEmbedding(head_dim, **arguments)
         if self.options.inv_freq is not None:
             values = _as_buffer(self.options.inv_freq, rope)
@@ -266,9 +276,10 @@ class Builder:
             found = next(iter(widths.values()), None)
             if found is not None:
                 return found
-        if kind == "full_attention":
-            return self.top.found("global_head_dim", as_positive_integer)
-        return None
+        key = {"full_attention": "global_head_dim", "sliding_attention": "swa_head_dim"}.get(
+            kind or ""
+        )
+        return None if key is None else self.top.found(key, as_positive_integer)
 
     def _derived_head_dim(self) -> Found:
         """Return the width of the model divided by its heads."""
@@ -288,12 +299,14 @@ class Builder:
                 f"{heads.value} heads, got none; write the channels of one head"
             )
             raise ConfigError(msg)
-        return Found(width, "derived: hidden_size / num_attention_heads")
+        names = [found.origin.removeprefix("given: ") for found in (hidden, heads)]
+        return Found(width, f"derived: {' / '.join(names)}")
 
     def _rotary_dim(self, head_dim: int) -> tuple[int, float]:
         """Return the rotated channels, and the part of the head they are."""
         part, given = self._part(), self._given_rotary_dim()
         if self._is_latent():
+            self.origins["rotary_dim"] = "derived: the whole of qk_rope_head_dim"
             return head_dim, 1.0
         if self.kind.value == "proportional":
             self.origins["rotary_dim"] = "derived: proportional turns pairs of the whole head"
@@ -401,6 +414,10 @@ class Builder:
             return self.given_base
         within = self.rope.found("rope_theta", as_positive_float)
         on_top = [(self.top.name(key), self.top.found(key, as_positive_float)) for key in BASES]
+        attention = attention_part(self.top)
+        if attention is not None:
+            name = "rope_theta"
+            on_top.append((attention.name(name), attention.found(name, as_positive_float)))
         if self.nested or not self.options.strict:
             found = within or agreed(on_top)
         else:
@@ -420,34 +437,50 @@ class Builder:
         """Return the layouts that are read and written."""
         given, row = self.options.layout, self.row
         if row is None:
-            if given is None:
-                name = self.top.values.get("model_type")
-                close = (
-                    near(name, known()) if isinstance(name, str) else "the configuration has none"
-                )
-                if "known are" in close:
-                    close = f"{len(known())} are known"
-                msg = (
-                    f"`layout` must be given, for the layout of model type {name!r} is not known ({close}), got "
-                    "None; 'Which layout is my checkpoint' in the documentation tells how to find out"
-                )
-                raise ConfigError(msg)
-            self.origins["layout"] = "given: layout"
-            return given, given
+            layout = self._unknown_layout() if given is None else given
+            if given is not None:
+                self.origins["layout"] = "given: layout"
+            return layout, layout
         own = self._own_layouts(row)
         if given is None or given == own[0]:
-            self.origins["layout"] = f"known of {row.name} in {FOLLOWS}"
             self.origins["output_layout"] = self.origins["layout"]
             return own
         self.origins["layout"] = f"given: layout, where {row.name} in {FOLLOWS} has {own[0]}"
         return given, given
 
+    def _unknown_layout(self) -> Layout:
+        """Return the layout of a model type that is not known, where a key tells."""
+        found = self.top.first(INTERLEAVED[1:], as_bool)
+        if found is not None:
+            return "interleaved" if self._told("layout", found) else "half"
+        name = self.top.values.get("model_type")
+        close = near(name, known()) if isinstance(name, str) else "the configuration has none"
+        if "known are" in close:
+            close = f"{len(known())} are known"
+        msg = (
+            f"`layout` must be given, for the layout of model type {name!r} is not known ({close}), got "
+            "None; 'Which layout is my checkpoint' in the documentation tells how to find out"
+        )
+        raise ConfigError(msg)
+
     def _own_layouts(self, row: Model) -> tuple[Layout, Layout]:
         """Return the layouts of the model's own code."""
+        self.origins["layout"] = f"known of {row.name} in {FOLLOWS}"
+        found = self.top.first(INTERLEAVED, as_bool)
         if row.interleave_key:
-            found = self.top.found("rope_interleave", as_bool)
-            if found is not None and not found.value:
+            if found is not None and not self._told("layout", found):
                 return "half", "half"
+        elif (
+            found is not None
+            and self.options.layout is None
+            and found.value != (row.layout == "interleaved")
+        ):
+            msg = (
+                f"`{found.origin.removeprefix('given: ')}` must be {not found.value} for model type {row.name!r}, "
+                f"whose code has the layout {row.layout}, got {found.value}; write what the code has, or pass "
+                "`layout`"
+            )
+            raise ConfigError(msg)
         return row.layout, row.output_layout
 
     def _length(self) -> int | None:
@@ -455,12 +488,17 @@ class Builder:
         if self.options.context_length is not None:
             self.origins["context_length"] = "given: context_length"
             return self.options.context_length
-        found = self.top.first(_LENGTH, as_positive_integer)
+        found = self._max_position()
         if found is None:
             return None
         origin = found.origin.removeprefix("given: ")
         self.origins["context_length"] = f"the default: {origin} of the configuration"
         return int(found.value)
+
+    def _max_position(self) -> Found | None:
+        """Return the length under its own name, beside which the older ones say how it was trained or run."""
+        own = self.top.found(_LENGTH[0], as_length)
+        return own or self.top.first(_LENGTH[1:], as_length)
 
     def _check_lists(self, scaling: Scaling, rotary_dim: int) -> None:
         """Refuse lists of factors that are not as long as there are pairs, the one not in use as well."""
@@ -491,7 +529,11 @@ class Builder:
         self.origins["sections"] = f"{order}, {name}"
         if order == "hunyuan":
             return {"sections": sections_module.chunked(*sizes), "quirk": "hunyuan_vl"}
-        return {"sections": getattr(sections_module, order)(*sizes)}
+        try:
+            return {"sections": getattr(sections_module, order)(*sizes)}
+        except ValueError as error:
+            msg = f"`{name}` does not fit {order} sections: {error}"
+            raise ConfigError(msg) from error
 
     def _sizes(self) -> tuple[tuple[int, ...] | None, str]:
         """Return the numbers of lanes of each axis, and the key they come from."""
@@ -515,7 +557,7 @@ class Builder:
 
     def _order(self, own: str | None) -> str:
         """Return how lanes are dealt out: as the model does it, or as the key says."""
-        key = self.rope.found("mrope_interleaved", as_bool)
+        key = self.rope.first(("mrope_interleaved", "interleaved"), as_bool)
         said = None if key is None else "interleaved" if key.value else "chunked"
         if own is None or (self.options.dialect.sections and own in ("chunked", "interleaved")):
             order = said or ("chunked" if self.options.dialect.sections else own or "chunked")

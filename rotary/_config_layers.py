@@ -15,8 +15,11 @@ __all__ = [
     "BASES",
     "HEADS",
     "HIDDEN",
+    "INTERLEAVED",
     "PARTS",
     "Layer",
+    "attention_part",
+    "check_is_text",
     "check_rope_keys",
     "has_rotary",
     "item",
@@ -27,21 +30,32 @@ __all__ = [
 
 HIDDEN = ("hidden_size", "n_embd", "d_model")
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_num_attention_heads")
-BASES = ("rope_theta", "rotary_emb_base", "rotary_embedding_base")
-PARTS = ("partial_rotary_factor", "rotary_pct")
+BASES = (
+    *("rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_embedding_base"),
+    "rope_freq_constant",
+)
+PARTS = (
+    *("partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent", "rotary_percent"),
+    "rotary_emb_fraction",
+)
+INTERLEAVED = (
+    *("rope_interleave", "rope_interleaved", "rotary_interleaved", "rotary_emb_interleaved"),
+)
+_COUNT = ("num_hidden_layers", "n_layer", "num_layers")
 _DICTS = ("rope_parameters", "rope_scaling")
 _LANGUAGE = ("text_config", "language_config", "llm_config")
 # Keys on top of a configuration that have to do with rope; whatever else looks like it is refused.
 _ROPE_KEYS = {
     *BASES,
     *PARTS,
+    *INTERLEAVED,
     *_DICTS,
     "rotary_dim",
-    "rope_interleave",
     "rope_local_base_freq",
     "global_rope_theta",
     "local_rope_theta",
     "compress_rope_theta",
+    "swa_rope_theta",
     "layer_rope_theta",
     "no_rope_layers",
     "no_rope_layer_interval",
@@ -51,7 +65,34 @@ _ROPE_KEYS = {
     "rotary_value",
     "use_mem_rope",
 }
-_LOOKS_LIKE_ROPE = r"(^|_)(rope|rotary|yarn|mrope|xdrope)(_|$)"
+_LOOKS_LIKE_ROPE = r"(^|_)(rope|rotary|yarn|mrope|xdrope|ntk)(_|$)"
+# Switches of published configurations, and where they stand if what they say is so anyway.
+_SWITCHES: dict[str, Any] = {
+    **dict.fromkeys(("rope", "rotary", "use_rope", "use_rotary", "use_rotary_pos_emb"), True),
+    **dict.fromkeys(("use_rotary_embedding", "use_rotary_embeddings", "original_rope"), True),
+    **dict.fromkeys(("use_mrope", "use_scaled_rope", "use_dynamic_ntk"), False),
+    **dict.fromkeys(("position_embedding_xdrope", "rope_3d"), False),
+    **dict.fromkeys(("rotary_scaling_factor", "rope_position_scale"), 1.0),
+}
+# These change nothing about frequencies, whatever they say.
+_UNRELATED = ("rope_full_precision", "rope_max_length")
+# What to write for keys of models whose code is not that of transformers.
+_ADVICE = {
+    **dict.fromkeys(
+        ("rope", "rotary", "use_rope", "use_rotary", "use_rotary_pos_emb"),
+        "the model's own code says what else it does where this is not true",
+    ),
+    "partial_rotary_factors": "write rope_parameters, with an object for each kind of layer",
+    "rope_3d": "the order of the sections is the model's own, that of rotary.sections.ernie in Ernie 4.5-VL",
+    "rope_ratio": "ChatGLM turns half of each head, interleaved, by the base 10000 * rope_ratio: write that as "
+    "rope_theta, and partial_rotary_factor 0.5",
+    "rope_type": "it stands within rope_scaling or rope_parameters, with what belongs to it",
+    "rotary_scaling_factor": "write rope_scaling, with the rope_type that the model's own code has, often 'dynamic'",
+    "use_dynamic_ntk": "the base grows with the length as the model's own code does; write false for positions "
+    "below seq_length",
+    "use_mrope": "write the mrope_section",
+    "use_scaled_rope": "write rope_scaling, with the rope_type 'llama3' and its factors",
+}
 
 
 def language_model(top: Keys) -> Keys:
@@ -105,19 +146,43 @@ def _has_any(keys: Keys, names: Iterable[str]) -> bool:
 
 def check_rope_keys(top: Keys) -> None:
     """Refuse keys that look as if they had to do with rope and are not known."""
+    attention = attention_part(top)
+    if attention is not None:
+        check_rope_keys(attention)
     for key in top.matching(_LOOKS_LIKE_ROPE):
-        if key in _ROPE_KEYS or key.startswith("memory_attention_rope"):
+        if key in _ROPE_KEYS or key in _UNRELATED or key.startswith("memory_attention_rope"):
             continue
+        if key in _SWITCHES and top.values[key] == _SWITCHES[key]:
+            continue
+        close = near(key, _ROPE_KEYS)
+        guess = f"{close} Leave" if close.startswith("did you mean") else "leave"
+        advice = _ADVICE.get(key, f"{guess} it out if it changes nothing")
+        msg = f"`{top.name(key)}` is no known rope key, got {top.values[key]!r}; {advice}"
+        raise ConfigError(msg)
+
+
+def attention_part(top: Keys) -> Keys | None:
+    """Return the keys of the attention, which DBRX and MPT have apart."""
+    return top.inner("attn_config") if isinstance(top.values.get("attn_config"), Mapping) else None
+
+
+def check_is_text(top: Keys, row: Model | None) -> None:
+    """Refuse image encoders, whose patches have two positions, where only their keys tell."""
+    marks = ("image_size", "spatial_merge_size")
+    if "patch_size" in top and _has_any(top, marks) and (row is None or row.sections):
         msg = (
-            f"`{top.name(key)}` is no known rope key, got {top.values[key]!r}; "
-            f"{near(key, _ROPE_KEYS)}, or remove it"
+            f"`{top.name('patch_size')}` is of an image encoder, whose patches have two position axes in an "
+            f"order the configuration does not tell, got {top.values['patch_size']!r}; build it with "
+            "rotary.sections.axial, or take a preset"
         )
         raise ConfigError(msg)
 
 
-def has_rotary(top: Keys, row: Model) -> bool:
+def has_rotary(top: Keys, row: Model | None) -> bool:
     """Whether the model has rotary at all, where a key decides."""
-    if row.only is None:
+    if top.values.get("mla_use_nope") is True:  # Kimi Linear, whose other layers have none either
+        return False
+    if row is None or row.only is None:
         return True
     key, wanted = row.only
     return bool(top.values.get(key, None if wanted is not False else False) == wanted)
@@ -136,7 +201,7 @@ class Layer:
         if given is None or isinstance(given, str):
             return cls(given, None)
         kinds = kinds_of_layers(top)
-        count = top.first(("num_hidden_layers", "n_layer", "num_layers"), as_positive_integer)
+        count = top.first(_COUNT, as_positive_integer)
         layers = len(kinds) if kinds else None if count is None else count.value
         if layers is not None and given >= layers:
             msg = f"`layer_type` must be one of the {layers} layers, from 0 on, got {given}"
@@ -145,6 +210,8 @@ class Layer:
 
     def rotates(self, top: Keys, row: Model | None) -> bool:
         """Whether the configuration says that this layer has rotary."""
+        if row is not None and row.sliding and self.index is not None:
+            self.needed_kind(top)
         if row is not None and row.sliding and self.kind is not None:
             _check_kind(top, self.kind, ("sliding_attention", "full_attention"))
             return self.kind == "sliding_attention" or (
@@ -161,26 +228,57 @@ class Layer:
             return bool((self.index + 1) % (interval if found is None else found.value))
         return True
 
+    def needed_kind(self, top: Keys) -> None:
+        """Refuse a layer's number where nothing tells the kind of that layer."""
+        if self.index is not None and self.kind is None:
+            msg = (
+                f"`layer_type` must be a kind of layer, for `config` has no {top.name('layer_types')}, which would "
+                f"tell the kind of layer {self.index}, got {self.index}; write 'sliding_attention' or "
+                "'full_attention'"
+            )
+            raise ConfigError(msg)
+
 
 def kinds_of_layers(top: Keys) -> list[str]:
-    """Return the kind of every layer, where the configuration has a list of them."""
-    kinds = top.values.get("layer_types", [])
+    """Return the kind of every layer, where the configuration has a list of them or a pattern."""
+    kinds = top.values.get("layer_types", _pattern(top))
     if not isinstance(kinds, list | tuple) or not all(isinstance(kind, str) for kind in kinds):
         msg = f"`{top.name('layer_types')}` must be a list of names, got {kinds!r}"
         raise ConfigError(msg)
     return list(kinds)
 
 
-def _flags(top: Keys) -> list[bool]:
-    """Return for every layer whether it has rotary; the key's name says the contrary."""
-    flags = top.values.get("no_rope_layers", [])
+def _pattern(top: Keys) -> list[str]:
+    """Return the kind of every layer as older configurations tell it: by the distance of full ones."""
+    if "hybrid_layer_pattern" in top:
+        return [_WINDOWS[flag] for flag in _bits(top, "hybrid_layer_pattern", "a window", "none")]
+    count = top.first(_COUNT, as_positive_integer)
+    for key, shift in (("sliding_window_pattern", 1), ("global_attn_every_n_layers", 0)):
+        if count is not None and isinstance(top.values.get(key), int):
+            found = top.found(key, as_positive_integer)
+            assert found is not None
+            return [_WINDOWS[(i + shift) % found.value != 0] for i in range(count.value)]
+    return []
+
+
+_WINDOWS = ("full_attention", "sliding_attention")
+
+
+def _bits(top: Keys, key: str, one: str, zero: str) -> list[bool]:
+    """Return a list of ones and zeros, one for each layer."""
+    flags = top.values.get(key, [])
     if not isinstance(flags, list | tuple) or any(flag not in (0, 1) for flag in flags):
         msg = (
-            f"`{top.name('no_rope_layers')}` must be a list with 1 for layers that have rotary and 0 for "
-            f"those that have none, got {flags!r}"
+            f"`{top.name(key)}` must be a list with 1 for layers that have {one} and 0 for those that have "
+            f"{zero}, got {flags!r}"
         )
         raise ConfigError(msg)
     return [bool(flag) for flag in flags]
+
+
+def _flags(top: Keys) -> list[bool]:
+    """Return for every layer whether it has rotary; the key's name says the contrary."""
+    return _bits(top, "no_rope_layers", "rotary", "none")
 
 
 def item(values: list[Any], index: int, name: str) -> Any:
@@ -231,7 +329,7 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
     else:
         given = Keys({}, top.path)
     if not _is_scaled(top, layer):
-        given = Keys({}, top.path)
+        given = _left_aside(given, top)
     if layer.kind is not None and not (row is not None and row.sliding):
         _check_kind(top, layer.kind, ("full_attention", "sliding_attention", "chunked_attention"))
         if layer.kind not in _ATTENTION:
@@ -281,6 +379,13 @@ def _is_scaled(top: Keys, layer: Layer) -> bool:
         msg = f"`layer_type` must be the number of a layer, for `{name}` names those that are scaled, got None"
         raise ConfigError(msg)
     return True
+
+
+def _left_aside(given: Keys | None, top: Keys) -> Keys:
+    """Return no rope keys, for a layer that the given ones are not for."""
+    if given is None or not given.values:
+        return Keys({}, top.path)
+    return Keys({}, top.path, f"the default: `{given.path.rstrip('.')}` is for other layers")
 
 
 def _has_dicts(values: Mapping[str, Any]) -> bool:
@@ -380,6 +485,10 @@ _LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         {"full_attention": "rope_theta", "sliding_attention": "rope_theta"},
         ("full_attention",),
     ),
+    "windowed": (
+        {"full_attention": "rope_theta", "sliding_attention": "swa_rope_theta"},
+        ("full_attention", "sliding_attention"),
+    ),
 }
 
 
@@ -389,6 +498,8 @@ def _legacy(top: Keys, row: Model | None) -> str | None:
         return row.legacy
     if "rope_local_base_freq" in top:
         return "local"
+    if "swa_rope_theta" in top:
+        return "windowed"
     return "global" if _has_any(top, ("global_rope_theta", "local_rope_theta")) else None
 
 
@@ -397,6 +508,7 @@ def _of_legacy(
 ) -> tuple[Keys, bool, Found | None] | None:
     """Return the rope dict of a kind of layer in the old form."""
     bases, scaled = _LEGACY[form]
+    layer.needed_kind(top)
     if layer.kind is None:
         msg = (
             f"`layer_type` must be given, for the configuration has a base for each kind of layer, one of "
@@ -404,9 +516,9 @@ def _of_legacy(
         )
         raise ConfigError(msg)
     _check_kind(Keys({}), layer.kind, bases)
-    keys = given if given is not None and layer.kind in scaled else None
-    if keys is None:
-        keys = Keys({}, top.path)
+    keys = Keys({}, top.path) if given is None else given
+    if layer.kind not in scaled:
+        keys = _left_aside(given, top)
     key = bases[layer.kind]
     base = top.found(key, as_positive_float)
     if base is None:

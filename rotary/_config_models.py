@@ -36,7 +36,7 @@ class Model:
         Whether only layers with a sliding window have rotary: always, or where there is a window.
     negative : bool
         Whether pairs turn the other way round.
-    legacy : {"local", "global", "shared", "compressed"} or None
+    legacy : {"local", "global", "shared", "compressed", "windowed"} or None
         What bases on top of the configuration mean for the kinds of layers.
     only : tuple of (str, object) or None
         A key and the value at which there is rotary at all.
@@ -78,7 +78,7 @@ apertus half rope_parameters.factor=8.0 rope_parameters.high_freq_factor=4.0
 arcee half
 aria_text half
 axk1 rope_interleave latent softmax qk_rope_head_dim=64
-axk2 half latent softmax qk_rope_head_dim=32
+axk2 interleaved>half latent softmax qk_rope_head_dim=32
 bailing_hybrid interleaved>half latent softmax qk_rope_head_dim=64 rope_theta=6000000.0
 bamba half partial_rotary_factor=0.5
 beam half head_dim=128 rope_parameters.full_attention=null
@@ -105,7 +105,7 @@ deepseek_ocr2_encoder half
 deepseek_ocr2_text half
 deepseek_v2 interleaved latent softmax qk_rope_head_dim=64
 deepseek_v3 rope_interleave latent softmax qk_rope_head_dim=64
-deepseek_v32 half latent softmax qk_rope_head_dim=64
+deepseek_v32 interleaved>half latent softmax qk_rope_head_dim=64
 deepseek_v4 interleaved last legacy:compressed head_dim=512
     rope_parameters.compress.partial_rotary_factor=0.125
     rope_parameters.compress.rope_theta=160000.0 rope_parameters.compress.rope_type="default"
@@ -229,7 +229,8 @@ mellum half head_dim=128 rope_parameters.full_attention.rope_theta=500000.0
 mimi half
 mimi_decoder half
 mimi_encoder half
-mimo_v2_flash half head_dim=192 rope_parameters.full_attention.partial_rotary_factor=0.334
+mimo_v2_flash half legacy:windowed head_dim=192
+    rope_parameters.full_attention.partial_rotary_factor=0.334
     rope_parameters.full_attention.rope_theta=5000000.0
     rope_parameters.full_attention.rope_type="default"
     rope_parameters.sliding_attention.partial_rotary_factor=0.334

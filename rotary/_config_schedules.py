@@ -10,10 +10,9 @@ from ._checks import (
     as_bool,
     as_non_negative_float,
     as_positive_float,
-    as_positive_integer,
 )
 from ._config_dialects import DIALECTS, Dialect
-from ._config_reader import Found, Keys, agreed, near
+from ._config_reader import Found, Keys, agreed, as_length, near
 from ._errors import ConfigError
 from ._frequencies import as_factors
 from .scaling import (
@@ -175,8 +174,8 @@ class Reading:
 
     def original(self, kind: str) -> int:
         """Return the original length: within the rope dict, on top, or what the dialect makes up."""
-        within = self.keys.found(_L0, as_positive_integer)
-        on_top = self.top.found(_L0, as_positive_integer)
+        within = self.keys.found(_L0, as_length)
+        on_top = self.top.found(_L0, as_length)
         if self.strict:
             both = [(self.keys.name(_L0), within), (self.top.name(_L0), on_top)]
             found = agreed(both)
@@ -222,7 +221,8 @@ def rope_type(keys: Keys) -> Found:
             msg = f"`{keys.name(key)}` must be a string such as 'yarn', got {value!r}"
             raise ConfigError(msg)
     if new is None and old is None:
-        return Found("default", "the default: no rope_type is given")
+        none = "the default: no rope_type is given"
+        return Found("default", none if keys.origin == "given" else keys.origin)
     if new is not None and old is not None and new != old and (new, old) not in _SAME:
         msg = (
             f"`{keys.name('rope_type')}` and `{keys.name('type')}` must not contradict each other, "
@@ -248,7 +248,7 @@ def schedule(reading: Reading, kind: str) -> Scaling:
         return _MAKERS[kind](reading)
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         msg = f"`{reading.keys.path.rstrip('.')}` does not describe a schedule: {error}"
         raise ConfigError(msg) from error
 
@@ -267,6 +267,8 @@ def _check_keys(reading: Reading, kind: str) -> None:
         )
         raise ConfigError(msg)
     for key in keys.values:
+        if key == "interleaved" and "mrope_section" in keys:  # as mrope_interleaved, in Qwen3-ASR
+            continue
         if key not in _KNOWN:
             msg = f"`{keys.name(str(key))}` is no known rope key, got {keys.values[key]!r}; {near(str(key), _KNOWN)}"
             raise ConfigError(msg)

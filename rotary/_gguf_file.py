@@ -76,6 +76,8 @@ class _Reader:
         if kind != _ARRAY:
             self.fail(f"has a value of the unknown type {kind}")
         kind, count = self.number("I"), self.number("Q")
+        if kind == _ARRAY:
+            self.fail("has a list of lists")
         if kind in _SCALARS and not wanted:
             return self.skip(count * struct.calcsize("<" + _SCALARS[kind]))
         values = (self.value(kind, wanted=wanted) for _ in range(count))
@@ -91,8 +93,10 @@ class _Reader:
 
     def tensor(self, start: int, shape: tuple[int, ...]) -> Array:
         """Return a float32 tensor."""
-        self._file.seek(start)
         count = int(np.prod(shape, dtype=object))
+        if start + 4 * count > self._size:
+            self.fail("ends in the middle of its tensors")
+        self._file.seek(start)
         return np.frombuffer(self.take(4 * count), "<f4").reshape(shape[::-1])
 
 
@@ -127,12 +131,16 @@ def read_header(path: str | os.PathLike[str], tensors: Collection[str]) -> GgufH
         if file.read(4) != b"GGUF":
             reader.fail("does not begin with GGUF")
         version = reader.number("I")
+        if version in (v << 24 for v in _VERSIONS):
+            reader.fail("is big-endian")
         if version not in _VERSIONS:
             reader.fail(f"is of version {version}")
         tensor_count, value_count = reader.number("Q"), reader.number("Q")
         metadata: dict[str, Any] = {}
         for _ in range(value_count):
             key = reader.text()
+            if key in metadata:
+                reader.fail(f"has `{key}` twice")
             wanted = not key.startswith("tokenizer.")
             value = reader.value(reader.number("I"), wanted=wanted)
             if wanted:
@@ -140,6 +148,8 @@ def read_header(path: str | os.PathLike[str], tensors: Collection[str]) -> GgufH
         places: dict[str, tuple[tuple[int, ...], int, int]] = {}
         for _ in range(tensor_count):
             name = reader.text()
+            if name in places:
+                reader.fail(f"has the tensor `{name}` twice")
             shape = tuple(reader.number("Q") for _ in range(reader.number("I")))
             places[name] = (shape, reader.number("I"), reader.number("Q"))
         alignment = metadata.get("general.alignment", _ALIGNMENT)

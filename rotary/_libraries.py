@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import array_api_compat
 import numpy as np
 
 from ._typing import Array, HostArray, Namespace
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ALIGNMENT = 64
 # What can be rotated, in NumPy's words.
@@ -59,7 +63,7 @@ def _mlx_namespace() -> Namespace:
     import mlx.core as mx
 
     names = (
-        "abs arange clip cos exp max ones_like round sin reshape stack where zeros_like float32 float64 "
+        "abs arange clip cos exp isfinite max ones_like round sin reshape stack where zeros_like float32 float64 "
         "int32 int64 uint32 real imag floor"
     )
     return SimpleNamespace(
@@ -96,7 +100,7 @@ def to_host(value: Any) -> HostArray | None:
     """Return an array of positions as NumPy sees it, or None if its values are not known here.
 
     Unknown are the values of traced and lazy arrays, of arrays on another device (reading them would
-    wait for it), and of arrays whose gradient is asked for.
+    wait for it), and of arrays whose gradient is asked for or whose uses are recorded.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -107,7 +111,7 @@ def to_host(value: Any) -> HostArray | None:
 
         # A fake tensor is a subclass that hands out memory which holds nothing.
         plain = type(value) in (torch.Tensor, torch.nn.Parameter)
-        if not plain or value.requires_grad or value.device.type != "cpu":
+        if not plain or value.requires_grad or value.device.type != "cpu" or _is_recorded(value):
             return None
         if dtype_name(value) == "bfloat16":
             value = value.float()  # exact; NumPy alone has no such dtype
@@ -133,6 +137,25 @@ def to_host(value: Any) -> HostArray | None:
         return None  # on a device, such as a GPU
 
 
+def _is_recorded(x: Array) -> bool:
+    """Return whether a tensor is an input of a graph that torch records, or wraps one and holds nothing."""
+    import torch
+
+    if torch.jit.is_tracing() or torch_says("_is_functional_tensor", x):
+        return True
+    proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    mode = None if proxies is None else proxies.get_proxy_mode()
+    return mode is not None and x in mode.tracer.tensor_tracker
+
+
+def torch_says(name: str, *arguments: Any) -> bool:
+    """Return what a function says that torch keeps to itself; False in a release that has none of the name."""
+    import torch
+
+    function = getattr(torch._C, name, None) or getattr(torch, name, None)
+    return function is not None and bool(function(*arguments))
+
+
 def is_mutable(x: Array) -> bool:
     """Return whether an array, and every view of it, can be written to.
 
@@ -148,18 +171,27 @@ def host_view(x: Array) -> HostArray | None:
     """Return an array in the host's memory as NumPy sees it, without a copy; None for others."""
     if isinstance(x, np.ndarray):
         return x
-    if array_api_compat.is_torch_array(x) and x.device.type == "cpu":
-        import torch
+    return view_of_tensor(x) if array_api_compat.is_torch_array(x) else None
 
-        try:
-            plain = x.detach()
-            # NumPy alone has no bfloat16; only the memory counts here.
-            plain = plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain
-            shown: HostArray = plain.numpy()
-        except RuntimeError:
-            return None
-        return shown
-    return None
+
+def view_of_tensor(x: Array) -> HostArray | None:
+    """Return a torch tensor's memory as NumPy sees it, without a copy, or None where it has none here."""
+    import torch
+
+    # A functional tensor wraps another, and NumPy would read at no address.
+    if x.device.type != "cpu" or torch_says("_is_functional_tensor", x):
+        return None
+    try:
+        plain = x.detach()
+        # What NumPy alone has no dtype for is seen as its bits.
+        if plain.dtype == torch.bfloat16:
+            plain = plain.view(torch.int16)
+        elif plain.itemsize == 1:
+            plain = plain.view(torch.int8)
+        shown: HostArray = plain.numpy()
+    except RuntimeError:
+        return None  # inside a function transform, conjugate, or sparse
+    return shown
 
 
 def device_of(x: Array) -> Any:
@@ -184,8 +216,8 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
     if array_api_compat.is_jax_array(like) and not _is_jax_tracer(like):
         import jax
 
-        # An array that is spread over devices gets its tables on the default one, to be spread as needed.
-        own = list(like.devices())
+        # What is bound to one device has its tables there; what may move, or is spread, elsewhere.
+        own = list(like.devices()) if like.committed else []
         return jax.device_put(table, own[0] if len(own) == 1 else None, may_alias=True)
     if type(like).__module__.startswith("array_api_strict"):
         return xp.asarray(table, device=like.device)
@@ -238,24 +270,39 @@ def widened(x: Array) -> Array:
     return x if name in ("uint32", "float32", "float64") else xp.astype(x, xp.int32)
 
 
-class Untraced:
-    """A function that `torch.compile` calls as a whole, for it could trace neither cache nor Numba.
+class _Compiler:
+    """What `torch.compile` has to be told, and asked: None until torch is imported."""
 
-    The form that it leaves alone has to be made before it traces: `prepare` does so, where torch is.
-    """
+    left_alone: Callable[..., Any] | None = None
+    watching: Callable[[], Any] = bool
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.left_alone: Callable[..., Any] | None = None
 
-    def prepare(self) -> None:
-        """Make the form that `torch.compile` leaves alone, if torch is imported."""
-        torch = sys.modules.get("torch")
-        if torch is not None and self.left_alone is None:
-            self.left_alone = torch.compiler.disable(self.function)
+def prepare_untraced() -> None:
+    """Make what `untraced` functions need before `torch.compile` traces, if torch is imported."""
+    torch = sys.modules.get("torch")
+    if torch is not None and _Compiler.left_alone is None:
+        with suppress(AttributeError):  # torch keeps it to itself
+            _Compiler.watching = torch._C._dynamo.eval_frame.get_eval_frame_callback
+        _Compiler.left_alone = torch.compiler.disable(_called)
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        torch = sys.modules.get("torch")
-        if torch is None or not torch.compiler.is_compiling() or self.left_alone is None:
-            return self.function(*arguments, **options)
-        return self.left_alone(*arguments, **options)
+
+def _called(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Return what a function returns: `torch.compile` leaves this alone, and all that it calls."""
+    return function(*arguments, **options)
+
+
+def untraced(function: Callable[P, T]) -> Callable[P, T]:
+    """Have `torch.compile` call a function as a whole, for it could trace neither cache nor Numba."""
+
+    @wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
+        left_alone = _Compiler.left_alone
+        # The compiler also watches what is called where it has given up tracing the caller.
+        if left_alone is None or not (
+            sys.modules["torch"].compiler.is_compiling() or _Compiler.watching()
+        ):
+            return function(*arguments, **options)
+        result: T = left_alone(function, *arguments, **options)
+        return result
+
+    return run

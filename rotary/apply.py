@@ -135,6 +135,8 @@ def _mixed(x: Array, frame: Frame, plan: _Plan, output: Array | None) -> Array:
     of each the channels that it is meant for are taken.
     """
     (pairing,), (first,) = frame.pairings, plan.tables
+    if isinstance(x, np.ndarray) and isinstance(first, TracedTable):
+        x = libraries.namespace(first.cosine).asarray(x)
     rotated = partial(plan.backend.rotate, axes=frame.axes, pairing=pairing)
     xp = libraries.namespace(x)
     wide = xp.astype(x, getattr(xp, frame.dtype))

@@ -74,7 +74,7 @@ def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[
 def _check_output(out: Any, x: Array, name: str, source: str) -> None:
     """Raise unless an array can hold the rotation of x."""
     if out is not x:
-        check_array(out, name)
+        check_plain(out, name)
         _check_likeness(out, x, name, source)
     if not libraries.is_mutable(out):
         msg = f"`{name}` must be an array that can be written to, but {type(out)} is immutable"

@@ -8,7 +8,14 @@ from typing import Any
 from ._checks import as_choice, as_integer, as_positive_integer
 from ._config_builder import Builder, Options
 from ._config_dialects import DIALECTS
-from ._config_layers import Layer, check_rope_keys, has_rotary, language_model, rope_dict
+from ._config_layers import (
+    Layer,
+    check_is_text,
+    check_rope_keys,
+    has_rotary,
+    language_model,
+    rope_dict,
+)
 from ._config_models import model
 from ._config_reader import Keys, opened
 from ._errors import ConfigError
@@ -144,7 +151,8 @@ def _read(config: Any, options: Options) -> RotaryEmbedding | None:
     top = language_model(Keys(opened(config)))
     check_rope_keys(top)
     row = model(top.values.get("model_type"))
-    if row is not None and not has_rotary(top, row):
+    check_is_text(top, row)
+    if not has_rotary(top, row):
         return None
     layer = Layer.of(top, options.layer_type)
     if not layer.rotates(top, row):

@@ -26,19 +26,6 @@ from .shapes import as_seq_axis
 
 __all__ = ["RotaryEmbedding"]
 
-# What two embeddings must share for keys to move from one to the other.
-SHARED = (
-    *(
-        "head_dim",
-        "rotary_start",
-        "rotary_dim",
-        "output_layout",
-        "runs of paired channels",
-        "decay",
-    ),
-    *("position axes", "heads with frequencies of their own"),
-)
-
 
 @dataclass(frozen=True, init=False, repr=False)
 class RotaryEmbedding:
@@ -191,7 +178,7 @@ class RotaryEmbedding:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        _run.prepare()
+        libraries.prepare_untraced()
         # Both are made here, so that what does not fit is refused here.
         self.inv_freq  # noqa: B018
         try:
@@ -217,7 +204,7 @@ class RotaryEmbedding:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _run.prepare()
+        libraries.prepare_untraced()
 
     def __repr__(self) -> str:
         parts = [str(self.head_dim), f"layout={self.layout!r}"]
@@ -255,6 +242,9 @@ class RotaryEmbedding:
             width: self.scaling.inv_freq(width, self.base, self.context_length)
             for width in set(self.sections.widths)
         }
+        if any(values.ndim > 1 for values in of_width.values()):
+            msg = "`sections` must not be given with W, which says itself what every axis does"
+            raise ValueError(msg)
         pairs = zip(self.sections.widths, self.sections.index, strict=True)
         return frozen(np.array([of_width[width][own] for width, own in pairs]))
 
@@ -344,6 +334,7 @@ class RotaryEmbedding:
             raise TypeError(msg)
         return list(ROLES)
 
+    @libraries.untraced
     def at_length(self, context_length: int) -> RotaryEmbedding:
         """Return the same specification at another context length.
 
@@ -489,7 +480,7 @@ class RotaryEmbedding:
         out: Any,
     ) -> Any:
         """Rotate arrays at the positions of a call."""
-        return _run(
+        return _rotate(
             self,
             arrays,
             verb,
@@ -660,8 +651,9 @@ class RotaryEmbedding:
             Where the rows of `x` stand, as in the call, for `to`: by default 0 .. S - 1.
         scales : number or array, optional
             Of a cache quantised to int8 or to eight-bit floats, whose values are ``x * scales``: a number,
-            or an array of as many axes, of size 1 where a scale is shared. The values are rotated in
-            float32 and quantised again, with new scales as large as the greatest value of each needs.
+            or a floating array of as many axes, of size 1 where a scale is shared. The values are rotated
+            in float32 and quantised again, with new scales as large as the greatest finite value of each
+            needs. What is not finite stays so.
         cu_seqlens : array_like of int (n + 1,), optional
             Bounds of packed sequences, as in the call; delta may then be one per sequence (n,).
         role : {"query", "key"}, optional
@@ -705,11 +697,9 @@ class RotaryEmbedding:
         """
         self._check_rotation("shift")
         if scales is not None:
-            values, rescaled = quantized.outputs(out)
-            wide = quantized.read(x, scales)
-            moved = self.shift(
-                wide,
-                delta,
+            shift = partial(
+                self.shift,
+                delta=delta,
                 to=to,
                 positions=positions,
                 offset=offset,
@@ -717,7 +707,7 @@ class RotaryEmbedding:
                 role=role,
                 seq_axis=seq_axis,
             )
-            return quantized.write(moved, x, scales, values, rescaled)
+            return quantized.moved(shift, x, scales, out)
         if to is None:
             if positions is not None or offset is not None:
                 name = "offset" if positions is None else "positions"
@@ -727,7 +717,7 @@ class RotaryEmbedding:
         else:
             self._check_target(to)
             read = partial(read_move, delta, positions, offset, cu_seqlens, self._limit, to._limit)
-        return _run(
+        return _rotate(
             self,
             (x,),
             "shift",
@@ -761,18 +751,25 @@ class RotaryEmbedding:
             msg = f"`to` must be a RotaryEmbedding, got {to!r}"
             raise TypeError(msg)
         to._check_rotation("shift")
-        for name, own, other in zip(SHARED, self._shared, to._shared, strict=True):
-            if own != other:
-                msg = f"`to` must have the embedding's {name}, {own}, got {other}"
+        others = to._shared
+        for name, own in self._shared.items():
+            if own != others[name]:
+                msg = f"`to` must have the embedding's {name}, {own}, got {others[name]}"
                 raise ValueError(msg)
 
     @property
-    def _shared(self) -> tuple[Any, ...]:
+    def _shared(self) -> dict[str, Any]:
         """What two embeddings must share for keys to move from one to the other."""
-        of = self._frequencies
-        axes = of.axes if self._leading else None
-        window = (self.head_dim, self.rotary_start, self.rotary_dim)
-        return (*window, self.output_layout, self._blocks, self.decay, axes, of.heads)
+        return {
+            "head_dim": self.head_dim,
+            "rotary_start": self.rotary_start,
+            "rotary_dim": self.rotary_dim,
+            "output_layout": self.output_layout,
+            "runs of paired channels": self._blocks,
+            "decay": self.decay,
+            "position axes": self._frequencies.axes if self._leading else None,
+            "heads with frequencies of their own": self._frequencies.heads,
+        }
 
     def _moving(self, to: RotaryEmbedding, role: Role | None) -> Turns:
         """Return the passes that move keys: axes of new frequencies, of old ones backwards, and of delta."""
@@ -788,6 +785,7 @@ class RotaryEmbedding:
             passes.scales(self.decay, role, lanes, layout, back=False, moved=True),
         )
 
+    @libraries.untraced
     def tables(
         self, positions: Any, dtype: Any = "float32", *, role: Role | None = None
     ) -> tuple[Array, Array]:
@@ -834,6 +832,7 @@ class RotaryEmbedding:
             limit=self._limit,
         )
 
+    @libraries.untraced
     def matrix(self, position: Any, *, role: Role | None = None) -> Float64Array:
         """Return the rotation at one position as a matrix, for reading, teaching and testing.
 
@@ -871,6 +870,7 @@ class RotaryEmbedding:
         return columns if heads > 1 else columns[0]
 
 
+@libraries.untraced
 def _rotate(
     rope: RotaryEmbedding,
     arrays: tuple[Array, ...],
@@ -882,7 +882,7 @@ def _rotate(
     to: RotaryEmbedding | None = None,
     **call: Any,
 ) -> Array | tuple[Array, ...]:
-    """Rotate arrays by an embedding: a function, no method, so that `Untraced` can hold it."""
+    """Rotate arrays by an embedding."""
     if seq_axis is None and not packed:
         seq_axis = rope.seq_axis  # which does not hold for packed arrays
     return apply.rotate(
@@ -897,9 +897,6 @@ def _rotate(
         packed=packed,
         **call,
     )
-
-
-_run = libraries.Untraced(_rotate)
 
 
 def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int]:
@@ -958,10 +955,7 @@ def _checked_decay(value: Any) -> XPos | None:
 def _check_together(rope: RotaryEmbedding) -> None:
     """Raise where arguments that are each right do not go together."""
     ndim = rope.inv_freq.ndim
-    if rope.sections is not None and ndim > 1:
-        msg = "`sections` must not be given with W, which says itself what every axis does"
-        raise ValueError(msg)
-    if rope.decay is not None and (rope._leading or ndim > 1):
+    if rope.decay is not None and rope._leading:
         msg = "`decay` must not be given with several position axes: it scales by one"
         raise ValueError(msg)
     if rope.quirk is None:

@@ -65,6 +65,7 @@ def inv_freq(dim: int, *, base: float) -> Float64Array:
     return powers(as_positive_float(base, "base"), as_rotary_dim(dim, "dim"))
 
 
+@libraries.untraced
 def cos_sin(
     positions: Any,
     inv_freq: Any,

@@ -20,6 +20,7 @@ from ._checks import (
     as_positive_integer,
     as_rotary_dim,
 )
+from ._config_reader import as_length
 from ._errors import ConfigError
 from ._frequencies import as_factors
 from ._gguf_file import read_header
@@ -134,7 +135,9 @@ def _plain(value: Any) -> Any:
 
 
 def _unquoted(value: Any) -> Any:
-    """Return the number that a string holds: some readers give every value as a string."""
+    """Return the numbers that a string holds: some readers give every value as a string."""
+    if isinstance(value, str) and value.startswith("["):
+        return [_unquoted(part) for part in value.strip("[]").split(",")]
     if isinstance(value, str):
         words = {"true": True, "false": False}
         for read in (int, float, lambda text: words[text.strip().lower()]):
@@ -220,8 +223,6 @@ def _window(value: Any, name: str) -> int:
 
 def _sizes(value: Any, name: str) -> tuple[int, ...]:
     """Return up to four numbers of pairs, one for each position axis."""
-    if isinstance(value, str):  # as "[16, 24, 24, 0]"
-        value = [_unquoted(part) for part in value.strip("[]").split(",")]
     if not isinstance(value, list) or not 1 <= len(value) <= 4:
         msg = f"`{name}` must be a list of one to four integers, got {value!r}"
         raise TypeError(msg)
@@ -257,8 +258,10 @@ def _head_dim(data: _Metadata, *, sliding: bool) -> _Part | None:
         return None
     if width % heads:
         data.fail("embedding_length", f"must be a multiple of the {heads} heads", width)
+    if width // heads > _WIDEST:
+        data.fail("embedding_length", f"must give at most {_WIDEST} channels to a head", width)
     origin = f"{data.key('embedding_length')} / {data.key('attention.head_count')}"
-    return _Part(_width(width // heads, data.key("embedding_length")), origin)
+    return _Part(width // heads, origin)
 
 
 def _channels(data: _Metadata, given: int | None, *, sliding: bool) -> dict[str, _Part]:
@@ -464,12 +467,12 @@ class _Context(NamedTuple):
 
 def _context(data: _Metadata, given: int | None) -> _Context:
     """Return the lengths of the context; their values may be None."""
-    own = data.read("context_length", as_positive_integer)
+    own = data.read("context_length", as_length)
     key = data.key("context_length")
     length = _Part(own, f"{key}, all that the model was trained for")
     if given is not None:
         length = _Part(given, "given")
-    original = data.read("rope.scaling.original_context_length", as_positive_integer)
+    original = data.read("rope.scaling.original_context_length", as_length)
     if original is None:
         return _Context(length, _Part(own, key))
     return _Context(length, _Part(original, data.key("rope.scaling.original_context_length")))
@@ -838,7 +841,7 @@ def _embedding(
         )
     except ConfigError:
         raise
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         msg = f"the metadata of this {data.architecture!r} do not fit together: {error}"
         raise ConfigError(msg) from error
     origins |= {name: part.origin for name, part in parts.items() if part.origin}

@@ -103,11 +103,14 @@ class Rows:
         The first position where the rows count up from there; `positions` is then not read.
     length : int
         How many rows there are.
+    limit : int or None
+        What positions have to stay below that are not known on the host; known ones were checked.
     """
 
     positions: Array | None
     start: int | None
     length: int
+    limit: int | None = None
 
     def part(self, batch: slice, sequence: slice) -> Rows:
         """Return the rows of a block; both slices have a start and a stop, or are of everything."""

@@ -51,12 +51,13 @@ def read_rows(
     cu_seqlens : array_like of int (n + 1,) or None
         Where packed sequences begin and the last one ends.
     limit : int or None
-        What positions have to stay below, where they are known.
+        What positions have to stay below.
     extent : Extent
     """
     rows = _read(positions, offset, cu_seqlens, extent)
     if limit is not None:
         name = "offset" if positions is None else "positions"
+        rows.limit = limit
         if rows.start is None:
             check_below(rows.positions, limit, name)
         elif rows.length:
@@ -92,6 +93,7 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
     With `cu_seqlens`, a one-dimensional delta is one per sequence.
     """
     value = known(delta, "delta")
+    bounds = None if cu_seqlens is None else _bounds(cu_seqlens, extent)
     xp = libraries.namespace(value)
     lead = extent.lead()
     if value.ndim == 0:
@@ -100,8 +102,7 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
         return _explicit(value, extent, "delta")
     count = value.shape[-1]
     if value.ndim == len(lead) + 1 and value.shape[:-1] == lead:
-        if cu_seqlens is not None:
-            bounds = _bounds(cu_seqlens, extent)
+        if bounds is not None:
             if isinstance(value, np.ndarray) and count == len(bounds) - 1:
                 moved = np.repeat(value, np.diff(bounds), axis=-1)
                 return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
@@ -138,7 +139,11 @@ def read_move(
         places = _as_floats(places, "positions")
         moves = _as_floats(moves, "delta")
     if new_limit is not None:
-        check_below(places + moves, new_limit, "delta")
+        ends = places + moves
+        if ends.dtype == np.int64:
+            # What has wrapped is beyond every limit.
+            ends = np.where((places > 0) & (moves > 0) & (ends < 0), np.iinfo(np.int64).max, ends)
+        check_below(ends, new_limit, "delta")
     return Rows(np.concatenate([places, places, moves]), None, extent.length)
 
 

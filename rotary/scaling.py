@@ -699,7 +699,7 @@ class Yarn(_Schedule):
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If a value does not fit: not positive, `beta_fast` not above `beta_slow`, both `attention_factor`
+        If a value does not fit: not positive, `beta_fast` below `beta_slow`, both `attention_factor`
         and `attn_factor`; or, when frequencies are made, if the base is not above 1 or the ramp ends
         before it begins, where implementations disagree.
 
@@ -744,8 +744,8 @@ class Yarn(_Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.beta_fast <= self.beta_slow:
-            msg = f"`beta_fast` must be above `beta_slow` {self.beta_slow}, got {self.beta_fast}"
+        if self.beta_fast < self.beta_slow:
+            msg = f"`beta_fast` must be at least `beta_slow` {self.beta_slow}, got {self.beta_fast}"
             raise ValueError(msg)
         if self.attention_factor is None:
             object.__setattr__(self, "attention_factor", self._attention_factor())
@@ -1020,7 +1020,8 @@ class Llama3(_Schedule):
         What low frequencies are divided by, positive. 8 in Llama 3.1, 32 in the small ones of 3.2.
     low_freq_factor, high_freq_factor : float
         Waves longer than ``original_max_position / low_freq_factor`` are divided, those shorter than
-        ``original_max_position / high_freq_factor`` are kept. 1 and 4 in Llama 3.
+        ``original_max_position / high_freq_factor`` are kept. 1 and 4 in Llama 3. Where both are the
+        same, 1 in Llama 4, every wave is divided or kept, and none mixed.
     original_max_position : int
         The context length of the training before: original_max_position_embeddings, 8192 in Llama 3.
 
@@ -1029,7 +1030,7 @@ class Llama3(_Schedule):
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If it is not positive and finite, or `high_freq_factor` is not above `low_freq_factor`.
+        If it is not positive and finite, or `high_freq_factor` is below `low_freq_factor`.
 
     Notes
     -----
@@ -1056,9 +1057,9 @@ class Llama3(_Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.high_freq_factor <= self.low_freq_factor:
+        if self.high_freq_factor < self.low_freq_factor:
             msg = (
-                f"`high_freq_factor` must be above `low_freq_factor` {self.low_freq_factor}, "
+                f"`high_freq_factor` must be at least `low_freq_factor` {self.low_freq_factor}, "
                 f"got {self.high_freq_factor}"
             )
             raise ValueError(msg)
@@ -1067,6 +1068,8 @@ class Llama3(_Schedule):
         """Return what is kept of every lane, from 1 to 0."""
         turns = self.original_max_position * inv_freq / (2.0 * math.pi)
         span = self.high_freq_factor - self.low_freq_factor
+        if span == 0.0:
+            return (turns >= self.low_freq_factor).astype(np.float64)
         return np.clip((turns - self.low_freq_factor) / span, 0.0, 1.0)
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:

@@ -6,6 +6,7 @@ axes. They differ in the order, and in whether frequencies run on from one axis 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any
@@ -547,6 +548,9 @@ def ggml_vision(*sizes: int, lanes: int | None = None) -> Sections:
 
 def _integers(values: Any, name: str) -> tuple[int, ...]:
     """Return a tuple of integers, none of them negative."""
+    if not isinstance(values, Iterable):
+        msg = f"`{name}` must hold integers, got {values!r} of type {type(values).__name__}"
+        raise TypeError(msg)
     numbers = tuple(as_integer(value, name) for value in values)
     if any(number < 0 for number in numbers):
         msg = f"`{name}` must not be negative, got {numbers}"

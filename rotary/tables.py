@@ -350,6 +350,7 @@ def cos_sin(
         raise ValueError(msg)
     xp = libraries.namespace(places)
     rows = explicit_rows(xp.reshape(places, (axes, 1, -1)))
+    rows.limit = limit
     table = table_of(angles, rows, dtype)
     parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
     heads = (frequencies.heads,) if frequencies.heads > 1 else ()

@@ -25,7 +25,7 @@ from helpers import (
 )
 
 import rotary
-from rotary import RotaryEmbedding
+from rotary import RotaryEmbedding, scaling
 from rotary.backends import reference
 from rotary.phases import frequencies
 from rotary.rotation import Axes, Pairing, Table
@@ -371,6 +371,21 @@ def test_compiled_by_the_library_into_one_program(xp):
     rope = embedding()
     got = xp.whole_jit(lambda x: rope(x, offset=5))(xp.asarray(x))
     assert_right(xp, got, x, along(3, 1, range(5, 8)))
+
+
+@pytest.mark.feature("traced positions")
+def test_traced_positions_beyond_the_context_are_not_plausible(xp):
+    ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
+    rope = RotaryEmbedding(8, layout="half", base=10_000.0, scaling=ntk, context_length=6)
+    x, places = random_array((4, 8)), np.array([5, 6, -3, 10**6])
+    for run in (lambda x, p: rope(x, positions=p), lambda x, p: x[:, :4] * rope.tables(p)[0]):
+        if xp.name == "torch":  # its compiler calls the rotation with positions that are known
+            with pytest.raises(ValueError, match="`positions` must keep positions below"):
+                xp.traced(run)(xp.asarray(x), xp.asarray(places))
+            continue
+        got = xp.to_numpy(xp.traced(run)(xp.asarray(x), xp.asarray(places)))
+        assert np.isnan(got).all(axis=-1).tolist() == [False, True, False, True]
+        assert np.isfinite(got[::2]).all()
 
 
 @pytest.mark.feature("traced positions")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -115,7 +116,7 @@ PUBLISHED = {
             *(5120, 40, 10_485_760),
             head_dim=128,
             rope_theta=500_000.0,
-            rope_scaling={"rope_type": "llama3", **llama3(8.0)},
+            rope_scaling={"rope_type": "llama3", **llama3(16.0), "high_freq_factor": 1.0},
             no_rope_layers=[],
         ),
         None,
@@ -123,7 +124,7 @@ PUBLISHED = {
             *(128,),
             layout="interleaved",
             base=5e5,
-            scaling=Llama3(8, 1, 4, 8192),
+            scaling=Llama3(16, 1, 1, 8192),
             context_length=10_485_760,
         ),
     ),
@@ -384,7 +385,7 @@ PUBLISHED = {
             *(7168, 64, 131_072),
             qk_rope_head_dim=64,
             rope_theta=50_000.0,
-            rope_scaling=DEEPSEEK | {"factor": 32.0, "beta_fast": 1.0, "beta_slow": 0.5},
+            rope_scaling=DEEPSEEK | {"factor": 32.0, "beta_fast": 1.0},
         ),
         None,
         RotaryEmbedding(
@@ -392,7 +393,7 @@ PUBLISHED = {
             layout="interleaved",
             output_layout="half",
             base=5e4,
-            scaling=replace(YARN_V3, factor=32, beta_fast=1, beta_slow=0.5),
+            scaling=replace(YARN_V3, factor=32, beta_fast=1),
             context_length=131_072,
         ),
     ),
@@ -1014,6 +1015,20 @@ REFUSED = {
         LLAMA | {"max_position_embeddings": 0},
         "`max_position_embeddings` must be at least",
     ),
+    "absurd length": (
+        LLAMA | {"max_position_embeddings": 10**400},
+        r"`max_position_embeddings` must be at most 2\*\*53 positions, got 10000",
+    ),
+    "absurd original length": (
+        with_rope(
+            rope_type="llama3", **llama3(8.0) | {"original_max_position_embeddings": 10**400}
+        ),
+        r"`rope_scaling.original_max_position_embeddings` must be at most 2\*\*53",
+    ),
+    "absurd length of another": (
+        with_rope(rope_type="yarn", factor=2.0) | {"original_max_position_embeddings": 10**400},
+        r"`original_max_position_embeddings` must be at most 2\*\*53",
+    ),
     "rotary_dim": (LLAMA | {"rotary_dim": 256}, "`rotary_dim` must be at most head_dim 128"),
     "odd rotary_dim": (LLAMA | {"rotary_dim": 63}, "`rotary_dim` must be even"),
     "two parts": (
@@ -1065,10 +1080,11 @@ REFUSED = {
         "`rope_scaling.low_freq_factor` must be given",
     ),
     "llama3 order": (
-        with_rope(rope_type="llama3", **llama3(8.0) | {"low_freq_factor": 4.0}),
-        "`high_freq_factor` must be above `low_freq_factor`",
+        with_rope(rope_type="llama3", **llama3(8.0) | {"low_freq_factor": 5.0}),
+        "`high_freq_factor` must be .* `low_freq_factor` 5.0",
     ),
-    "betas": (yarn(beta_fast=1.0, beta_slow=32.0), "`beta_fast` must be above `beta_slow`"),
+    "betas": (yarn(beta_fast=1.0, beta_slow=32.0), "`beta_fast` must be .* `beta_slow` 32.0"),
+    "absurd beta": (yarn(beta_fast=2.0, beta_slow=1e-308), "does not describe a rotation"),
     "not read": (yarn(attn_factor=1.2), "dialect='vllm' or dialect='sglang'"),
     "two factors": (with_rope(type="dynamic", alpha=1000.0, factor=4.0), "name two different"),
     "short list": (
@@ -1099,6 +1115,10 @@ REFUSED = {
     "two sections": (
         with_rope(type="mrope", mrope_section=[16, 24, 24], xdrope_section=[24, 16, 24]),
         "must not contradict each other",
+    ),
+    "sections that do not deal out": (
+        PUBLISHED["qwen3-vl-8b, text"][0] | {"rope_scaling": {"mrope_section": [16, 24, 24]}},
+        "`rope_scaling.mrope_section` does not fit interleaved sections",
     ),
     "order of sections": (
         PUBLISHED["qwen3-vl-8b, text"][0]
@@ -1429,3 +1449,148 @@ def test_a_configuration_of_phi_gives_its_schedule_even_where_positions_would_be
     assert isinstance(rope.scaling, scaling.LongRope)
     with pytest.raises(ValueError, match="131072"):
         rope(np.ones((1, 96)), offset=131_072)
+
+
+# ------------------------------------------------------------------------------------------------
+# What published configurations have besides, and what they leave out.
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys"),
+    [
+        ("llama", {"rope_interleaved": False}),  # SmolLM2
+        ("qwen2", {"use_mrope": False}),  # DeepSeek-R1-Distill-Qwen
+        ("gptj", {"rotary": True, "rotary_dim": 128}),
+        ("hunyuan_v1_dense", {"use_rotary_pos_emb": True, "position_embedding_xdrope": False}),
+        ("nomic_bert", {"rotary_emb_interleaved": False, "rotary_emb_fraction": 1.0}),
+        ("nemotron", {"rope_percent": 0.5, "partial_rotary_factor": 0.5}),
+        ("llama", {"max_sequence_length": 16_384}),  # Vicuna 16k
+    ],
+)
+def test_what_says_the_same_once_more_changes_nothing(model_type, keys):
+    plain = geometry(model_type, 4096, 32, 4096, rope_theta=1e4)
+    assert from_config(plain | keys) == from_config(plain | {"rotary_dim": keys.get("rotary_dim")})
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"rope_interleaved": True}, "must be False for model type 'llama'.*half"),
+        ({"rope_interleave": True}, "must be False for model type 'llama'"),
+        ({"use_mrope": True}, "`use_mrope`.*got True; write the mrope_section"),
+        ({"use_rope": False}, "`use_rope`.*got False; the model's own code"),
+        ({"rope_ratio": 500}, "by the base 10000 \\* rope_ratio"),
+        ({"use_scaled_rope": True}, "'llama3' and its factors"),
+        ({"use_dynamic_ntk": True}, "grows with the length"),
+        ({"rotary_scaling_factor": 2}, "write rope_scaling"),
+        ({"rotary_scaling_factor": None, "rope_scaling": {"interleaved": True}}, "no known rope"),
+    ],
+)
+def test_a_switch_that_is_not_where_it_says_nothing_is_refused(keys, words):
+    with pytest.raises(ConfigError, match=words):
+        from_config(geometry("llama", 4096, 32, 4096) | keys)
+
+
+def test_a_key_may_tell_the_layout_of_an_unknown_model_type():
+    keys = {"head_dim": 64, "rotary_emb_base": 1000, "rotary_emb_interleaved": False}
+    rope = from_config(keys)
+    assert rope.layout == "half"
+    assert "given: rotary_emb_interleaved" in rope.explain()
+    assert from_config(keys | {"rotary_emb_interleaved": True}).layout == "interleaved"
+    assert from_config(keys, layout="interleaved").layout == "interleaved"
+
+
+def test_deepseek_v3_2_interleaves_its_attention_and_not_its_indexer():
+    keys = PUBLISHED["deepseek-v3"][0] | {"model_type": "deepseek_v32"}
+    assert from_config(keys) == from_config(PUBLISHED["deepseek-v3"][0])
+
+
+def test_a_pattern_of_layers_tells_their_kinds():
+    gemma = PUBLISHED["gemma-3-1b, local"][0]
+    assert "layer_types" not in gemma
+    gemma = gemma | {"num_hidden_layers": 26, "sliding_window_pattern": 6}
+    bases = [from_config(gemma, layer_type=i).base for i in range(7)]
+    assert bases == [1e4] * 5 + [1e6, 1e4]
+    cohere2 = PUBLISHED["command-r7b"][0] | {"layer_types": None, "num_hidden_layers": 32}
+    every = cohere2 | {"sliding_window_pattern": 4}
+    assert [from_config(every, layer_type=i) is None for i in range(5)] == [0, 0, 0, 1, 0]
+    bert = geometry("modernbert", 768, 12, 8192, num_hidden_layers=22)
+    bert |= {"global_attn_every_n_layers": 3, "global_rope_theta": 1.6e5, "local_rope_theta": 1e4}
+    assert [from_config(bert, layer_type=i).base for i in range(4)] == [1.6e5, 1e4, 1e4, 1.6e5]
+    for keys in (cohere2, gemma | {"sliding_window_pattern": None}):
+        with pytest.raises(
+            ConfigError, match="no layer_types, which would tell the kind of layer 3"
+        ):
+            from_config(keys, layer_type=3)
+    with pytest.raises(ConfigError, match="`sliding_window_pattern` must be at least 1"):
+        from_config(gemma | {"sliding_window_pattern": 0}, layer_type=3)
+
+
+def test_layers_with_a_window_may_have_a_base_and_a_width_of_their_own():
+    keys = geometry("mimo_v2_flash", 4096, 64, 262_144, head_dim=192, partial_rotary_factor=0.334)
+    keys |= {"rope_theta": 5e6, "swa_rope_theta": 1e4, "hybrid_layer_pattern": [0, 1]}
+    assert [from_config(keys, layer_type=i).base for i in (0, 1)] == [5e6, 1e4]
+    assert from_config(keys, layer_type="sliding_attention").rotary_dim == 64
+    keys["swa_head_dim"] = 128
+    assert [from_config(keys, layer_type=i).head_dim for i in (0, 1)] == [192, 128]
+    with pytest.raises(ConfigError, match="`hybrid_layer_pattern` must be a list with 1 for"):
+        from_config(keys | {"hybrid_layer_pattern": [2]}, layer_type=0)
+    unknown = {"head_dim": 64, "rope_theta": 1e6, "swa_rope_theta": 1e4}
+    assert from_config(unknown, layout="half", layer_type="sliding_attention").base == 1e4
+
+
+def test_the_base_of_dbrx_stands_within_its_attention():
+    keys = {"model_type": "dbrx", "d_model": 6144, "n_heads": 48, "max_seq_len": 32_768}
+    keys["attn_config"] = {"model_type": "", "kv_n_heads": 8, "rope_theta": 500_000}
+    rope = from_config(keys)
+    assert rope.base == 5e5
+    assert "given: attn_config.rope_theta" in rope.explain()
+    keys["attn_config"] = {"rope": False, "rope_theta": 10_000}
+    with pytest.raises(ConfigError, match="`attn_config.rope` is no known rope key"):
+        from_config(keys)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"model_type": "dinov3_vit", "rope_theta": 100.0, "image_size": 224, "patch_size": 16},
+        {"model_type": "qwen2_5_vl", "depth": 32, "patch_size": 14, "spatial_merge_size": 2},
+        {"hidden_size": 1536, "rope_theta": 10_000.0, "image_size": 336, "patch_size": 14},
+    ],
+)
+def test_an_image_encoder_is_refused_whatever_the_layout(keys):
+    keys = {"hidden_size": 384, "num_attention_heads": 6} | keys
+    with pytest.raises(ConfigError, match=r"`patch_size`.*two position axes.*sections\.axial"):
+        from_config(keys, layout="half")
+
+
+def test_qwen3_asr_says_twice_that_its_sections_interleave():
+    keys = geometry("qwen3", 2048, 16, 65_536, head_dim=128, rope_theta=1e6)
+    rope = {"mrope_section": [24, 20, 20], "rope_type": "default", "mrope_interleaved": True}
+    expected = from_config(keys | {"rope_scaling": rope})
+    assert expected.sections == sections.interleaved(24, 20, 20)
+    assert from_config(keys | {"rope_scaling": rope | {"interleaved": True}}) == expected
+    with pytest.raises(ConfigError, match="must not contradict"):
+        from_config(keys | {"rope_scaling": rope | {"interleaved": False}})
+
+
+def test_kimi_linear_has_no_rotary():
+    keys = geometry("kimi_linear", 2304, 32, 1_048_576, qk_rope_head_dim=64, rope_theta=1e4)
+    assert from_config(keys | {"mla_use_nope": True}, layout="interleaved") is None
+    assert from_config(keys | {"mla_use_nope": False}, layout="interleaved").head_dim == 64
+
+
+def test_the_origin_of_a_number_is_the_key_it_came_from():
+    gptj = from_config(geometry("gptj", None, None, 2048, n_embd=4096, n_head=16)).explain()
+    assert re.search(r"head_dim +256 +derived: n_embd / n_head\n", gptj)
+    text = {"text_config": geometry("llama", 4096, 32, 2048)}
+    words = "derived: text_config.hidden_size / text_config.num_attention_heads"
+    assert words in from_config(text).explain()
+    nanochat = from_config(geometry("nanochat", 768, 6, 2048, rope_theta=1e5)).explain()
+    assert re.search(r"scaling +Custom +derived: nanochat turns pairs the other way", nanochat)
+    assert re.search(r"base +None +within the frequencies: 100000.0, given: rope_theta", nanochat)
+    gemma = PUBLISHED["gemma-3-4b, text, global"][0]
+    local = from_config(gemma, layer_type="sliding_attention").explain()
+    assert re.search(r"scaling +Default +the default: `rope_scaling` is for other layers", local)
+    latent = from_config(PUBLISHED["deepseek-v3"][0]).explain()
+    assert re.search(r"rotary_dim +64 +derived: the whole of qk_rope_head_dim", latent)

@@ -63,6 +63,7 @@ LEGACY = {
     **dict.fromkeys(("gemma3_text", "gemma3n_text", "t5gemma2_decoder", "t5gemma2_text"), "local"),
     **dict.fromkeys(("modernbert", "modernbert-decoder"), "global"),
     "deepseek_v4": "compressed",
+    "mimo_v2_flash": "windowed",
     "olmo3": "shared",
 }
 ONLY = {
@@ -213,10 +214,13 @@ def their_function(module, config):
     """The function that rotates."""
     if getattr(config, "rope_interleave", None):
         return module.apply_rotary_pos_emb_interleave
-    for name in ("apply_rotary_pos_emb", "apply_rotary_emb", "apply_rotary_pos_emb_interleave"):
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise LookupError(module.__name__)
+    names = ("apply_rotary_pos_emb", "apply_rotary_emb", "apply_rotary_pos_emb_interleave")
+    there = [name for name in names if hasattr(module, name)]
+    if len(there) > 1:  # another one is for the indexer of sparse attention, or for the key's false
+        layers = [kind for name, kind in vars(module).items() if name.endswith("Attention")]
+        called = "".join(inspect.getsource(kind) for kind in layers)
+        there = [name for name in there if f" {name}(" in called] or there
+    return getattr(module, there[0])
 
 
 def their_matrix(module, config, embedding, place, kind, width):

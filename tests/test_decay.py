@@ -160,6 +160,19 @@ def test_traced_positions_on_every_library(xp, scale_layout):
     np.testing.assert_allclose(got, rope(x, positions=places, role="key"), rtol=1e-5, atol=3e-6)
 
 
+@pytest.mark.feature("traced positions")
+def test_traced_positions_beyond_the_scale_are_not_plausible(xp):
+    rope = embedding(seq_axis=-2)
+    x, places = random_array((1, 2, 3, 8)), np.array([10**8, 5, -(10**8)])
+    run = xp.traced(lambda x, places: rope(x, positions=places, role="key"))
+    if xp.name == "torch":  # its compiler calls the rotation with positions that are known
+        with pytest.raises(ValueError, match="`positions` must keep the scale"):
+            run(xp.asarray(x), xp.asarray(places))
+        return
+    got = xp.to_numpy(run(xp.asarray(x), xp.asarray(places)))
+    assert np.isnan(got).all(axis=-1).tolist() == [[[True, False, True]] * 2]
+
+
 def test_packed_sequences_and_positions_per_row():
     rope = embedding()
     x = random_array((6, 2, 8))

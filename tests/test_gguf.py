@@ -471,7 +471,12 @@ def test_heads_by_layer():
         ({"rope__dimension_count": 128}, r"`llama.rope.dimension_count` must be at most the 64"),
         ({"attention__key_length": 2**40}, r"`llama.attention.key_length` must be at most 65536"),
         ({"embedding_length": 577}, r"`llama.embedding_length` must be a multiple of the 9 heads"),
+        (
+            {"embedding_length": 9 * 2**20},
+            r"`llama.embedding_length` must give at most 65536 channels to a head, got 9437184",
+        ),
         ({"context_length": 0}, r"`llama.context_length` must be at least 1"),
+        ({"context_length": 2**64 - 1}, r"`llama.context_length` must be at most 2\*\*53"),
         ({"rope__scaling__type": "ntk"}, r"`llama.rope.scaling.type` must be one of .*'yarn'"),
         (
             {"rope__scaling__type": "yarn"},
@@ -534,6 +539,11 @@ def test_refused_values(values, message):
         (
             QWEN_2_YARN | of("qwen2", rope__scaling__yarn_beta_fast=0.5),
             "do not fit together.*beta_fast",
+        ),
+        (
+            QWEN_2_YARN
+            | of("qwen2", rope__scaling__yarn_beta_slow=1e-308, rope__scaling__yarn_beta_fast=1.0),
+            "do not fit together",
         ),
     ],
 )
@@ -644,6 +654,11 @@ def test_values_of_any_reader(metadata, form):
     assert from_gguf({key: form(value) for key, value in metadata.items()}) == from_gguf(metadata)
 
 
+def test_heads_by_layer_as_a_string():
+    metadata = of("deci", embedding_length=8192, attention__head_count="[64, 64, 0]")
+    assert from_gguf(metadata).head_dim == 128
+
+
 def test_booleans_as_strings():
     metadata = of("granite", attention__key_length=64, rope__scaling__finetuned="false")
     assert from_gguf(metadata) is None
@@ -740,10 +755,38 @@ def test_every_cut_of_a_file_is_refused(tmp_path):
     [
         (b"PK\x03\x04" + bytes(40), "does not begin with GGUF"),
         (gguf_file(SMOLLM2, version=1), "is of version 1"),
-        (gguf_file(SMOLLM2, version=3 << 24), "is of version"),
+        (gguf_file(SMOLLM2, version=3 << 24), "is big-endian"),
         (
             b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("a") + struct.pack("<I", 99),
             "unknown type 99",
+        ),
+        (
+            b"GGUF"
+            + struct.pack("<IQQ", 3, 0, 1)
+            + text("a")
+            + struct.pack("<IIQ", 9, 9, 1) * 5000,
+            "has a list of lists",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + (text("a") + typed(1)) * 2,
+            "has `a` twice",
+        ),
+        (
+            b"GGUF"
+            + struct.pack("<IQQ", 3, 2, 0)
+            + (text("a") + struct.pack("<IQIQ", 1, 1, 0, 0)) * 2,
+            "has the tensor `a` twice",
+        ),
+        *(
+            (
+                b"GGUF"
+                + struct.pack("<IQQ", 3, 1, 0)
+                + text("rope_freqs.weight")
+                + struct.pack("<IQIQ", 1, 32, 0, offset)
+                + bytes(200),
+                "ends in the middle",
+            )
+            for offset in (2**63 - 100, 2**64 - 1)
         ),
         (gguf_file({"general.alignment": 0}), "`general.alignment` 0"),
         (
@@ -751,7 +794,20 @@ def test_every_cut_of_a_file_is_refused(tmp_path):
             "`rope_freqs.weight` of .* must be float32",
         ),
     ],
-    ids=["zip", "old", "big-endian", "type", "alignment", "half"],
+    ids=[
+        *(
+            "zip",
+            "old",
+            "big-endian",
+            "type",
+            "nested",
+            "key twice",
+            "tensor twice",
+            "far",
+            "farther",
+        ),
+        *("alignment", "half"),
+    ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
     path = tmp_path / "model.gguf"

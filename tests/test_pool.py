@@ -265,7 +265,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs os.fork")
+@pytest.mark.xfail(sys.platform == "win32", reason="needs os.fork", strict=True)
 def test_children_and_the_end_of_the_process():
     run = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", SCRIPT],

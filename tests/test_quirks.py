@@ -117,6 +117,18 @@ def test_on_every_library(xp, rope):
     np.testing.assert_allclose(xp.to_numpy(got), want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.library("torch")
+@pytest.mark.parametrize("rope", [vjepa2_rope((2, 1, 2), 12), hunyuan_rope(2, 1, 3)])
+def test_arrays_of_numpy_at_positions_with_a_gradient(rope):
+    import torch
+
+    x = random_array((1, 2, 5, 12))
+    places = torch.tensor(PLACES, dtype=torch.float32, requires_grad=True)
+    for verb in (rope, rope.vjp):
+        got = verb(x, positions=places).detach().numpy()
+        np.testing.assert_allclose(got, verb(x, positions=PLACES), rtol=1e-5, atol=1e-5)
+
+
 def test_narrow_arrays_are_rounded_once():
     x = random_array((5, 12), "float16")
     for rope in (vjepa2_rope((2, 1, 2), 12), hunyuan_rope(2, 1, 3)):

@@ -143,16 +143,7 @@ def test_sections_are_values():
         (lambda: Sections((0, 1), num_axes=1), ValueError, "`num_axes` must be above"),
         (lambda: embedding(8, sections.chunked(2, 1)), ValueError, "each of the 4 pairs an axis"),
         (lambda: embedding(8, "chunked"), TypeError, "`sections` must be made by rotary.sections"),
-        (
-            lambda: RotaryEmbedding(
-                4,
-                layout="half",
-                sections=[0, 1],
-                scaling=rotary.scaling.Custom(W=[[1.0, 0.0], [0.0, 1.0]]),
-            ),
-            ValueError,
-            "`sections` must not be given with W",
-        ),
+        (lambda: Sections(5), TypeError, "`axes` must hold integers, got 5 of type int"),
     ],
 )
 def test_errors(make, kind, message):
@@ -172,16 +163,26 @@ def test_errors(make, kind, message):
             1e6,
             sections.chunked(16, 24, 24),
             {
-                **{0: -0.958924294, 15: 0.194952965, 16: 0.219556108},
-                **{39: 0.00154471339, 40: 0.00195610616, 63: 1.36503149e-05},
+                0: -0.958924294,
+                15: 0.194952965,
+                16: 0.219556108,
+                39: 0.00154471339,
+                40: 0.00195610616,
+                63: 1.36503149e-05,
             },
         ),
         (
             5e6,
             sections.interleaved(24, 20, 20),
             {
-                **{0: -0.958924294, 1: -0.704965949, 2: 0.487855047, 3: 0.655790806},
-                **{58: 5.94506355e-06, 59: 7.34141395e-06, 60: 2.6223197e-06, 63: 1.27253986e-06},
+                0: -0.958924294,
+                1: -0.704965949,
+                2: 0.487855047,
+                3: 0.655790806,
+                58: 5.94506355e-06,
+                59: 7.34141395e-06,
+                60: 2.6223197e-06,
+                63: 1.27253986e-06,
             },
         ),
     ],
@@ -326,6 +327,13 @@ def test_traced_positions_on_every_library(xp):
     got = run(xp.asarray(x), xp.asarray(VIDEO))
     want = rope(x, positions=VIDEO)
     np.testing.assert_allclose(xp.to_numpy(got), want, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (8, 2, 4)], ids=str)
+def test_frequencies_of_several_axes_say_themselves_what_each_does(shape):
+    custom = rotary.scaling.Custom(W=np.ones(shape))
+    with pytest.raises(ValueError, match="`sections` must not be given with W"):
+        RotaryEmbedding(8, layout="half", scaling=custom, sections=sections.chunked(2, 2))
 
 
 def test_positions_that_do_not_fit_change_nothing():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from helpers import DTYPES, library_named, random_array, same_bits
 
-from rotary import RotaryEmbedding, sections
+import rotary
+from rotary import RotaryEmbedding, scaling, sections
 from rotary.backends import kernel_for, portable, shared
 
 ROPE = RotaryEmbedding(8, layout="interleaved", base=10_000.0, rotary_dim=6, seq_axis=-2)
@@ -154,6 +155,42 @@ class TestTorch:
         monkeypatch.undo()
         np.testing.assert_allclose(traced(x + 1).numpy(), ROPE(x + 1).numpy(), rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("record", ["functionalize", "make_fx", "pre-dispatch", "jit.trace"])
+    def test_recorded_programs_read_their_inputs(self, record):
+        import torch
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        def run(x, places):
+            return ROPE(x, positions=places)
+
+        x, places = torch.from_numpy(random_array((1, 2, 3, 8))), torch.tensor([3, 1, 700])
+        recorded = {
+            "functionalize": lambda: torch.func.functionalize(run),
+            "make_fx": lambda: make_fx(run)(x, places),
+            "pre-dispatch": lambda: make_fx(run, pre_dispatch=True)(x, places),
+            "jit.trace": lambda: torch.jit.trace(run, (x, places), check_trace=False),
+        }[record]()
+        want = ROPE((x + 1).numpy(), positions=(places + 5).numpy())
+        np.testing.assert_allclose(recorded(x + 1, places + 5), want, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_what_makes_tables_is_called_as_a_whole_by_the_compiler(self):
+        import torch
+
+        ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
+        rope = RotaryEmbedding(8, layout="half", base=1e4, scaling=ntk, context_length=16)
+        x, places = torch.ones(3, 8), torch.tensor([3, 1, 7])
+        for run in (
+            lambda x, places: x[..., :4] * rope.tables(places)[0],
+            lambda x, places: x[..., :2] * rotary.cos_sin(places, [1.0, 0.1])[0],
+            lambda x, _: x * torch.from_numpy(rope.matrix(3)).sum(),
+            lambda x, places: rope.at_length(64)(x, positions=places),
+        ):
+            torch.compiler.reset()
+            got = torch.compile(run, backend="eager")(x, places)
+            torch.testing.assert_close(got, run(x, places))
+
     def test_a_parameter_is_a_tensor_as_any(self):
         import torch
 
@@ -186,6 +223,23 @@ class TestJax:
 
         x = jax.device_put(random_array((1, 2, 3, 8)), jax.devices("cpu")[0])
         assert ROPE(x).devices() == x.devices()
+
+    @pytest.mark.parametrize("quirk", [None, "vjepa2"])
+    def test_the_result_is_as_free_to_move_as_what_it_was_made_of(self, quirk):
+        import jax
+
+        rope = RotaryEmbedding(8, layout="interleaved", base=1e4, quirk=quirk, seq_axis=-2)
+        x = jax.numpy.asarray(random_array((1, 2, 3, 8)))
+        assert not rope(x).committed
+        assert rope(jax.device_put(x, jax.devices("cpu")[0])).committed
+
+    def test_the_sharding_stays(self):
+        import jax
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+        mesh = Mesh(np.array(jax.devices("cpu")[:1]), ("batch",))
+        x = jax.device_put(random_array((1, 2, 3, 8)), NamedSharding(mesh, PartitionSpec("batch")))
+        assert ROPE(x).sharding == x.sharding
 
     def test_wide_arrays_without_wide_types_are_left_to_jax_which_warns(self):
         import jax

@@ -88,6 +88,20 @@ def test_packed_sequences_move_to_other_frequencies():
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("delta", [5, [[1] * 6]])
+def test_bounds_of_packed_sequences_are_checked_whatever_the_delta(delta):
+    k = random_array((6, 2, 8))
+    with pytest.raises(ValueError, match="`cu_seqlens` must end at the 6 rows"):
+        embedding().shift(k, delta, cu_seqlens=[0, 5])
+
+
+def test_a_move_beyond_all_integers_is_beyond_every_context():
+    ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
+    bounded = embedding(scaling=ntk, context_length=16)
+    with pytest.raises(ValueError, match="`delta` must keep positions below the context_length 16"):
+        embedding().shift(random_array((1, 8)), 5, to=bounded, positions=[2**63 - 1])
+
+
 def test_in_place_and_decay():
     decay = XPos(center=2)
     old, new = embedding(decay=decay), embedding(decay=decay, scaling=YARN)
@@ -206,6 +220,92 @@ def test_a_quantised_cache_moves_where_it_lies():
     assert same_bits(scales, want[1])
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", [1e-7, 1e-6, 1.0])
+def test_values_are_quantised_by_the_scales_that_are_returned(kind, size):
+    rope = embedding(16)
+    values, _ = quantised(random_array((2, 3, 4, 16)), "int8")
+    scales = np.full((2, 3, 4, 1), size, kind)
+    got, fresh = rope.shift(values, 9, scales=scales)
+    assert fresh.dtype == scales.dtype
+    step = fresh.astype(np.float32)
+    error = got * step - rope.shift(values * scales.astype(np.float32), 9)
+    # Half a step, and as much again where the greatest value is cut off by a scale rounded down.
+    assert (np.abs(error) <= 1.01 * step).all()
+
+
+def test_the_scale_of_zeros_stays_and_that_of_the_smallest_values_is_not_zero():
+    values = np.zeros((2, 8), np.int8)
+    values[1, 0] = 1
+    scales = np.array([[0.25], [1e-6]], np.float16)
+    got, fresh = embedding().shift(values, 3, scales=scales)
+    assert not got[0].any()
+    assert fresh.ravel().tolist() == [0.25, 2.0**-24]
+    exact = embedding().shift(values * scales.astype(np.float32), 3)
+    np.testing.assert_allclose(got * fresh.astype(np.float32), exact, rtol=0, atol=2.0**-25)
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stays_so_and_spoils_no_other_value(kind, bad):
+    rope = embedding(16)
+    values, scales = quantised(random_array((1, 1, 4, 16)), kind)
+    scales *= np.float32(1e6)
+    values[0, 0, 1, 3] = bad
+    got, fresh = rope.shift(values, 9, scales=scales)
+    wide = rope.shift(values.astype(np.float32) * scales, 9)
+    np.testing.assert_array_equal(np.isfinite(got.astype(np.float32)), np.isfinite(wide))
+    kept = np.isfinite(wide)
+    error = np.abs((got.astype(np.float32) * fresh)[kept] - wide[kept])
+    assert (error <= STEP[kind] * (np.abs(wide[kept]) + 1e4)).all()
+
+
+@pytest.mark.parametrize(
+    "scales", [1.0, np.ones((1, 2, 1, 1)), np.ones((1, 2, 0, 1))], ids=np.shape
+)
+def test_an_empty_cache_moves(scales):
+    got, fresh = embedding().shift(np.ones((1, 2, 0, 8), np.int8), 3, scales=scales)
+    assert got.shape == (1, 2, 0, 8)
+    assert fresh.shape == np.shape(scales)
+
+
+@pytest.mark.parametrize(
+    ("values", "scales", "kind", "message"),
+    [
+        (np.ones((2, 8), np.float32), np.ones((2, 1)), TypeError, "`out[0]` must have dtype int8"),
+        (np.ones((3, 8), np.int8), np.ones((2, 1)), ValueError, "`out[0]` must have shape (2, 8)"),
+        (np.ones((2, 8), np.int8), np.ones((1, 1)), ValueError, "`out[1]` must have shape (2, 1)"),
+        (
+            np.ones((2, 8), np.int8),
+            np.ones((2, 1), np.float32),
+            TypeError,
+            "must have dtype float64",
+        ),
+        (
+            np.ones((2, 8), np.int8),
+            np.broadcast_to(1.0, (2, 1)),
+            ValueError,
+            "`out[1]` must be writeable",
+        ),
+        (np.ones((2, 8), np.int8), [1], TypeError, "`out[1]` must be an array"),
+        (np.ones((2, 8), np.int8), None, TypeError, "`out[1]` must be an array"),
+    ],
+)
+def test_errors_of_outputs_come_before_anything_is_written(values, scales, kind, message):
+    with pytest.raises(kind) as caught:
+        embedding().shift(
+            np.full((2, 8), 9, np.int8), 1, scales=np.ones((2, 1)), out=(values, scales)
+        )
+    assert message in str(caught.value)
+    assert (values == 1).all()
+
+
+def test_outputs_may_not_overlap_half_of_the_cache():
+    rows = np.ones((3, 8), np.int8)
+    with pytest.raises(ValueError, match="`out` must be the input itself or overlap no input"):
+        embedding().shift(rows[:2], 1, scales=np.ones((2, 1)), out=(rows[1:], np.ones((2, 1))))
+
+
 def test_a_quantised_cache_moves_to_other_frequencies():
     old, new = embedding(16), embedding(16, scaling=YARN)
     values, scales = quantised(old(random_array((2, 3, 4, 16))), "int8")
@@ -251,6 +351,26 @@ def test_of_jax(name):
         (np.ones((2, 8), np.float32), {"scales": 1.0}, TypeError, "`x` must be of int8"),
         ([[1] * 8], {"scales": 1.0}, TypeError, "`x` must be of int8"),
         (np.ones((2, 8), np.int8), {"scales": -1.0}, ValueError, "`scales` must be positive"),
+        (np.ones((2, 8), np.int8), {"scales": 1e-300}, ValueError, "`scales` must keep values"),
+        (np.ones((2, 8), np.int8), {"scales": 1e300}, ValueError, "`scales` must keep values"),
+        (
+            np.ones((2, 8), np.int8),
+            {"scales": np.full((2, 1), 1e300)},
+            ValueError,
+            "`scales` must keep values within",
+        ),
+        (
+            np.ones((2, 8), np.int8),
+            {"scales": np.ones((2, 1), ml_dtypes.float8_e8m0fnu)},
+            TypeError,
+            "`scales` must be floating",
+        ),
+        (
+            np.ones((2, 8), np.int8),
+            {"scales": np.ma.ones((2, 1))},
+            TypeError,
+            "`scales` must be a plain array",
+        ),
         (np.ones((2, 8), np.int8), {"scales": "1"}, TypeError, "`scales` must be a real number"),
         (
             np.ones((2, 8), np.int8),
@@ -271,7 +391,7 @@ def test_of_jax(name):
             np.ones((2, 8), np.int8),
             {"scales": np.ones((2, 1)), "out": ([1], [2])},
             TypeError,
-            "`out` must hold arrays that can be written to",
+            "`out[0]` must be an array",
         ),
     ],
 )
