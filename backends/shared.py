@@ -14,8 +14,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from rotary._libraries import aligned, dtype_name, has_int64, torch_says, view_of_tensor
+from rotary._libraries import dtype_name, has_int64, torch_says, view_of_tensor
 from rotary._typing import Array, HostArray
+from rotary.pool import empty
 from rotary.rotation import Axes, Pairing, Table
 
 from . import portable
@@ -39,7 +40,7 @@ def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | No
 
 def _rotated(source: HostArray, table: Table, axes: Axes, pairing: Pairing) -> HostArray:
     """Return an array rotated, in memory that another library can take as its own."""
-    target = aligned(source.shape, source.dtype)
+    target = empty(source.shape, source.dtype)
     result: HostArray = host().rotate(source, table, axes, pairing, target)
     return result
 

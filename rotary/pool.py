@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._checks import as_integer
+from ._libraries import aligned
 from ._typing import HostArray
 
 __all__ = ["PoolInfo", "set_pool_limit"]
 
-ALIGNMENT = 64
 DEFAULT_LIMIT = 256 * 2**20
 # Below it the allocator recycles memory by itself.
 SMALLEST = 2**20
@@ -59,9 +59,7 @@ class _Block:
     __slots__ = ("capacity", "idle_since", "memory")
 
     def __init__(self, capacity: int) -> None:
-        memory = np.empty(capacity + ALIGNMENT, np.uint8)
-        skip = -memory.ctypes.data % ALIGNMENT
-        self.memory = memory[skip : skip + capacity]
+        self.memory = aligned((capacity,), np.uint8)
         self.capacity = capacity
         self.idle_since = 0.0
 
@@ -174,18 +172,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
-    """Return a new array in C order, its memory from the pool where it is large."""
+    """Return a new array in C order on a cache line, its memory from the pool where it is large."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= _pool.limit:
-        return np.empty(shape, dtype)
+        return aligned(shape, dtype)
     memory: HostArray = np.asarray(_Owner(_pool.take(nbytes)))[:nbytes].view(dtype)
     return memory.reshape(shape)
 
 
 def empty_like(x: HostArray) -> HostArray:
     """Return a new array of the shape, dtype and axis order of another, its last axis contiguous."""
-    if x.nbytes < SMALLEST:
+    if not SMALLEST <= x.nbytes <= _pool.limit:
         like = np.empty_like(x, subok=False)
         # That of an array that was broadcast may have its last axis elsewhere.
         return like if like.strides[-1] == like.itemsize else np.empty(x.shape, x.dtype)

@@ -59,17 +59,18 @@ def test_strided_arrays_are_read_where_they_lie(name, order, monkeypatch):
 
 
 @libraries
-def test_the_result_is_not_copied(name, monkeypatch):
+@pytest.mark.parametrize("rows", [64, 2**16])  # the latter on memory of the pool
+def test_the_result_is_not_copied(name, rows, monkeypatch):
     library = library_named(name)
     made = []
-    aligned = shared.aligned
+    empty = shared.empty
 
     def remember(*call):
-        made.append(aligned(*call))
+        made.append(empty(*call))
         return made[-1]
 
-    monkeypatch.setattr(shared, "aligned", remember)
-    got = ROPE(library.asarray(random_array((1, 2, 64, 8))))
+    monkeypatch.setattr(shared, "empty", remember)
+    got = ROPE(library.asarray(random_array((1, 2, rows, 8))))
     assert library.address(got) == made[0].__array_interface__["data"][0]
 
 
