@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -225,6 +227,18 @@ def machine(session: nox.Session) -> list[str]:
     return chosen
 
 
+@contextmanager
+def keeping_no_results() -> Iterator[None]:
+    """Remove what asv writes meanwhile; even a dry run describes machine and benchmarks."""
+    results = ROOT / "asv_benchmarks" / "results"
+    before = set(results.rglob("*"))
+    try:
+        yield
+    finally:
+        for path in sorted(set(results.rglob("*")) - before, reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run every benchmark once, as a smoke test, keeping nothing; arguments go to asv instead."""
@@ -235,12 +249,28 @@ def bench(session: nox.Session) -> None:
         return
     install_copy(session)
     once = ("--quick", "--attribute", "rounds=1", "--dry-run", "--show-stderr")
-    results = ROOT / "asv_benchmarks" / "results"
-    before = set(results.rglob("*"))
-    asv(session, "run", "--python=same", *once, *machine(session))
-    # Even a dry run describes machine and benchmarks there.
-    for path in sorted(set(results.rglob("*")) - before, reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+    with keeping_no_results():
+        asv(session, "run", "--python=same", *once, *machine(session))
+
+
+def commit(session: nox.Session, name: str) -> str:
+    """Return the hash of a commit of this clone."""
+    what = f"{name}^{{commit}}"
+    return str(session.run("git", "rev-parse", what, external=True, silent=True)).strip()
+
+
+@nox.session(default=False)
+def compare(session: nox.Session) -> None:
+    """Measure the newest commit beside another (default: main); fails where it takes 1.5 times as long."""
+    session.install(*group("bench"))
+    base, *options = session.posargs or ["main"]
+    # asv keeps a clone, whose HEAD is another.
+    commits = [commit(session, each) for each in (base, "HEAD")]
+    here = ("--machine", "compare")
+    asv(session, "machine", "--yes", *here)
+    gate = ("--factor", "1.5", "--interleave-rounds", "--split", "--show-stderr")
+    with keeping_no_results():
+        asv(session, "continuous", *gate, *here, *options, *commits)
 
 
 @nox.session(default=False)
@@ -253,6 +283,19 @@ def history(session: nox.Session) -> None:
     commits = session.posargs or ["HEAD^!"]
     asv(session, "run", "--skip-existing-commits", *machine(session), *commits)
     asv(session, "publish")
+
+
+@nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """Measure beside other libraries and write docs/performance; `-- quick` only tries, `-- page` writes again."""
+    install_copy(session, *group("peers"))
+    environment = Path(session.virtualenv.location)
+    variables = numba_cache(environment) | {"TORCHINDUCTOR_CACHE_DIR": str(environment / "torch")}
+    arguments = list(session.posargs)
+    if "quick" in arguments and "--to" not in arguments:
+        arguments += ["--to", str(Path(session.create_tmp()).resolve())]
+    session.chdir(ROOT / "asv_benchmarks")
+    session.run("python", "-m", "peers", *arguments, env=variables)
 
 
 if __name__ == "__main__":

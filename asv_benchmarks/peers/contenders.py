@@ -1,0 +1,84 @@
+"""What the modules `with_*` give: calls to time, and reasons why there is none."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .cases import TOLERANCE, Array, Case
+
+# A form that takes so many times as long as the best of its contender is not measured further.
+HOPELESS = 1.5
+# Seconds of a call that needs no more than one to warm up, besides that whose result is checked.
+SLOW = 0.05
+
+
+class MissingError(Exception):
+    """A contender cannot do this work here, for a reason that the page gives."""
+
+
+@dataclass
+class Contender:
+    """A call, and how its result is read.
+
+    Several forms of one contender are several ways to write the same; the best of them counts.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    read: Callable[[Any], list[Array]] | None = None
+    """The result as NumPy arrays, shaped as those of the case; None if there is nothing to check."""
+    form: str = ""
+    before: Callable[[], object] | None = None
+    """What has to be set before a turn, outside its time."""
+    inner: int = field(default=1, init=False)
+    fastest: float = field(default=math.inf, init=False)
+
+    def check(self, case: Case) -> list[Array]:
+        """Run once, fail where the result is wrong, and return it."""
+        if self.before is not None:
+            self.before()
+        result = self.call()
+        if self.read is None:
+            return []
+        arrays = self.read(result)
+        error = case.error(arrays)
+        if not error <= TOLERANCE[case.dtype]:
+            msg = f"{self.name} is wrong, by {error:.2g}"
+            raise ArithmeticError(msg)
+        return arrays
+
+    def calibrate(self, seconds: float) -> None:
+        """Choose how many calls make a turn of at least so many seconds."""
+        for _ in range(3):
+            self.fastest = min(self.fastest, self._run(self.inner))
+            if self.fastest > SLOW:
+                break
+        while self.fastest * self.inner < seconds / 4:
+            self.inner *= 4
+            self.fastest = self._run(self.inner)
+        self.inner = max(1, round(seconds / self.fastest))
+
+    def turn(self) -> float:
+        """Return the seconds that a call takes now."""
+        return self._run(self.inner)
+
+    def _run(self, inner: int) -> float:
+        if self.before is not None:
+            self.before()
+        call = self.call
+        start = time.perf_counter()
+        for _ in range(inner):
+            kept = call()  # noqa: F841  (a caller holds a result until the next one is there)
+        return (time.perf_counter() - start) / inner
+
+
+def without_hopeless(contenders: list[Contender]) -> list[Contender]:
+    """Leave out forms that are far behind another of the same contender."""
+    best: dict[str, float] = {}
+    for each in contenders:
+        best[each.name] = min(each.fastest, best.get(each.name, math.inf))
+    return [each for each in contenders if each.fastest <= HOPELESS * best[each.name]]

@@ -1,0 +1,130 @@
+"""ONNX Runtime's own operator, com.microsoft.RotaryEmbedding, in one session for one case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .cases import HEAD_DIM, LANES, Array, Case, as_dtype
+from .contenders import Contender, MissingError
+
+RUN, BOUND = "ONNX Runtime, run", "ONNX Runtime, io-binding"
+NAMES = (RUN, BOUND)
+
+
+def model(case: Case) -> bytes:
+    """A graph of one node for each array; with the sequence first, the heads are joined to one axis."""
+    from onnx import TensorProto, helper
+
+    element = {
+        "float32": TensorProto.FLOAT,
+        "float16": TensorProto.FLOAT16,
+        "bfloat16": TensorProto.BFLOAT16,
+        "float64": TensorProto.DOUBLE,
+    }[case.dtype]
+    rows = case.offset + case.length
+    declare = helper.make_tensor_value_info
+    inputs = [
+        declare("positions", TensorProto.INT64, [case.batch, case.length]),
+        declare("cos", element, [rows, LANES]),
+        declare("sin", element, [rows, LANES]),
+    ]
+    nodes, outputs = [], []
+    for i, (heads, shape) in enumerate(zip(case.heads, case.shapes, strict=True)):
+        inputs.append(declare(f"x{i}", element, joined(case, shape)))
+        outputs.append(declare(f"y{i}", element, joined(case, shape)))
+        options = {"num_heads": heads} if case.order == "BSHD" else {}
+        nodes.append(
+            helper.make_node(
+                "RotaryEmbedding",
+                [f"x{i}", "positions", "cos", "sin"],
+                [f"y{i}"],
+                domain="com.microsoft",
+                interleaved=int(case.layout == "interleaved"),
+                **options,
+            )
+        )
+    graph = helper.make_graph(nodes, "rotation", inputs, outputs)
+    versions = [helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("", 17)]
+    whole = helper.make_model(graph, opset_imports=versions, ir_version=9)
+    return bytes(whole.SerializeToString())
+
+
+def joined(case: Case, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that the operator takes for this order of axes."""
+    return (*shape[:2], shape[2] * HEAD_DIM) if case.order == "BSHD" else shape
+
+
+def rotations(case: Case) -> Iterator[Contender]:
+    """Its `run`, which returns new arrays, and its binding of the same outputs every time.
+
+    A session of one thread is tried for small work, besides its own choice.
+    """
+    import onnxruntime
+
+    counts = (0, 1) if case.length == 1 else (0,)
+    for threads in counts:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        try:
+            session = onnxruntime.InferenceSession(
+                model(case), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            if "NOT_IMPLEMENTED" in str(error):
+                msg = f"no kernel for {case.dtype}"
+                raise MissingError(msg) from error
+            raise
+        yield from calls(case, session, "one thread" if threads else "all threads")
+
+
+def calls(case: Case, session: Any, form: str) -> Iterator[Contender]:
+    """Both ways to run a session."""
+    import onnxruntime
+
+    feed = inputs(case)
+    yield Contender(
+        RUN,
+        lambda: session.run(None, feed),
+        form=form,
+        read=lambda ys: [y.reshape(shape) for y, shape in zip(ys, case.shapes, strict=True)],
+    )
+    binding = session.io_binding()
+    for name, value in feed.items():
+        binding.bind_cpu_input(name, value)
+    for i, shape in enumerate(case.shapes):
+        # An OrtValue made of a NumPy array would not keep its memory.
+        memory = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            joined(case, shape), as_dtype(case.dtype)
+        )
+        binding.bind_ortvalue_output(f"y{i}", memory)
+
+    def run_bound(feed: dict[str, Array] = feed) -> object:
+        # The inputs stay here, for the binding does not keep them.
+        return session.run_with_iobinding(binding)
+
+    yield Contender(
+        BOUND,
+        run_bound,
+        form=form,
+        read=lambda _: [
+            y.numpy().reshape(shape)
+            for y, shape in zip(binding.get_outputs(), case.shapes, strict=True)
+        ],
+    )
+
+
+def inputs(case: Case) -> dict[str, Array]:
+    """What the graph is given."""
+    rows = np.arange(case.offset, case.offset + case.length, dtype=np.int64)
+    cos, sin = (
+        np.concatenate((np.zeros((case.offset, LANES), table.dtype), table))
+        for table in case.cos_sin(case.dtype)
+    )
+    feed = {"positions": np.tile(rows, (case.batch, 1)), "cos": cos, "sin": sin}
+    for i, x in enumerate(case.arrays()):
+        feed[f"x{i}"] = x.reshape(joined(case, x.shape))
+    return feed

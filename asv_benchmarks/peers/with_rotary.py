@@ -1,0 +1,106 @@
+"""rotary on NumPy arrays, and what memory allows in the same process with the same threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+import numba
+import numpy as np
+
+import rotary
+
+from . import streams
+from .cases import BASE, HEAD_DIM, LANES, Array, Case
+from .contenders import Contender
+
+NEW, OUT, MISALIGNED, IN_PLACE = (
+    "rotary, new outputs",
+    "rotary, out=",
+    "rotary, misaligned out=",
+    "rotary, in place",
+)
+COPY, SCALE = "copy", "scale in place"
+NAMES = (NEW, OUT, MISALIGNED, IN_PLACE, COPY, SCALE)
+
+
+def embedding(case: Case) -> rotary.RotaryEmbedding:
+    """The embedding of a case."""
+    return rotary.RotaryEmbedding(
+        HEAD_DIM, layout=case.layout, base=BASE, seq_axis=case.seq_axis - 4
+    )
+
+
+def rotations(case: Case) -> Iterator[Contender]:
+    """The three ways to call it; a large array of NumPy's own starts 16 bytes behind a cache line."""
+    rope = embedding(case)
+    given = case.arrays()
+    out = tuple(streams.aligned(x.shape, x.dtype) for x in given)
+    mine = tuple(case.arrays())
+    ways: dict[str, Callable[[], object]] = {
+        NEW: lambda: rope(*given, offset=case.offset),
+        OUT: lambda: rope(*given, offset=case.offset, out=out if len(out) > 1 else out[0]),
+        IN_PLACE: lambda: rope(*mine, offset=case.offset, out=mine if len(mine) > 1 else mine[0]),
+    }
+    if case.section == "prefill":
+        theirs = _misaligned(given[0])
+        ways[MISALIGNED] = lambda: rope(given[0], offset=case.offset, out=theirs)
+    for name, call in ways.items():
+        yield Contender(name, _limited(call, case.threads), read=_as_list)
+    if len(given) > 1:
+        return
+    source = np.ascontiguousarray(mine[0])
+    for form, call in streams.copies(source, out[0]).items():
+        yield Contender(COPY, _limited(call, case.threads), form=form)
+    for form, call in streams.scales(source).items():
+        yield Contender(SCALE, _limited(call, case.threads), form=form)
+
+
+def _limited(call: Callable[[], object], threads: int | None) -> Callable[[], object]:
+    """The call with at most so many threads, rotary's own and Numba's."""
+    if threads is None:
+        return call
+
+    def limited() -> object:
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(threads, before))
+        try:
+            with rotary.threads(threads) if threads else nullcontext():
+                return call()
+        finally:
+            numba.set_num_threads(before)
+
+    return limited
+
+
+def _misaligned(x: Array) -> Array:
+    """Memory that starts 16 bytes behind a cache line, as NumPy's large arrays do."""
+    memory = streams.aligned((x.nbytes + streams.BLOCK,), np.dtype(np.uint8))
+    return memory[16 : 16 + x.nbytes].view(x.dtype).reshape(x.shape)
+
+
+def _as_list(result: Array | tuple[Array, ...]) -> list[Array]:
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def tables(case: Case) -> Iterator[Contender]:
+    """A table that is not in the cache."""
+    inv_freq = rotary.inv_freq(HEAD_DIM, base=BASE)
+    positions = case.positions
+
+    def make() -> object:
+        rotary.cache_clear()
+        return rotary.cos_sin(positions, inv_freq, dtype=case.dtype)
+
+    yield Contender(NEW, make)
+
+
+def cosines(positions: list[int]) -> dict[str, Array]:
+    """The tables at these positions, (positions, 2, lanes)."""
+    frequencies = rotary.inv_freq(HEAD_DIM, base=BASE)
+    where = np.array(positions, np.int64)
+    assert len(frequencies) == LANES
+    return {
+        f"rotary, {dtype} table": np.stack(rotary.cos_sin(where, frequencies, dtype=dtype), axis=1)
+        for dtype in ("float32", "float64")
+    }
