@@ -12,6 +12,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -42,6 +44,9 @@ STORAGE = {
 LAZY = False
 BYTES_PER_THREAD = 512 * 1024
 ROW_BYTES_PER_THREAD = 64 * 1024
+# What Linux says of the largest cache, as "32768K", and its bytes where nothing is said.
+LARGEST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+CACHE_UNKNOWN = 96 * 2**20
 
 _forked_with_threads = False
 _compiled: dict[tuple[str, str, bool], Any] = {}
@@ -86,6 +91,7 @@ def _signature(kernel: str, dtype: str) -> tuple[Any, ...]:
         types.boolean,
         getattr(types, table),
         types.boolean,
+        types.boolean if kernel == "rotate_streaming" else types.none,
         types.int64,
     )
 
@@ -104,7 +110,9 @@ def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any:
 def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
     """Compile a kernel, through the disk cache where that is wanted and works."""
     options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
-    function = _named(getattr(kernels, kernel), "parallel" if parallel else "serial")
+    # Streaming code is apart, for most processes never need it: it compiles when a large call arrives.
+    source = kernels.rotate if kernel == "rotate_streaming" else getattr(kernels, kernel)
+    function = _named(source, kernel + ("_parallel" if parallel else "_serial"))
     signature = [_signature(kernel, dtype)]
     if os.environ.get("ROTARY_CACHE", "1") != "0":
         try:
@@ -122,13 +130,13 @@ def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
     return numba.njit(signature, **options)(function)
 
 
-def _named(function: Any, variant: str) -> Any:
+def _named(function: Any, name: str) -> Any:
     """Return a function under a name of its own.
 
     Numba's disk cache tells functions by name, code and signature, not by the options they are compiled
     with: without this the serial variant could be loaded as the parallel one.
     """
-    copy = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_{variant}")
+    copy = FunctionType(function.__code__, function.__globals__, name)
     copy.__module__ = function.__module__
     copy.__qualname__ = copy.__name__
     return copy
@@ -187,6 +195,20 @@ def thread_count(nbytes: int, bytes_per_thread: int) -> int:
     return int(min(wanted, numba.get_num_threads()))
 
 
+@cache
+def streaming_size() -> int:
+    """Return from how many bytes, read and written, a result is written past the caches.
+
+    Below about a third of the largest cache it is there when the caller reads it. Above, ordinary writes
+    only cost: what they overwrite is read first.
+    """
+    try:
+        size = int(LARGEST_CACHE.read_text().strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        size = CACHE_UNKNOWN
+    return max(size // 3, 8 * 2**20)
+
+
 # ------------------------------------------------------------------------------------------------
 # What every backend does.
 
@@ -243,7 +265,8 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
     if storage != dtype:
         x, out = x.view(storage), out.view(storage)
     threads = thread_count(x.nbytes, BYTES_PER_THREAD)
-    kernel = compiled("rotate", storage, parallel=threads > 1)
+    streaming = not in_place and 2 * x.nbytes >= streaming_size()
+    kernel = compiled("rotate_streaming" if streaming else "rotate", storage, parallel=threads > 1)
     for block, out_block in _blocks(x, out, axes):
         kernel(
             block,
@@ -256,6 +279,7 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
             target == "half",
             -1.0 if pairing.inverse else 1.0,
             not in_place and 2 * pairing.lanes != block.shape[-1],
+            True if streaming else None,
             threads,
         )
 
@@ -287,7 +311,8 @@ def warm_up(dtype: str) -> None:
     """Compile everything that rotating arrays of a dtype may run."""
     storage = STORAGE[dtype]
     for parallel in (False, True):
-        compiled("rotate", storage, parallel=parallel)
+        for kernel in ("rotate", "rotate_streaming"):
+            compiled(kernel, storage, parallel=parallel)
         compiled("fill_table", "float64" if storage == "float64" else "float32", parallel=parallel)
 
 

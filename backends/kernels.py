@@ -3,7 +3,8 @@
 All compiled code is in this one file, because Numba's disk cache notices a change only in the file
 of the function it compiled. The formulas (`formula`) work on one number at a time when compiled and
 on whole NumPy arrays when not, so that tables have the same bits with and without Numba; the kernels
-are plain loops, which `rotary.backends.cpu` compiles serial and parallel.
+are loops, which `rotary.backends.cpu` compiles serial and parallel. Rotating moves more bytes than it
+computes: its loops walk in the order of memory, over vectors written here in LLVM's own terms.
 
 The tables use no fused multiply-add: products and sums are rounded one by one, on every machine.
 """
@@ -243,6 +244,15 @@ def cos_sin(high, low, table):
     return formula_of_dtype(high, low)
 
 
+if COMPILED:
+
+    @overload(cos_sin, inline="always")
+    def _cos_sin(high, low, table):  # pragma: compiled
+        if table.dtype == types.float32:
+            return lambda high, low, table: cos_sin32(high, low)
+        return lambda high, low, table: cos_sin64(high, low)
+
+
 # ------------------------------------------------------------------------------------------------
 # Memory.
 
@@ -375,100 +385,306 @@ def fill_table(  # pragma: compiled
 
 
 # ------------------------------------------------------------------------------------------------
-# Turning pairs.
+# Vectors of channels, in LLVM's terms: addresses are integers, and nothing is checked.
+
+LINE = 64
+# How many bytes before its use a line is asked for; from 2 to 8 KiB it makes little difference.
+AHEAD = 4096
+# How many tokens are turned head by head where a head's tokens lie closer together than a token's heads.
+BLOCK = 32
 
 
-@intrinsic
-def float_from_half(typing_context, bits):  # pragma: compiled
-    """Widen the bits of a float16."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.uint16), generate
+def _integers(value, like):  # pragma: compiled
+    """Return a vector of equal integers."""
+    return ir.Constant(like.type, [value] * like.type.count)
 
 
-@intrinsic
-def half_from_float(typing_context, value):  # pragma: compiled
-    """Round to the bits of a float16, ties to even."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
-
-    return types.uint16(types.float32), generate
+def _lanes(builder, order, vector, other=None):  # pragma: compiled
+    """Return some lanes of a vector, or of two after each other."""
+    indices = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), list(order))
+    return builder.shuffle_vector(vector, other or ir.Constant(vector.type, ir.Undefined), indices)
 
 
-@intrinsic
-def bits_of_float(typing_context, value):  # pragma: compiled
-    """Return the bits of a float32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), generate
+def _load(builder, address, element, count, align):  # pragma: compiled
+    """Read a vector."""
+    pointer = builder.inttoptr(address, ir.VectorType(element, count).as_pointer())
+    return builder.load(pointer, align=align)
 
 
-@intrinsic
-def float_of_bits(typing_context, bits):  # pragma: compiled
-    """Return the float32 that has these bits."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), generate
+def _store(builder, vector, address, align, stream):  # pragma: compiled
+    """Write a vector, past the caches where it is to be streamed; that takes a whole, aligned line."""
+    pointer = builder.inttoptr(address, vector.type.as_pointer())
+    stored = builder.store(vector, pointer, align=LINE if stream else align)
+    if stream:
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
 
 
-@formula
-def float_from_half_bits(bits):  # pragma: compiled
-    """Widen the bits of a float16 where the processor has no instruction for it."""
-    size = np.uint32(bits & np.uint16(0x7FFF)) << np.uint32(13)
-    # The exponent's bias differs by 112; a product gets subnormal numbers right as well.
-    wide = bits_of_float(float_of_bits(size) * np.float32(2.0**112))
-    if size >= np.uint32(0x7C00 << 13):
-        wide = size | np.uint32(0x7F800000)
-    return float_of_bits(wide | (np.uint32(bits & np.uint16(0x8000)) << np.uint32(16)))
+def _prefetch(builder, address, write):  # pragma: compiled
+    """Ask for a cache line, to be written or only read; any address may be asked for."""
+    word = ir.IntType(32)
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [pointer, word(int(write)), word(3), word(1)])
 
 
-@formula
-def half_bits_from_float(value):  # pragma: compiled
-    """Round to the bits of a float16, ties to even, where the processor has no instruction for it."""
-    bits = bits_of_float(value)
-    size = bits & np.uint32(0x7FFFFFFF)
-    tie = (size >> np.uint32(13)) & np.uint32(1)
-    half = (size - np.uint32(112 << 23) + np.uint32(0xFFF) + tie) >> np.uint32(13)
-    if size < np.uint32(0x38800000):
+def _widened(builder, stored, dtype):  # pragma: compiled
+    """Return channels as numbers to compute with."""
+    count = stored.type.count
+    words, floats = (ir.VectorType(kind, count) for kind in (ir.IntType(32), ir.FloatType()))
+    if dtype == BFLOAT16_BITS:
+        # The bits of a bfloat16 are the upper half of a float32's.
+        order = [lane for channel in range(count) for lane in (count, channel)]
+        return builder.bitcast(_lanes(builder, order, stored, _integers(0, stored)), floats)
+    if dtype == FLOAT16_BITS and HALF_IN_HARDWARE:
+        halves = builder.bitcast(stored, ir.VectorType(ir.HalfType(), count))
+        return builder.fpext(halves, floats)
+    if dtype == FLOAT16_BITS:
+        bits = builder.zext(stored, words)
+        size = builder.shl(builder.and_(bits, _integers(0x7FFF, bits)), _integers(13, bits))
+        # The exponent's bias differs by 112; a product gets subnormal numbers right as well.
+        bias = ir.Constant(floats, [2.0**112] * count)
+        wide = builder.bitcast(builder.fmul(builder.bitcast(size, floats), bias), words)
+        special = builder.icmp_unsigned(">=", size, _integers(0x7C00 << 13, size))
+        wide = builder.select(special, builder.or_(size, _integers(0x7F800000, size)), wide)
+        sign = builder.shl(builder.and_(bits, _integers(0x8000, bits)), _integers(16, bits))
+        return builder.bitcast(builder.or_(wide, sign), floats)
+    return stored
+
+
+def _narrowed(builder, number, dtype):  # pragma: compiled
+    """Return computed numbers as they are stored, rounded once, ties to even; a NaN stays one."""
+    count = number.type.count
+    words, halves = (ir.VectorType(ir.IntType(size), count) for size in (32, 16))
+    if dtype == BFLOAT16_BITS:
+        bits = builder.bitcast(number, words)
+        last = builder.and_(bits, _integers(0x10000, bits))
+        odd = builder.icmp_unsigned("!=", last, _integers(0, bits))
+        up = builder.select(odd, _integers(0x8000, bits), _integers(0x7FFF, bits))
+        nan = builder.fcmp_unordered("uno", number, number)
+        quiet = builder.or_(bits, _integers(0x400000, bits))
+        rounded = builder.select(nan, quiet, builder.add(bits, up))
+        parts = builder.bitcast(rounded, ir.VectorType(ir.IntType(16), 2 * count))
+        return _lanes(builder, range(1, 2 * count, 2), parts)
+    if dtype == FLOAT16_BITS and HALF_IN_HARDWARE:
+        return builder.bitcast(builder.fptrunc(number, ir.VectorType(ir.HalfType(), count)), halves)
+    if dtype == FLOAT16_BITS:
+        bits = builder.bitcast(number, words)
+        size = builder.and_(bits, _integers(0x7FFFFFFF, bits))
+        shifted = builder.lshr(size, _integers(13, bits))
+        tie = builder.and_(shifted, _integers(1, bits))
+        half = builder.add(builder.add(size, _integers(0xFFF - (112 << 23), bits)), tie)
+        half = builder.lshr(half, _integers(13, bits))
         # Subnormal: a sum with 0.5 rounds to multiples of 2**-24, which are the float16's.
-        half = bits_of_float(float_of_bits(size) + np.float32(0.5)) - np.uint32(0x3F000000)
-    if size >= np.uint32(0x47800000):
-        half = np.uint32(0x7C00)
-    if size > np.uint32(0x7F800000):
-        half = np.uint32(0x7E00) | (size >> np.uint32(13)) & np.uint32(0x3FF)
-    return np.uint16(half | ((bits >> np.uint32(16)) & np.uint32(0x8000)))
+        middle = ir.Constant(number.type, [0.5] * count)
+        small = builder.bitcast(builder.fadd(builder.bitcast(size, number.type), middle), words)
+        small = builder.sub(small, _integers(0x3F000000, bits))
+        nan = builder.or_(builder.and_(shifted, _integers(0x3FF, bits)), _integers(0x7E00, bits))
+        infinity = _integers(0x7C00, bits)
+        for order, bound, instead in (
+            ("<", 0x38800000, small),
+            (">=", 0x47800000, infinity),
+            (">", 0x7F800000, nan),
+        ):
+            where = builder.icmp_unsigned(order, size, _integers(bound, bits))
+            half = builder.select(where, instead, half)
+        sign = builder.and_(builder.lshr(bits, _integers(16, bits)), _integers(0x8000, bits))
+        return builder.trunc(builder.or_(half, sign), halves)
+    return number
 
 
-@formula
-def float_from_bfloat(bits):  # pragma: compiled
-    """Widen the bits of a bfloat16, which are the upper half of a float32's."""
-    return float_of_bits(np.uint32(np.uint16(bits)) << np.uint32(16))
+def _at(builder, address, index, size):  # pragma: compiled
+    """Return an address so many sizes further."""
+    size = size if isinstance(size, ir.Value) else index.type(size)
+    return builder.add(address, builder.mul(index, size))
 
 
-@formula
-def bfloat_from_float(value):  # pragma: compiled
-    """Round to the bits of a bfloat16, ties to even; a NaN stays one."""
-    bits = bits_of_float(value)
-    tie = (bits >> np.uint32(16)) & np.uint32(1)
-    rounded = bits + np.uint32(0x7FFF) + tie
-    if value != value:
-        rounded = bits | np.uint32(0x400000)
-    return np.int16(rounded >> np.uint32(16))
+def _pairs(builder, half, row, i, lanes, item, count):  # pragma: compiled
+    """Return where both halves of the pairs from i on begin: (i, i + lanes), or else (2 i, 2 i + 1)."""
+    if half:
+        return _at(builder, row, i, item), _at(builder, row, builder.add(i, lanes), item)
+    first = _at(builder, row, i, 2 * item)
+    return first, builder.add(first, first.type(count * item))
 
 
-def widen(value):  # pragma: compiled
-    """Return a channel as a number to compute with: the storage's dtype says what its bits are."""
+def _read_pairs(builder, half, row, i, lanes, item, count, element):  # pragma: compiled
+    """Read as many pairs, the first channels apart from the second ones."""
+    lower, upper = _pairs(builder, half, row, i, lanes, item, count)
+    if half:
+        return tuple(_load(builder, place, element, count, item) for place in (lower, upper))
+    mixed = _load(builder, lower, element, 2 * count, item)
+    return tuple(_lanes(builder, range(k, 2 * count, 2), mixed) for k in (0, 1))
 
 
-def narrow(value, row):  # pragma: compiled
-    """Return a computed number as it is stored in a row of channels, rounded once."""
+def _write_pairs(builder, half, row, i, lanes, item, a, b, stream):  # pragma: compiled
+    """Write as many pairs."""
+    count = a.type.count
+    lower, upper = _pairs(builder, half, row, i, lanes, item, count)
+    if half:
+        _store(builder, a, lower, item, stream)
+        _store(builder, b, upper, item, stream)
+    else:
+        order = [lane for pair in range(count) for lane in (pair, count + pair)]
+        _store(builder, _lanes(builder, order, a, b), lower, item, stream)
+
+
+def _turning(half):  # pragma: compiled
+    """Return the intrinsic that turns all pairs of a row, or of two rows by the same angles.
+
+    As many pairs at a time are turned as fill a cache line, then eight, then one; they are read before one
+    of them is written, so that `out` may be `x`. The lines that the same pairs of a later row need, so many
+    bytes ahead, are asked for, but not those that are to be streamed: `stream` is None where none ever is.
+    Two rows are for 16-bit numbers, whose conversions leave no time to read the angles for each row.
+    """
+
+    @intrinsic
+    def turn(
+        typing_context,
+        kind,
+        stream,
+        rows,
+        x,
+        out,
+        x_row,
+        out_row,
+        x_ahead,
+        out_ahead,
+        lanes,
+        c,
+        s,
+        sign,
+    ):
+        dtype, computed = kind.dtype, ir.DoubleType() if sign == types.float64 else ir.FloatType()
+        stored = ir.IntType(16) if dtype.bitwidth == 16 else computed
+        item, size = dtype.bitwidth // 8, sign.bitwidth // 8
+        line = LINE // item
+
+        def generate(context, builder, signature, arguments):
+            _, past, rows, x, out, x_row, out_row, x_ahead, out_ahead = arguments[:9]
+            lanes, c, s, sign = arguments[9:]
+
+            def turn_block(places, i, count, past_caches):
+                cosine, sine = (
+                    _load(builder, _at(builder, row, i, size), computed, count, size)
+                    for row in (c, s)
+                )
+                signs = ir.Constant(sine.type, ir.Undefined)
+                signs = builder.insert_element(signs, sign, ir.IntType(32)(0))
+                sine = builder.fmul(_lanes(builder, [0] * count, signs), sine)
+                for source, target in places if count > 1 else ():
+                    soon = builder.add(target, out_ahead), builder.add(source, x_ahead)
+                    for place in _pairs(builder, half, soon[0], i, lanes, item, count):
+                        if not past_caches:
+                            _prefetch(builder, place, write=True)
+                    for place in _pairs(builder, half, soon[1], i, lanes, item, count):
+                        _prefetch(builder, place, write=False)
+                found = [
+                    _read_pairs(builder, half, source, i, lanes, item, count, stored)
+                    for source, _ in places
+                ]
+                for (_, target), pair in zip(places, found, strict=True):
+                    a, b = (_widened(builder, channels, dtype) for channels in pair)
+                    first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
+                    second = builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
+                    turned = (_narrowed(builder, number, dtype) for number in (first, second))
+                    _write_pairs(builder, half, target, i, lanes, item, *turned, past_caches)
+
+            def turn_blocks(places, first, stop, count, past_caches=False):
+                step = lanes.type(count)
+                with cgutils.for_range_slice(builder, first, stop, step) as (i, _):
+                    turn_block(places, i, count, past_caches)
+
+            def whole(count):
+                return builder.and_(lanes, lanes.type(-count))
+
+            none, done = lanes.type(0), whole(line)
+            together = [(x, out)]
+            if item == 2:
+                together.append((builder.add(x, x_row), builder.add(out, out_row)))
+                two = builder.icmp_signed("==", rows, lanes.type(2))
+                done = builder.select(two, done, none)
+            if stream == types.none:
+                turn_blocks(together, none, done, line)
+            else:
+                with builder.if_else(past) as (then, otherwise):
+                    with then:
+                        turn_blocks(together, none, done, line, past_caches=True)
+                    with otherwise:
+                        turn_blocks(together, none, done, line)
+            with (
+                builder.if_then(builder.icmp_signed("<", done, lanes)),
+                cgutils.for_range(builder, rows) as loop,
+            ):
+                alone = [
+                    (_at(builder, x, x_row, loop.index), _at(builder, out, out_row, loop.index))
+                ]
+                for count in (line, 8, 1) if item == 2 else (8, 1):
+                    turn_blocks(alone, done, whole(count), count)
+                    done = whole(count)
+            return context.get_dummy_value()
+
+        return types.void(kind, stream, *[types.int64] * 10, sign), generate
+
+    return turn
+
+
+def _rearranging(half):  # pragma: compiled
+    """Return the intrinsic that copies all pairs of a row into the other layout than `half` says."""
+
+    @intrinsic
+    def rearrange(typing_context, kind, x, out, lanes):
+        item, element = kind.dtype.bitwidth // 8, ir.IntType(kind.dtype.bitwidth)
+
+        def generate(context, builder, signature, arguments):
+            _, x, out, lanes = arguments
+            done = lanes.type(0)
+            for count in sorted({LINE // item, 8, 1}, reverse=True):
+                whole, step = builder.and_(lanes, lanes.type(-count)), lanes.type(count)
+                with cgutils.for_range_slice(builder, done, whole, step) as (i, _):
+                    a, b = _read_pairs(builder, half, x, i, lanes, item, count, element)
+                    _write_pairs(builder, not half, out, i, lanes, item, a, b, False)
+                done = whole
+            return context.get_dummy_value()
+
+        return types.void(kind, *[types.int64] * 3), generate
+
+    return rearrange
+
+
+@intrinsic
+def copy_bytes(typing_context, source, target, count):  # pragma: compiled
+    """Copy bytes between addresses."""
+
+    def generate(context, builder, signature, arguments):
+        source, target = (
+            builder.inttoptr(place, ir.IntType(8).as_pointer()) for place in arguments[:2]
+        )
+        cgutils.raw_memcpy(builder, target, source, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def fence(typing_context):  # pragma: compiled
+    """Wait until what was streamed is in memory."""
+
+    def generate(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def address(typing_context, array):  # pragma: compiled
+    """Return where an array's first element lies; Numba cannot tell that its memory is in use."""
+
+    def generate(context, builder, signature, arguments):
+        source = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(source.data, ir.IntType(64))
+
+    return types.int64(array), generate
 
 
 if COMPILED:
@@ -476,118 +692,151 @@ if COMPILED:
     FLOAT16_BITS, BFLOAT16_BITS = types.uint16, types.int16
     HALF_IN_HARDWARE = _converts_half()
 
-    @overload(cos_sin, inline="always")
-    def _cos_sin(high, low, table):  # pragma: compiled
-        if table.dtype == types.float32:
-            return lambda high, low, table: cos_sin32(high, low)
-        return lambda high, low, table: cos_sin64(high, low)
-
-    @overload(widen)
-    def _widen(value):  # pragma: compiled
-        if value == FLOAT16_BITS:
-            if HALF_IN_HARDWARE:
-                return lambda value: float_from_half(value)
-            return lambda value: float_from_half_bits(value)
-        if value == BFLOAT16_BITS:
-            return lambda value: float_from_bfloat(value)
-        return lambda value: value
-
-    @overload(narrow)
-    def _narrow(value, row):  # pragma: compiled
-        if row.dtype == FLOAT16_BITS:
-            if HALF_IN_HARDWARE:
-                return lambda value, row: half_from_float(value)
-            return lambda value, row: half_bits_from_float(value)
-        if row.dtype == BFLOAT16_BITS:
-            return lambda value, row: bfloat_from_float(value)
-        return lambda value, row: value
+turn_halves, turn_interleaved = _turning(True), _turning(False)
+halves_to_interleaved, interleaved_to_halves = _rearranging(True), _rearranging(False)
 
 
-@formula
-def read_pairs(x, batch, row, head, start, half, a, b):  # pragma: compiled
-    """Read the pairs of a row; `half` says whether a pair is (i, i + lanes) or (2 i, 2 i + 1)."""
-    lanes = a.shape[0]
-    if half:
-        lower = vector(x, batch, row, head, start, lanes)
-        upper = vector(x, batch, row, head, start + lanes, lanes)
-        for i in range(lanes):
-            a[i] = widen(lower[i])
-        for i in range(lanes):
-            b[i] = widen(upper[i])
-    else:
-        pairs = vector(x, batch, row, head, start, 2 * lanes)
-        for i in range(lanes):
-            a[i] = widen(pairs[2 * i])
-            b[i] = widen(pairs[2 * i + 1])
-
-
-@formula
-def write_turned(out, batch, row, head, start, half, a, b, cosine, sine, sign):  # pragma: compiled
-    """Turn the pairs (a, b) and write them to a row, in either layout."""
-    lanes = a.shape[0]
-    if half:
-        lower = vector(out, batch, row, head, start, lanes)
-        upper = vector(out, batch, row, head, start + lanes, lanes)
-        for i in range(lanes):
-            s = sign * sine[i]
-            lower[i] = narrow(a[i] * cosine[i] - b[i] * s, lower)
-            upper[i] = narrow(b[i] * cosine[i] + a[i] * s, upper)
-    else:
-        pairs = vector(out, batch, row, head, start, 2 * lanes)
-        for i in range(lanes):
-            s = sign * sine[i]
-            pairs[2 * i] = narrow(a[i] * cosine[i] - b[i] * s, pairs)
-            pairs[2 * i + 1] = narrow(b[i] * cosine[i] + a[i] * s, pairs)
-
-
-@formula
-def copy_channels(x, out, batch, row, head, first, last):  # pragma: compiled
-    """Copy the channels first .. last - 1 of a row, which do not turn."""
-    source = vector(x, batch, row, head, first, last - first)
-    target = vector(out, batch, row, head, first, last - first)
-    for i in range(last - first):
-        target[i] = source[i]
+# ------------------------------------------------------------------------------------------------
+# Turning pairs.
 
 
 @loop
 def rotate_tokens(  # pragma: compiled
-    x, out, table, index, step, start, half_in, half_out, sign, copy, first, last
+    x, out, table, index, step, start, half_in, half_out, sign, copy, stream, first, last
 ):
     """Rotate tokens first .. last - 1, counted through batch and sequence; see `rotate`.
 
-    Every row passes through a buffer of the computing dtype, so that `out` may be `x`.
+    The walk is in the order of memory: through the heads of a token, or, where the tokens of a head lie
+    closer together, through some tokens of a head. A row whose layout changes is rearranged aside first.
     """
     length, heads, width = x.shape[1:]
-    own_tables, _, lanes = table.shape[1:]
-    stop = start + 2 * lanes
-    buffer = np.empty((1, 1, 2, lanes), table.dtype)
-    a = vector(buffer, 0, 0, 0, 0, lanes)
-    b = vector(buffer, 0, 0, 1, 0, lanes)
-    for token in range(first, last):
+    tables, entries, lanes = table.shape[1:]
+    x_batch, x_token, x_head = x.strides[:3]
+    out_batch, out_token, out_head = out.strides[:3]
+    item, kind, entry_size = out.itemsize, out.dtype, lanes * table.itemsize
+    before, turning, size = start * item, 2 * lanes * item, width * item
+    after = size - before - turning
+    sine_table = tables * entries * entry_size
+    own_table = entries * entry_size if tables > 1 else 0
+    x_first, out_first, table_first = address(x), address(out), address(table)
+    past = stream
+    if stream is not None:
+        # What is streamed must be whole lines; elsewhere it would end the process.
+        past = (out_first | out_batch | out_token | out_head | before | turning // 2) % LINE == 0
+    by_head = heads == 1 or abs(x_head) > abs(x_token)
+    two = 2 if item == 2 and tables == 1 and half_in == half_out else 1
+    entry = np.empty(BLOCK, np.int64)
+    spare = np.empty(turning, np.uint8)
+    aside = address(spare)
+    token = first
+    while token < last:
         batch = token // length
         row = token - batch * length
-        entry = index[min(batch, index.shape[0] - 1), min(row, index.shape[1] - 1)] + step * row
-        for head in range(heads):
-            own = min(head, own_tables - 1)
-            cosine = vector(table, 0, own, entry, 0, lanes)
-            sine = vector(table, 1, own, entry, 0, lanes)
-            if copy:
-                copy_channels(x, out, batch, row, head, 0, start)
-                copy_channels(x, out, batch, row, head, stop, width)
-            read_pairs(x, batch, row, head, start, half_in, a, b)
-            write_turned(out, batch, row, head, start, half_out, a, b, cosine, sine, sign)
-    buffer[0, 0, 0, 0] = 0  # vectors own nothing: this use keeps the buffer until here
+        tokens = min(BLOCK if by_head else 1, length - row, last - token)
+        token += tokens
+        x_tokens = x_first + batch * x_batch + row * x_token + before
+        out_tokens = out_first + batch * out_batch + row * out_token + before
+        for i in range(tokens):
+            place = index[min(batch, index.shape[0] - 1), min(row + i, index.shape[1] - 1)]
+            entry[i] = table_first + (place + step * (row + i)) * entry_size
+        head = 0
+        while head < heads:
+            some = two if head + two <= heads else 1
+            a, b = x_tokens + head * x_head, out_tokens + head * out_head
+            x_next, out_next = x_token - head * x_head, out_token - head * out_head
+            if by_head:
+                rows, row_entry, row_table, cosine = tokens, 1, 0, head * own_table
+                x_row, out_row = x_token, out_token
+                x_next, out_next = (
+                    x_next + (tokens - 1) * x_token,
+                    out_next + (tokens - 1) * out_token,
+                )
+                head += some
+                if head < heads:
+                    x_next, out_next = some * x_head, some * out_head
+            else:
+                rows, row_entry, row_table, cosine = (
+                    (heads - head) // some,
+                    0,
+                    own_table,
+                    head * own_table,
+                )
+                x_row, out_row = some * x_head, some * out_head
+                head += some * rows
+            # What is asked for is some rows ahead, and behind the last row what is turned next.
+            ahead = min(rows, max(1, AHEAD // (size * some)))
+            x_ahead, out_ahead = ahead * x_row, ahead * out_row
+            for i in range(rows):
+                if i == rows - ahead:
+                    x_ahead += x_next - rows * x_row
+                    out_ahead += out_next - rows * out_row
+                c = entry[i * row_entry] + cosine
+                s = c + sine_table
+                cosine += row_table
+                if copy:
+                    for j in range(some):
+                        p, q = a + j * x_head, b + j * out_head
+                        if before > 0:
+                            copy_bytes(p - before, q - before, before)
+                        if after > 0:
+                            copy_bytes(p + turning, q + turning, after)
+                source, soon = a, x_ahead
+                if half_in != half_out:
+                    if half_in:
+                        halves_to_interleaved(kind, a, aside, lanes)
+                    else:
+                        interleaved_to_halves(kind, a, aside, lanes)
+                    source, soon = aside, a + x_ahead - aside
+                if half_out:
+                    turn_halves(
+                        kind,
+                        past,
+                        some,
+                        source,
+                        b,
+                        x_head,
+                        out_head,
+                        soon,
+                        out_ahead,
+                        lanes,
+                        c,
+                        s,
+                        sign,
+                    )
+                else:
+                    turn_interleaved(
+                        kind,
+                        past,
+                        some,
+                        source,
+                        b,
+                        x_head,
+                        out_head,
+                        soon,
+                        out_ahead,
+                        lanes,
+                        c,
+                        s,
+                        sign,
+                    )
+                a += x_row
+                b += out_row
+    if stream is not None:
+        fence()
+    # These uses keep the memory until here.
+    entry[0] = 0
+    spare[0] = 0
 
 
 def rotate(  # pragma: compiled
-    x, out, table, index, step, start, half_in, half_out, sign, copy, chunks
+    x, out, table, index, step, start, half_in, half_out, sign, copy, stream, chunks
 ):
     """Rotate x (batch, sequence, heads, channels) into out, in as many chunks as threads.
 
     Channels start .. start + 2 lanes - 1 turn by the angles of a table (2, heads or 1, rows, lanes) of
     cosine and sine; `sign` -1 turns them back. The table's row for batch b and row s of the sequence is
     ``index[b, s] + step * s``, where either axis of the index may have length 1. `copy` says whether
-    the other channels have to be copied.
+    the other channels have to be copied, `stream` whether the caches are better left to others.
     """
     tokens = x.shape[0] * x.shape[1]
     for chunk in prange(chunks):
@@ -602,6 +851,7 @@ def rotate(  # pragma: compiled
             half_out,
             sign,
             copy,
+            stream,
             chunk * tokens // chunks,
             (chunk + 1) * tokens // chunks,
         )
