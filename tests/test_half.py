@@ -12,19 +12,21 @@ import pytest
 import rotary
 
 FACTORS = [1.0, 0.3337, 1.7, 2.0**-12]
+# Pairs in a row: one, eight and a whole cache line at a time are turned by code of their own.
+LANES = [1, 8, 64]
 
 
-def scaled(dtype, factor):
+def scaled(dtype, factor, lanes):
     """Every number of a 16-bit dtype beside a zero, times a factor, by the library and by NumPy."""
-    numbers = np.arange(2**16, dtype=np.uint16).view(dtype)
-    x = np.stack([numbers, np.zeros_like(numbers)], axis=-1)
-    schedule = rotary.scaling.Custom([0.0], attention_factor=factor)
-    rope = rotary.RotaryEmbedding(2, layout="half", scaling=schedule)
+    numbers = np.arange(2**16, dtype=np.uint16).view(dtype).reshape(-1, lanes)
+    x = np.concatenate([numbers, np.zeros_like(numbers)], axis=-1)
+    schedule = rotary.scaling.Custom([0.0] * lanes, attention_factor=factor)
+    rope = rotary.RotaryEmbedding(2 * lanes, layout="half", scaling=schedule)
     with np.errstate(all="ignore"):
         expected = numbers.astype(np.float32) * np.float32(factor)
         # The other channel of the pair adds nothing, but an infinity times its zero sine is no number.
         expected = expected.astype(dtype)
-        return rope(x)[:, 0], expected
+        return rope(x)[:, :lanes], expected
 
 
 def assert_same_numbers(got, expected):
@@ -38,8 +40,9 @@ def assert_same_numbers(got, expected):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("factor", FACTORS)
-def test_every_number_is_rounded_as_numpy_rounds(dtype, factor):
-    assert_same_numbers(*scaled(dtype, factor))
+@pytest.mark.parametrize("lanes", LANES)
+def test_every_number_is_rounded_as_numpy_rounds(dtype, factor, lanes):
+    assert_same_numbers(*scaled(dtype, factor, lanes))
 
 
 @pytest.mark.compiled
@@ -49,7 +52,8 @@ def test_a_processor_without_float16_gives_the_same(tmp_path):
     script = (
         f"import sys; sys.path.insert(0, {here!r}); import numpy as np, test_half\n"
         "for factor in test_half.FACTORS:\n"
-        "    test_half.assert_same_numbers(*test_half.scaled(np.float16, factor))\n"
+        "    for lanes in test_half.LANES:\n"
+        "        test_half.assert_same_numbers(*test_half.scaled(np.float16, factor, lanes))\n"
         "from rotary.backends import kernels; assert not kernels.HALF_IN_HARDWARE\n"
     )
     target = {
