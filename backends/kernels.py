@@ -388,8 +388,8 @@ def fill_table(  # pragma: compiled
 # Vectors of channels, in LLVM's terms: addresses are integers, and nothing is checked.
 
 LINE = 64
-# How many bytes before its use a line is asked for; from 2 to 8 KiB it makes little difference.
-AHEAD = 4096
+# How many bytes before its use a line is asked for: less is too late where memory is busy.
+AHEAD = 8192
 # How many tokens are turned head by head where a head's tokens lie closer together than a token's heads.
 BLOCK = 32
 
@@ -586,8 +586,8 @@ def _turning(half):  # pragma: compiled
                     a, b = (_widened(builder, channels, dtype) for channels in pair)
                     first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
                     second = builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
-                    turned = (_narrowed(builder, number, dtype) for number in (first, second))
-                    _write_pairs(builder, half, target, i, lanes, item, *turned, past_caches)
+                    a, b = (_narrowed(builder, number, dtype) for number in (first, second))
+                    _write_pairs(builder, half, target, i, lanes, item, a, b, past_caches)
 
             def turn_blocks(places, first, stop, count, past_caches=False):
                 step = lanes.type(count)
@@ -706,6 +706,7 @@ def rotate_tokens(  # pragma: compiled
 ):
     """Rotate tokens first .. last - 1, counted through batch and sequence; see `rotate`.
 
+    Arrays are addresses and strides in bytes: Numba's indexing costs more than the rotation of a row.
     The walk is in the order of memory: through the heads of a token, or, where the tokens of a head lie
     closer together, through some tokens of a head. A row whose layout changes is rearranged aside first.
     """
@@ -836,7 +837,8 @@ def rotate(  # pragma: compiled
     Channels start .. start + 2 lanes - 1 turn by the angles of a table (2, heads or 1, rows, lanes) of
     cosine and sine; `sign` -1 turns them back. The table's row for batch b and row s of the sequence is
     ``index[b, s] + step * s``, where either axis of the index may have length 1. `copy` says whether
-    the other channels have to be copied, `stream` whether the caches are better left to others.
+    the other channels have to be copied. `stream` is True where the result is to be written past the
+    caches, else None: the two are compiled apart.
     """
     tokens = x.shape[0] * x.shape[1]
     for chunk in prange(chunks):

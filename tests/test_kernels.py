@@ -1,0 +1,252 @@
+"""The rotating kernel against NumPy's own arithmetic, bit for bit, on every path through it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from rotary.backends import kernels
+
+pytestmark = pytest.mark.compiled
+if kernels.COMPILED:
+    from rotary.backends import cpu
+
+DTYPES = {
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float32": np.float32,
+    "float64": np.float64,
+}
+WIDE = {"float16": 32, "bfloat16": 32, "float32": 16, "float64": 8}
+HALF = {True: "half", False: "interleaved"}
+
+
+def placed(shape, dtype, order=(0, 1, 2, 3), skip=0):
+    """An array of four axes, so many bytes from a cache line, whose axes lie in this order in memory."""
+    inner = tuple(shape[axis] for axis in order)
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(nbytes + 128, np.uint8)
+    first = -memory.ctypes.data % 64 + skip
+    array = memory[first : first + nbytes].view(dtype).reshape(inner)
+    return array.transpose(np.argsort(order))
+
+
+def channels(lanes, start, half):
+    """The first and the second channels of all pairs."""
+    lane = np.arange(lanes)
+    first = start + (lane if half else 2 * lane)
+    return first, first + (lanes if half else 1)
+
+
+def expected(x, table, index, step, start, half_in, half_out, sign, copied):
+    """What the kernel has to write into `copied`, by NumPy."""
+    lanes, length, heads = table.shape[-1], x.shape[1], x.shape[2]
+    rows = np.broadcast_to(index, x.shape[:2]) + step * np.arange(length)
+    own = np.minimum(np.arange(heads), table.shape[1] - 1)
+    cosine, sine = table[:, own[None, None, :], rows[:, :, None]]
+    sine = sine * table.dtype.type(sign)
+    first, second = channels(lanes, start, half_in)
+    a, b = x[..., first].astype(table.dtype), x[..., second].astype(table.dtype)
+    first, second = channels(lanes, start, half_out)
+    result = copied.copy()
+    with np.errstate(all="ignore"):
+        result[..., first] = (a * cosine - b * sine).astype(x.dtype)
+        result[..., second] = (b * cosine + a * sine).astype(x.dtype)
+    return result
+
+
+def run(
+    x, out, name, table, index, step, start, half_in, half_out, sign, copy, *, stream, chunks=1
+):
+    storage = cpu.STORAGE[name]
+    kernel = cpu.compiled("rotate_streaming" if stream else "rotate", storage, parallel=chunks > 1)
+    views = x.view(storage), out.view(storage)
+    kernel(
+        *views,
+        table,
+        index,
+        step,
+        start,
+        half_in,
+        half_out,
+        sign,
+        copy,
+        True if stream else None,
+        chunks,
+    )
+
+
+def data(name, shape, lanes, tables=1, seed=0):
+    """Numbers of every size, and a table of which no row is like another."""
+    rng = np.random.default_rng(seed)
+    number = np.float64 if name == "float64" else np.float32
+    x = rng.standard_normal(shape) * 2.0 ** rng.integers(-8, 8, shape)
+    table = rng.uniform(-1.3, 1.3, (2, tables, shape[1] + 7, lanes)).astype(number)
+    return x.astype(DTYPES[name]), np.ascontiguousarray(table)
+
+
+def same_bits(got, wanted):
+    np.testing.assert_array_equal(
+        np.ascontiguousarray(got).view(np.uint8), np.ascontiguousarray(wanted).view(np.uint8)
+    )
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("half_in", [True, False])
+@pytest.mark.parametrize("half_out", [True, False])
+@pytest.mark.parametrize("heads", [1, 2, 5])
+def test_every_number_of_lanes(name, half_in, half_out, heads):
+    wide = WIDE[name]
+    for lanes in {1, 3, 7, 8, 9, wide - 1, wide, wide + 1, wide + 12, 2 * wide, 2 * wide + 9}:
+        shape = (2, 3, heads, 2 * lanes)
+        values, table = data(name, shape, lanes)
+        index = np.array([[2]])
+        for stream in (False, True):
+            for in_place in (False, True):
+                x = placed(shape, DTYPES[name])
+                x[...] = values
+                out = x if in_place else placed(shape, DTYPES[name])
+                wanted = expected(values, table, index, 1, 0, half_in, half_out, -1.0, out)
+                run(x, out, name, table, index, 1, 0, half_in, half_out, -1.0, False, stream=stream)
+                same_bits(out, wanted)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float32"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (1, 0, 2, 3), (2, 1, 0, 3)])
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_order_of_axes(name, order, chunks, stream):
+    shape, lanes = (3, 71, 5, 128), 64
+    values, table = data(name, shape, lanes)
+    index = np.array([[0], [7], [3]])
+    x, out = placed(shape, DTYPES[name], order), placed(shape, DTYPES[name], (*order[:3][::-1], 3))
+    x[...] = values
+    wanted = expected(values, table, index, 1, 0, True, True, 1.0, out)
+    run(x, out, name, table, index, 1, 0, True, True, 1.0, False, stream=stream, chunks=chunks)
+    same_bits(out, wanted)
+    run(x, x, name, table, index, 1, 0, True, True, 1.0, False, stream=False, chunks=chunks)
+    same_bits(x, wanted)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("skip", [0, 8, 16, 48])
+@pytest.mark.parametrize("half", [True, False])
+def test_what_is_not_aligned_is_not_streamed(name, skip, half):
+    # A streaming write of a whole line to another address would end the process.
+    shape, lanes = (2, 9, 4, 128), 64
+    values, table = data(name, shape, lanes)
+    index = np.arange(18)[::-1].reshape(2, 9) % 16
+    x, out = placed(shape, DTYPES[name], skip=16), placed(shape, DTYPES[name], skip=skip)
+    x[...] = values
+    wanted = expected(values, table, index, 0, 0, half, half, 1.0, out)
+    run(x, out, name, table, index, 0, 0, half, half, 1.0, False, stream=True)
+    same_bits(out, wanted)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("half_out", [True, False])
+@pytest.mark.parametrize("start", [0, 8, 64])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_other_channels_are_copied(name, half_out, start, stream):
+    lanes = WIDE[name]
+    shape = (2, 5, 3, start + 2 * lanes + 64)
+    values, table = data(name, shape, lanes)
+    x, out = placed(shape, DTYPES[name]), placed(shape, DTYPES[name])
+    x[...] = values
+    index = np.array([[1]])
+    wanted = expected(values, table, index, 1, start, True, half_out, 1.0, values)
+    run(x, out, name, table, index, 1, start, True, half_out, 1.0, True, stream=stream)
+    same_bits(out, wanted)
+
+
+@pytest.mark.parametrize("name", ["float16", "float64"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
+def test_heads_may_have_tables_of_their_own(name, order):
+    shape, lanes = (2, 40, 5, 96), 48
+    values, table = data(name, shape, lanes, tables=5)
+    x, out = placed(shape, DTYPES[name], order), placed(shape, DTYPES[name], order)
+    x[...] = values
+    index = np.array([[0], [5]])
+    wanted = expected(values, table, index, 1, 0, False, False, 1.0, out)
+    run(x, out, name, table, index, 1, 0, False, False, 1.0, False, stream=False)
+    same_bits(out, wanted)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_memory_beside_the_array_is_left_alone(name):
+    lanes, room = 37, 3
+    whole = np.full((2, 9, 5 + room, 2 * lanes + 11), 1.5).astype(DTYPES[name])
+    before = whole.copy()
+    values, table = data(name, (2, 9, 5, 2 * lanes), lanes)
+    out = whole[:, :, 1:6, 4 : 4 + 2 * lanes]
+    run(values, out, name, table, np.array([[0]]), 1, 0, True, True, 1.0, False, stream=True)
+    before[:, :, 1:6, 4 : 4 + 2 * lanes] = out
+    same_bits(whole, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("32768K\n", 32768 * 1024 // 3), ("4096K\n", 8 * 2**20), ("", 32 * 2**20), (None, 32 * 2**20)],
+)
+def test_streaming_starts_at_a_third_of_the_largest_cache(monkeypatch, tmp_path, text, size):
+    if text is not None:
+        (tmp_path / "size").write_text(text)
+    monkeypatch.setattr(cpu, "LARGEST_CACHE", tmp_path / "size")
+    assert cpu.streaming_size.__wrapped__() == size
+
+
+def test_large_results_alone_are_streamed(monkeypatch):
+    import rotary
+
+    asked = []
+    compiled = cpu.compiled
+    monkeypatch.setattr(cpu, "streaming_size", lambda: 2**20)
+    monkeypatch.setattr(
+        cpu, "compiled", lambda kernel, *a, **k: asked.append(kernel) or compiled(kernel, *a, **k)
+    )
+    rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=0)
+    rope(np.zeros((3, 64), np.float32))  # its table is there from now on
+    asked.clear()
+    large, small = np.zeros((2**17 // 64, 64), np.float32), np.zeros((2**16 // 64, 64), np.float32)
+    for x, out in (large, None), (large, large), (small, None):
+        rope(x, out=out)
+    assert [kernel for kernel in asked if kernel != "fill_table"] == [
+        "rotate_streaming",
+        "rotate",
+        "rotate",
+    ]
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="names x86 processors")
+@pytest.mark.parametrize(
+    ("processor", "features"),
+    [("haswell", "+avx2,+f16c,+fma,+avx"), ("generic", "")],
+)
+def test_other_processors_give_the_same_bits(tmp_path, processor, features):
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_kernels as t\n"
+        "for name in ('float16', 'bfloat16', 'float32'):\n"
+        "    t.test_every_number_of_lanes(name, True, True, 2)\n"
+        "    t.test_what_is_not_aligned_is_not_streamed(name, 0, False)\n"
+    )
+    target = {
+        "NUMBA_CPU_NAME": processor,
+        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        env=os.environ | target,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
