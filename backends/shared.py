@@ -62,7 +62,7 @@ def _of_torch(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array |
     if source is None or target is None or (differentiable and out is not None):
         return portable.rotate(x, table, axes, pairing, out)
     if differentiable:
-        return _autograd_function().apply(x, table, axes, pairing)
+        return _autograd_function().apply(x, source, table, axes, pairing)
     if out is None:
         return _as_torch(_rotated(source, table, axes, pairing))
     host().rotate(source, table, axes, pairing, target)
@@ -77,22 +77,26 @@ def _autograd_function() -> Any:
 
     class Rotation(torch.autograd.Function):  # type: ignore[misc]  # torch is not read here
         @staticmethod
-        def forward(x: Array, table: Table, axes: Axes, pairing: Pairing) -> Array:
-            source = _memory_of_torch(x)
-            assert source is not None
+        def forward(
+            x: Array,  # noqa: ARG004  (what autograd differentiates by; its memory is `source`)
+            source: HostArray,
+            table: Table,
+            axes: Axes,
+            pairing: Pairing,
+        ) -> Array:
             return _as_torch(_rotated(source, table, axes, pairing))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Array) -> None:  # noqa: ARG004
-            ctx.call = inputs[1:]
+            ctx.call = inputs[2:]
 
         @staticmethod
-        def backward(ctx: Any, gradient: Array) -> tuple[Array, None, None, None]:
+        def backward(ctx: Any, gradient: Array) -> tuple[Array, None, None, None, None]:
             table, axes, pairing = ctx.call
             back = pairing._replace(
                 source=pairing.target, target=pairing.source, inverse=not pairing.inverse
             )
-            return rotate(gradient, table, axes, back), None, None, None
+            return rotate(gradient, table, axes, back), None, None, None, None
 
     return Rotation
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# Of channels: far beyond any head, so that a damaged number does not ask for gigabytes.
+LARGEST_WIDTH = 2**16
+
 
 def as_integer(value: Any, name: str) -> int:
     """Return ``value`` as an int, refusing booleans and everything that is not an integer."""
@@ -28,6 +31,24 @@ def as_positive_integer(value: Any, name: str) -> int:
         msg = f"`{name}` must be at least 1, got {number}"
         raise ValueError(msg)
     return number
+
+
+def as_non_negative_integer(value: Any, name: str) -> int:
+    """Return ``value`` as an int of at least 0."""
+    number = as_integer(value, name)
+    if number < 0:
+        msg = f"`{name}` must not be negative, got {number}"
+        raise ValueError(msg)
+    return number
+
+
+def as_nbytes(value: Any) -> int:
+    """Return how many bytes may be kept, at least 0."""
+    limit = as_integer(value, "nbytes")
+    if limit < 0:
+        msg = f"`nbytes` must be at least 0, got {limit}"
+        raise ValueError(msg)
+    return limit
 
 
 def as_float(value: Any, name: str) -> float:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from . import sections as sections_module
-from ._checks import as_bool, as_fraction, as_positive_float, as_positive_integer, as_rotary_dim
+from ._checks import (
+    LARGEST_WIDTH,
+    as_bool,
+    as_fraction,
+    as_positive_float,
+    as_positive_integer,
+    as_rotary_dim,
+)
 from ._config_dialects import Dialect
 from ._config_layers import (
     BASES,
@@ -22,9 +29,10 @@ from ._config_layers import (
     kinds_of_layers,
 )
 from ._config_models import FOLLOWS, Model, known
-from ._config_reader import LARGEST_WIDTH, Found, Keys, agreed, as_length, checked, near
+from ._config_reader import Found, Keys, agreed, checked, near
 from ._config_schedules import Reading, rope_type, schedule
 from ._errors import ConfigError
+from ._numbers import as_length
 from ._typing import Float64Array
 from .embedding import RotaryEmbedding
 from .layouts import Layout

@@ -8,13 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ._checks import as_positive_integer
 from ._errors import ConfigError
-from ._numbers import EXACT
 
-__all__ = ["Found", "Keys", "agreed", "as_length", "checked", "near", "opened"]
-
-LARGEST_WIDTH = 2**16
+__all__ = ["Found", "Keys", "agreed", "checked", "near", "opened"]
 
 
 class Found(NamedTuple):
@@ -90,15 +86,6 @@ def checked(check: Callable[[Any, str], Any], value: Any, name: str) -> Any:
         return check(value, name)
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
-
-
-def as_length(value: Any, name: str) -> int:
-    """Return a number of positions, which must not be beyond what is counted exactly."""
-    length = as_positive_integer(value, name)
-    if length > EXACT:
-        msg = f"`{name}` must be at most 2**53 positions, got {value!r}"
-        raise ValueError(msg)
-    return length
 
 
 def near(name: str, known: Iterable[str]) -> str:

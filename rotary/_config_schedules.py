@@ -12,9 +12,10 @@ from ._checks import (
     as_positive_float,
 )
 from ._config_dialects import DIALECTS, Dialect
-from ._config_reader import Found, Keys, agreed, as_length, near
+from ._config_reader import Found, Keys, agreed, near
 from ._errors import ConfigError
 from ._frequencies import as_factors
+from ._numbers import as_length
 from .scaling import (
     NTK,
     Default,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import as_choice, as_integer
+from ._checks import as_choice, as_integer, as_non_negative_integer
 from ._numbers import Number, Positions, as_positions, check_reach
 from ._typing import HostArray, Int64Array
 
@@ -120,7 +120,10 @@ def grid(
     shape = _grid_shape(sizes)
     axes = _order(order, len(shape))
     blocks = _blocks(merge, shape)
-    before, after = as_count(prefix, "prefix"), as_count(suffix, "suffix")
+    before, after = (
+        as_non_negative_integer(prefix, "prefix"),
+        as_non_negative_integer(suffix, "suffix"),
+    )
     numbers = [
         _per_axis(value, len(shape), name)
         for value, name in ((start, "start"), (step, "step"), (anchor, "anchor"))
@@ -138,15 +141,6 @@ def grid(
         spread[...] = lines[axis].reshape(-1, *[1] * (len(shape) - 1 - axis))
         positions[row, before : before + cells] = _by_blocks(spread, blocks)
     return positions
-
-
-def as_count(value: Any, name: str) -> int:
-    """Return a checked number of tokens."""
-    number = as_integer(value, name)
-    if number < 0:
-        msg = f"`{name}` must not be negative, got {number}"
-        raise ValueError(msg)
-    return number
 
 
 def _lines(

@@ -9,8 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ._checks import as_choice, as_positive_float, as_positive_integer
-from ._grids import as_count
+from ._checks import (
+    as_choice,
+    as_non_negative_integer,
+    as_positive_float,
+    as_positive_integer,
+)
 from ._numbers import Number, Positions, check_reach
 from ._typing import HostArray, Int64Array
 
@@ -44,7 +48,7 @@ class Text:
     length: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "length", as_count(self.length, "length"))
+        object.__setattr__(self, "length", as_non_negative_integer(self.length, "length"))
 
 
 @dataclass(frozen=True)

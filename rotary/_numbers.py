@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _libraries as libraries
+from ._checks import as_positive_integer
 from ._typing import Float64Array, HostArray, Int64Array
 
 __all__ = ["as_positions"]
@@ -63,6 +64,15 @@ def as_positions(value: Any, *, name: str = "positions") -> Positions:
     if kind == "f" or (kind == "V" and np.can_cast(array.dtype, np.float64)):
         return _from_floats(array, value, name)
     raise _not_numbers(array, name)
+
+
+def as_length(value: Any, name: str) -> int:
+    """Return a number of positions, which must not be beyond what is counted exactly."""
+    length = as_positive_integer(value, name)
+    if length > EXACT:
+        msg = f"`{name}` must be at most 2**53 positions, got {value!r}"
+        raise ValueError(msg)
+    return length
 
 
 def bounds_of(cu_seqlens: Any) -> Int64Array:

@@ -939,7 +939,10 @@ def _checked_sections(value: Any, lanes: int) -> Sections:
     """Return sections for so many pairs."""
     sections = as_sections(value)
     if len(sections.axes) != lanes:
-        msg = f"`sections` must give each of the {lanes} pairs an axis, got {len(sections.axes)}"
+        msg = (
+            f"`sections` must give each of the {lanes} pairs an axis, got {len(sections.axes)}; the functions "
+            "of rotary.sections make that of sizes"
+        )
         raise ValueError(msg)
     return sections
 

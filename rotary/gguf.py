@@ -12,6 +12,7 @@ import numpy as np
 
 from . import scaling, sections
 from ._checks import (
+    LARGEST_WIDTH,
     as_bool,
     as_choice,
     as_float,
@@ -20,10 +21,10 @@ from ._checks import (
     as_positive_integer,
     as_rotary_dim,
 )
-from ._config_reader import as_length
 from ._errors import ConfigError
 from ._frequencies import as_factors
 from ._gguf_file import read_header
+from ._numbers import as_length
 from .embedding import RotaryEmbedding
 from .layouts import Layout, check_layout
 
@@ -113,7 +114,6 @@ _KEYS = (
     *("scaling.yarn_beta_fast", "scaling.yarn_beta_slow", "scaling.yarn_ext_factor"),
     "scaling.yarn_log_multiplier",
 )
-_WIDEST = 65_536  # far beyond any head; a damaged number must not ask for gigabytes
 
 
 # ------------------------------------------------------------------------------------------------
@@ -200,8 +200,8 @@ class _Metadata:
 def _width(value: Any, name: str) -> int:
     """Return a number of channels."""
     width = as_positive_integer(value, name)
-    if width > _WIDEST:
-        msg = f"`{name}` must be at most {_WIDEST}, got {width}"
+    if width > LARGEST_WIDTH:
+        msg = f"`{name}` must be at most {LARGEST_WIDTH}, got {width}"
         raise ValueError(msg)
     return width
 
@@ -258,8 +258,10 @@ def _head_dim(data: _Metadata, *, sliding: bool) -> _Part | None:
         return None
     if width % heads:
         data.fail("embedding_length", f"must be a multiple of the {heads} heads", width)
-    if width // heads > _WIDEST:
-        data.fail("embedding_length", f"must give at most {_WIDEST} channels to a head", width)
+    if width // heads > LARGEST_WIDTH:
+        data.fail(
+            "embedding_length", f"must give at most {LARGEST_WIDTH} channels to a head", width
+        )
     origin = f"{data.key('embedding_length')} / {data.key('attention.head_count')}"
     return _Part(width // heads, origin)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._checks import as_integer
+from ._checks import as_nbytes
 from ._libraries import aligned
 from ._typing import HostArray
 
@@ -233,8 +233,4 @@ def set_pool_limit(nbytes: int) -> None:
     67108864
     >>> rotary.set_pool_limit(256 * 2**20)
     """
-    limit = as_integer(nbytes, "nbytes")
-    if limit < 0:
-        msg = f"`nbytes` must be at least 0, got {limit}"
-        raise ValueError(msg)
-    _pool.set_limit(limit)
+    _pool.set_limit(as_nbytes(nbytes))

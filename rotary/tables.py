@@ -17,7 +17,7 @@ import numpy as np
 
 from . import _libraries as libraries
 from . import backends, pool
-from ._checks import as_integer
+from ._checks import as_nbytes
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
 from .phases import Frequencies, merged
@@ -419,8 +419,4 @@ def set_cache_limit(nbytes: int) -> None:
     ValueError
         If it is negative.
     """
-    limit = as_integer(nbytes, "nbytes")
-    if limit < 0:
-        msg = f"`nbytes` must be at least 0, got {limit}"
-        raise ValueError(msg)
-    _cache.set_limit(limit)
+    _cache.set_limit(as_nbytes(nbytes))
