@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -22,7 +22,7 @@ import numpy as np
 from numba import types
 
 from rotary._libraries import dtype_name
-from rotary._typing import HostArray
+from rotary._typing import HostArray, Int64Array
 from rotary.phases import Frequencies, multipliers
 from rotary.pool import empty_like
 from rotary.rotation import Axes, Pairing, Table
@@ -80,15 +80,18 @@ def _signature(kernel: str, dtype: str) -> tuple[Any, ...]:
             types.int64,
         )
     table = "float64" if dtype == "float64" else "float32"
+    array, result = readable(dtype, 4, "A"), types.Array(getattr(types, dtype), 4, "A")
     return (
-        readable(dtype, 4, "A"),
-        types.Array(getattr(types, dtype), 4, "A"),
+        array,
+        result,
+        array,
+        result,
+        readable("int64", 2),
         readable(table, 4),
         readable("int64", 2),
         types.int64,
         types.int64,
-        types.boolean,
-        types.boolean,
+        types.int64,
         getattr(types, table),
         types.boolean,
         types.boolean if kernel == "rotate_streaming" else types.none,
@@ -256,32 +259,137 @@ def _is_plain(x: HostArray) -> bool:
 
 def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> None:
     """Run the kernel on plain arrays, which are the same or do not overlap."""
-    start, source, target = pairing.start, pairing.source, pairing.target
     if x.dtype.kind == "c":
-        start, source, target = 2 * start, "interleaved", "interleaved"
-    dtype = dtype_name(x)
-    storage = STORAGE[dtype]
-    in_place = out is x
-    if storage != dtype:
-        x, out = x.view(storage), out.view(storage)
-    threads = thread_count(x.nbytes, BYTES_PER_THREAD)
-    streaming = not in_place and 2 * x.nbytes >= streaming_size()
-    kernel = compiled("rotate_streaming" if streaming else "rotate", storage, parallel=threads > 1)
-    for block, out_block in _blocks(x, out, axes):
-        kernel(
-            block,
-            out_block,
-            table.values,
-            table.index,
-            table.step,
+        real = STORAGE[dtype_name(x)]
+        x, out = x.view(real), out.view(real)
+        pairing = Pairing(
+            2 * pairing.start, pairing.lanes, "interleaved", "interleaved", pairing.inverse
+        )
+    streaming = out is not x and 2 * x.nbytes >= streaming_size()
+    for block, result in _blocks(x, out, axes):
+        launch = Launch([(block, result)], pairing, nbytes=x.nbytes, streaming=streaming)
+        rows = table.values.shape[2]
+        launch((block,), (result,), table.values, table.index, 0, rows, table.step, apart=True)
+
+
+class Launch:
+    """A call of the kernel for one array, or two of a dtype, of which all is known but the addresses.
+
+    Parameters
+    ----------
+    blocks : sequence of (array, array)
+        Arrays (batch, sequence, heads, channels) as those that will be rotated, and results as theirs.
+    pairing : Pairing
+    nbytes : int
+        How much is rotated, which decides how many threads do it.
+    streaming : bool
+        Whether results are written past the caches.
+    """
+
+    __slots__ = ("_dtype", "_geometry", "_kernel", "_nbytes", "_runs", "_sign", "_streaming")
+
+    def __init__(
+        self,
+        blocks: Sequence[tuple[HostArray, HostArray]],
+        pairing: Pairing,
+        *,
+        nbytes: int,
+        streaming: bool,
+    ) -> None:
+        self._dtype = STORAGE[dtype_name(blocks[0][0])]
+        self._geometry = np.array([_geometry(*block, pairing) for block in blocks], np.int64)
+        self._nbytes = nbytes
+        self._sign = -1.0 if pairing.inverse else 1.0
+        self._kernel = "rotate_streaming" if streaming else "rotate"
+        self._streaming = True if streaming else None
+        self._runs: dict[bool, Callable[..., int]] = {}
+
+    def __call__(
+        self,
+        arrays: Sequence[HostArray],
+        results: Sequence[HostArray],
+        values: HostArray,
+        index: Int64Array,
+        start: int,
+        stop: int,
+        step: int,
+        apart: bool = False,
+    ) -> int:
+        """Rotate arrays of four axes, in whatever order, and return what the kernel answers."""
+        threads = 1
+        if self._nbytes >= 2 * BYTES_PER_THREAD:
+            threads = thread_count(self._nbytes, BYTES_PER_THREAD)
+        run = self._runs.get(threads > 1) or self._run(threads > 1)
+        return run(
+            arrays[0],
+            results[0],
+            arrays[-1],
+            results[-1],
+            self._geometry,
+            values,
+            index,
             start,
-            source == "half",
-            target == "half",
-            -1.0 if pairing.inverse else 1.0,
-            not in_place and 2 * pairing.lanes != block.shape[-1],
-            True if streaming else None,
+            stop,
+            step,
+            self._sign,
+            apart,
+            self._streaming,
             threads,
         )
+
+    def _run(self, parallel: bool) -> Callable[..., int]:
+        """Return the compiled kernel itself: Numba's choice by the types of arguments outlasts a token."""
+        (result,) = compiled(self._kernel, self._dtype, parallel=parallel).overloads.values()
+        run: Callable[..., int] = result.entry_point
+        self._runs[parallel] = run
+        return run
+
+
+def launch_of(
+    arrays: Sequence[HostArray],
+    results: Sequence[HostArray],
+    axes: Sequence[Axes],
+    pairing: Pairing,
+) -> Launch | None:
+    """Return the launch for such arrays together, None where it takes more than one.
+
+    As it does for arrays of several dtypes, of other than four axes, or that have to be copied.
+    """
+    dtype = arrays[0].dtype
+    for x in (*arrays, *results):
+        if x.dtype != dtype or dtype.kind == "c" or x.ndim != 4 or not _is_plain(x) or not x.size:
+            return None
+    nbytes = sum(x.nbytes for x in arrays)
+    in_place = any(x is result for x, result in zip(arrays, results, strict=True))
+    blocks = [next(_blocks(*each)) for each in zip(arrays, results, axes, strict=True)]
+    streaming = not in_place and 2 * nbytes >= streaming_size()
+    return Launch(blocks, pairing, nbytes=nbytes, streaming=streaming)
+
+
+def _geometry(x: HostArray, out: HostArray, pairing: Pairing) -> list[int]:
+    """Return how an array (batch, sequence, heads, channels) and its result lie, in the kernel's order."""
+    batch, length, heads, width = x.shape
+    before = pairing.start
+    after = width - before - 2 * pairing.lanes
+    return [
+        batch * length,
+        length,
+        heads,
+        *x.strides[:3],
+        *out.strides[:3],
+        before * x.itemsize,
+        after * x.itemsize,
+        pairing.source == "half",
+        pairing.target == "half",
+        *_extent(x),
+        *_extent(out),
+    ]
+
+
+def _extent(x: HostArray) -> tuple[int, int]:
+    """Return where an array's memory begins and ends, in bytes from its first element."""
+    reach = [step * (n - 1) for step, n in zip(x.strides, x.shape, strict=True)]
+    return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + x.itemsize
 
 
 def _blocks(x: HostArray, out: HostArray, axes: Axes) -> Iterator[tuple[HostArray, HostArray]]:

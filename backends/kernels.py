@@ -700,26 +700,66 @@ halves_to_interleaved, interleaved_to_halves = _rearranging(True), _rearranging(
 # Turning pairs.
 
 
+# What a row of `geometry` holds, all in bytes but the counts: how one array and its result lie in memory.
+(
+    TOKENS,  # batch times length
+    LENGTH,
+    HEADS,
+    X_BATCH,
+    X_TOKEN,
+    X_HEAD,
+    OUT_BATCH,
+    OUT_TOKEN,
+    OUT_HEAD,
+    BEFORE,  # of the channels of a row before those that turn
+    AFTER,
+    HALF_IN,
+    HALF_OUT,
+    X_LOW,  # where the array begins and ends, counted from its first element
+    X_HIGH,
+    OUT_LOW,
+    OUT_HIGH,
+    GEOMETRY,
+) = range(18)
+
+# What `rotate` answers; it has then written nothing, but where all is done.
+DONE, BEYOND_TABLE, OVERLAP = range(3)
+
+
 @loop
 def rotate_tokens(  # pragma: compiled
-    x, out, table, index, step, start, half_in, half_out, sign, copy, stream, first, last
+    kind,
+    x_first,
+    out_first,
+    geometry,
+    table,
+    index,
+    origin,
+    step,
+    sign,
+    stream,
+    first,
+    last,
 ):
-    """Rotate tokens first .. last - 1, counted through batch and sequence; see `rotate`.
+    """Rotate tokens first .. last - 1 of an array, counted through batch and sequence; see `rotate`.
 
     Arrays are addresses and strides in bytes: Numba's indexing costs more than the rotation of a row.
     The walk is in the order of memory: through the heads of a token, or, where the tokens of a head lie
     closer together, through some tokens of a head. A row whose layout changes is rearranged aside first.
     """
-    length, heads, width = x.shape[1:]
+    length, heads = geometry[LENGTH], geometry[HEADS]
+    x_batch, x_token, x_head = geometry[X_BATCH], geometry[X_TOKEN], geometry[X_HEAD]
+    out_batch, out_token, out_head = geometry[OUT_BATCH], geometry[OUT_TOKEN], geometry[OUT_HEAD]
+    before, after = geometry[BEFORE], geometry[AFTER]
+    half_in, half_out = geometry[HALF_IN] != 0, geometry[HALF_OUT] != 0
     tables, entries, lanes = table.shape[1:]
-    x_batch, x_token, x_head = x.strides[:3]
-    out_batch, out_token, out_head = out.strides[:3]
-    item, kind, entry_size = out.itemsize, out.dtype, lanes * table.itemsize
-    before, turning, size = start * item, 2 * lanes * item, width * item
-    after = size - before - turning
+    item, entry_size = kind.itemsize, lanes * table.itemsize
+    turning = 2 * lanes * item
+    size = before + turning + after
+    copy = size != turning and x_first != out_first
     sine_table = tables * entries * entry_size
     own_table = entries * entry_size if tables > 1 else 0
-    x_first, out_first, table_first = address(x), address(out), address(table)
+    table_first = address(table)
     past = stream
     if stream is not None:
         # What is streamed must be whole lines; elsewhere it would end the process.
@@ -739,7 +779,7 @@ def rotate_tokens(  # pragma: compiled
         out_tokens = out_first + batch * out_batch + row * out_token + before
         for i in range(tokens):
             place = index[min(batch, index.shape[0] - 1), min(row + i, index.shape[1] - 1)]
-            entry[i] = table_first + (place + step * (row + i)) * entry_size
+            entry[i] = table_first + (place - origin + step * (row + i)) * entry_size
         head = 0
         while head < heads:
             some = two if head + two <= heads else 1
@@ -784,13 +824,13 @@ def rotate_tokens(  # pragma: compiled
                 source, soon = a, x_ahead
                 if half_in != half_out:
                     if half_in:
-                        halves_to_interleaved(kind, a, aside, lanes)
+                        halves_to_interleaved(kind.dtype, a, aside, lanes)
                     else:
-                        interleaved_to_halves(kind, a, aside, lanes)
+                        interleaved_to_halves(kind.dtype, a, aside, lanes)
                     source, soon = aside, a + x_ahead - aside
                 if half_out:
                     turn_halves(
-                        kind,
+                        kind.dtype,
                         past,
                         some,
                         source,
@@ -806,7 +846,7 @@ def rotate_tokens(  # pragma: compiled
                     )
                 else:
                     turn_interleaved(
-                        kind,
+                        kind.dtype,
                         past,
                         some,
                         source,
@@ -829,31 +869,75 @@ def rotate_tokens(  # pragma: compiled
     spare[0] = 0
 
 
-def rotate(  # pragma: compiled
-    x, out, table, index, step, start, half_in, half_out, sign, copy, stream, chunks
-):
-    """Rotate x (batch, sequence, heads, channels) into out, in as many chunks as threads.
+@loop
+def covered(index, step, longest, start, stop):  # pragma: compiled
+    """Return whether every row of so many reads positions start .. stop - 1."""
+    last = step * max(longest - 1, 0)
+    if last > stop - 1 - start:
+        return False
+    for batch in range(index.shape[0]):
+        for row in range(index.shape[1]):
+            place = index[batch, row]
+            if place < start or place > stop - 1 - last:
+                return False
+    return True
 
-    Channels start .. start + 2 lanes - 1 turn by the angles of a table (2, heads or 1, rows, lanes) of
-    cosine and sine; `sign` -1 turns them back. The table's row for batch b and row s of the sequence is
-    ``index[b, s] + step * s``, where either axis of the index may have length 1. `copy` says whether
-    the other channels have to be copied. `stream` is True where the result is to be written past the
-    caches, else None: the two are compiled apart.
+
+@loop
+def written_apart(firsts, geometry):  # pragma: compiled
+    """Return whether no result lies where another array or result does, but for its own array's place."""
+    for i in range(geometry.shape[0]):
+        low, high = firsts[i, 1] + geometry[i, OUT_LOW], firsts[i, 1] + geometry[i, OUT_HIGH]
+        for j in range(geometry.shape[0]):
+            same = i == j and firsts[i, 0] == firsts[i, 1]
+            for k in range(X_BATCH, X_BATCH + 3):
+                same = same and geometry[i, k] == geometry[i, k + 3]
+            a, b = firsts[j, 0] + geometry[j, X_LOW], firsts[j, 0] + geometry[j, X_HIGH]
+            if not same and low < b and a < high:
+                return False
+            a, b = firsts[j, 1] + geometry[j, OUT_LOW], firsts[j, 1] + geometry[j, OUT_HIGH]
+            if i != j and low < b and a < high:
+                return False
+    return True
+
+
+def rotate(  # pragma: compiled
+    x, out, x2, out2, geometry, table, index, start, stop, step, sign, apart, stream, chunks
+):
+    """Rotate one array or two by the same table, in as many chunks as threads.
+
+    Of the arrays only their addresses count; how they lie in memory is a row of `geometry` for each. The
+    table (2, heads or 1, rows, lanes) of cosine and sine begins at position `start`; the row s of the
+    sequence, in batch b, stands at position ``index[b, s] + step * s``, where either axis of the index may
+    have length 1. `sign` -1 turns back. `stream` is True where the result is to be written past the
+    caches, else None: the two are compiled apart. Whatever may be wrong is found before a byte is
+    written: a position that is not start .. stop - 1, and, unless `apart` says that somebody has
+    looked, a result that shares memory with what it must not.
     """
-    tokens = x.shape[0] * x.shape[1]
+    arrays = geometry.shape[0]
+    firsts = np.empty((2, 2), np.int64)
+    firsts[0, 0], firsts[0, 1] = address(x), address(out)
+    firsts[1, 0], firsts[1, 1] = address(x2), address(out2)
+    for i in range(arrays):
+        if not covered(index, step, geometry[i, LENGTH], start, stop):
+            return BEYOND_TABLE
+    if not apart and not written_apart(firsts, geometry):
+        return OVERLAP
     for chunk in prange(chunks):
-        rotate_tokens(
-            x,
-            out,
-            table,
-            index,
-            step,
-            start,
-            half_in,
-            half_out,
-            sign,
-            copy,
-            stream,
-            chunk * tokens // chunks,
-            (chunk + 1) * tokens // chunks,
-        )
+        for i in range(arrays):
+            tokens = geometry[i, TOKENS]
+            rotate_tokens(
+                out,
+                firsts[i, 0],
+                firsts[i, 1],
+                geometry[i],
+                table,
+                index,
+                start,
+                step,
+                sign,
+                stream,
+                chunk * tokens // chunks,
+                (chunk + 1) * tokens // chunks,
+            )
+    return DONE

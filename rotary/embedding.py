@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
@@ -18,6 +19,7 @@ from .decay import ROLES, Role, XPos
 from .layouts import Layout, check_layout
 from .passes import QUIRKS, Quirk
 from .phases import Frequencies, frequencies
+from .plans import PLANS_REMEMBERED, key_of, plan_of
 from .rotation import Pairing, Turns
 from .rows import read_delta, read_move, read_rows
 from .scaling import Default, Scaling
@@ -468,6 +470,7 @@ class RotaryEmbedding:
     # --------------------------------------------------------------------------------------------
     # The verbs.
 
+    @libraries.untraced
     def _rotate_at(
         self,
         verb: str,
@@ -479,8 +482,15 @@ class RotaryEmbedding:
         seq_axis: int | None,
         out: Any,
     ) -> Any:
-        """Rotate arrays at the positions of a call."""
-        return _rotate(
+        """Rotate arrays at the positions of a call, by a plan where its like was made before."""
+        simple = cu_seqlens is None and role is None
+        key = key_of(verb, arrays, seq_axis, out) if simple else None
+        plan = self._plans.get(key)
+        if plan is not None:
+            result = plan(arrays, positions, offset, out)
+            if result is not None:
+                return result
+        result = _rotate(
             self,
             arrays,
             verb,
@@ -489,6 +499,30 @@ class RotaryEmbedding:
             packed=cu_seqlens is not None,
             read=partial(read_rows, positions, offset, cu_seqlens, self._limit),
             out=out,
+        )
+        if key is not None and plan is None:
+            self._remember(key, verb, arrays, result, seq_axis)
+        return result
+
+    @cached_property
+    def _plans(self) -> dict[Any, Callable[..., Any]]:
+        """The plans of calls that were made, by what they depend on."""
+        return {}
+
+    def _remember(
+        self, key: Any, verb: str, arrays: tuple[Array, ...], result: Any, seq_axis: int | None
+    ) -> None:
+        """Keep the plan of a call that was made."""
+        if len(self._plans) >= PLANS_REMEMBERED:
+            self._plans.clear()
+        self._plans[key] = plan_of(
+            arrays,
+            result,
+            self._passes(verb, None),
+            head_dim=self.head_dim,
+            leading=self._leading,
+            limit=self._limit,
+            seq_axis=self.seq_axis if seq_axis is None else seq_axis,
         )
 
     def __call__(

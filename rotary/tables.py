@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,12 +67,24 @@ class CacheInfo(NamedTuple):
         return pool.info()
 
 
-class Window(NamedTuple):
-    """Rows of a table for positions ``start .. stop - 1``."""
+class Window:
+    """Rows of a table for positions ``start .. stop - 1``.
 
-    start: int
-    stop: int
-    values: HostArray  # (2, heads, stop - start, lanes)
+    Attributes
+    ----------
+    start, stop : int
+    values : float array (2, heads, stop - start, lanes)
+    read : bool
+        Whether it was read, without asking the cache, since the cache last looked.
+    """
+
+    __slots__ = ("__weakref__", "read", "start", "stop", "values")
+
+    def __init__(self, start: int, stop: int, values: HostArray) -> None:
+        self.start = start
+        self.stop = stop
+        self.values = values
+        self.read = False
 
 
 class _Cache:
@@ -124,6 +138,11 @@ class _Cache:
         with self.lock:
             return self._kept(key, window)
 
+    def latest(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> Window | None:
+        """Return the window of a table that was read last."""
+        windows = self.windows.get((frequencies.key, factor, dtype))
+        return windows[-1] if windows else None
+
     def _kept(self, key: Key, window: Window) -> Window:
         """Keep a window in place of those it covers, or return one that another thread has kept."""
         if window.values.nbytes > self.limit:
@@ -143,6 +162,11 @@ class _Cache:
         """Drop least recently used windows until the limit holds."""
         while self.nbytes > self.limit:
             key, windows = next(iter(self.windows.items()))
+            if windows[0].read:  # by somebody who did not ask: this is the first to know
+                windows[0].read = False
+                windows.append(windows.pop(0))
+                self.windows.move_to_end(key)
+                continue
             self.nbytes -= windows.pop(0).values.nbytes
             if not windows:
                 del self.windows[key]
@@ -237,6 +261,41 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_cache.lock.release,
         after_in_child=_cache.lock.release,
     )
+
+
+class Reader:
+    """Reads one table again and again, and asks the cache only where the window it read last will not do.
+
+    It keeps no memory: when the cache drops the window, it is gone.
+    """
+
+    __slots__ = ("_of_table", "_window")
+
+    def __init__(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> None:
+        self._of_table = frequencies, factor, dtype
+        self._window: Callable[[], Window | None] = _nothing
+
+    def window(self, start: int, stop: int) -> Window:
+        """Return a window that holds positions start .. stop - 1."""
+        window = self._window()
+        if window is None or start < window.start or window.stop < stop:
+            window = _cache.window(*self._of_table, start, stop)
+            self._window = weakref.ref(window)
+        else:
+            window.read = True
+            _cache.hits += 1
+        return window
+
+    def latest(self) -> Window | None:
+        """Return the window that anybody read last, if there is one: it may hold what is looked for."""
+        window = _cache.latest(*self._of_table)
+        if window is not None:
+            _cache.hits += 1
+        return window
+
+
+def _nothing() -> None:
+    """Return what a reference to a window returns when there is none."""
 
 
 def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTable:

@@ -51,6 +51,7 @@ ORDER = [
     "rotary.arrays",
     "rotary.quantized",
     "rotary.tables",
+    "rotary.plans",
     "rotary.apply",
     "rotary.embedding",
     "rotary.formats",

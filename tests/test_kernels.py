@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rotary.backends import kernels
+from rotary.rotation import Pairing
 
 pytestmark = pytest.mark.compiled
 if kernels.COMPILED:
@@ -25,7 +26,6 @@ DTYPES = {
     "float64": np.float64,
 }
 WIDE = {"float16": 32, "bfloat16": 32, "float32": 16, "float64": 8}
-HALF = {True: "half", False: "interleaved"}
 
 
 def placed(shape, dtype, order=(0, 1, 2, 3), skip=0):
@@ -62,25 +62,36 @@ def expected(x, table, index, step, start, half_in, half_out, sign, copied):
     return result
 
 
-def run(
-    x, out, name, table, index, step, start, half_in, half_out, sign, copy, *, stream, chunks=1
+def launch(
+    pairs, table, index, step, start, halves, sign, *, stream, chunks=1, apart=True, rows=None
 ):
-    storage = cpu.STORAGE[name]
+    """Run the kernel on one or two (array, result), and return its answer."""
+    lanes = table.shape[-1]
+    source, target = ("half" if half else "interleaved" for half in halves)
+    pairing = Pairing(start, lanes, source, target)
+    geometry = np.array([cpu._geometry(x, out, pairing) for x, out in pairs], np.int64)
+    storage = cpu.STORAGE[pairs[0][0].dtype.name]
     kernel = cpu.compiled("rotate_streaming" if stream else "rotate", storage, parallel=chunks > 1)
-    views = x.view(storage), out.view(storage)
-    kernel(
-        *views,
+    return kernel(
+        *(each.view(storage) for each in (*pairs[0], *pairs[-1])),
+        geometry,
         table,
         index,
+        *(rows or (0, table.shape[2])),
         step,
-        start,
-        half_in,
-        half_out,
         sign,
-        copy,
+        apart,
         True if stream else None,
         chunks,
     )
+
+
+def run(x, out, table, index, step, start, half_in, half_out, sign, *, stream, chunks=1):
+    halves = half_in, half_out
+    answer = launch(
+        [(x, out)], table, index, step, start, halves, sign, stream=stream, chunks=chunks
+    )
+    assert answer == kernels.DONE
 
 
 def data(name, shape, lanes, tables=1, seed=0):
@@ -114,7 +125,7 @@ def test_every_number_of_lanes(name, half_in, half_out, heads):
                 x[...] = values
                 out = x if in_place else placed(shape, DTYPES[name])
                 wanted = expected(values, table, index, 1, 0, half_in, half_out, -1.0, out)
-                run(x, out, name, table, index, 1, 0, half_in, half_out, -1.0, False, stream=stream)
+                run(x, out, table, index, 1, 0, half_in, half_out, -1.0, stream=stream)
                 same_bits(out, wanted)
 
 
@@ -129,9 +140,9 @@ def test_every_order_of_axes(name, order, chunks, stream):
     x, out = placed(shape, DTYPES[name], order), placed(shape, DTYPES[name], (*order[:3][::-1], 3))
     x[...] = values
     wanted = expected(values, table, index, 1, 0, True, True, 1.0, out)
-    run(x, out, name, table, index, 1, 0, True, True, 1.0, False, stream=stream, chunks=chunks)
+    run(x, out, table, index, 1, 0, True, True, 1.0, stream=stream, chunks=chunks)
     same_bits(out, wanted)
-    run(x, x, name, table, index, 1, 0, True, True, 1.0, False, stream=False, chunks=chunks)
+    run(x, x, table, index, 1, 0, True, True, 1.0, stream=False, chunks=chunks)
     same_bits(x, wanted)
 
 
@@ -146,7 +157,7 @@ def test_what_is_not_aligned_is_not_streamed(name, skip, half):
     x, out = placed(shape, DTYPES[name], skip=16), placed(shape, DTYPES[name], skip=skip)
     x[...] = values
     wanted = expected(values, table, index, 0, 0, half, half, 1.0, out)
-    run(x, out, name, table, index, 0, 0, half, half, 1.0, False, stream=True)
+    run(x, out, table, index, 0, 0, half, half, 1.0, stream=True)
     same_bits(out, wanted)
 
 
@@ -162,8 +173,10 @@ def test_the_other_channels_are_copied(name, half_out, start, stream):
     x[...] = values
     index = np.array([[1]])
     wanted = expected(values, table, index, 1, start, True, half_out, 1.0, values)
-    run(x, out, name, table, index, 1, start, True, half_out, 1.0, True, stream=stream)
+    run(x, out, table, index, 1, start, True, half_out, 1.0, stream=stream)
     same_bits(out, wanted)
+    run(x, x, table, index, 1, start, True, half_out, 1.0, stream=False)
+    same_bits(x, wanted)
 
 
 @pytest.mark.parametrize("name", ["float16", "float64"])
@@ -175,7 +188,7 @@ def test_heads_may_have_tables_of_their_own(name, order):
     x[...] = values
     index = np.array([[0], [5]])
     wanted = expected(values, table, index, 1, 0, False, False, 1.0, out)
-    run(x, out, name, table, index, 1, 0, False, False, 1.0, False, stream=False)
+    run(x, out, table, index, 1, 0, False, False, 1.0, stream=False)
     same_bits(out, wanted)
 
 
@@ -186,9 +199,112 @@ def test_memory_beside_the_array_is_left_alone(name):
     before = whole.copy()
     values, table = data(name, (2, 9, 5, 2 * lanes), lanes)
     out = whole[:, :, 1:6, 4 : 4 + 2 * lanes]
-    run(values, out, name, table, np.array([[0]]), 1, 0, True, True, 1.0, False, stream=True)
+    run(values, out, table, np.array([[0]]), 1, 0, True, True, 1.0, stream=True)
     before[:, :, 1:6, 4 : 4 + 2 * lanes] = out
     same_bits(whole, before)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_arrays_turn_together(name, chunks, stream):
+    lanes = 64
+    q, table = data(name, (2, 9, 6, 128), lanes)
+    k, _ = data(name, (2, 9, 2, 160), lanes, seed=1)
+    index = np.array([[0], [5]])
+    outs = placed(q.shape, DTYPES[name]), placed(k.shape, DTYPES[name], (0, 2, 1, 3))
+    pairs = list(zip((q, k), outs, strict=True))
+    halves = True, True
+    assert not launch(pairs, table, index, 1, 0, halves, 1.0, stream=stream, chunks=chunks)
+    for x, out in pairs:
+        same_bits(out, expected(x, table, index, 1, 0, True, True, 1.0, x))
+
+
+LOWEST, HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+@pytest.mark.parametrize(
+    ("index", "step", "rows"),
+    [
+        ([[0, 1, 2, 3, 16]], 0, (0, 16)),
+        ([[0, 1, 2, -1, 4]], 0, (0, 16)),
+        ([[0, 1, 2, 3, 15]], 0, (0, 15)),
+        ([[12]], 1, (0, 16)),
+        ([[-1]], 1, (0, 16)),
+        ([[0], [12]], 1, (0, 16)),
+        ([[0]], 1, (0, 4)),
+        ([[0]], 1, (0, 0)),
+        ([[0]], 1, (3, 1)),
+        ([[LOWEST] * 5], 0, (HIGHEST - 16, HIGHEST)),
+        ([[HIGHEST] * 5], 0, (LOWEST, LOWEST + 16)),
+        ([[LOWEST]], 1, (HIGHEST - 16, HIGHEST)),
+        ([[HIGHEST - 2]], 1, (HIGHEST - 16, HIGHEST)),
+        ([[LOWEST]], 1, (LOWEST, LOWEST + 4)),
+    ],
+)
+def test_rows_that_the_table_does_not_have_are_refused(index, step, rows):
+    x, table = data("float32", (2, 5, 3, 16), 8)
+    table = np.ascontiguousarray(table[:, :, :16])
+    out = np.full_like(x, 7)
+    answer = launch(
+        [(x, out)],
+        np.resize(table, (2, 1, 16, 8)),
+        np.array(index),
+        step,
+        0,
+        (True, True),
+        1.0,
+        stream=False,
+        rows=rows,
+    )
+    assert answer == kernels.BEYOND_TABLE
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize("first", [LOWEST + 1, -20, 0, 7, HIGHEST - 12])
+def test_rows_count_from_the_first_position_of_the_table(first):
+    x, table = data("float32", (1, 5, 3, 16), 8)
+    out = np.empty_like(x)
+    index = np.array([[first + 7, first, first + 11, first + 3, first + 4]])
+    rows = first, first + 12
+    halves = True, True
+    assert not launch([(x, out)], table, index, 0, 0, halves, 1.0, stream=False, rows=rows)
+    same_bits(out, expected(x, table, index - first, 0, 0, True, True, 1.0, out))
+
+
+def overlaps():
+    """Results that share memory with what they must not, or seem to, and what the kernel answers."""
+    memory = np.zeros((4, 5, 3, 16), np.float32)
+    a, b, c, d = (memory[i : i + 1] for i in range(4))
+    backwards = memory[2:3, ::-1]
+    yield [(a, b)], kernels.DONE
+    yield [(a, a)], kernels.DONE
+    yield [(a, a[:, :, ::-1])], kernels.OVERLAP
+    yield [(memory[:3], memory[1:])], kernels.OVERLAP
+    yield [(a, b), (c, d)], kernels.DONE
+    yield [(a, a), (b, b)], kernels.DONE
+    yield [(a, b), (b, a)], kernels.OVERLAP
+    yield [(a, a), (a, a)], kernels.OVERLAP
+    yield [(a, c), (b, c)], kernels.OVERLAP
+    yield [(a, a), (a, b)], kernels.OVERLAP
+    yield [(a, b), (c, backwards)], kernels.OVERLAP
+    yield [(a, b), (backwards, d)], kernels.DONE
+    yield [(a, backwards), (b, d)], kernels.DONE
+    packed = np.zeros((1, 5, 3, 2, 16), np.float32)
+    yield [(packed[..., 0, :], packed[..., 0, :]), (packed[..., 1, :],) * 2], kernels.OVERLAP
+
+
+@pytest.mark.parametrize(("pairs", "answer"), list(overlaps()))
+def test_results_that_may_overlap_are_left_to_a_closer_look(pairs, answer):
+    for x, _ in pairs:
+        x[...] = np.random.default_rng(0).standard_normal(x.shape)
+    before = [np.copy(each) for pair in pairs for each in pair]
+    table = data("float32", (1, 5, 3, 16), 8)[1]
+    place = table, np.array([[0]]), 1, 0, (True, True), 1.0
+    assert launch(pairs, *place, stream=False, apart=False) == answer
+    if answer:
+        for each, old in zip((each for pair in pairs for each in pair), before, strict=True):
+            np.testing.assert_array_equal(each, old)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""Calls whose like was made before: their arrays go straight to the kernel, all of them at once.
+
+What a call decides before it computes follows from its options and from how its arrays lie in memory, but
+not from their numbers, and a decoder asks the same for every token. So it is decided once and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backends
+from ._typing import Array, HostArray
+from .arrays import names_of
+from .phases import merged
+from .pool import empty_like
+from .rotation import Turns
+from .shapes import frames_of, shape_of
+from .tables import LARGEST_POSITION, Reader
+
+PLANS_REMEMBERED = 256
+COUNTED = np.zeros((1, 1), np.int64)
+INT64 = np.dtype(np.int64)
+
+
+class Plan:
+    """How arrays of certain shapes, strides and dtypes are rotated, all decided but where they stand.
+
+    Parameters
+    ----------
+    launch : callable
+        The backend's call of its kernel for such arrays.
+    reader : Reader
+        Of their table.
+    batch, length
+        As positions have to fit.
+    limit : int
+        The first position that is too far.
+    leading : bool
+        Whether an array of positions leads with position axes.
+    """
+
+    __slots__ = ("_launch", "_length", "_limit", "_offsets", "_positions", "_reader")
+
+    def __init__(
+        self,
+        launch: Callable[..., int],
+        reader: Reader,
+        *,
+        batch: int | None,
+        length: int,
+        limit: int,
+        leading: bool,
+    ) -> None:
+        self._launch = launch
+        self._reader = reader
+        self._length = length
+        self._limit = limit
+        counts = (1, 1 if batch is None else batch)
+        shapes = {(length,), *((count, length) for count in counts)}
+        self._positions: set[tuple[int, ...]] = set() if leading else shapes
+        self._offsets: set[tuple[int, ...]] = {(count,) for count in counts}
+
+    def __call__(self, arrays: Sequence[HostArray], positions: Any, offset: Any, out: Any) -> Any:
+        """Return arrays rotated, or None, nothing being changed, where the call has to be looked at."""
+        if positions is None and (offset is None or type(offset) is int):
+            return self._from(offset or 0, arrays, out)
+        if positions is None:
+            if isinstance(offset, np.integer):
+                return self._from(int(offset), arrays, out)
+            if _is_int64_of(offset, self._offsets):
+                return self._at(np.array(offset).reshape(-1, 1), 1, arrays, out)
+        elif offset is None and _is_int64_of(positions, self._positions):
+            return self._at(np.array(positions, order="C", ndmin=2), 0, arrays, out)
+        return None
+
+    def _from(self, first: int, arrays: Sequence[HostArray], out: Any) -> Any:
+        """Return arrays rotated at positions that count up from a first one."""
+        stop = first + self._length
+        if stop > self._limit or first < -LARGEST_POSITION:
+            return None
+        window = self._reader.window(first, stop)
+        place = COUNTED, window.start - first, window.stop - first, 1
+        return self._rotated(arrays, out, window.values, *place)
+
+    def _at(self, index: HostArray, step: int, arrays: Sequence[HostArray], out: Any) -> Any:
+        """Return arrays rotated at positions, or from them on, where the cache holds them all.
+
+        The index is a copy, for the caller may go on writing to it while the kernel reads it.
+        """
+        window = self._reader.latest()
+        if window is None:
+            return None
+        place = index, window.start, min(window.stop, self._limit), step
+        return self._rotated(arrays, out, window.values, *place)
+
+    def _rotated(self, arrays: Sequence[HostArray], out: Any, *rows: Any) -> Any:
+        """Return arrays rotated, or None where the kernel finds positions or memory that it must not touch."""
+        if out is None:
+            results: Sequence[HostArray] = [empty_like(x) for x in arrays]
+        else:
+            results = out if isinstance(out, tuple | list) else (out,)
+            for result in results:
+                if not result.flags.writeable:
+                    return None
+        if self._launch(arrays, results, *rows):
+            return None
+        return results[0] if len(arrays) == 1 else tuple(results)
+
+
+def _is_int64_of(value: Any, shapes: set[tuple[int, ...]]) -> bool:
+    """Return whether a value is an array of int64, of one of some shapes."""
+    return type(value) is np.ndarray and value.dtype == INT64 and value.shape in shapes
+
+
+def unplanned(arrays: Sequence[HostArray], positions: Any, offset: Any, out: Any) -> None:
+    """Have every call be looked at: what stands for the plan of calls that can have none."""
+
+
+def key_of(verb: str, arrays: Sequence[Array], seq_axis: Any, out: Any) -> Hashable | None:
+    """Return what the plan of a call depends on, None where there can be no plan."""
+    if seq_axis is not None and type(seq_axis) is not int:
+        return None
+    key: list[Hashable] = [verb, seq_axis]
+    for x in arrays:
+        if type(x) is not np.ndarray:
+            return None
+        key += x.shape, x.strides, x.dtype
+    if out is not None:
+        outputs = out if isinstance(out, tuple | list) else (out,)
+        if len(outputs) != len(arrays):
+            return None
+        for output, x in zip(outputs, arrays, strict=True):
+            if output is x:
+                key.append(None)
+            elif type(output) is np.ndarray:
+                key += output.shape, output.strides, output.dtype
+            else:
+                return None
+    return tuple(key)
+
+
+def plan_of(
+    arrays: Sequence[HostArray],
+    results: Any,
+    turns: Turns,
+    *,
+    head_dim: int,
+    leading: bool,
+    limit: int | None,
+    seq_axis: int | None,
+) -> Callable[..., Any]:
+    """Return the plan of calls like one that was made, given its arrays and its results.
+
+    There is one for one array or two of a dtype, read and written where they lie, that turn in one pass by a
+    table which the cache keeps.
+    """
+    launch_of = backends.host().launch_of
+    results = results if isinstance(results, tuple) else (results,)
+    frequencies, factor, scale = turns.angles[0]
+    plain = len(turns.pairings) == 1 and turns.second is None and scale is None
+    if launch_of is None or not plain or len(arrays) > 2:
+        return unplanned
+    shapes = tuple(map(shape_of, arrays, names_of(arrays)))
+    frames, batch, length = frames_of(
+        shapes, seq_axis, False, head_dim, turns.pairings, frequencies.heads
+    )
+    if frequencies.axes > 1:
+        frequencies = merged(frequencies) or frequencies
+    axes = [frame.axes for frame in frames]
+    launch = launch_of(arrays, results, axes, frames[0].pairings[0])
+    if launch is None or frequencies.axes > 1:
+        return unplanned
+    return Plan(
+        launch,
+        Reader(frequencies, factor, frames[0].dtype),
+        batch=batch,
+        length=length,
+        limit=LARGEST_POSITION if limit is None else limit,
+        leading=leading,
+    )
