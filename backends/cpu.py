@@ -22,7 +22,7 @@ import numpy as np
 from numba import types
 
 from rotary._libraries import dtype_name
-from rotary._typing import HostArray, Int64Array
+from rotary._typing import HostArray
 from rotary.phases import Frequencies, multipliers
 from rotary.pool import empty_like
 from rotary.rotation import Axes, Pairing, Table
@@ -266,10 +266,10 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
             2 * pairing.start, pairing.lanes, "interleaved", "interleaved", pairing.inverse
         )
     streaming = out is not x and 2 * x.nbytes >= streaming_size()
+    rows = table.values, table.index, 0, table.values.shape[2], table.step
     for block, result in _blocks(x, out, axes):
         launch = Launch([(block, result)], pairing, nbytes=x.nbytes, streaming=streaming)
-        rows = table.values.shape[2]
-        launch((block,), (result,), table.values, table.index, 0, rows, table.step, apart=True)
+        launch((block,), (result,), rows, apart=True)
 
 
 class Launch:
@@ -308,18 +308,19 @@ class Launch:
         self,
         arrays: Sequence[HostArray],
         results: Sequence[HostArray],
-        values: HostArray,
-        index: Int64Array,
-        start: int,
-        stop: int,
-        step: int,
+        rows: tuple[HostArray, HostArray, int, int, int],
+        *,
         apart: bool = False,
     ) -> int:
-        """Rotate arrays of four axes, in whatever order, and return what the kernel answers."""
+        """Rotate arrays of four axes, in whatever order, and return what the kernel answers.
+
+        The rows are values, index, start, stop and step, as the kernel explains them.
+        """
         threads = 1
         if self._nbytes >= 2 * BYTES_PER_THREAD:
             threads = thread_count(self._nbytes, BYTES_PER_THREAD)
         run = self._runs.get(threads > 1) or self._run(threads > 1)
+        values, index, start, stop, step = rows
         return run(
             arrays[0],
             results[0],

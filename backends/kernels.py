@@ -738,6 +738,7 @@ def rotate_tokens(  # pragma: compiled
     step,
     sign,
     stream,
+    scratch,
     first,
     last,
 ):
@@ -766,9 +767,7 @@ def rotate_tokens(  # pragma: compiled
         past = (out_first | out_batch | out_token | out_head | before | turning // 2) % LINE == 0
     by_head = heads == 1 or abs(x_head) > abs(x_token)
     two = 2 if item == 2 and tables == 1 and half_in == half_out else 1
-    entry = np.empty(BLOCK, np.int64)
-    spare = np.empty(turning, np.uint8)
-    aside = address(spare)
+    aside = address(scratch) + BLOCK * scratch.itemsize
     token = first
     while token < last:
         batch = token // length
@@ -779,7 +778,7 @@ def rotate_tokens(  # pragma: compiled
         out_tokens = out_first + batch * out_batch + row * out_token + before
         for i in range(tokens):
             place = index[min(batch, index.shape[0] - 1), min(row + i, index.shape[1] - 1)]
-            entry[i] = table_first + (place - origin + step * (row + i)) * entry_size
+            scratch[i] = table_first + (place - origin + step * (row + i)) * entry_size
         head = 0
         while head < heads:
             some = two if head + two <= heads else 1
@@ -811,7 +810,7 @@ def rotate_tokens(  # pragma: compiled
                 if i == rows - ahead:
                     x_ahead += x_next - rows * x_row
                     out_ahead += out_next - rows * out_row
-                c = entry[i * row_entry] + cosine
+                c = scratch[i * row_entry] + cosine
                 s = c + sine_table
                 cosine += row_table
                 if copy:
@@ -864,9 +863,6 @@ def rotate_tokens(  # pragma: compiled
                 b += out_row
     if stream is not None:
         fence()
-    # These uses keep the memory until here.
-    entry[0] = 0
-    spare[0] = 0
 
 
 @loop
@@ -884,18 +880,18 @@ def covered(index, step, longest, start, stop):  # pragma: compiled
 
 
 @loop
-def written_apart(firsts, geometry):  # pragma: compiled
+def written_apart(x_firsts, out_firsts, geometry):  # pragma: compiled
     """Return whether no result lies where another array or result does, but for its own array's place."""
     for i in range(geometry.shape[0]):
-        low, high = firsts[i, 1] + geometry[i, OUT_LOW], firsts[i, 1] + geometry[i, OUT_HIGH]
+        low, high = out_firsts[i] + geometry[i, OUT_LOW], out_firsts[i] + geometry[i, OUT_HIGH]
         for j in range(geometry.shape[0]):
-            same = i == j and firsts[i, 0] == firsts[i, 1]
+            same = i == j and x_firsts[i] == out_firsts[i]
             for k in range(X_BATCH, X_BATCH + 3):
                 same = same and geometry[i, k] == geometry[i, k + 3]
-            a, b = firsts[j, 0] + geometry[j, X_LOW], firsts[j, 0] + geometry[j, X_HIGH]
+            a, b = x_firsts[j] + geometry[j, X_LOW], x_firsts[j] + geometry[j, X_HIGH]
             if not same and low < b and a < high:
                 return False
-            a, b = firsts[j, 1] + geometry[j, OUT_LOW], firsts[j, 1] + geometry[j, OUT_HIGH]
+            a, b = out_firsts[j] + geometry[j, OUT_LOW], out_firsts[j] + geometry[j, OUT_HIGH]
             if i != j and low < b and a < high:
                 return False
     return True
@@ -915,21 +911,22 @@ def rotate(  # pragma: compiled
     looked, a result that shares memory with what it must not.
     """
     arrays = geometry.shape[0]
-    firsts = np.empty((2, 2), np.int64)
-    firsts[0, 0], firsts[0, 1] = address(x), address(out)
-    firsts[1, 0], firsts[1, 1] = address(x2), address(out2)
+    x_firsts, out_firsts = (address(x), address(x2)), (address(out), address(out2))
     for i in range(arrays):
         if not covered(index, step, geometry[i, LENGTH], start, stop):
             return BEYOND_TABLE
-    if not apart and not written_apart(firsts, geometry):
+    if not apart and not written_apart(x_firsts, out_firsts, geometry):
         return OVERLAP
+    row = table.shape[3] * 2 * out.itemsize
     for chunk in prange(chunks):
+        # Where the rows of some tokens are, and room for a row whose layout changes.
+        scratch = np.empty(BLOCK + row // 8 + 1, np.int64)
         for i in range(arrays):
             tokens = geometry[i, TOKENS]
             rotate_tokens(
                 out,
-                firsts[i, 0],
-                firsts[i, 1],
+                x_firsts[i],
+                out_firsts[i],
                 geometry[i],
                 table,
                 index,
@@ -937,7 +934,9 @@ def rotate(  # pragma: compiled
                 step,
                 sign,
                 stream,
+                scratch,
                 chunk * tokens // chunks,
                 (chunk + 1) * tokens // chunks,
             )
+        scratch[0] = 0  # addresses own nothing: this use keeps the memory until here
     return DONE

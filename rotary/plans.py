@@ -7,7 +7,7 @@ not from their numbers, and a decoder asks the same for every token. So it is de
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,12 +15,14 @@ from . import backends
 from ._typing import Array, HostArray
 from .arrays import names_of
 from .phases import merged
-from .pool import empty_like
+from .pool import SMALLEST, empty_like
 from .rotation import Turns
 from .shapes import frames_of, shape_of
 from .tables import LARGEST_POSITION, Reader
 
 PLANS_REMEMBERED = 256
+# What a launch reads of a table: values, index, the positions at which the values begin and end, and step.
+TableRows: TypeAlias = tuple[HostArray, HostArray, int, int, int]
 COUNTED = np.zeros((1, 1), np.int64)
 INT64 = np.dtype(np.int64)
 
@@ -40,9 +42,11 @@ class Plan:
         The first position that is too far.
     leading : bool
         Whether an array of positions leads with position axes.
+    new : callable
+        Returns memory for the result of an array.
     """
 
-    __slots__ = ("_launch", "_length", "_limit", "_offsets", "_positions", "_reader")
+    __slots__ = ("_launch", "_length", "_limit", "_new", "_offsets", "_positions", "_reader")
 
     def __init__(
         self,
@@ -53,7 +57,9 @@ class Plan:
         length: int,
         limit: int,
         leading: bool,
+        new: Callable[[HostArray], HostArray],
     ) -> None:
+        self._new = new
         self._launch = launch
         self._reader = reader
         self._length = length
@@ -66,48 +72,50 @@ class Plan:
     def __call__(self, arrays: Sequence[HostArray], positions: Any, offset: Any, out: Any) -> Any:
         """Return arrays rotated, or None, nothing being changed, where the call has to be looked at."""
         if positions is None and (offset is None or type(offset) is int):
-            return self._from(offset or 0, arrays, out)
-        if positions is None:
-            if isinstance(offset, np.integer):
-                return self._from(int(offset), arrays, out)
-            if _is_int64_of(offset, self._offsets):
-                return self._at(np.array(offset).reshape(-1, 1), 1, arrays, out)
-        elif offset is None and _is_int64_of(positions, self._positions):
-            return self._at(np.array(positions, order="C", ndmin=2), 0, arrays, out)
-        return None
-
-    def _from(self, first: int, arrays: Sequence[HostArray], out: Any) -> Any:
-        """Return arrays rotated at positions that count up from a first one."""
-        stop = first + self._length
-        if stop > self._limit or first < -LARGEST_POSITION:
+            rows = self._counted(offset or 0)
+        else:
+            rows = self._given(positions, offset)
+        if rows is None:
             return None
-        window = self._reader.window(first, stop)
-        place = COUNTED, window.start - first, window.stop - first, 1
-        return self._rotated(arrays, out, window.values, *place)
-
-    def _at(self, index: HostArray, step: int, arrays: Sequence[HostArray], out: Any) -> Any:
-        """Return arrays rotated at positions, or from them on, where the cache holds them all.
-
-        The index is a copy, for the caller may go on writing to it while the kernel reads it.
-        """
-        window = self._reader.latest()
-        if window is None:
-            return None
-        place = index, window.start, min(window.stop, self._limit), step
-        return self._rotated(arrays, out, window.values, *place)
-
-    def _rotated(self, arrays: Sequence[HostArray], out: Any, *rows: Any) -> Any:
-        """Return arrays rotated, or None where the kernel finds positions or memory that it must not touch."""
         if out is None:
-            results: Sequence[HostArray] = [empty_like(x) for x in arrays]
+            results: Sequence[HostArray] = [self._new(x) for x in arrays]
         else:
             results = out if isinstance(out, tuple | list) else (out,)
             for result in results:
                 if not result.flags.writeable:
                     return None
-        if self._launch(arrays, results, *rows):
+        # The kernel refuses positions and memory that it must not touch.
+        if self._launch(arrays, results, rows):
             return None
         return results[0] if len(arrays) == 1 else tuple(results)
+
+    def _counted(self, first: int) -> TableRows | None:
+        """Return the rows of the table for positions that count up from a first one."""
+        stop = first + self._length
+        if stop > self._limit or first < -LARGEST_POSITION:
+            return None
+        window = self._reader.window(first, stop)
+        return window.values, COUNTED, window.start - first, window.stop - first, 1
+
+    def _given(self, positions: Any, offset: Any) -> TableRows | None:
+        """Return the rows for positions, or from offsets on, that the table read last may have.
+
+        The index is a copy, for the caller may go on writing to it while the kernel reads it.
+        """
+        if positions is None:
+            if isinstance(offset, np.integer):
+                return self._counted(int(offset))
+            if not _is_int64_of(offset, self._offsets):
+                return None
+            index, step = np.array(offset).reshape(-1, 1), 1
+        else:
+            if offset is not None or not _is_int64_of(positions, self._positions):
+                return None
+            index, step = np.array(positions, order="C", ndmin=2), 0
+        window = self._reader.latest()
+        if window is None:
+            return None
+        return window.values, index, window.start, min(window.stop, self._limit), step
 
 
 def _is_int64_of(value: Any, shapes: set[tuple[int, ...]]) -> bool:
@@ -180,4 +188,10 @@ def plan_of(
         length=length,
         limit=LARGEST_POSITION if limit is None else limit,
         leading=leading,
+        new=np.empty_like if all(map(_is_simply_made, arrays)) else empty_like,
     )
+
+
+def _is_simply_made(x: HostArray) -> bool:
+    """Return whether NumPy makes memory for the result of an array as `pool.empty_like` does."""
+    return x.nbytes < SMALLEST and 0 not in x.strides

@@ -154,6 +154,16 @@ def test_what_changes_between_calls_is_read_again(planned):
     same(rope(q, k, positions=rows), anew(rope)(q, k, positions=rows))
 
 
+def test_broadcast_arrays_have_results_of_their_own(planned):
+    rope = embedding()
+    x = np.broadcast_to(arrays()[0][:1, :, :1], (3, 4, 5, HEAD_DIM))
+    for offset in (None, 5):
+        got = planned(rope, x, offset=offset)
+        same(got, anew(rope)(np.array(x), offset=offset))
+        assert got.strides[-1] == got.itemsize
+        assert got.flags.writeable
+
+
 @pytest.mark.parametrize("second", [{"seq_axis": -3}, {"seq_axis": 1}, {"seq_axis": 2}])
 def test_options_have_plans_of_their_own(second):
     rope = embedding()
