@@ -390,8 +390,9 @@ def fill_table(  # pragma: compiled
 LINE = 64
 # How many bytes before its use a line is asked for: less is too late where memory is busy.
 AHEAD = 8192
-# How many tokens are turned head by head where a head's tokens lie closer together than a token's heads.
-BLOCK = 32
+# How many tokens are turned head by head where a head's tokens lie closer together than a token's heads: so
+# many rows of the table stay in a core's own cache, and so many of a head are long enough for the memory.
+BLOCK = 256
 
 
 def _integers(value, like):  # pragma: compiled
