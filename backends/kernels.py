@@ -12,6 +12,7 @@ The tables use no fused multiply-add: products and sums are rounded one by one, 
 from __future__ import annotations
 
 import platform
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -530,12 +531,13 @@ def _write_pairs(builder, half, row, i, lanes, item, a, b, stream):  # pragma: c
 
 
 def _turning(half):  # pragma: compiled
-    """Return the intrinsic that turns all pairs of a row, or of two rows by the same angles.
+    """Return the intrinsic that turns the pairs of some rows, or of twos of rows by the same angles.
 
     As many pairs at a time are turned as fill a cache line, then eight, then one; they are read before one
-    of them is written, so that `out` may be `x`. The lines that the same pairs of a later row need, so many
-    bytes ahead, are asked for, but not those that are to be streamed: `stream` is None where none ever is.
-    Two rows are for 16-bit numbers, whose conversions leave no time to read the angles for each row.
+    of them is written, so that `out` may be `x`. Before a row is turned the lines of a later one, so many
+    bytes ahead, are asked for: those that will be written, or, where the result is to be streamed, read. The
+    processor asks by itself for what else is read. `stream` is None where nothing ever is streamed.
+    Twos of rows are for 16-bit numbers, whose conversions leave no time to read the angles for each row.
     """
 
     @intrinsic
@@ -543,16 +545,22 @@ def _turning(half):  # pragma: compiled
         typing_context,
         kind,
         stream,
-        rows,
+        count,
+        some,
         x,
         out,
+        x_step,
+        out_step,
         x_row,
         out_row,
         x_ahead,
         out_ahead,
         lanes,
-        c,
-        s,
+        entry,
+        entry_step,
+        table_first,
+        table_step,
+        sine_table,
         sign,
     ):
         dtype, computed = kind.dtype, ir.DoubleType() if sign == types.float64 else ir.FloatType()
@@ -561,10 +569,11 @@ def _turning(half):  # pragma: compiled
         line = LINE // item
 
         def generate(context, builder, signature, arguments):
-            _, past, rows, x, out, x_row, out_row, x_ahead, out_ahead = arguments[:9]
-            lanes, c, s, sign = arguments[9:]
+            _, past, count, some, x, out, x_step, out_step, x_row, out_row = arguments[:10]
+            x_ahead, out_ahead, lanes, entry, entry_step = arguments[10:15]
+            table_first, table_step, sine_table, sign = arguments[15:]
 
-            def turn_block(places, i, count, past_caches):
+            def turn_block(places, c, s, i, count, past_caches):
                 cosine, sine = (
                     _load(builder, _at(builder, row, i, size), computed, count, size)
                     for row in (c, s)
@@ -572,13 +581,6 @@ def _turning(half):  # pragma: compiled
                 signs = ir.Constant(sine.type, ir.Undefined)
                 signs = builder.insert_element(signs, sign, ir.IntType(32)(0))
                 sine = builder.fmul(_lanes(builder, [0] * count, signs), sine)
-                for source, target in places if count > 1 else ():
-                    soon = builder.add(target, out_ahead), builder.add(source, x_ahead)
-                    for place in _pairs(builder, half, soon[0], i, lanes, item, count):
-                        if not past_caches:
-                            _prefetch(builder, place, write=True)
-                    for place in _pairs(builder, half, soon[1], i, lanes, item, count):
-                        _prefetch(builder, place, write=False)
                 found = [
                     _read_pairs(builder, half, source, i, lanes, item, count, stored)
                     for source, _ in places
@@ -590,41 +592,69 @@ def _turning(half):  # pragma: compiled
                     a, b = (_narrowed(builder, number, dtype) for number in (first, second))
                     _write_pairs(builder, half, target, i, lanes, item, a, b, past_caches)
 
-            def turn_blocks(places, first, stop, count, past_caches=False):
+            def turn_blocks(places, angles, first, stop, count, past_caches=False):
                 step = lanes.type(count)
                 with cgutils.for_range_slice(builder, first, stop, step) as (i, _):
-                    turn_block(places, i, count, past_caches)
+                    turn_block(places, *angles, i, count, past_caches)
 
             def whole(count):
                 return builder.and_(lanes, lanes.type(-count))
 
+            def ask_for(row, write):
+                turning = builder.mul(lanes, lanes.type(2 * item))
+                with cgutils.for_range_slice(builder, none, turning, lanes.type(LINE)) as (i, _):
+                    _prefetch(builder, builder.add(row, i), write)
+
+            @contextmanager
+            def each_row():
+                with cgutils.for_range(builder, count) as loop:
+                    pointer = builder.inttoptr(
+                        _at(builder, entry, entry_step, loop.index), lanes.type.as_pointer()
+                    )
+                    c = builder.add(builder.load(pointer), table_first)
+                    c = _at(builder, c, table_step, loop.index)
+                    source = _at(builder, x, x_step, loop.index)
+                    target = _at(builder, out, out_step, loop.index)
+                    yield source, target, (c, builder.add(c, sine_table))
+
             none, done = lanes.type(0), whole(line)
-            together = [(x, out)]
             if item == 2:
-                together.append((builder.add(x, x_row), builder.add(out, out_row)))
-                two = builder.icmp_signed("==", rows, lanes.type(2))
+                two = builder.icmp_signed("==", some, lanes.type(2))
                 done = builder.select(two, done, none)
-            if stream == types.none:
-                turn_blocks(together, none, done, line)
-            else:
-                with builder.if_else(past) as (then, otherwise):
-                    with then:
-                        turn_blocks(together, none, done, line, past_caches=True)
-                    with otherwise:
-                        turn_blocks(together, none, done, line)
+            with each_row() as (source, target, angles):
+                with cgutils.for_range(builder, some) as row:
+                    if stream == types.none:
+                        soon = _at(builder, target, out_row, row.index)
+                        ask_for(builder.add(soon, out_ahead), write=True)
+                    else:
+                        soon = _at(builder, source, x_row, row.index)
+                        ask_for(builder.add(soon, x_ahead), write=False)
+                together = [(source, target)]
+                if item == 2:
+                    together.append((builder.add(source, x_row), builder.add(target, out_row)))
+                if stream == types.none:
+                    turn_blocks(together, angles, none, done, line)
+                else:
+                    with builder.if_else(past) as (then, otherwise):
+                        with then:
+                            turn_blocks(together, angles, none, done, line, past_caches=True)
+                        with otherwise:
+                            turn_blocks(together, angles, none, done, line)
             with (
                 builder.if_then(builder.icmp_signed("<", done, lanes)),
-                cgutils.for_range(builder, rows) as loop,
+                each_row() as (source, target, angles),
+                cgutils.for_range(builder, some) as row,
             ):
-                alone = [
-                    (_at(builder, x, x_row, loop.index), _at(builder, out, out_row, loop.index))
-                ]
-                for count in (line, 8, 1) if item == 2 else (8, 1):
-                    turn_blocks(alone, done, whole(count), count)
-                    done = whole(count)
+                places = (
+                    _at(builder, source, x_row, row.index),
+                    _at(builder, target, out_row, row.index),
+                )
+                for width in (line, 8, 1) if item == 2 else (8, 1):
+                    turn_blocks([places], angles, done, whole(width), width)
+                    done = whole(width)
             return context.get_dummy_value()
 
-        return types.void(kind, stream, *[types.int64] * 10, sign), generate
+        return types.void(kind, stream, *[types.int64] * 16, sign), generate
 
     return turn
 
@@ -768,7 +798,10 @@ def rotate_tokens(  # pragma: compiled
         past = (out_first | out_batch | out_token | out_head | before | turning // 2) % LINE == 0
     by_head = heads == 1 or abs(x_head) > abs(x_token)
     two = 2 if item == 2 and tables == 1 and half_in == half_out else 1
-    aside = address(scratch) + BLOCK * scratch.itemsize
+    # The inner loop keeps its addresses in registers as long as rows are whole blocks and nothing else is to do.
+    one_by_one = copy or half_in != half_out or turning // two % LINE != 0
+    entry_first = address(scratch)
+    aside = entry_first + BLOCK * scratch.itemsize
     token = first
     while token < last:
         batch = token // length
@@ -785,35 +818,30 @@ def rotate_tokens(  # pragma: compiled
             some = two if head + two <= heads else 1
             a, b = x_tokens + head * x_head, out_tokens + head * out_head
             x_next, out_next = x_token - head * x_head, out_token - head * out_head
+            cosine = head * own_table
             if by_head:
-                rows, row_entry, row_table, cosine = tokens, 1, 0, head * own_table
-                x_row, out_row = x_token, out_token
-                x_next, out_next = (
-                    x_next + (tokens - 1) * x_token,
-                    out_next + (tokens - 1) * out_token,
-                )
+                rows, entry_step, table_step = tokens, scratch.itemsize, 0
+                x_step, out_step = x_token, out_token
+                x_next += (tokens - 1) * x_token
+                out_next += (tokens - 1) * out_token
                 head += some
                 if head < heads:
                     x_next, out_next = some * x_head, some * out_head
             else:
-                rows, row_entry, row_table, cosine = (
-                    (heads - head) // some,
-                    0,
-                    own_table,
-                    head * own_table,
-                )
-                x_row, out_row = some * x_head, some * out_head
+                rows, entry_step, table_step = (heads - head) // some, 0, own_table
+                x_step, out_step = some * x_head, some * out_head
                 head += some * rows
             # What is asked for is some rows ahead, and behind the last row what is turned next.
             ahead = min(rows, max(1, AHEAD // (size * some)))
-            x_ahead, out_ahead = ahead * x_row, ahead * out_row
-            for i in range(rows):
+            x_ahead, out_ahead = ahead * x_step, ahead * out_step
+            i = 0
+            while i < rows:
                 if i == rows - ahead:
-                    x_ahead += x_next - rows * x_row
-                    out_ahead += out_next - rows * out_row
-                c = scratch[i * row_entry] + cosine
-                s = c + sine_table
-                cosine += row_table
+                    x_ahead += x_next - rows * x_step
+                    out_ahead += out_next - rows * out_step
+                source, soon, count = a, x_ahead, ahead if i == rows - ahead else rows - ahead
+                if one_by_one:
+                    count = 1
                 if copy:
                     for j in range(some):
                         p, q = a + j * x_head, b + j * out_head
@@ -821,7 +849,6 @@ def rotate_tokens(  # pragma: compiled
                             copy_bytes(p - before, q - before, before)
                         if after > 0:
                             copy_bytes(p + turning, q + turning, after)
-                source, soon = a, x_ahead
                 if half_in != half_out:
                     if half_in:
                         halves_to_interleaved(kind.dtype, a, aside, lanes)
@@ -832,36 +859,49 @@ def rotate_tokens(  # pragma: compiled
                     turn_halves(
                         kind.dtype,
                         past,
+                        count,
                         some,
                         source,
                         b,
+                        x_step,
+                        out_step,
                         x_head,
                         out_head,
                         soon,
                         out_ahead,
                         lanes,
-                        c,
-                        s,
+                        entry_first + i * entry_step,
+                        entry_step,
+                        cosine + i * table_step,
+                        table_step,
+                        sine_table,
                         sign,
                     )
                 else:
                     turn_interleaved(
                         kind.dtype,
                         past,
+                        count,
                         some,
                         source,
                         b,
+                        x_step,
+                        out_step,
                         x_head,
                         out_head,
                         soon,
                         out_ahead,
                         lanes,
-                        c,
-                        s,
+                        entry_first + i * entry_step,
+                        entry_step,
+                        cosine + i * table_step,
+                        table_step,
+                        sine_table,
                         sign,
                     )
-                a += x_row
-                b += out_row
+                i += count
+                a += count * x_step
+                b += count * out_step
     if stream is not None:
         fence()
 
