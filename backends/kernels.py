@@ -389,6 +389,8 @@ def fill_table(  # pragma: compiled
 # Vectors of channels, in LLVM's terms: addresses are integers, and nothing is checked.
 
 LINE = 64
+# What is streamed where lines are not whole: the processor gathers it into lines, if it comes in their order.
+PIECE = 16
 # How many bytes before its use a line is asked for: less is too late where memory is busy.
 AHEAD = 8192
 # How many tokens are turned head by head where a head's tokens lie closer together than a token's heads: so
@@ -413,11 +415,16 @@ def _load(builder, address, element, count, align):  # pragma: compiled
     return builder.load(pointer, align=align)
 
 
-def _store(builder, vector, address, align, stream):  # pragma: compiled
-    """Write a vector, past the caches where it is to be streamed; that takes a whole, aligned line."""
-    pointer = builder.inttoptr(address, vector.type.as_pointer())
-    stored = builder.store(vector, pointer, align=LINE if stream else align)
-    if stream:
+def _store(builder, vector, address, align, piece):  # pragma: compiled
+    """Write a vector, past the caches where it is to be streamed, in pieces of so many bytes, aligned so."""
+    if not piece:
+        builder.store(vector, builder.inttoptr(address, vector.type.as_pointer()), align=align)
+        return
+    count = min(piece // align, vector.type.count)
+    for first in range(0, vector.type.count, count):
+        part = _lanes(builder, range(first, first + count), vector)
+        place = builder.add(address, address.type(first * align))
+        stored = builder.store(part, builder.inttoptr(place, part.type.as_pointer()), align=piece)
         stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
 
 
@@ -518,26 +525,27 @@ def _read_pairs(builder, half, row, i, lanes, item, count, element):  # pragma: 
     return tuple(_lanes(builder, range(k, 2 * count, 2), mixed) for k in (0, 1))
 
 
-def _write_pairs(builder, half, row, i, lanes, item, a, b, stream):  # pragma: compiled
+def _write_pairs(builder, half, row, i, lanes, item, a, b, piece):  # pragma: compiled
     """Write as many pairs."""
     count = a.type.count
     lower, upper = _pairs(builder, half, row, i, lanes, item, count)
     if half:
-        _store(builder, a, lower, item, stream)
-        _store(builder, b, upper, item, stream)
+        _store(builder, a, lower, item, piece)
+        _store(builder, b, upper, item, piece)
     else:
         order = [lane for pair in range(count) for lane in (pair, count + pair)]
-        _store(builder, _lanes(builder, order, a, b), lower, item, stream)
+        _store(builder, _lanes(builder, order, a, b), lower, item, piece)
 
 
 def _turning(half):  # pragma: compiled
     """Return the intrinsic that turns the pairs of some rows, or of twos of rows by the same angles.
 
     As many pairs at a time are turned as fill a cache line, then eight, then one; they are read before one
-    of them is written, so that `out` may be `x`. Before a row is turned the lines of a later one, so many
-    bytes ahead, are asked for: those that will be written, or, where the result is to be streamed, read. The
-    processor asks by itself for what else is read. `stream` is None where nothing ever is streamed.
-    Twos of rows are for 16-bit numbers, whose conversions leave no time to read the angles for each row.
+    of them is written, so that `out` may be `x`. Twos of rows are for 16-bit numbers, whose conversions
+    leave no time to read the angles for each row. Before a row is turned the lines of a later one, so many
+    bytes ahead, are asked for: those that will be written, or, in code that streams, those to be read. The
+    processor fetches by itself what else is read. `stream` says how large the pieces are that are written
+    past the caches, LINE, PIECE or 0 for none, and is None in code that never does.
     """
 
     @intrinsic
@@ -569,11 +577,11 @@ def _turning(half):  # pragma: compiled
         line = LINE // item
 
         def generate(context, builder, signature, arguments):
-            _, past, count, some, x, out, x_step, out_step, x_row, out_row = arguments[:10]
+            _, piece, count, some, x, out, x_step, out_step, x_row, out_row = arguments[:10]
             x_ahead, out_ahead, lanes, entry, entry_step = arguments[10:15]
             table_first, table_step, sine_table, sign = arguments[15:]
 
-            def turn_block(places, c, s, i, count, past_caches):
+            def turn_block(places, c, s, i, count, piece):
                 cosine, sine = (
                     _load(builder, _at(builder, row, i, size), computed, count, size)
                     for row in (c, s)
@@ -590,12 +598,15 @@ def _turning(half):  # pragma: compiled
                     first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
                     second = builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
                     a, b = (_narrowed(builder, number, dtype) for number in (first, second))
-                    _write_pairs(builder, half, target, i, lanes, item, a, b, past_caches)
+                    _write_pairs(builder, half, target, i, lanes, item, a, b, piece)
 
-            def turn_blocks(places, angles, first, stop, count, past_caches=False):
-                step = lanes.type(count)
-                with cgutils.for_range_slice(builder, first, stop, step) as (i, _):
-                    turn_block(places, *angles, i, count, past_caches)
+            def turn_blocks(places, angles, first, stop, count, ways):
+                for size, asked in ways:
+                    with (
+                        builder.if_then(asked),
+                        cgutils.for_range_slice(builder, first, stop, lanes.type(count)) as (i, _),
+                    ):
+                        turn_block(places, *angles, i, count, size)
 
             def whole(count):
                 return builder.and_(lanes, lanes.type(-count))
@@ -621,6 +632,15 @@ def _turning(half):  # pragma: compiled
             if item == 2:
                 two = builder.icmp_signed("==", some, lanes.type(2))
                 done = builder.select(two, done, none)
+            ordinarily = in_lines = in_pieces = [(0, ir.IntType(1)(1))]
+            if stream != types.none:
+                asked = {
+                    size: builder.icmp_signed("==", piece, lanes.type(size))
+                    for size in (LINE, PIECE, 0)
+                }
+                done = builder.select(asked[0], none, done)
+                in_lines = [(size, asked[size]) for size in (LINE, PIECE)]
+                in_pieces = [(PIECE, builder.not_(asked[0])), (0, asked[0])]
             with each_row() as (source, target, angles):
                 with cgutils.for_range(builder, some) as row:
                     if stream == types.none:
@@ -632,26 +652,22 @@ def _turning(half):  # pragma: compiled
                 together = [(source, target)]
                 if item == 2:
                     together.append((builder.add(source, x_row), builder.add(target, out_row)))
-                if stream == types.none:
-                    turn_blocks(together, angles, none, done, line)
-                else:
-                    with builder.if_else(past) as (then, otherwise):
-                        with then:
-                            turn_blocks(together, angles, none, done, line, past_caches=True)
-                        with otherwise:
-                            turn_blocks(together, angles, none, done, line)
+                turn_blocks(together, angles, none, done, line, in_lines)
             with (
                 builder.if_then(builder.icmp_signed("<", done, lanes)),
                 each_row() as (source, target, angles),
                 cgutils.for_range(builder, some) as row,
             ):
-                places = (
-                    _at(builder, source, x_row, row.index),
-                    _at(builder, target, out_row, row.index),
-                )
-                for width in (line, 8, 1) if item == 2 else (8, 1):
-                    turn_blocks([places], angles, done, whole(width), width)
+                alone = [
+                    (
+                        _at(builder, source, x_row, row.index),
+                        _at(builder, target, out_row, row.index),
+                    )
+                ]
+                for width in (line, 8) if line > 8 else (8,):
+                    turn_blocks(alone, angles, done, whole(width), width, in_pieces)
                     done = whole(width)
+                turn_blocks(alone, angles, done, lanes, 1, ordinarily)
             return context.get_dummy_value()
 
         return types.void(kind, stream, *[types.int64] * 16, sign), generate
@@ -673,7 +689,7 @@ def _rearranging(half):  # pragma: compiled
                 whole, step = builder.and_(lanes, lanes.type(-count)), lanes.type(count)
                 with cgutils.for_range_slice(builder, done, whole, step) as (i, _):
                     a, b = _read_pairs(builder, half, x, i, lanes, item, count, element)
-                    _write_pairs(builder, not half, out, i, lanes, item, a, b, False)
+                    _write_pairs(builder, not half, out, i, lanes, item, a, b, 0)
                 done = whole
             return context.get_dummy_value()
 
@@ -792,14 +808,16 @@ def rotate_tokens(  # pragma: compiled
     sine_table = tables * entries * entry_size
     own_table = entries * entry_size if tables > 1 else 0
     table_first = address(table)
-    past = stream
+    # Rows are turned in one go where they are whole blocks and nothing else is to do between them.
+    one_by_one = copy or half_in != half_out or turning // 2 % LINE != 0
+    piece = stream
     if stream is not None:
-        # What is streamed must be whole lines; elsewhere it would end the process.
-        past = (out_first | out_batch | out_token | out_head | before | turning // 2) % LINE == 0
+        # What is streamed must lie at a multiple of its size: elsewhere it would end the process.
+        places = out_first | out_batch | out_token | out_head | before | turning // 2
+        piece = LINE if places % LINE == 0 else PIECE if places % PIECE == 0 else 0
+        one_by_one = one_by_one or piece == 0
     by_head = heads == 1 or abs(x_head) > abs(x_token)
     two = 2 if item == 2 and tables == 1 and half_in == half_out else 1
-    # The inner loop keeps its addresses in registers as long as rows are whole blocks and nothing else is to do.
-    one_by_one = copy or half_in != half_out or turning // two % LINE != 0
     entry_first = address(scratch)
     aside = entry_first + BLOCK * scratch.itemsize
     token = first
@@ -840,7 +858,7 @@ def rotate_tokens(  # pragma: compiled
                     x_ahead += x_next - rows * x_step
                     out_ahead += out_next - rows * out_step
                 source, soon, count = a, x_ahead, ahead if i == rows - ahead else rows - ahead
-                if one_by_one:
+                if one_by_one or (item == 2 and some == 1):
                     count = 1
                 if copy:
                     for j in range(some):
@@ -858,7 +876,7 @@ def rotate_tokens(  # pragma: compiled
                 if half_out:
                     turn_halves(
                         kind.dtype,
-                        past,
+                        piece,
                         count,
                         some,
                         source,
@@ -880,7 +898,7 @@ def rotate_tokens(  # pragma: compiled
                 else:
                     turn_interleaved(
                         kind.dtype,
-                        past,
+                        piece,
                         count,
                         some,
                         source,
