@@ -224,11 +224,11 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
     return xp.asarray(table)
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> HostArray:
+def aligned(shape: tuple[int, ...], dtype: Any, alignment: int = ALIGNMENT) -> HostArray:
     """Return new memory that starts on a cache line, as other libraries want it for sharing."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    block = np.empty(nbytes + ALIGNMENT, np.uint8)
-    skip = -block.ctypes.data % ALIGNMENT
+    block = np.empty(nbytes + alignment, np.uint8)
+    skip = -block.ctypes.data % alignment
     memory: HostArray = block[skip : skip + nbytes].view(dtype)
     return memory.reshape(shape)
 

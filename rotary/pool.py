@@ -12,17 +12,23 @@ import os
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._checks import as_nbytes
-from ._libraries import aligned
+from ._libraries import ALIGNMENT, aligned
 from ._typing import HostArray
 
 __all__ = ["PoolInfo", "set_pool_limit"]
 
-DEFAULT_LIMIT = 256 * 2**20
+# What may lie idle is an eighth of the memory there is, within these bounds.
+LEAST_LIMIT, LARGEST_LIMIT = 256 * 2**20, 4 * 2**30
+# What Linux says a container may use, in bytes or as "max".
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# Large blocks start on such a page: each of them is one fault, and not one for every 4 KiB of it.
+HUGE_PAGE = 2 * 2**20
 # Below it the allocator recycles memory by itself.
 SMALLEST = 2**20
 # How long a block may lie idle before the next call that uses the pool lets it go.
@@ -54,12 +60,12 @@ class PoolInfo(NamedTuple):
 
 
 class _Block:
-    """Memory that starts on a cache line, and since when it lies idle."""
+    """Memory that starts on a cache line or a page, and since when it lies idle."""
 
     __slots__ = ("capacity", "idle_since", "memory")
 
     def __init__(self, capacity: int) -> None:
-        self.memory = aligned((capacity,), np.uint8)
+        self.memory = aligned((capacity,), np.uint8, _alignment(capacity))
         self.capacity = capacity
         self.idle_since = 0.0
 
@@ -154,10 +160,29 @@ def _capacity(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
+def _alignment(nbytes: int) -> int:
+    """Return where blocks of a size begin: NumPy asks for huge pages from 4 MiB on."""
+    return HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else ALIGNMENT
+
+
 def _limit_at_start() -> int:
-    """Return the limit that the environment asks for."""
+    """Return the limit that the environment asks for, or else the default."""
     asked = os.environ.get("ROTARY_POOL", "")
-    return int(asked) if asked.isdecimal() else DEFAULT_LIMIT
+    if asked.isdecimal():
+        return int(asked)
+    return min(max(_memory() // 8, LEAST_LIMIT), LARGEST_LIMIT)
+
+
+def _memory() -> int:
+    """Return how many bytes of memory this process may use, 0 where nothing tells."""
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+    try:
+        return min(there, int(CONTAINER_LIMIT.read_text()))
+    except (OSError, ValueError):
+        return there
 
 
 _pool = _Pool(_limit_at_start())
@@ -176,7 +201,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= _pool.limit:
-        return aligned(shape, dtype)
+        return aligned(shape, dtype, _alignment(nbytes))
     memory: HostArray = np.asarray(_Owner(_pool.take(nbytes)))[:nbytes].view(dtype)
     return memory.reshape(shape)
 
@@ -214,9 +239,10 @@ def set_pool_limit(nbytes: int) -> None:
     Parameters
     ----------
     nbytes : int
-        Bytes that may lie idle, 0 to keep none. The default is 256 MiB, or what the environment variable
-        ``ROTARY_POOL`` said when the library was imported. `rotary.cache_info` tells what is held, and
-        `rotary.cache_clear` lets it go.
+        Bytes that may lie idle, 0 to keep none. The default is what the environment variable
+        ``ROTARY_POOL`` said when the library was imported, or else an eighth of the machine's memory, 256
+        MiB at least and 4 GiB at most. `rotary.cache_info` tells what is held, and `rotary.cache_clear`
+        lets it go. Results that are larger are new memory every time.
 
     Raises
     ------
@@ -228,9 +254,10 @@ def set_pool_limit(nbytes: int) -> None:
     Examples
     --------
     >>> import rotary
+    >>> before = rotary.cache_info().pool.limit
     >>> rotary.set_pool_limit(64 * 2**20)
     >>> rotary.cache_info().pool.limit
     67108864
-    >>> rotary.set_pool_limit(256 * 2**20)
+    >>> rotary.set_pool_limit(before)
     """
     _pool.set_limit(as_nbytes(nbytes))

@@ -281,10 +281,42 @@ def test_children_and_the_end_of_the_process():
     assert run.stderr == ""
 
 
-@pytest.mark.parametrize(("asked", "limit"), [("0", 0), ("1048576", 1048576), ("much", 2**28)])
+@pytest.mark.parametrize(("asked", "limit"), [("0", 0), ("1048576", 1048576), ("much", 2**29)])
 def test_the_environment_sets_the_limit(asked, limit, monkeypatch):
     monkeypatch.setenv("ROTARY_POOL", asked)
+    monkeypatch.setattr(pool, "_memory", lambda: 2**32)
     assert pool._limit_at_start() == limit
+
+
+@pytest.mark.parametrize(
+    ("pages", "container", "limit"),
+    [
+        (2**20, None, 2**29),
+        (2**20, "max\n", 2**29),
+        (2**20, f"{3 * 2**30}\n", 3 * 2**27),
+        (2**20, f"{2**40}\n", 2**29),
+        (2**10, None, 2**28),
+        (2**28, None, 2**32),
+        (None, None, 2**28),
+    ],
+)
+def test_the_limit_follows_the_memory_there_is(pages, container, limit, monkeypatch, tmp_path):
+    def sysconf(name):
+        if pages is None:
+            raise ValueError(name)
+        return {"SC_PHYS_PAGES": pages, "SC_PAGE_SIZE": 4096}[name]
+
+    monkeypatch.delenv("ROTARY_POOL", raising=False)
+    monkeypatch.setattr(pool.os, "sysconf", sysconf, raising=False)
+    monkeypatch.setattr(pool, "CONTAINER_LIMIT", tmp_path / "max")
+    if container is not None:
+        (tmp_path / "max").write_text(container)
+    assert pool._limit_at_start() == limit
+
+
+def test_large_blocks_start_on_huge_pages():
+    assert address(block(4)) % pool.HUGE_PAGE == 0
+    assert address(block(3)) % 64 == 0
 
 
 def test_errors():
