@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import BASE, HEAD_DIM, PREFILL, randn
+from . import BASE, HEAD_DIM, PREFILL, Timed, once, randn
 from .tables import POSITIONS
 
 HALF = HEAD_DIM // 2
 
 
-class Rotate:
+class Rotate(Timed):
     """Beside `rotate.Dtype`: the formula as it stands in most code, and `numpy.copyto`."""
 
     params = ["float32", "float64"]
     param_names = ("dtype",)
 
+    @once
     def setup(self, dtype: str) -> None:
         angle = np.outer(np.arange(PREFILL[-2]), BASE ** (-np.arange(HALF) / HALF))
         self.cos = np.cos(angle).astype(dtype)
@@ -27,12 +28,6 @@ class Rotate:
         a, b = self.x[..., :HALF], self.x[..., HALF:]
         np.concatenate((a * self.cos - b * self.sin, b * self.cos + a * self.sin), axis=-1)
 
-    def time_numpy_rotate_half(self, dtype: str) -> None:
-        cos = np.concatenate((self.cos, self.cos), axis=-1)
-        sin = np.concatenate((self.sin, self.sin), axis=-1)
-        turned = np.concatenate((-self.x[..., HALF:], self.x[..., :HALF]), axis=-1)
-        self.x * cos + turned * sin
-
     def time_copy(self, dtype: str) -> None:
         np.copyto(self.out, self.x)
 
@@ -40,12 +35,13 @@ class Rotate:
         np.multiply(self.x, 1.0, out=self.x)
 
 
-class Tables:
+class Tables(Timed):
     """Beside `tables.Make`: the outer product, its cosine and its sine."""
 
     params = ["float32", "float64"]
     param_names = ("dtype",)
 
+    @once
     def setup(self, dtype: str) -> None:
         self.inv_freq = (BASE ** (-np.arange(HALF) / HALF)).astype(dtype)
         self.positions = POSITIONS["consecutive"].astype(dtype)

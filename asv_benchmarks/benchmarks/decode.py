@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import HEAD_DIM, embedding, randn
+from . import HEAD_DIM, Timed, embedding, once, randn
 
 OFFSET = 1234
 
 
-class OneToken:
+class OneToken(Timed):
     """By batch and dtype: 32 query heads and 8 key heads, one token each."""
 
     params = ([1, 32], ["bfloat16", "float32"])
     param_names = ("batch", "dtype")
 
+    @once
     def setup(self, batch: int, dtype: str) -> None:
         self.rope = embedding()
         self.q = randn((batch, 32, 1, HEAD_DIM), dtype)
@@ -40,20 +41,19 @@ class OneToken:
 class Stream:
     """A hundred tokens, one after the other, as a decoder makes them."""
 
-    def setup(self) -> None:
-        self.rope = embedding()
-        self.q = randn((1, 32, 1, HEAD_DIM))
-        self.k = randn((1, 8, 1, HEAD_DIM))
-        self.time_hundred()
+    rope = embedding()
+    q = randn((1, 32, 1, HEAD_DIM))
+    k = randn((1, 8, 1, HEAD_DIM))
 
     def time_hundred(self) -> None:
         for offset in range(OFFSET, OFFSET + 100):
             self.rope(self.q, self.k, offset=offset, out=(self.q, self.k))
 
 
-class Shift:
+class Shift(Timed):
     """A cache of keys moves by some positions."""
 
+    @once
     def setup(self) -> None:
         self.rope = embedding()
         self.keys = randn((1, 8, 2048, HEAD_DIM))

@@ -6,18 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from . import HEAD_DIM, PREFILL, embedding, randn
+import rotary
+
+from . import HEAD_DIM, PREFILL, Timed, embedding, once, randn
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 LAYOUTS = ["half", "interleaved"]
 
 
-class Dtype:
+class Dtype(Timed):
     """By dtype and layout, into a new array, into a given one and in place."""
 
     params = (DTYPES, LAYOUTS)
     param_names = ("dtype", "layout")
 
+    @once
     def setup(self, dtype: str, layout: str) -> None:
         self.rope = embedding(layout)
         self.x = randn(PREFILL, dtype)
@@ -35,16 +38,31 @@ class Dtype:
     def time_in_place(self, dtype: str, layout: str) -> None:
         self.rope(self.x, out=self.x)
 
-    def peakmem_in_place(self, dtype: str, layout: str) -> None:
+
+class Memory:
+    """How much memory does a process hold at most?"""
+
+    params = ["bfloat16", "float32"]
+    param_names = ("dtype",)
+
+    def setup(self, dtype: str) -> None:
+        self.rope = embedding()
+        self.x = randn(PREFILL, dtype)
+
+    def peakmem_new(self, dtype: str) -> None:
+        self.rope(self.x)
+
+    def peakmem_in_place(self, dtype: str) -> None:
         self.rope(self.x, out=self.x)
 
 
-class Shape:
+class Shape(Timed):
     """By shape, from one short sentence to many sequences."""
 
     params = ([(1, 8, 64, 128), (1, 32, 512, 128), (8, 8, 512, 128), (64, 4, 64, 128)],)
     param_names = ("shape",)
 
+    @once
     def setup(self, shape: tuple[int, ...]) -> None:
         self.rope = embedding()
         self.x = randn(shape)
@@ -55,12 +73,13 @@ class Shape:
         self.rope(self.x, out=self.out)
 
 
-class Stride:
+class Stride(Timed):
     """By the place of the array in memory: none of these may cost a copy."""
 
     params = ["contiguous", "sequence_first", "packed_qkv", "window", "reversed"]
     param_names = ("memory",)
 
+    @once
     def setup(self, memory: str) -> None:
         batch, heads, length, width = PREFILL
         self.rope = embedding()
@@ -85,12 +104,13 @@ class Stride:
         self.rope(self.x, out=self.x)
 
 
-class Window:
+class Window(Timed):
     """By the share of the channels that is rotated."""
 
     params = [32, 64, 128]
     param_names = ("rotary_dim",)
 
+    @once
     def setup(self, rotary_dim: int) -> None:
         self.rope = embedding(rotary_dim=rotary_dim)
         self.x = randn(PREFILL)
@@ -101,12 +121,13 @@ class Window:
         self.rope(self.x, out=self.out)
 
 
-class Pair:
+class Pair(Timed):
     """A query and its key with fewer heads, in one call and through every verb."""
 
     params = ["__call__", "inverse", "vjp"]
     param_names = ("verb",)
 
+    @once
     def setup(self, verb: str) -> None:
         self.verb = getattr(embedding(), verb)
         self.pair: tuple[Any, Any] = (randn((1, 32, 1024, HEAD_DIM)), randn((1, 8, 1024, HEAD_DIM)))
@@ -114,3 +135,20 @@ class Pair:
 
     def time_in_place(self, verb: str) -> None:
         self.verb(*self.pair, out=self.pair)
+
+
+class Axes(Timed):
+    """Patches of images or video, each pair of channels reading one of three axes; first versions had one axis."""
+
+    @once
+    def setup(self) -> None:
+        if not hasattr(rotary, "sections"):
+            raise NotImplementedError
+        self.rope = embedding(sections=rotary.sections.chunked(16, 24, 24))
+        self.positions = np.stack([np.full(2048, 4), *rotary.positions.grid(32, 64)])
+        self.x = randn(PREFILL)
+        self.out = np.empty_like(self.x)
+        self.time_out()
+
+    def time_out(self) -> None:
+        self.rope(self.x, positions=self.positions, out=self.out)

@@ -6,7 +6,7 @@ import numpy as np
 
 import rotary
 
-from . import BASE, HEAD_DIM
+from . import BASE, HEAD_DIM, Timed, once
 
 LENGTH = 8192
 POSITIONS = {
@@ -17,12 +17,13 @@ POSITIONS = {
 }
 
 
-class Make:
+class Make(Timed):
     """By kind of position and dtype, with an empty cache."""
 
     params = (list(POSITIONS), ["float32", "float64"])
     param_names = ("positions", "dtype")
 
+    @once
     def setup(self, positions: str, dtype: str) -> None:
         self.inv_freq = rotary.inv_freq(HEAD_DIM, base=BASE)
         self.time_cos_sin(positions, dtype)
@@ -31,16 +32,11 @@ class Make:
         rotary.cache_clear()
         rotary.cos_sin(POSITIONS[positions], self.inv_freq, dtype=dtype)
 
-    def peakmem_cos_sin(self, positions: str, dtype: str) -> None:
-        self.time_cos_sin(positions, dtype)
-
 
 class Cached:
     """A table that is there already, and one that has to be made after the cache was emptied."""
 
-    def setup(self) -> None:
-        self.rope = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
-        self.time_hit()
+    rope = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
 
     def time_hit(self) -> None:
         self.rope.tables(POSITIONS["consecutive"])
@@ -60,9 +56,8 @@ class Cached:
 class Specification:
     """Making, hashing and comparing embeddings, and the frequencies behind them."""
 
-    def setup(self) -> None:
-        self.rope = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
-        self.equal = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
+    rope = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
+    equal = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
 
     def time_make(self) -> None:
         rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
