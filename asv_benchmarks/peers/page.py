@@ -46,6 +46,9 @@ Query (32 heads) and key (8 heads) together, half layout, (B, H, S, D):
 
 {pair}
 
+Bytes read and written in a second, by the size of one float32 array in the half layout; grey lines stand where the
+array fills a cache. The line of the copy is what memory allows.
+
 ![Bandwidth by size](bandwidth.svg)
 
 ## One token
@@ -62,7 +65,13 @@ Query (32 heads) and key (8 heads) together, half layout, (B, H, S, D):
 
 ## Growth
 
+The time of a call on one float32 array in the half layout. What a call costs by itself is most of it for small arrays.
+*New outputs* leave the line of *out=* where a result is larger than the pool may keep, by default 256 MiB, and comes in
+fresh pages.
+
 ![Time by number of elements](growth.svg)
+
+The same with 1 to all threads, for {threads}:
 
 ![Time by number of threads](threads.svg)
 
@@ -84,6 +93,11 @@ The largest error of any cosine or sine among 64 lanes with base 10,000, at a fe
 
 {errors}
 
+## History
+
+`nox -s history -- preview` serves, on port 8080, graphs of what this library took from commit to commit on one machine.
+The results are in `asv_benchmarks/results/`, and `CONTRIBUTING.md` tells how to add to them.
+
 ## Goals
 
 Each is a ratio within this run, the worst case counting where there are several.
@@ -97,6 +111,7 @@ def write(numbers: dict[str, Any]) -> str:
     """The page."""
     long = select(numbers, "prefill")
     times = numbers["first_call"]
+    by_threads = select(numbers, "threads")[0].case
     return PAGE.format(
         warning=QUICK if numbers["mode"] == "quick" else "",
         date=numbers["date"],
@@ -108,6 +123,7 @@ def write(numbers: dict[str, Any]) -> str:
         decode=by_case(select(numbers, "decode")),
         memory=by_case(select(numbers, "memory")),
         tables=by_case(select(numbers, "tables")),
+        threads=f"{by_threads['nbytes'] // 4:,} elements",
         errors=errors(numbers),
         goals=goals.write(numbers),
         **{name: f"{seconds:.2f} s" for name, seconds in times.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")  # draws into files, with or without a screen
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
 from .table import NEW, OUT, Result, select
 from .with_rotary import COPY, IN_PLACE, SCALE
@@ -23,10 +25,13 @@ STYLES = {
     SCALE: {"color": GREY, "linestyle": ":"},
 }
 SETTINGS = {
+    "axes.grid": True,
+    "axes.grid.axis": "y",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
     "font.size": 9,
+    "grid.color": "#e6e6e6",
     "legend.frameon": False,
     "lines.markersize": 3,
     "svg.fonttype": "none",
@@ -56,42 +61,70 @@ def draw_all(numbers: dict[str, Any], folder: Path) -> list[Path]:
 
 def bandwidth(numbers: dict[str, Any]) -> Any:
     """Bytes read and written in a second, by the size of the array."""
-    figure, axes = plt.subplots(figsize=(7, 3.4))
+    figure, axes = plt.subplots(figsize=(8, 3.6))
     results = select(numbers, "growth")
     sizes = [result.case["nbytes"] for result in results]
     for name, style in STYLES.items():
         speeds = [
             2 * size / result[name] / 1e9 for size, result in zip(sizes, results, strict=True)
         ]
-        axes.plot(sizes, speeds, label=name, **style)
+        axes.loglog(sizes, speeds, label=name, **style)
+    axes.set(xlabel="size of the float32 array", ylabel="GB/s read and written")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xscale("log", base=2)
-    axes.set(xlabel="bytes of the array, float32", ylabel="GB/s read and written", ylim=(0, None))
-    axes.legend(ncols=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda nbytes, _: in_bytes(nbytes)))
+    mark_caches(axes, numbers)
     return figure
 
 
 def growth(numbers: dict[str, Any]) -> Any:
     """Time by the number of elements."""
-    figure, axes = plt.subplots(figsize=(7, 3.4))
+    figure, axes = plt.subplots(figsize=(8, 3.6))
     results = select(numbers, "growth")
     elements = [result.case["nbytes"] // 4 for result in results]
     for name, style in STYLES.items():
         axes.loglog(elements, [result[name] for result in results], label=name, **style)
+    axes.set(xlabel="elements of the float32 array", ylabel="time of a call")
+    axes.yaxis.set_major_formatter(EngFormatter("s"))
     axes.set_xscale("log", base=2)
-    axes.set(xlabel="elements, float32", ylabel="seconds")
-    axes.legend()
+    mark_caches(axes, numbers, itemsize=4)
     return figure
+
+
+def mark_caches(axes: Any, numbers: dict[str, Any], itemsize: int = 1) -> None:
+    """Draw a line where an array fills a cache: there curves may bend."""
+    axes.xaxis.set_major_locator(LogLocator(base=4, numticks=99))
+    for name, count, unit in re.findall(r"(L\d) (\d+) ([KMG])iB", numbers["machine"]["caches"]):
+        where = int(count) * 1024 ** (1 + "KMG".index(unit)) / itemsize
+        axes.axvline(where, color=GREY, linewidth=0.6)
+        axes.annotate(
+            f" {name}", (where, 0.02), xycoords=("data", "axes fraction"), color=GREY, fontsize=8
+        )
+    beside(axes)
+
+
+def in_bytes(nbytes: float) -> str:
+    """The size in the largest unit that it fills."""
+    power = min(int(nbytes).bit_length() - 1, 30) // 10
+    return f"{nbytes / 1024**power:g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def beside(axes: Any) -> None:
+    """Put the legend where no line is."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def threads(numbers: dict[str, Any]) -> Any:
     """Time by the number of threads, against that of one."""
-    figure, axes = plt.subplots(figsize=(7, 2.6))
+    figure, axes = plt.subplots(figsize=(8, 2.6))
     results = select(numbers, "threads")
     counts = [result.case["threads"] for result in results]
     for name, style in STYLES.items():
-        axes.plot(counts, [1e3 * result[name] for result in results], label=name, **style)
-    axes.set(xlabel="threads", ylabel="ms", ylim=(0, None), xticks=counts)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        axes.plot(counts, [result[name] for result in results], label=name, **style)
+    slowest = max(result[name] for result in results for name in STYLES)
+    axes.set(xlabel="threads", ylabel="time of a call", ylim=(0, 1.1 * slowest), xticks=counts)
+    axes.yaxis.set_major_formatter(EngFormatter("s"))
+    beside(axes)
     return figure
 
 
@@ -107,6 +140,7 @@ def decode(numbers: dict[str, Any]) -> Any:
 
 def bars(axes: Any, result: Result) -> None:
     """One bar for each contender, the first on top; the scale is logarithmic."""
+    axes.grid(visible=False)
     names = [row["contender"] for row in result.rows]
     there = [name for name in names if result.has(name)]
     colours = [BLUE if name.startswith("rotary") else RED for name in there]
@@ -122,7 +156,7 @@ def bars(axes: Any, result: Result) -> None:
 
 def errors(numbers: dict[str, Any]) -> Any:
     """The largest error by position."""
-    figure, axes = plt.subplots(figsize=(7, 3.4))
+    figure, axes = plt.subplots(figsize=(8, 3.4))
     positions = numbers["errors"]["positions"]
     for name, values in numbers["errors"]["errors"].items():
         there = [(where, value) for where, value in zip(positions, values, strict=True) if value]
@@ -130,5 +164,5 @@ def errors(numbers: dict[str, Any]) -> Any:
         axes.loglog(*zip(*there, strict=True), "-" if ours else "--", label=name)
     axes.set_xscale("log", base=2)
     axes.set(xlabel="position", ylabel="largest error of cosine or sine")
-    axes.legend(loc="center right")
+    beside(axes)
     return figure
