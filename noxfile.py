@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nox
@@ -24,6 +25,8 @@ nox.options.reuse_existing_virtualenvs = True
 ROOT = Path(__file__).parent.resolve()
 ENVIRONMENTS = ROOT / ".nox"
 COVERAGE = ENVIRONMENTS / "coverage"
+BENCHMARKS = ROOT / "asv_benchmarks"
+RESULTS = BENCHMARKS / "results"
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 # Each name is a session `tests(backend='...')` and a set of variables for it. One environment serves them all.
@@ -215,7 +218,7 @@ def docs(session: nox.Session) -> None:
 
 def asv(session: nox.Session, *arguments: str) -> None:
     """Run asv where its configuration lies."""
-    session.chdir(ROOT / "asv_benchmarks")
+    session.chdir(BENCHMARKS)
     session.run("asv", *arguments, env=numba_cache(Path(session.virtualenv.location)))
 
 
@@ -223,20 +226,36 @@ def machine(session: nox.Session) -> list[str]:
     """Describe this machine to asv; the name in ROTARY_MACHINE keeps its history one line."""
     name = os.environ.get("ROTARY_MACHINE")
     chosen = ["--machine", name] if name else []
-    asv(session, "machine", "--yes", *chosen)
+    kept = RESULTS / (name or "") / "machine.json"
+    # Results whose machines differ in a word are lines of their own.
+    words = json.loads(kept.read_text()) if kept.exists() else {}
+    known = [f"--{key}={words[key]}" for key in words.keys() - {"machine", "version"}]
+    asv(session, "machine", "--yes", *chosen, *known)
     return chosen
 
 
 @contextmanager
 def keeping_no_results() -> Iterator[None]:
-    """Remove what asv writes meanwhile; even a dry run describes machine and benchmarks."""
-    results = ROOT / "asv_benchmarks" / "results"
-    before = set(results.rglob("*"))
+    """Put back what asv writes meanwhile; even a dry run describes machine and benchmarks."""
+    before = {path: path.read_bytes() for path in RESULTS.rglob("*") if path.is_file()}
     try:
         yield
     finally:
-        for path in sorted(set(results.rglob("*")) - before, reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
+        for path in sorted(RESULTS.rglob("*"), reverse=True):
+            if path.is_file() and path not in before:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        for path, content in before.items():
+            path.write_bytes(content)
+
+
+def publish(session: nox.Session) -> Path:
+    """Write the pages of all results that are there, and return their folder."""
+    pages = BENCHMARKS / ".asv" / "html"
+    asv(session, "publish")
+    session.run("python", "offline.py", str(pages))
+    return pages
 
 
 @nox.session(default=False)
@@ -275,14 +294,26 @@ def compare(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def history(session: nox.Session) -> None:
-    """Measure a range of commits (default: the newest) and publish; `-- preview` serves the pages."""
+    """Measure a range of commits (default: the newest) and publish; `-- preview` only shows what is kept."""
     session.install(*group("bench"))
     if session.posargs == ["preview"]:
-        asv(session, "preview")
+        publish(session)
+        with suppress(KeyboardInterrupt):  # the way to end it
+            asv(session, "preview")
         return
     commits = session.posargs or ["HEAD^!"]
     asv(session, "run", "--skip-existing-commits", *machine(session), *commits)
-    asv(session, "publish")
+    publish(session)
+
+
+@nox.session(default=False)
+def history_check(session: nox.Session) -> None:
+    """Publish the kept results and test that a browser, Chromium or Chrome, shows their graphs."""
+    session.install(*group("history"))
+    variables = {"ROTARY_PAGES": str(publish(session))}
+    session.chdir(ROOT)
+    tests = ("--noconftest", "-m", "history", "tests/test_history.py")
+    session.run("pytest", *tests, *session.posargs, env=variables)
 
 
 @nox.session(default=False)
@@ -294,7 +325,7 @@ def peers(session: nox.Session) -> None:
     arguments = list(session.posargs)
     if "quick" in arguments and "--to" not in arguments:
         arguments += ["--to", str(Path(session.create_tmp()).resolve())]
-    session.chdir(ROOT / "asv_benchmarks")
+    session.chdir(BENCHMARKS)
     session.run("python", "-m", "peers", *arguments, env=variables)
 
 
