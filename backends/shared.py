@@ -93,10 +93,7 @@ def _autograd_function() -> Any:
         @staticmethod
         def backward(ctx: Any, gradient: Array) -> tuple[Array, None, None, None, None]:
             table, axes, pairing = ctx.call
-            back = pairing._replace(
-                source=pairing.target, target=pairing.source, inverse=not pairing.inverse
-            )
-            return rotate(gradient, table, axes, back), None, None, None, None
+            return rotate(gradient, table, axes, pairing.transposed()), None, None, None, None
 
     return Rotation
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
-from . import apply, passes, quantized, tables
+from . import apply, operators, passes, quantized, tables
 from ._checks import as_choice, as_integer, as_positive_float, as_positive_integer, as_rotary_dim
 from ._numbers import as_positions, frozen
 from ._typing import Array, Float64Array
@@ -139,6 +139,7 @@ class RotaryEmbedding:
     quirk: Quirk | None
     seq_axis: int | None
 
+    @libraries.untraced
     def __init__(
         self,
         head_dim: int,
@@ -180,7 +181,6 @@ class RotaryEmbedding:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        libraries.prepare_untraced()
         # Both are made here, so that what does not fit is refused here.
         self.inv_freq  # noqa: B018
         try:
@@ -191,6 +191,7 @@ class RotaryEmbedding:
                 raise ValueError(msg) from error
             raise
         _check_together(self)
+        operators.prepare(self)
 
     def __hash__(self) -> int:
         return self._hash
@@ -206,7 +207,7 @@ class RotaryEmbedding:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        libraries.prepare_untraced()
+        operators.prepare(self)
 
     def __repr__(self) -> str:
         parts = [str(self.head_dim), f"layout={self.layout!r}"]
@@ -470,7 +471,7 @@ class RotaryEmbedding:
     # --------------------------------------------------------------------------------------------
     # The verbs.
 
-    @libraries.untraced
+    @partial(libraries.untraced, instead=operators.traced)
     def _rotate_at(
         self,
         verb: str,
@@ -481,23 +482,33 @@ class RotaryEmbedding:
         role: Any,
         seq_axis: int | None,
         out: Any,
+        delta: Any = None,
+        to: RotaryEmbedding | None = None,
     ) -> Any:
         """Rotate arrays at the positions of a call, by a plan where its like was made before."""
-        simple = cu_seqlens is None and role is None
+        simple = cu_seqlens is None and role is None and verb != "shift"
         key = key_of(verb, arrays, seq_axis, out) if simple else None
         plan = self._plans.get(key)
         if plan is not None:
             result = plan(arrays, positions, offset, out)
             if result is not None:
                 return result
+        if verb != "shift":
+            read = partial(read_rows, positions, offset, cu_seqlens, self._limit)
+        elif to is None:
+            read = partial(read_delta, delta, cu_seqlens)
+        else:
+            self._check_target(to)
+            read = partial(read_move, delta, positions, offset, cu_seqlens, self._limit, to._limit)
         result = _rotate(
             self,
             arrays,
             verb,
+            to=to,
             role=role,
             seq_axis=seq_axis,
             packed=cu_seqlens is not None,
-            read=partial(read_rows, positions, offset, cu_seqlens, self._limit),
+            read=read,
             out=out,
         )
         if key is not None and plan is None:
@@ -742,25 +753,12 @@ class RotaryEmbedding:
                 seq_axis=seq_axis,
             )
             return quantized.moved(shift, x, scales, out)
-        if to is None:
-            if positions is not None or offset is not None:
-                name = "offset" if positions is None else "positions"
-                msg = f"`{name}` must not be given without `to`: a shift does not depend on it"
-                raise ValueError(msg)
-            read = partial(read_delta, delta, cu_seqlens)
-        else:
-            self._check_target(to)
-            read = partial(read_move, delta, positions, offset, cu_seqlens, self._limit, to._limit)
-        return _rotate(
-            self,
-            (x,),
-            "shift",
-            to=to,
-            role=role,
-            seq_axis=seq_axis,
-            packed=cu_seqlens is not None,
-            read=read,
-            out=out,
+        if to is None and (positions is not None or offset is not None):
+            name = "offset" if positions is None else "positions"
+            msg = f"`{name}` must not be given without `to`: a shift does not depend on it"
+            raise ValueError(msg)
+        return self._rotate_at(
+            "shift", (x,), positions, offset, cu_seqlens, role, seq_axis, out, delta, to
         )
 
     def _check_rotation(self, verb: str) -> None:
@@ -904,7 +902,6 @@ class RotaryEmbedding:
         return columns if heads > 1 else columns[0]
 
 
-@libraries.untraced
 def _rotate(
     rope: RotaryEmbedding,
     arrays: tuple[Array, ...],

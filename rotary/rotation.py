@@ -29,6 +29,10 @@ class Pairing(NamedTuple):
     target: Layout
     inverse: bool = False
 
+    def transposed(self) -> Pairing:
+        """Return the pairing of the transposed rotation, by which gradients go back."""
+        return self._replace(source=self.target, target=self.source, inverse=not self.inverse)
+
 
 class Scale(NamedTuple):
     """A factor of its own for every row and pair: ``roots ** ((position - center) / unit)``."""

@@ -90,7 +90,6 @@ MISSING: dict[str, dict[str, str]] = {
     "whole jit": {
         "numpy": NUMPY_TRANSFORMS,
         "array-api-strict": STRICT_TRANSFORMS,
-        "torch": "tables are made by the host, between two graphs",
         "dask": DASK_TRANSFORMS,
     },
     "traced positions": {

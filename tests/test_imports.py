@@ -53,6 +53,7 @@ ORDER = [
     "rotary.tables",
     "rotary.plans",
     "rotary.apply",
+    "rotary.operators",
     "rotary.embedding",
     "rotary.formats",
     "rotary._config_dialects",

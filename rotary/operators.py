@@ -1,0 +1,335 @@
+"""The rotation as operators of torch: what its compiler puts into a graph, for it could not trace how tables are made.
+
+A graph may be saved and run by another process, or by a later release. So it holds no embedding, but in words
+what an embedding comes to: the frequencies as they are, which channels pair, and the factors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import count
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from . import _libraries as libraries
+from . import apply
+from ._typing import Array
+from .phases import frequencies
+from .rotation import Angles, Pairing, Rows, Scale, Turns
+from .rows import Extent, read_delta, read_move, read_rows
+
+# What the positions of a call are said by; those left out are None.
+PLACES = "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
+CALL = f"Tensor[] arrays, str told, bool transposed, int? seq_axis, {PLACES}"
+TOLD_REMEMBERED = 256
+NAMES_REMEMBERED = 256
+
+
+class Told(NamedTuple):
+    """What a graph says of an embedding.
+
+    Attributes
+    ----------
+    head_dim : int
+    leading : bool
+        Whether positions lead with the position axes.
+    limits : tuple of int or None
+        What positions have to stay below, before and after they are moved to other frequencies.
+    moving : bool
+        Whether keys are moved to other frequencies.
+    turns : tuple of Turns
+        The passes over each array, or over all of them.
+    """
+
+    head_dim: int
+    leading: bool
+    limits: tuple[int | None, int | None]
+    moving: bool
+    turns: tuple[Turns, ...]
+
+
+def in_words(told: Told) -> str:
+    """Return what a graph says of an embedding as text, its numbers exact."""
+    return json.dumps(told, default=lambda frequencies: frequencies.values.tolist())
+
+
+@lru_cache(maxsize=TOLD_REMEMBERED)
+def understood(words: str, transposed: bool) -> Told:
+    """Return what text says, or for its transpose, by which gradients go back."""
+    head_dim, leading, limits, moving, turns = json.loads(words)
+    return Told(
+        head_dim, leading, tuple(limits), moving, tuple(_turns(transposed, *each) for each in turns)
+    )
+
+
+def _turns(transposed: bool, pairings: Any, angles: Any, second: Any) -> Turns:
+    """Return passes from lists."""
+    own = (Pairing(*each) for each in pairings)
+    return Turns(
+        tuple(each.transposed() if transposed else each for each in own),
+        tuple(_angles(*each) for each in angles),
+        None if second is None else _angles(*second),
+    )
+
+
+def _angles(values: Any, factor: float, scale: Any) -> Angles:
+    """Return angles from lists."""
+    own = None if scale is None else Scale(tuple(scale[0]), *scale[1:])
+    return Angles(frequencies(np.array(values, np.float64)), factor, own)
+
+
+# ------------------------------------------------------------------------------------------------
+# What an operator does when the graph runs.
+
+
+def _rotated(
+    out: list[Array] | None,
+    arrays: Sequence[Array],
+    words: str,
+    transposed: bool,
+    seq_axis: int | None,
+    start: int | None,
+    offset: Array | None,
+    positions: Array | None,
+    cu_seqlens: Array | None,
+    delta: Array | None,
+) -> tuple[Array, ...]:
+    """Return tensors rotated, or written to `out`."""
+    told = understood(words, transposed)
+    first = start if offset is None else offset
+    read: Callable[[Extent], Rows]
+    if told.moving:
+        read = partial(read_move, delta, positions, first, cu_seqlens, *told.limits)
+    elif delta is not None:
+        read = partial(read_delta, delta, cu_seqlens)
+    else:
+        read = partial(read_rows, positions, first, cu_seqlens, told.limits[0])
+    result = apply.rotate(
+        arrays,
+        told.turns * (len(arrays) // len(told.turns)),
+        head_dim=told.head_dim,
+        leading=told.leading,
+        seq_axis=seq_axis,
+        packed=cu_seqlens is not None,
+        read=read,
+        out=out,
+    )
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _rotate(*call: Any) -> list[Array]:
+    """Return tensors rotated, each in memory of its own that lies in order, as `_like` has told."""
+    return [result.contiguous() for result in _rotated(None, *call)]
+
+
+def _like(arrays: Sequence[Array], *_: Any) -> list[Array]:
+    """Return tensors that hold nothing and are what the operator returns."""
+    import torch
+
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in arrays]
+
+
+def _rotate_into(out: list[Array], *call: Any) -> None:
+    """Write tensors rotated to others, or to themselves."""
+    _rotated(out, *call)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's names)
+    """Keep what a gradient needs."""
+    _, ctx.words, ctx.transposed, ctx.seq_axis, ctx.start, *places = inputs
+    ctx.save_for_backward(*places)
+
+
+def _backward(ctx: Any, gradients: list[Array]) -> tuple[Any, ...]:
+    """Return the gradients by the arrays: the rotation is linear, so that these are its transpose."""
+    import torch
+
+    back = torch.ops.rotary.rotate(
+        gradients, ctx.words, not ctx.transposed, ctx.seq_axis, ctx.start, *ctx.saved_tensors
+    )
+    return back, *[None] * 8
+
+
+class _Registered:
+    """Whether torch knows the operators."""
+
+    done = False
+
+
+@libraries.at_preparation
+def register() -> None:
+    """Make the operators known to torch, unless it is a release that cannot take them."""
+    import torch
+    from torch import library
+
+    if not hasattr(library, "register_autograd"):
+        return
+    _Registered.done = True
+    library.define("rotary::rotate", f"({CALL}) -> Tensor[]")
+    library.impl("rotary::rotate", "default", _rotate)
+    library.register_fake("rotary::rotate", _like)
+    library.register_autograd("rotary::rotate", _backward, setup_context=_remember)
+    library.define("rotary::rotate_into", f"(Tensor(a!)[] out, {CALL}) -> ()")
+    library.impl("rotary::rotate_into", "default", _rotate_into)
+    library.register_fake("rotary::rotate_into", lambda *_: None)
+    torch.compiler.assume_constant_result(_words_of)
+
+
+# ------------------------------------------------------------------------------------------------
+# What an embedding comes to, asked for while a graph is made.
+
+
+_of_name: WeakValueDictionary[str, Any] = WeakValueDictionary()
+_numbers = count()
+
+
+def prepare(rope: Any) -> None:
+    """Make what torch's compiler needs of an embedding before it traces, if torch is imported.
+
+    A graph that was made for one embedding serves all that are equal: what it asks for is a name that
+    these share, whose first bearer lives as long as any of them.
+    """
+    libraries.prepare_untraced()
+    if not _Registered.done:
+        return
+    try:
+        first, name = _first_equal(rope)
+    except TypeError:
+        return  # a schedule of the caller's own may have no hash: its graphs serve one embedding
+    rope.__dict__["_name"] = name
+    if first is not rope:
+        rope.__dict__["_first"] = first
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def _first_equal(rope: Any) -> tuple[Any, str]:
+    """Return the first embedding that equals another, and the name of both."""
+    name = str(next(_numbers))
+    _of_name[name] = rope
+    return rope, name
+
+
+def _words_of(rope: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
+    """Return what a graph says of an embedding, or of the first one of a name; None where a call is wrong."""
+    rope, to = (_of_name[each] if isinstance(each, str) else each for each in (rope, to))
+    try:
+        roles = dict.fromkeys(rope._roles(role, count))
+        if to is not None:
+            rope._check_target(to)
+    except (TypeError, ValueError):
+        return None
+    own = tuple(
+        rope._passes(verb, each) if to is None else rope._moving(to, each) for each in roles
+    )
+    limits = rope._limit, None if to is None else to._limit
+    return in_words(Told(rope.head_dim, rope._leading, limits, to is not None, own))
+
+
+# ------------------------------------------------------------------------------------------------
+# What the compiler traces, in place of the library.
+
+
+def traced(
+    rope: Any,
+    verb: str,
+    arrays: tuple[Array, ...],
+    positions: Any,
+    offset: Any,
+    cu_seqlens: Any,
+    role: Any,
+    seq_axis: Any,
+    out: Any,
+    delta: Any = None,
+    to: Any = None,
+) -> Any:
+    """Return tensors rotated by an operator; NotImplemented where only the library itself can say what comes.
+
+    That is where an argument is wrong, where one is of another library, and under transforms of functions,
+    for which operators have no rules. `torch.export` is given torch's own operations, which need no library
+    when they run, unless a size is left open.
+    """
+    import torch
+
+    if not torch.compiler.is_dynamo_compiling() and not _has_open_size(arrays):
+        return NotImplemented
+    if seq_axis is None and cu_seqlens is None:
+        seq_axis = rope.seq_axis
+    outputs = [] if out is None else list(out) if isinstance(out, tuple | list) else [out]
+    start = offset if isinstance(offset, int | torch.SymInt) and type(offset) is not bool else None
+    given = [None if start is not None else offset, positions, cu_seqlens, delta]
+    places = [_as_tensor(value) for value in given]
+    if (
+        not _fit_an_operator(arrays, outputs)
+        or any(place is NotImplemented for place in places)
+        or not (seq_axis is None or type(seq_axis) is int)
+    ):
+        return NotImplemented
+    own, other = (getattr(each, "_name", each) for each in (rope, to))
+    words = _words_of(own, other, verb, role, len(arrays))
+    if words is None:
+        return NotImplemented
+    call = [list(arrays), words, False, seq_axis, start, *places]
+    recorded = any(x.requires_grad for x in (*arrays, *outputs)) and torch.is_grad_enabled()
+    if outputs and not recorded:
+        torch.ops.rotary.rotate_into(outputs, *call)
+        return out if isinstance(out, torch.Tensor) else tuple(outputs)
+    results = torch.ops.rotary.rotate(*call)
+    if outputs:
+        # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
+        results = [output.copy_(result) for output, result in zip(outputs, results, strict=True)]
+    return results[0] if len(arrays) == 1 else tuple(results)
+
+
+def _has_open_size(arrays: Sequence[Any]) -> bool:
+    """Return whether a size of tensors is a symbol."""
+    import torch
+
+    return any(isinstance(size, torch.SymInt) for x in arrays for size in x.shape)
+
+
+def _fit_an_operator(arrays: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Return whether arrays and outputs can be arguments of an operator."""
+    import torch
+
+    if (
+        not _Registered.done
+        or not arrays
+        or libraries.torch_says("_are_functorch_transforms_active")
+    ):
+        return False
+    if not all(isinstance(x, torch.Tensor) for x in (*arrays, *outputs)):
+        return False
+    if not outputs:
+        return True
+    return len(outputs) == len(arrays) and all(
+        output.shape == x.shape and output.dtype == x.dtype
+        for output, x in zip(outputs, arrays, strict=True)
+    )
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return what says positions as a tensor with the same values; NotImplemented where it is something else."""
+    import torch
+
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor):
+        recorded = value.requires_grad and torch.is_grad_enabled()
+        return NotImplemented if recorded else value
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value)
+    values = value if isinstance(value, tuple | list) else [value]
+    if not all(
+        isinstance(each, int | float | torch.SymInt) and type(each) is not bool for each in values
+    ):
+        return NotImplemented
+    wide = any(isinstance(each, float) for each in values)
+    return torch.tensor(value, dtype=torch.float64 if wide else torch.int64)
+
+
+# A saved program may be loaded before any embedding is made.
+libraries.prepare_untraced()

@@ -1,0 +1,486 @@
+"""Rotations inside the graphs of torch.compile and torch.export: what eager calls return, bit for bit."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+from helpers import random_array, same_bits
+
+import rotary
+from rotary import RotaryEmbedding, operators, scaling, sections
+
+pytestmark = [
+    pytest.mark.library("torch"),
+    # Tracing warns of what torch itself means to give up.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+ROPE = RotaryEmbedding(8, layout="half", base=10_000.0, seq_axis=-2)
+SHAPES = (2, 3, 5, 8), (2, 1, 5, 8)
+
+
+@pytest.fixture
+def torch():
+    import torch
+
+    torch.compiler.reset()
+    yield torch
+    torch.compiler.reset()
+
+
+def tensors(torch, dtype="float32"):
+    x, y = (torch.from_numpy(random_array(shape, "float64", i)) for i, shape in enumerate(SHAPES))
+    if dtype.startswith("complex"):
+        x, y = (torch.view_as_complex(each.unflatten(-1, (4, 2))).clone() for each in (x, y))
+    return x.to(getattr(torch, dtype)), y.to(getattr(torch, dtype))
+
+
+def whole(torch, function, **options):
+    """A function compiled into one graph; the back end traces as all do and needs no C++ compiler."""
+    return torch.compile(function, fullgraph=True, **({"backend": "aot_eager"} | options))
+
+
+def same(torch, got, want):
+    torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
+class Graphs:
+    """A back end that counts the graphs it is given."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, graph, inputs):
+        self.count += 1
+        return graph.forward
+
+
+# ------------------------------------------------------------------------------------------------
+# What can be said in a call.
+
+
+CALLS = {
+    "counted": (lambda q, k, _: ROPE(q, k), None),
+    "a constant": (lambda q, k, _: ROPE(q, k, offset=1_700_000_000), None),
+    "a number": (lambda q, k, n: ROPE(q, k, offset=n), 1_700_000_000),
+    "a float": (lambda q, k, n: ROPE(q, k, offset=n), 0.1),
+    "a number for each row": (lambda q, k, _: ROPE(q, k, offset=[3, 70_000]), None),
+    "floats for each row": (lambda q, k, _: ROPE(q, k, offset=(0.1, 7)), None),
+    "an offset tensor": (lambda q, k, n: ROPE(q, k, offset=n), [3, 70_000]),
+    "positions": (lambda q, k, p: ROPE(q, k, positions=p), [3, 1, 4, 1, 2**40]),
+    "positions of each row": (lambda q, k, p: ROPE(q, k, positions=p), [[3, 1, 4, 1, 5]] * 2),
+    "fractions": (lambda q, k, p: ROPE(q, k, positions=p), [0.1, 1.5, -7.25, 1e6, 2.0]),
+    "inverse": (lambda q, k, n: ROPE.inverse(q, k, offset=n), 7),
+    "vjp": (lambda q, k, n: ROPE.vjp(q, k, offset=n), 7),
+    "shift": (lambda q, _, n: ROPE.shift(q, n), -7),
+    "shift of each row": (lambda q, _, n: ROPE.shift(q, n), [3, -70_000]),
+    "move": (lambda q, _, n: ROPE.shift(q, n, to=OTHER, offset=5), 7),
+    "packed": (lambda q, _, b: ROPE(q[0].transpose(0, 1), cu_seqlens=b), [0, 2, 5]),
+    "an axis": (lambda q, _, n: ROPE(q.transpose(1, 2), seq_axis=-3, offset=n), 3),
+}
+OTHER = RotaryEmbedding(8, layout="half", base=500.0, seq_axis=-2)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_way_to_say_positions(torch, call):
+    function, value = CALLS[call]
+    value = torch.tensor(value, dtype=_dtype(torch, value)) if isinstance(value, list) else value
+    q, k = tensors(torch)
+    same(torch, whole(torch, function)(q, k, value), function(q, k, value))
+
+
+def _dtype(torch, values):
+    return torch.float64 if isinstance(values[0], float) else torch.int64
+
+
+def test_positions_of_numpy(torch):
+    q, _ = tensors(torch)
+    places = np.array([0.1, 1.5, -7.25, 1e6, 2.0])
+    same(torch, whole(torch, lambda q: ROPE(q, positions=places))(q), ROPE(q, positions=places))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+)
+def test_every_dtype(torch, dtype):
+    q, k = tensors(torch, dtype)
+    same(torch, whole(torch, lambda q, k: ROPE(q, k, offset=3))(q, k), ROPE(q, k, offset=3))
+
+
+EMBEDDINGS = {
+    "window, layouts": (
+        {"layout": "interleaved", "output_layout": "half", "rotary_dim": 4, "rotary_start": 2},
+        {"offset": 3},
+    ),
+    "limit": (
+        {"scaling": scaling.DynamicNTK(factor=2.0, max_position=4), "context_length": 9},
+        {"offset": 3},
+    ),
+    "heads": (
+        {
+            "layout": "interleaved",
+            "base": None,
+            "scaling": scaling.Custom(W=np.geomspace(1e-3, 3.0, 24).reshape(3, 2, 4)),
+        },
+        {"positions": [[3, 1, 4, 1, 5], [0, 0, 1, 1, 2]]},
+    ),
+    "sections": (
+        {"sections": sections.axial(2, 2, pairing="within")},
+        {"positions": [[3, 1, 4, 1, 5], [0, 0, 1, 1, 2]]},
+    ),
+    "decay": ({"decay": rotary.XPos(512, center=0)}, {"offset": 3}),
+    "scales apart": ({"decay": rotary.XPos(512, center=0, scale_layout="interleaved")}, {}),
+    "quirk": ({"quirk": "vjepa2", "layout": "interleaved"}, {"offset": 3}),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_every_embedding_and_its_gradient(torch, name):
+    parameters, call = EMBEDDINGS[name]
+    rope = RotaryEmbedding(8, **({"layout": "half", "base": 1e4, "seq_axis": -2} | parameters))
+    q, k = tensors(torch)
+    arrays = [x.requires_grad_() for x in ((q,) if name == "heads" else (q, k))]
+    call = {key: torch.tensor(value) for key, value in call.items()}
+    got = whole(torch, lambda *arrays: rope(*arrays, **call))(*arrays)
+    want = rope(*arrays, **call)
+    same(torch, got, want)
+    got, want = ([each] if len(arrays) == 1 else list(each) for each in (got, want))
+    weights = [torch.randn_like(x) for x in got]
+    gradients = [torch.autograd.grad(each, arrays, weights) for each in (got, want)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_in_place_and_into_other_memory(torch, backend):
+    def run(q, k):
+        q, other = q + 1, torch.empty_like(k)
+        ROPE(q, out=q)
+        got = ROPE(k, out=other)
+        return q, other, got
+
+    q, k = tensors(torch)
+    rotated_q, other, got = whole(torch, run, backend=backend)(q, k)
+    same(torch, (rotated_q, other, got), (ROPE(q + 1), ROPE(k), ROPE(k)))
+    want = ROPE(q, k, offset=2)
+    result = whole(torch, lambda q, k: ROPE(q, k, offset=2, out=(q, k)), backend=backend)(q, k)
+    same(torch, (q, k), want)
+    same(torch, result, want)
+
+
+def test_written_to_with_a_gradient(torch):
+    def run(leaf):
+        x = leaf * 1
+        ROPE(x, out=x)
+        return x
+
+    leaf = tensors(torch)[0].requires_grad_()
+    whole(torch, run)(leaf).sum().backward()
+    same(torch, leaf.grad, ROPE.vjp(torch.ones_like(leaf)))
+
+
+def test_gradients_of_gradients(torch):
+    x = tensors(torch, "float64")[0][:1, :1, :3].clone().requires_grad_()
+    rotate = whole(torch, lambda x: ROPE(x, offset=3), backend="eager")
+    torch.autograd.gradcheck(rotate, x, fast_mode=True)
+    torch.autograd.gradgradcheck(rotate, x, fast_mode=True)
+
+
+def test_positions_that_learn_are_left_to_the_library(torch):
+    q, _ = tensors(torch)
+    places = torch.arange(5.0, requires_grad=True)
+    compiled = torch.compile(lambda q, p: ROPE(q, positions=p), backend="eager")
+    compiled(q, places).sum().backward()
+    learned, places.grad = places.grad, None
+    ROPE(q, positions=places).sum().backward()
+    same(torch, learned, places.grad)
+    assert learned.abs().sum() > 0
+
+
+# ------------------------------------------------------------------------------------------------
+# How many graphs are made.
+
+
+def test_one_graph_serves_every_step_and_length(torch):
+    graphs = Graphs()
+    rotate = whole(torch, lambda q, k, n: ROPE(q, k, offset=n), backend=graphs)
+    q, k = tensors(torch)
+    for step in range(2, 12):
+        same(torch, rotate(q, k, step), ROPE(q, k, offset=step))
+    assert graphs.count == 2  # the first step alone is a constant
+    for length in range(2, 12):
+        x = torch.randn(2, 3, length, 8)
+        same(torch, rotate(x, x, 3), ROPE(x, x, offset=3))
+    assert graphs.count == 3
+
+
+def test_sizes_that_are_open_from_the_start(torch):
+    graphs = Graphs()
+    rotate = whole(torch, lambda x, n: ROPE(x, offset=n), backend=graphs, dynamic=True)
+    for n in (2, 5, 9):
+        x = torch.randn(n, 3, 2 * n, 8)
+        same(torch, rotate(x, n), ROPE(x, offset=n))
+    assert graphs.count == 1
+
+
+def test_one_graph_serves_equal_embeddings_and_no_others(torch):
+    graphs = Graphs()
+    rotate = whole(torch, lambda rope, x: rope(x), backend=graphs)
+    q, _ = tensors(torch)
+
+    def embedding(base):
+        return RotaryEmbedding(8, layout="half", base=base, seq_axis=-2)
+
+    for _ in range(12):
+        same(torch, rotate(embedding(77.0), q), embedding(77.0)(q))
+    assert graphs.count == 1
+    same(torch, rotate(pickle.loads(pickle.dumps(embedding(77.0))), q), embedding(77.0)(q))
+    assert graphs.count == 1
+    same(torch, rotate(embedding(78.0), q), embedding(78.0)(q))
+    assert graphs.count == 2
+
+
+def test_a_name_lives_as_long_as_any_bearer(torch):
+    first, second = (RotaryEmbedding(8, layout="half", base=79.0, seq_axis=-2) for _ in range(2))
+    assert first._name == second._name
+    name, gone = first._name, weakref.ref(first)
+    operators._first_equal.cache_clear()
+    del first
+    gc.collect()
+    q, _ = tensors(torch)
+    want = second(q)
+    same(torch, whole(torch, second)(q), want)
+    torch.compiler.reset()
+    del second
+    gc.collect()
+    assert gone() is None
+    assert name not in operators._of_name
+
+
+class Unhashable(scaling.Default):
+    """A schedule whose author defined equality alone."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return type(other) is type(self)
+
+
+def test_an_embedding_without_a_hash(torch):
+    rope = RotaryEmbedding(8, layout="half", base=1e4, scaling=Unhashable(), seq_axis=-2)
+    q, _ = tensors(torch)
+    same(torch, whole(torch, rope)(q), ROPE(q))
+
+
+# ------------------------------------------------------------------------------------------------
+# What a graph holds, and what is kept out of it.
+
+
+def test_the_words_of_a_graph_say_everything(torch):
+    for parameters, _ in EMBEDDINGS.values():
+        rope = RotaryEmbedding(8, **({"layout": "half", "base": 1e4, "seq_axis": -2} | parameters))
+        role = None if rope.decay is None else "key"
+        turns = rope._passes("call", role)
+        words = operators._words_of(rope, None, "call", role, 1)
+        told = operators.understood(json.dumps(json.loads(words)), transposed=False)
+        assert told.turns == (turns,)
+        back = operators.understood(words, transposed=True)
+        assert back.turns[0].pairings == rope._passes("vjp", role).pairings
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_torch_finds_nothing_wrong_with_the_operators(torch, into):
+    q, k = tensors(torch)
+    words = operators._words_of(ROPE, None, "call", None, 2)
+    call = ([q, k], words, False, -2, 5, None, None, None, None)
+    if into:
+        call = ([torch.empty_like(q), torch.empty_like(k)], *call)
+    else:
+        q.requires_grad_()
+    name = "rotate_into" if into else "rotate"
+    torch.library.opcheck(getattr(torch.ops.rotary, name).default, call)
+
+
+def test_tensors_without_memory(torch):
+    got = whole(torch, ROPE, backend="eager")(torch.empty(2, 3, 5, 8, device="meta"))
+    assert got.shape == (2, 3, 5, 8)
+
+
+def test_transforms_in_a_compiled_function(torch):
+    q, _ = tensors(torch)
+    grad = torch.compile(torch.func.grad(lambda x: ROPE(x).sum()), backend="aot_eager")
+    torch.testing.assert_close(grad(q), ROPE.vjp(torch.ones_like(q)))
+    rotate = torch.compile(torch.func.vmap(ROPE), backend="aot_eager")
+    torch.testing.assert_close(rotate(q), ROPE(q))
+
+
+def test_arrays_of_other_libraries_are_called_outside(torch):
+    q, _ = tensors(torch)
+    x = q.numpy()
+    compiled = torch.compile(lambda q: q + torch.from_numpy(ROPE(x)), backend="eager")
+    same(torch, compiled(q), q + ROPE(q))
+
+
+def test_an_embedding_made_inside(torch):
+    def run(x):
+        return RotaryEmbedding(8, layout="half", base=321.0, seq_axis=-2)(x)
+
+    q, _ = tensors(torch)
+    same(torch, torch.compile(run, backend="eager")(q), run(q))
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="make embeddings.* outside"):
+        whole(torch, run)(q)
+
+
+def test_a_quantised_cache(torch):
+    cache = torch.randint(-100, 100, SHAPES[0], dtype=torch.int8)
+    scales = torch.rand(2, 3, 5, 1)
+    compiled = torch.compile(lambda x, s: ROPE.shift(x, 3, scales=s), backend="eager")
+    same(torch, compiled(cache, scales), ROPE.shift(cache, 3, scales=scales))
+
+
+WRONG = {
+    "width": (lambda x: RotaryEmbedding.__call__(WIDE, x), ValueError, "must have 16 channels"),
+    "dtype": (lambda x: ROPE(x.long()), TypeError, "one of the dtypes"),
+    "offset": (lambda x: ROPE(x, offset="3"), TypeError, "`offset`"),
+    "bool": (lambda x: ROPE(x, offset=True), TypeError, "`offset`"),
+    "axis": (lambda x: ROPE(x, seq_axis=True), TypeError, "`seq_axis`"),
+    "role": (lambda x: ROPE(x, role="query"), TypeError, "`role`"),
+    "target": (lambda x: ROPE.shift(x, 2, to=WIDE), ValueError, "head_dim"),
+    "shape of out": (lambda x: ROPE(x, out=x[:1]), ValueError, "`out` must have shape"),
+    "dtype of out": (lambda x: ROPE(x, out=x.double()), TypeError, "`out` must have dtype"),
+    "two of out": (lambda x: ROPE(x, out=(x, x)), ValueError, "`out` must hold one array"),
+    "positions": (lambda x: ROPE(x, positions=x[0, 0, :4, 0]), ValueError, "one of the shapes"),
+    "nothing": (lambda _: ROPE(), TypeError, "at least one array"),
+}
+WIDE = RotaryEmbedding(16, layout="half", base=1e4, seq_axis=-2)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_are_those_of_the_library(torch, name):
+    function, kind, message = WRONG[name]
+    q, _ = tensors(torch)
+    before = q.clone()
+    with pytest.raises(kind, match=message):
+        torch.compile(function, backend="eager")(q)
+    same(torch, q, before)
+
+
+def test_a_release_that_takes_no_operators(torch, monkeypatch):
+    monkeypatch.setattr(operators._Registered, "done", False)
+    q, _ = tensors(torch)
+    same(torch, torch.compile(lambda x: ROPE(x, offset=4), backend="eager")(q), ROPE(q, offset=4))
+    rope = RotaryEmbedding(8, layout="half", base=1e4)
+    assert not hasattr(rope, "_name")
+
+
+# ------------------------------------------------------------------------------------------------
+# torch.export.
+
+
+def exported(torch, function, arguments, **options):
+    module = torch.nn.Module()
+    module.forward = function
+    return torch.export.export(module, arguments, **options)
+
+
+def targets(program):
+    return {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_with_sizes_left_open(torch, strict, tmp_path):
+    length = torch.export.Dim("length", min=2, max=100)
+    program = exported(
+        torch,
+        lambda q, k, p: ROPE(q, k, positions=p),
+        (*tensors(torch), torch.arange(5)),
+        strict=strict,
+        dynamic_shapes=({2: length}, {2: length}, {0: length}),
+    )
+    assert "rotary.rotate.default" in targets(program)
+    torch.export.save(program, tmp_path / "rotation.pt2")
+    loaded = torch.export.load(tmp_path / "rotation.pt2").module()
+    q, k, places = torch.randn(2, 3, 9, 8), torch.randn(2, 1, 9, 8), torch.arange(9) ** 2
+    same(torch, loaded(q, k, places), ROPE(q, k, positions=places))
+
+
+def test_exported_with_sizes_that_are_known(torch):
+    q, k = tensors(torch)
+    program = exported(torch, lambda q, k: ROPE(q, k, offset=1_700_000_000), (q, k))
+    assert all(name.startswith(("aten.", "<built-in")) for name in targets(program))
+    got, want = program.module()(q, k), ROPE(q, k, offset=1_700_000_000)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------
+# In another process.
+
+
+def run(script, **variables):
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", script],
+        capture_output=True,
+        check=False,
+        env=os.environ | variables,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_embedding_older_than_torch():
+    script = """
+import rotary
+rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
+import torch
+x = torch.ones(3, 8)
+assert torch.equal(torch.compile(lambda x: rope(x), fullgraph=True, backend="eager")(x), rope(x))
+"""
+    run(script)
+
+
+def test_a_saved_program_needs_no_embedding(torch, tmp_path):
+    length = torch.export.Dim("length", min=2, max=100)
+    x = torch.from_numpy(random_array((5, 8)))
+    program = exported(torch, lambda x: ROPE(x, offset=9), (x,), dynamic_shapes=({0: length},))
+    torch.export.save(program, tmp_path / "rotation.pt2")
+    script = f"""
+import torch, rotary
+x = torch.arange(56.0).reshape(7, 8)
+got = torch.export.load({str(tmp_path / "rotation.pt2")!r}).module()(x)
+torch.save(got, {str(tmp_path / "got.pt")!r})
+"""
+    run(script)
+    x = torch.arange(56.0).reshape(7, 8)
+    same(torch, torch.load(tmp_path / "got.pt"), ROPE(x, offset=9))
+
+
+@pytest.mark.compiled
+def test_numba_is_loaded_while_torch_exports(tmp_path):
+    """It puts functions of its own in place of these, which Numba knows by name."""
+    script = """
+import builtins, math, torch, rotary
+was = builtins.max, builtins.min, math.pow
+rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
+module = torch.nn.Module()
+module.forward = lambda x: rope(x, offset=3)
+x = torch.ones(3, 8)
+program = torch.export.export(module, (x,)).module()
+assert (builtins.max, builtins.min, math.pow) == was
+torch.testing.assert_close(program(x), rope(x, offset=3))
+"""
+    run(script, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def test_bits_are_those_of_numpy(torch):
+    q, _ = tensors(torch)
+    got = whole(torch, lambda x: ROPE(x, offset=1_700_000_000))(q)
+    assert same_bits(got.numpy(), ROPE(q.numpy(), offset=1_700_000_000))
