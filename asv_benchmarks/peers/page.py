@@ -66,8 +66,7 @@ array fills a cache. The line of the copy is what memory allows.
 ## Growth
 
 The time of a call on one float32 array in the half layout. What a call costs by itself is most of it for small arrays.
-*New outputs* leave the line of *out=* where a result is larger than the pool may keep, by default 256 MiB, and comes in
-fresh pages.
+*New outputs* leave the line of *out=* where a result is larger than the pool may keep, and comes in fresh pages.
 
 ![Time by number of elements](growth.svg)
 
