@@ -409,21 +409,21 @@ def _lanes(builder, order, vector, other=None):  # pragma: compiled
     return builder.shuffle_vector(vector, other or ir.Constant(vector.type, ir.Undefined), indices)
 
 
-def _load(builder, address, element, count, align):  # pragma: compiled
-    """Read a vector."""
+def _load(builder, address, element, count):  # pragma: compiled
+    """Read a vector from any address: to say that it is aligned makes nothing faster."""
     pointer = builder.inttoptr(address, ir.VectorType(element, count).as_pointer())
-    return builder.load(pointer, align=align)
+    return builder.load(pointer, align=1)
 
 
-def _store(builder, vector, address, align, piece):  # pragma: compiled
+def _store(builder, vector, address, item, piece):  # pragma: compiled
     """Write a vector, past the caches where it is to be streamed, in pieces of so many bytes, aligned so."""
     if not piece:
-        builder.store(vector, builder.inttoptr(address, vector.type.as_pointer()), align=align)
+        builder.store(vector, builder.inttoptr(address, vector.type.as_pointer()), align=1)
         return
-    count = min(piece // align, vector.type.count)
+    count = min(piece // item, vector.type.count)
     for first in range(0, vector.type.count, count):
         part = _lanes(builder, range(first, first + count), vector)
-        place = builder.add(address, address.type(first * align))
+        place = builder.add(address, address.type(first * item))
         stored = builder.store(part, builder.inttoptr(place, part.type.as_pointer()), align=piece)
         stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
 
@@ -520,8 +520,8 @@ def _read_pairs(builder, half, row, i, lanes, item, count, element):  # pragma: 
     """Read as many pairs, the first channels apart from the second ones."""
     lower, upper = _pairs(builder, half, row, i, lanes, item, count)
     if half:
-        return tuple(_load(builder, place, element, count, item) for place in (lower, upper))
-    mixed = _load(builder, lower, element, 2 * count, item)
+        return tuple(_load(builder, place, element, count) for place in (lower, upper))
+    mixed = _load(builder, lower, element, 2 * count)
     return tuple(_lanes(builder, range(k, 2 * count, 2), mixed) for k in (0, 1))
 
 
@@ -583,8 +583,7 @@ def _turning(half):  # pragma: compiled
 
             def turn_block(places, c, s, i, count, piece):
                 cosine, sine = (
-                    _load(builder, _at(builder, row, i, size), computed, count, size)
-                    for row in (c, s)
+                    _load(builder, _at(builder, row, i, size), computed, count) for row in (c, s)
                 )
                 signs = ir.Constant(sine.type, ir.Undefined)
                 signs = builder.insert_element(signs, sign, ir.IntType(32)(0))
