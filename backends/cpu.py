@@ -235,8 +235,7 @@ def rotate(
 ) -> HostArray:
     """Return x rotated, a new array or `out`, which may be x itself.
 
-    Only an array whose channels do not lie one after another, or which is byte-swapped or unaligned,
-    is copied.
+    Only an array whose channels do not lie one after another, or which is byte-swapped, is copied.
     """
     if not x.size:
         return np.empty_like(x, subok=False) if out is None else out
@@ -254,7 +253,7 @@ def rotate(
 
 def _is_plain(x: HostArray) -> bool:
     """Return whether the kernels can read an array where it lies."""
-    return bool(x.strides[-1] == x.itemsize and x.flags.aligned and x.dtype.isnative)
+    return bool(x.strides[-1] == x.itemsize and x.dtype.isnative)
 
 
 def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> None:

@@ -105,10 +105,9 @@ class RotaryEmbedding:
     dtype if they are floats.
 
     float16, bfloat16 and float32 arrays are computed in float32 and rounded once, float64 ones in
-    float64. NumPy arrays are read where they lie, whatever their axis order; one whose last axis is not
-    contiguous, or which is byte-swapped or unaligned, is copied once. Complex arrays have one channel
-    per pair, are multiplied by ``A exp(i angle)``, and have no layout; the window of channels is then
-    halved.
+    float64. NumPy arrays are read where they lie, whatever their axis order and address; one whose last
+    axis is not contiguous, or which is byte-swapped, is copied once. Complex arrays have one channel per
+    pair, are multiplied by ``A exp(i angle)``, and have no layout; the window of channels is then halved.
 
     Embeddings are values: immutable, hashable, picklable, equal when all their arguments are. Threads
     may share them.

@@ -245,6 +245,7 @@ IN_PLACE = {
     "every other batch row": every_other(0),
     "every other head": every_other(1),
     "every other token": every_other(2),
+    "unaligned": unaligned,
 }
 COPIED = {
     "channels transposed": stored_as(0, 1, 3, 2),
@@ -252,7 +253,6 @@ COPIED = {
     "channels reversed": reversed_on(3),
     "every other channel": every_other(3),
     "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
-    "unaligned": unaligned,
 }
 
 
