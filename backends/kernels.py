@@ -605,7 +605,8 @@ def _turning(half):  # pragma: compiled
                         builder.if_then(asked),
                         cgutils.for_range_slice(builder, first, stop, lanes.type(count)) as (i, _),
                     ):
-                        turn_block(places, *angles, i, count, size)
+                        c, s = angles
+                        turn_block(places, c, s, i, count, size)
 
             def whole(count):
                 return builder.and_(lanes, lanes.type(-count))
