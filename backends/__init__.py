@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
@@ -11,7 +14,10 @@ from rotary._typing import Array
 
 from .host import host
 
-__all__ = ["host", "kernel_for"]
+if TYPE_CHECKING:
+    from .shared import Lent
+
+__all__ = ["host", "kernel_for", "lent"]
 
 
 def kernel_for(x: Array) -> ModuleType:
@@ -25,6 +31,19 @@ def kernel_for(x: Array) -> ModuleType:
     from . import portable, shared
 
     return shared if _has_host_memory(x) else portable
+
+
+def lent(arrays: Sequence[Array], positions: Any, offset: Any, out: Any) -> Lent | None:
+    """Return a call of ordinary CPU arrays of torch or JAX as NumPy sees it; None for every other call."""
+    if (
+        not arrays
+        or type(arrays[0]) is np.ndarray
+        or sys.modules.keys().isdisjoint(("torch", "jax"))
+    ):
+        return None
+    from . import shared
+
+    return shared.lent(arrays, positions, offset, out)
 
 
 def _has_host_memory(x: Array) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
-from . import apply, operators, passes, quantized, tables
+from . import apply, backends, operators, passes, quantized, tables
 from ._checks import as_choice, as_integer, as_positive_float, as_positive_integer, as_rotary_dim
 from ._numbers import as_positions, frozen
 from ._typing import Array, Float64Array
@@ -487,6 +487,22 @@ class RotaryEmbedding:
         """Rotate arrays at the positions of a call, by a plan where its like was made before."""
         simple = cu_seqlens is None and role is None and verb != "shift"
         key = key_of(verb, arrays, seq_axis, out) if simple else None
+        if key is None and simple:
+            loan = backends.lent(arrays, positions, offset, out)
+            if loan is not None:
+                result = self._rotate_at(
+                    verb,
+                    loan.arrays,
+                    loan.positions,
+                    loan.offset,
+                    None,
+                    None,
+                    seq_axis,
+                    loan.out,
+                )
+                several = isinstance(result, tuple)
+                given = loan.give_back(result if several else (result,))
+                return tuple(given) if several else given[0]
         plan = self._plans.get(key)
         if plan is not None:
             result = plan(arrays, positions, offset, out)

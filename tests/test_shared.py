@@ -7,7 +7,7 @@ import pytest
 from helpers import DTYPES, library_named, random_array, same_bits
 
 import rotary
-from rotary import RotaryEmbedding, scaling, sections
+from rotary import RotaryEmbedding, apply, backends, scaling, sections
 from rotary.backends import kernel_for, portable, shared
 
 ROPE = RotaryEmbedding(8, layout="interleaved", base=10_000.0, rotary_dim=6, seq_axis=-2)
@@ -37,8 +37,23 @@ def test_the_bits_are_those_of_numpy(name, dtype):
 
 @libraries
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (2, 0, 1, 3)])
-def test_strided_arrays_are_read_where_they_lie(name, order, monkeypatch):
+@pytest.mark.parametrize("lent", [True, False])
+def test_strided_arrays_are_read_where_they_lie(name, order, lent, monkeypatch):
     library = library_named(name)
+    x = random_array((3, 4, 5, 8))
+    own = library.asarray(x)
+    own = own.permute(order) if name == "torch" else own.transpose(order)
+    if lent:
+        (view,) = backends.lent([own], None, None, None).arrays
+        assert view.__array_interface__["data"][0] == library.address(own)
+        got = ROPE(own)
+    else:
+        got = looked_at(monkeypatch, own, [library.address(own)])
+    assert same_bits(library.to_numpy(got), ROPE(np.ascontiguousarray(x.transpose(order))))
+
+
+def looked_at(monkeypatch, x, addresses):
+    """An array rotated by a call that is not lent, which reads memory at addresses."""
     seen = []
     host = shared.host()
 
@@ -48,30 +63,50 @@ def test_strided_arrays_are_read_where_they_lie(name, order, monkeypatch):
             seen.append(x.__array_interface__["data"][0])
             return host.rotate(x, *call)
 
-    monkeypatch.setattr(shared, "host", lambda: Watched)
-    x = random_array((3, 4, 5, 8))
-    own = library.asarray(x)
-    own = own.permute(order) if name == "torch" else own.transpose(order)
-    got = ROPE(own)
-    assert seen == [library.address(own)]
-    monkeypatch.undo()
-    assert same_bits(library.to_numpy(got), ROPE(np.ascontiguousarray(x.transpose(order))))
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "host", lambda: Watched)
+        patch.setattr(shared, "lent", lambda *_: None)
+        got = ROPE(x)
+    assert seen == addresses
+    return got
 
 
 @libraries
-@pytest.mark.parametrize("rows", [64, 2**16])  # the latter on memory of the pool
-def test_the_result_is_not_copied(name, rows, monkeypatch):
+@pytest.mark.parametrize("lent", [True, False])
+@pytest.mark.parametrize("rows", [2**13, 2**16])  # the latter on memory of the pool
+def test_the_result_is_not_copied(name, rows, lent, monkeypatch):
     library = library_named(name)
     made = []
-    empty = shared.empty
 
-    def remember(*call):
-        made.append(empty(*call))
-        return made[-1]
+    def remember(give_back):
+        def run(memory, *call):
+            made.append(memory.__array_interface__["data"][0])
+            return give_back(memory, *call)
 
-    monkeypatch.setattr(shared, "empty", remember)
+        return run
+
+    for kind in ("_as_torch", "_as_jax"):
+        monkeypatch.setattr(shared, kind, remember(getattr(shared, kind)))
+    if not lent:
+        monkeypatch.setattr(shared, "lent", lambda *_: None)
     got = ROPE(library.asarray(random_array((1, 2, rows, 8))))
-    assert library.address(got) == made[0].__array_interface__["data"][0]
+    assert [library.address(got)] == made
+
+
+@libraries
+def test_a_second_call_is_served_by_a_plan(name, monkeypatch):
+    library = library_named(name)
+    with library.session():
+        x = random_array((2, 3, 5, 8))
+        own, places = library.asarray(x), library.asarray(np.array([3, 1, 4, 1, 5]))
+        rope = RotaryEmbedding(8, layout="half", base=1234.0, seq_axis=-2)
+        want = rope(x, offset=3), rope(x, positions=np.array([3, 1, 4, 1, 5]))
+        rope(own)
+        monkeypatch.setattr(apply, "rotate", lambda *_, **__: pytest.fail("was looked at"))
+        results = rope(own, offset=3), rope(own, positions=places)
+        for got, wanted in zip(results, want, strict=True):
+            assert library.owns(got)
+            assert same_bits(library.to_numpy(got), wanted)
 
 
 @pytest.mark.library("torch")
@@ -97,6 +132,124 @@ class TestTorch:
         ):
             torch.autograd.gradcheck(rope, x, check_batched_grad=True)
             torch.autograd.gradgradcheck(rope, x, check_batched_grad=True)
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_what_is_ordinary(self):
+        import torch
+        from torch._subclasses import FakeTensorMode
+
+        x = torch.from_numpy(random_array((2, 3, 8)))
+        leaf = torch.ones(2, 3, 8, requires_grad=True)
+        ordinary = shared.view_of_ordinary
+        for each in (x, x.mT, x[:, ::2], x.expand(4, 2, 3, 8), torch.nn.Parameter(x, False)):
+            assert same_bits(ordinary(each), each.numpy())
+            assert ordinary(each).__array_interface__["data"][0] == each.data_ptr()
+        assert ordinary(x.bfloat16()).dtype.name == "bfloat16"
+        with torch.no_grad():
+            assert ordinary(leaf) is not None
+        with torch.inference_mode():
+            assert ordinary(torch.ones(2, 8)) is not None
+            assert shared.is_ordinary_thread()
+        with torch.autocast("cpu"):
+            assert shared.is_ordinary_thread()
+        subclass = x.as_subclass(type("Subclass", (torch.Tensor,), {}))
+        complex_tensor = torch.complex(x, x)
+        odd = [leaf, subclass, x.to("meta"), x.to_sparse(), torch._efficientzerotensor(2, 8)]
+        odd += [
+            complex_tensor.conj(),
+            complex_tensor.conj().imag,
+            torch.quantize_per_tensor(x, 1.0, 0, torch.qint8),
+        ]
+        odd += [FakeTensorMode().from_tensor(x), torch.nested.nested_tensor([x[0]]), 3.0, x.numpy()]
+        for each in odd:
+            assert ordinary(each) is None
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize(
+        "state",
+        "vmap grad jvp functionalize jit.trace make_fx pre-dispatch mode fake".split(),
+    )
+    def test_what_is_no_ordinary_thread(self, state):
+        import torch
+        from torch._subclasses import FakeTensorMode
+        from torch.fx.experimental.proxy_tensor import make_fx
+        from torch.utils.flop_counter import FlopCounterMode
+
+        seen = []
+        x, other = torch.ones(2, 3, 8), torch.ones(2, 3, 8)
+
+        def look(x):
+            seen.append(
+                backends.lent([other], None, None, None) or backends.lent([x], None, None, None)
+            )
+            return x * 2
+
+        def within(mode):
+            with mode:
+                look(x)
+
+        {
+            "vmap": lambda: torch.func.vmap(look)(x),
+            "grad": lambda: torch.func.grad(lambda x: look(x).sum())(x),
+            "jvp": lambda: torch.func.jvp(look, (x,), (x,)),
+            "functionalize": lambda: torch.func.functionalize(look)(x),
+            "jit.trace": lambda: torch.jit.trace(look, x, check_trace=False),
+            "make_fx": lambda: make_fx(look)(x),
+            "pre-dispatch": lambda: make_fx(look, pre_dispatch=True)(x),
+            "mode": lambda: within(FlopCounterMode(display=False)),
+            "fake": lambda: within(FakeTensorMode(allow_non_fake_inputs=True)),
+        }[state]()
+        assert seen
+        assert not any(seen)
+        assert backends.lent([x], None, None, None)
+
+    def test_what_is_ordinary_is_found_whatever_goes_on(self):
+        import torch
+
+        found = shared._ordinary()
+        shared._ordinary.cache_clear()
+        with torch.inference_mode(), torch.device("meta"):
+            assert shared._ordinary() == found
+
+    def test_a_release_that_does_not_tell_what_is_ordinary(self, monkeypatch):
+        import torch
+
+        x = torch.from_numpy(random_array((2, 3, 8)))
+        want = ROPE(x)
+        monkeypatch.delattr(torch._C, "_dispatch_tls_local_include_set")
+        shared._ordinary.cache_clear()
+        try:
+            assert backends.lent([x], None, None, None) is None
+            assert same_bits(ROPE(x).numpy(), want.numpy())
+        finally:
+            shared._ordinary.cache_clear()
+
+    def test_an_array_that_is_its_own_output(self):
+        import torch
+
+        q, k = (torch.from_numpy(random_array((2, 3, 5, 8), seed=i)) for i in (1, 2))
+        want = ROPE(q, k)
+        got = ROPE(q, k, out=(q, k))
+        assert got[0] is q
+        assert got[1] is k
+        for each, wanted in zip(got, want, strict=True):
+            assert same_bits(each.numpy(), wanted.numpy())
+        with torch.inference_mode():
+            x = torch.ones(2, 3, 5, 8)
+            assert ROPE(x, out=x) is x
+
+    def test_wrong_calls_are_not_lent(self):
+        import torch
+
+        x = torch.ones(2, 3, 5, 8)
+        with pytest.raises(TypeError, match="`out` must be"):
+            ROPE(x, out=x.numpy())
+        with pytest.raises(ValueError, match="`out` must hold"):
+            ROPE(x, out=(x, x))
+        with pytest.raises(TypeError, match="`k` must be|`q` must be|must be of"):
+            ROPE(x, "k")
+        with pytest.raises(TypeError, match="one of the dtypes"):
+            ROPE(x.long())
 
     def test_no_gradient_where_none_is_asked_for(self):
         import torch
@@ -137,6 +290,7 @@ class TestTorch:
         from torch.utils.flop_counter import FlopCounterMode
 
         monkeypatch.setattr(shared, "_rotated", lambda *_: pytest.fail("the memory was read"))
+        monkeypatch.setattr(shared, "Lent", lambda *_: pytest.fail("the call was lent"))
         x = torch.from_numpy(random_array((2, 2, 3, 8)))
         torch.func.vmap(ROPE)(x[:, None])
         torch.func.grad(lambda x: ROPE(x).sum())(x)
