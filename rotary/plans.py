@@ -131,7 +131,7 @@ def key_of(verb: str, arrays: Sequence[Array], seq_axis: Any, out: Any) -> Hasha
     """Return what the plan of a call depends on, None where there can be no plan."""
     if seq_axis is not None and type(seq_axis) is not int:
         return None
-    key: list[Hashable] = [verb, seq_axis]
+    key: list[Hashable] = [verb, seq_axis, len(arrays)]
     for x in arrays:
         if type(x) is not np.ndarray:
             return None

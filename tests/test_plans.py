@@ -208,6 +208,14 @@ def test_bad_arguments_are_refused_as_at_first(options, error, message):
         rope(*given, **options)
 
 
+def test_an_output_is_not_taken_for_a_second_array():
+    rope = embedding()
+    (x,) = arrays(heads=(4,))
+    want = rope(x)
+    rope(x, out=np.empty_like(x))
+    same(rope(x, x), (want, want))
+
+
 def test_results_must_be_writeable_and_apart():
     rope = embedding()
     q, k = arrays()
