@@ -60,7 +60,11 @@ def _rotated(source: HostArray, table: Table, axes: Axes, pairing: Pairing) -> H
 
 
 class Lent(NamedTuple):
-    """A call as NumPy sees it, and what makes the caller's of its results."""
+    """A call as NumPy sees it, and what makes the caller's of its results.
+
+    There are outputs where the caller has given some, or where his library takes over only memory that starts
+    on a cache line.
+    """
 
     arrays: tuple[HostArray, ...]
     positions: Any
@@ -316,11 +320,13 @@ def _lent_by_jax(arrays: Sequence[Array], positions: Any, offset: Any) -> Lent |
         if view is None:
             return None
         views[id(x)] = view
+    own = tuple([views[id(x)] for x in arrays])
+    large = max(view.nbytes for view in own) > COPIED
     return Lent(
-        tuple([views[id(x)] for x in arrays]),
+        own,
         views.get(id(positions), positions),
         views.get(id(offset), offset),
-        None,
+        tuple([empty(view.shape, view.dtype) for view in own]) if large else None,
         partial(_as_jax_like, arrays),
     )
 

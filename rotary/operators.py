@@ -10,17 +10,22 @@ import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from . import _libraries as libraries
-from . import apply
-from ._typing import Array
+from . import apply, backends
+from ._typing import Array, HostArray
 from .phases import frequencies
+from .plans import PLANS_REMEMBERED, key_of, plan_of
+from .pool import empty
 from .rotation import Angles, Pairing, Rows, Scale, Turns
 from .rows import Extent, read_delta, read_move, read_rows
+
+if TYPE_CHECKING:
+    from .backends.shared import Lent
 
 # What the positions of a call are said by; those left out are None.
 PLACES = "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
@@ -58,12 +63,11 @@ def in_words(told: Told) -> str:
 
 
 @lru_cache(maxsize=TOLD_REMEMBERED)
-def understood(words: str, transposed: bool) -> Told:
-    """Return what text says, or for its transpose, by which gradients go back."""
+def understood(words: str, transposed: bool) -> tuple[Told, dict[Any, Callable[..., Any]]]:
+    """Return what text says, or for its transpose, by which gradients go back, and the plans of calls by it."""
     head_dim, leading, limits, moving, turns = json.loads(words)
-    return Told(
-        head_dim, leading, tuple(limits), moving, tuple(_turns(transposed, *each) for each in turns)
-    )
+    own = tuple(_turns(transposed, *each) for each in turns)
+    return Told(head_dim, leading, tuple(limits), moving, own), {}
 
 
 def _turns(transposed: bool, pairings: Any, angles: Any, second: Any) -> Turns:
@@ -97,10 +101,14 @@ def _rotated(
     positions: Array | None,
     cu_seqlens: Array | None,
     delta: Array | None,
-) -> tuple[Array, ...]:
+) -> Sequence[Array]:
     """Return tensors rotated, or written to `out`."""
-    told = understood(words, transposed)
+    told, plans = understood(words, transposed)
     first = start if offset is None else offset
+    if delta is None and cu_seqlens is None and len(told.turns) == 1:
+        loan = backends.lent(arrays, positions, first, out)
+        if loan is not None:
+            return loan.give_back(_planned(told, plans, loan, seq_axis))
     read: Callable[[Extent], Rows]
     if told.moving:
         read = partial(read_move, delta, positions, first, cu_seqlens, *told.limits)
@@ -108,13 +116,56 @@ def _rotated(
         read = partial(read_delta, delta, cu_seqlens)
     else:
         read = partial(read_rows, positions, first, cu_seqlens, told.limits[0])
+    return _looked_at(told, arrays, read, seq_axis, out, packed=cu_seqlens is not None)
+
+
+def _planned(
+    told: Told, plans: dict[Any, Callable[..., Any]], loan: Lent, seq_axis: int | None
+) -> Sequence[HostArray]:
+    """Return arrays rotated, by a plan where their like was made before."""
+    arrays, positions, offset, out, _ = loan
+    if out is None and not all(x.flags.c_contiguous for x in arrays):
+        out = tuple([empty(x.shape, x.dtype) for x in arrays])
+    key = key_of("", arrays, seq_axis, out)
+    plan = plans.get(key)
+    if plan is not None:
+        result = plan(arrays, positions, offset, out)
+        if result is not None:
+            return result if isinstance(result, tuple) else (result,)
+    read = partial(read_rows, positions, offset, None, told.limits[0])
+    results = _looked_at(told, arrays, read, seq_axis, out, packed=False)
+    if plan is None:
+        if len(plans) >= PLANS_REMEMBERED:
+            plans.clear()
+        plans[key] = plan_of(
+            arrays,
+            results,
+            told.turns[0],
+            head_dim=told.head_dim,
+            leading=told.leading,
+            limit=told.limits[0],
+            seq_axis=seq_axis,
+        )
+    return results
+
+
+def _looked_at(
+    told: Told,
+    arrays: Sequence[Array],
+    read: Callable[[Extent], Rows],
+    seq_axis: int | None,
+    out: Any,
+    *,
+    packed: bool,
+) -> tuple[Array, ...]:
+    """Return arrays rotated, every argument of the call being looked at."""
     result = apply.rotate(
         arrays,
         told.turns * (len(arrays) // len(told.turns)),
         head_dim=told.head_dim,
         leading=told.leading,
         seq_axis=seq_axis,
-        packed=cu_seqlens is not None,
+        packed=packed,
         read=read,
         out=out,
     )

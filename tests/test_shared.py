@@ -167,7 +167,17 @@ class TestTorch:
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize(
         "state",
-        "vmap grad jvp functionalize jit.trace make_fx pre-dispatch mode fake".split(),
+        [
+            "vmap",
+            "grad",
+            "jvp",
+            "functionalize",
+            "jit.trace",
+            "make_fx",
+            "pre-dispatch",
+            "mode",
+            "fake",
+        ],
     )
     def test_what_is_no_ordinary_thread(self, state):
         import torch

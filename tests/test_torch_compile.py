@@ -15,7 +15,7 @@ import pytest
 from helpers import random_array, same_bits
 
 import rotary
-from rotary import RotaryEmbedding, operators, scaling, sections
+from rotary import RotaryEmbedding, apply, operators, scaling, sections
 
 pytestmark = [
     pytest.mark.library("torch"),
@@ -221,6 +221,24 @@ def test_one_graph_serves_every_step_and_length(torch):
     assert graphs.count == 3
 
 
+@pytest.mark.compiled
+def test_steps_are_served_by_a_plan(torch, monkeypatch):
+    q, k = tensors(torch)
+    rope = RotaryEmbedding(8, layout="half", base=4321.0, seq_axis=-2)
+    strided = q.mT.contiguous().mT
+    want = [rope(q, k, offset=n) for n in range(9)]
+    rotate = whole(torch, lambda q, k, n: rope(q, k, offset=n), backend="eager", dynamic=True)
+    for x in (q, strided):
+        rotate(x, k, 2)
+        rotate(x, k, 8)  # by the table of all the steps
+    monkeypatch.setattr(apply, "rotate", lambda *_, **__: pytest.fail("the call was looked at"))
+    for n in range(9):
+        same(torch, rotate(q, k, n), want[n])
+    got = rotate(strided, k, 8)
+    same(torch, got, want[8])
+    assert got[0].is_contiguous()
+
+
 def test_sizes_that_are_open_from_the_start(torch):
     graphs = Graphs()
     rotate = whole(torch, lambda x, n: ROPE(x, offset=n), backend=graphs, dynamic=True)
@@ -289,9 +307,9 @@ def test_the_words_of_a_graph_say_everything(torch):
         role = None if rope.decay is None else "key"
         turns = rope._passes("call", role)
         words = operators._words_of(rope, None, "call", role, 1)
-        told = operators.understood(json.dumps(json.loads(words)), transposed=False)
+        told, _ = operators.understood(json.dumps(json.loads(words)), transposed=False)
         assert told.turns == (turns,)
-        back = operators.understood(words, transposed=True)
+        back, _ = operators.understood(words, transposed=True)
         assert back.turns[0].pairings == rope._passes("vjp", role).pairings
 
 
