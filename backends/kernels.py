@@ -634,6 +634,10 @@ def _turning(half):  # pragma: compiled
                 done = builder.select(two, done, none)
             ordinarily = in_lines = in_pieces = [(0, ir.IntType(1)(1))]
             if stream != types.none:
+                if dtype == BFLOAT16_BITS:
+                    # Pieces of what was rounded here are written ten times as slowly as whole lines.
+                    in_line = builder.icmp_signed("==", piece, lanes.type(LINE))
+                    piece = builder.select(in_line, piece, lanes.type(0))
                 asked = {
                     size: builder.icmp_signed("==", piece, lanes.type(size))
                     for size in (LINE, PIECE, 0)
