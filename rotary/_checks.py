@@ -26,11 +26,7 @@ def as_integer(value: Any, name: str) -> int:
 
 def as_positive_integer(value: Any, name: str) -> int:
     """Return ``value`` as an int of at least 1."""
-    number = as_integer(value, name)
-    if number < 1:
-        msg = f"`{name}` must be at least 1, got {number}"
-        raise ValueError(msg)
-    return number
+    return _as_at_least(value, name, 1)
 
 
 def as_non_negative_integer(value: Any, name: str) -> int:
@@ -44,11 +40,16 @@ def as_non_negative_integer(value: Any, name: str) -> int:
 
 def as_nbytes(value: Any) -> int:
     """Return how many bytes may be kept, at least 0."""
-    limit = as_integer(value, "nbytes")
-    if limit < 0:
-        msg = f"`nbytes` must be at least 0, got {limit}"
+    return _as_at_least(value, "nbytes", 0)
+
+
+def _as_at_least(value: Any, name: str, least: int) -> int:
+    """Return ``value`` as an int that is not below the least one allowed."""
+    number = as_integer(value, name)
+    if number < least:
+        msg = f"`{name}` must be at least {least}, got {number}"
         raise ValueError(msg)
-    return limit
+    return number
 
 
 def as_float(value: Any, name: str) -> float:

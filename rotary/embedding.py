@@ -19,7 +19,7 @@ from .decay import ROLES, Role, XPos
 from .layouts import Layout, check_layout
 from .passes import QUIRKS, Quirk
 from .phases import Frequencies, frequencies
-from .plans import PLANS_REMEMBERED, key_of, plan_of
+from .plans import key_of, plan_of, remember
 from .rotation import Pairing, Turns
 from .rows import read_delta, read_move, read_rows
 from .scaling import Default, Scaling
@@ -539,9 +539,7 @@ class RotaryEmbedding:
         self, key: Any, verb: str, arrays: tuple[Array, ...], result: Any, seq_axis: int | None
     ) -> None:
         """Keep the plan of a call that was made."""
-        if len(self._plans) >= PLANS_REMEMBERED:
-            self._plans.clear()
-        self._plans[key] = plan_of(
+        plan = plan_of(
             arrays,
             result,
             self._passes(verb, None),
@@ -550,6 +548,7 @@ class RotaryEmbedding:
             limit=self._limit,
             seq_axis=self.seq_axis if seq_axis is None else seq_axis,
         )
+        remember(self._plans, key, plan)
 
     def __call__(
         self,

@@ -19,7 +19,7 @@ from . import _libraries as libraries
 from . import apply, backends
 from ._typing import Array, HostArray
 from .phases import frequencies
-from .plans import PLANS_REMEMBERED, key_of, plan_of
+from .plans import key_of, plan_of, remember
 from .pool import empty
 from .rotation import Angles, Pairing, Rows, Scale, Turns
 from .rows import Extent, read_delta, read_move, read_rows
@@ -135,9 +135,7 @@ def _planned(
     read = partial(read_rows, positions, offset, None, told.limits[0])
     results = _looked_at(told, arrays, read, seq_axis, out, packed=False)
     if plan is None:
-        if len(plans) >= PLANS_REMEMBERED:
-            plans.clear()
-        plans[key] = plan_of(
+        plan = plan_of(
             arrays,
             results,
             told.turns[0],
@@ -146,6 +144,7 @@ def _planned(
             limit=told.limits[0],
             seq_axis=seq_axis,
         )
+        remember(plans, key, plan)
     return results
 
 

@@ -150,6 +150,13 @@ def key_of(verb: str, arrays: Sequence[Array], seq_axis: Any, out: Any) -> Hasha
     return tuple(key)
 
 
+def remember(plans: dict[Any, Callable[..., Any]], key: Hashable, plan: Callable[..., Any]) -> None:
+    """Keep the plan of a call that was made; when there are too many, all others are forgotten."""
+    if len(plans) >= PLANS_REMEMBERED:
+        plans.clear()
+    plans[key] = plan
+
+
 def plan_of(
     arrays: Sequence[HostArray],
     results: Any,
