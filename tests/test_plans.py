@@ -141,6 +141,38 @@ def test_arrays_are_read_where_they_lie(planned, order):
     assert [x.strides for x in got] == [x.strides for x in first]
 
 
+def stored(x, order):
+    """The same array with its axes in another order in memory."""
+    return x.transpose(order).copy().transpose(np.argsort(order))
+
+
+ORDERS = [(0, 1, 2, 3), (0, 2, 1, 3), (2, 1, 0, 3), (1, 0, 2, 3)]
+
+
+def test_arrays_that_lie_otherwise_have_plans_of_their_own():
+    rope = embedding()
+    x = arrays(length=5)[0]
+    wanted = anew(rope)(x, offset=3)
+    for _ in range(2):
+        for order in ORDERS:
+            same(rope(stored(x, order), offset=3), wanted)
+        for order in ORDERS:
+            out = np.zeros_like(stored(x, order))
+            rope(x, offset=3, out=out)
+            same(out, wanted)
+    for part in (x[:, :, :2], x[:, :3], x[:1], x):  # of the same strides
+        same(rope(part, offset=3), anew(rope)(part, offset=3))
+        whole = np.zeros_like(x)
+        out = whole[: part.shape[0], : part.shape[1], : part.shape[2]]
+        same(rope(part, offset=3, out=out), anew(rope)(part, offset=3))
+        with pytest.raises(ValueError, match="shape"):
+            rope(part, offset=3, out=whole[:, :, :4])
+    with pytest.raises(TypeError, match="dtype"):
+        rope(x.view(np.int32), offset=3)
+    with pytest.raises(TypeError, match="dtype"):
+        rope(x, offset=3, out=np.zeros(x.shape, np.int32))
+
+
 def test_what_changes_between_calls_is_read_again(planned):
     rope = embedding()
     q, k = arrays()
