@@ -45,26 +45,37 @@ TRIGS: tuple[Trig, ...] = ("table", "integers", "floats")
 def instance(
     dtype: str, trig: Trig, source: Layout = "half", target: Layout = "half", *, vector: bool
 ) -> str:
-    """Return the name of an instance; those that read number by number are told the layouts when they run."""
-    width, layouts = 1, "ANY, ANY"
-    if vector:
-        width, layouts = WIDTHS[dtype], f"{source.upper()}, {target.upper()}"
-    return f"rotate<{TYPES[dtype]}, {width}, {layouts}, {trig.upper()}>"
+    """Return the name of an instance; those that move single numbers are told the layouts when they run."""
+    moved = f"vectors_{source}_{target}" if vector else "numbers"
+    return f"rotate_{dtype}_{moved}_{trig}"
 
 
-INSTANCES = tuple(
-    dict.fromkeys(
-        instance(*which, vector=vector)
-        for vector in (True, False)
-        for which in product(TYPES, TRIGS, LAYOUTS, LAYOUTS)
-    )
-)
+def _arguments() -> dict[str, str]:
+    """Return what the template is made with, by the name of every instance."""
+    found = {}
+    for dtype, trig, source, target in product(TYPES, TRIGS, LAYOUTS, LAYOUTS):
+        layouts = f"{source}, {target}".upper()
+        for vector in (True, False):
+            given = f"{WIDTHS[dtype]}, {layouts}" if vector else "1, ANY, ANY"
+            name = instance(dtype, trig, source, target, vector=vector)
+            found[name] = f"{TYPES[dtype]}, {given}, {trig.upper()}"
+    return found
+
+
+ARGUMENTS = _arguments()
+INSTANCES = tuple(ARGUMENTS)
 
 
 @cache
 def source() -> str:
     """Return the text of the kernel file."""
     return SOURCE.read_text(encoding="utf-8")
+
+
+def program(*names: str, text: str | None = None) -> str:
+    """Return the program with the named instances; `text` may be another kernel file's."""
+    entries = (f"ROTARY_KERNEL({name}, {ARGUMENTS[name]})\n" for name in names)
+    return (source() if text is None else text) + "\n" + "".join(entries)
 
 
 # ------------------------------------------------------------------------------------------------

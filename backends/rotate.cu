@@ -1,8 +1,8 @@
 // Turns pairs of channels in GPU memory: the rotation that kernels.py does in the memory of the processor.
 //
-// One kernel, `rotate`, is a template; an instance is named as C++ names it,
+// The kernel is a template, `rotate`. An instance of it is named by the one who asks for it, in a line after this file,
 //
-//     rotate<__half, 8, HALF, INTERLEAVED, INTEGERS>
+//     ROTARY_KERNEL(rotate_float16_vectors_half_interleaved_integers, __half, 8, HALF, INTERLEAVED, INTEGERS)
 //
 // by the type of a channel, how many of them a vector holds (16 bytes' worth, or 1), the layout that is read, the
 // layout that is written (ANY and ANY for vectors of 1, which are told when they run), and where angles come from:
@@ -424,11 +424,10 @@ __device__ __forceinline__ bool make_angles(const Parameters& p, int head, int t
 // ------------------------------------------------------------------------------------------------
 // The kernel. Threads of a block lie along chunks (x), heads (y) and tokens (z), blocks along tokens (x), heads (y) and
 // chunks (z). A thread turns its chunk of every head that its y reaches, two heads at a time, so that there is more to
-// load while it waits. Registers for three blocks at a time are what 16-bit vectors need; two different layouts need
-// some more.
+// load while it waits.
 
 template <typename T, int WIDTH, int SOURCE, int TARGET, int TRIG>
-__global__ void __launch_bounds__(256, SOURCE == TARGET ? 3 : 2) rotate(const __grid_constant__ Parameters p) {
+__device__ __forceinline__ void rotate(const Parameters& p) {
   typedef typename RealOf<T>::type Real;
   typedef Runs<WIDTH, SOURCE, TARGET> R;
   typedef Pairs<T, WIDTH, SOURCE, R::SIZE> Source;
@@ -494,3 +493,11 @@ __global__ void __launch_bounds__(256, SOURCE == TARGET ? 3 : 2) rotate(const __
     }
   }
 }
+
+// Registers for three blocks at a time are enough for any vectors; two different layouts need some more. The name is
+// C's, for CuPy keeps compiled templates on disk only in its latest versions.
+#define ROTARY_KERNEL(NAME, T, WIDTH, SOURCE, TARGET, TRIG)                    \
+  extern "C" __global__ void __launch_bounds__(256, SOURCE == TARGET ? 3 : 2)  \
+      NAME(const __grid_constant__ Parameters p) {                             \
+    rotate<T, WIDTH, SOURCE, TARGET, TRIG>(p);                                 \
+  }

@@ -16,11 +16,13 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from nvrtc import INCLUDE
+from nvrtc import headers
 
 from rotary.backends import cuda_struct
 
 HERE = Path(__file__).parent
+# Which build the tests run, a key of KINDS.
+KIND = os.environ.get("ROTARY_CUDA_EMULATION", "plain")
 FOLDER = Path(os.environ.get("ROTARY_CUDA_BUILD", HERE.parent.parent / ".cuda"))
 # Nothing may be fused or reordered: the bits are to be those of the GPU.
 FLAGS = (
@@ -66,29 +68,30 @@ def layout_text():
     )
 
 
-def program(text, instances):
-    """The C++ around the kernel file's text."""
+def program(instances, text):
+    """The C++ around the kernel file."""
     registered = "".join(f'{{"{name}", &{name}}},\n' for name in instances)
     return (
-        f'#include "emulation.h"\n#line 1 "rotate.cu"\n{text}\n#include "emulation_end.h"\n'
+        f'#include "emulation.h"\n#line 1 "rotate.cu"\n{cuda_struct.program(*instances, text=text)}'
+        '#include "emulation_end.h"\n'
         f"static const int registered = (emulation::kernels = {{\n{registered}}}, 0);\n"
         'extern "C" int emulation_registered() { return registered; }\n' + layout_text()
     )
 
 
-def build(kind="plain", text=None, instances=cuda_struct.INSTANCES):
+def build(kind=KIND, text=None, instances=cuda_struct.INSTANCES):
     """Return the path of the library of a kind (`KINDS`), built if it is not there; `text` may be another source."""
-    code = program(cuda_struct.source() if text is None else text, instances)
+    code = program(instances, text)
     flags = (*FLAGS, *KINDS[kind])
-    headers = [(HERE / name).read_bytes() for name in ("emulation.h", "emulation_end.h")]
-    key = hashlib.sha256(repr((code, flags, headers)).encode()).hexdigest()[:16]
+    own = [(HERE / name).read_bytes() for name in ("emulation.h", "emulation_end.h")]
+    key = hashlib.sha256(repr((code, flags, own)).encode()).hexdigest()[:16]
     path = FOLDER / f"{kind}-{key}.so"
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         source = path.with_suffix(".cpp")
         source.write_text(code)
         part = path.with_suffix(f".{os.getpid()}")
-        command = ["g++", *flags, "-isystem", INCLUDE, "-I", HERE, "-o", part, source]
+        command = ["g++", *flags, "-isystem", headers(), "-I", HERE, "-o", part, source]
         done = subprocess.run(
             [str(word) for word in command], capture_output=True, check=False, text=True
         )
@@ -106,7 +109,11 @@ def sanitizers():
         ).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
-    return {"LD_PRELOAD": " ".join(paths), "ASAN_OPTIONS": "detect_leaks=0"}
+    return {
+        "LD_PRELOAD": " ".join(paths),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "ROTARY_CUDA_EMULATION": "sanitized",
+    }
 
 
 class Kernels:
