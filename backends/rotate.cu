@@ -494,10 +494,10 @@ __device__ __forceinline__ void rotate(const Parameters& p) {
   }
 }
 
-// Registers for three blocks at a time are enough for any vectors; two different layouts need some more. The name is
-// C's, for CuPy keeps compiled templates on disk only in its latest versions.
-#define ROTARY_KERNEL(NAME, T, WIDTH, SOURCE, TARGET, TRIG)                    \
-  extern "C" __global__ void __launch_bounds__(256, SOURCE == TARGET ? 3 : 2)  \
-      NAME(const __grid_constant__ Parameters p) {                             \
-    rotate<T, WIDTH, SOURCE, TARGET, TRIG>(p);                                 \
+// Of the registers three blocks at a time leave enough, but for floating positions and two different layouts. The name
+// is C's, for CuPy keeps compiled templates on disk only in its latest versions.
+#define ROTARY_KERNEL(NAME, T, WIDTH, SOURCE, TARGET, TRIG)                                       \
+  extern "C" __global__ void __launch_bounds__(256, SOURCE == TARGET && TRIG != FLOATS ? 3 : 2)   \
+      NAME(const __grid_constant__ Parameters p) {                                                \
+    rotate<T, WIDTH, SOURCE, TARGET, TRIG>(p);                                                    \
   }
