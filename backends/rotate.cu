@@ -11,14 +11,13 @@
 //     INTEGERS   integer positions          } angles are made here, for each thread, and kept in registers
 //     FLOATS     floating positions         } while it turns one head after another
 //
-// An angle is a fraction of a turn in fixed point. A frequency comes as F = round(W / 2 pi * 2^128), so that the
-// fraction of a turn at an integer position n is n F mod 2^128: an integer product that wraps, in which no digit
-// is lost. For all positions of 64 bits, both signs, its error is at most |n| 2^-129 <= 2^-66 turns for each position
-// axis. A floating position is an integer and a fraction in steps of 2^-64: the sum of two such products, off by
-// another |F| 2^-129 at most, in turns, where the position has digits below 2^-64. What is left of a phase after whole
-// quarter turns goes through polynomials as the sum of two numbers. Cosine and sine are within 0.52 and 0.58 ulp
-// (float) or 0.52 and 0.58 ulp (double) of the exact value times the factor, where that value is above 2^-36 (float)
-// or 2^-10 (double), and off by less than 2^-61 below.
+// An angle is a fraction of a turn in fixed point. A frequency W, in radians, comes as F = round(W / 2 pi * 2^128), so
+// that the fraction of a turn at an integer position n is n F mod 2^128: an integer product that wraps, in which no
+// digit is lost. For all positions of 64 bits, both signs, it is off by |n| 2^-129 <= 2^-66 turns at most on each
+// position axis, and by 2^-64 more where floats are wanted, for which the upper 64 bits are kept. A floating position
+// is the sum of an integer and a fraction in steps of 2^-64: two such products, and |W| 2^-64 radians more where it has
+// digits below. What is left of a phase after whole quarters of a turn goes through polynomials as the sum of two
+// numbers, so that cosine and sine, times the factor, are within 0.6 ulp besides, and floats below 2^-27 within 2.
 //
 // There is nothing here but loads, stores, integers and +, -, *, fma of IEEE 754, so that a C++ compiler for the
 // processor makes a program with the same bits; the tests run that one. Products and sums that are not to be fused
@@ -286,18 +285,20 @@ __device__ __forceinline__ void add_turns(Phase& phase, const Position& position
   phase.high += more + (WIDE && phase.low < rest);
 }
 
-// What is left after whole quarters of a turn, in radians: a sum of two numbers, the second one far smaller.
+// What is left after whole quarters of a turn, in radians: a sum of two numbers, the second one far smaller. Words are
+// signed, so that they do not cancel.
 __device__ __forceinline__ void radians(i64 rest, u64, float& y, float& y_low) {
-  const int high = (int)(rest >> 32);
+  const int high = (int)((rest + (1LL << 31)) >> 32), low = (int)rest;
   const float head = (float)high;
-  const float tail = fmaf((float)(unsigned)rest, 0x1p-32f, (float)(high - (int)head));
+  const float tail = fmaf((float)low, 0x1p-32f, (float)(high - (int)head));
   y = product(head, 0x1.921fb6p-30f);  // 2 pi 2^-32
   y_low = fmaf(tail, 0x1.921fb6p-30f, fmaf(head, -0x1.777a5cp-55f, fmaf(head, 0x1.921fb6p-30f, -y)));
 }
 
 __device__ __forceinline__ void radians(i64 rest, u64 low, double& y, double& y_low) {
+  rest += (i64)(low >> 63);
   const double head = (double)rest;
-  const double tail = fma((double)low, 0x1p-64, (double)(rest - (i64)head));
+  const double tail = fma((double)(i64)low, 0x1p-64, (double)(rest - (i64)head));
   y = product(head, 0x1.921fb54442d18p-62);  // 2 pi 2^-64
   y_low = fma(tail, 0x1.921fb54442d18p-62,
               fma(head, 0x1.1a62633145c07p-116, fma(head, 0x1.921fb54442d18p-62, -y)));
