@@ -19,7 +19,7 @@
 // digits below. What is left of a phase after whole quarters of a turn goes through polynomials as the sum of two
 // numbers, so that cosine and sine, times the factor, are within 0.6 ulp besides, and floats below 2^-27 within 2.
 //
-// There is nothing here but loads, stores, integers and +, -, *, fma of IEEE 754, so that a C++ compiler for the
+// There is nothing here but integers, conversions and +, -, *, fma of IEEE 754, so that a C++ compiler for the
 // processor makes a program with the same bits; the tests run that one. Products and sums that are not to be fused
 // by the compiler are written so that they cannot be. With -ftz=true, which CuPy always sets, subnormal floats count
 // as zero.

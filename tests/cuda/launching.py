@@ -244,8 +244,8 @@ def fields_of_turns(own):
     return fields, words
 
 
-def launch(name, given, *, order=0, by_head=True):
-    """Run an instance on one parameter, launched as the library launches it."""
+def launch(name, given, *, order=0, by_head=True, on=None):
+    """Run an instance on one parameter, launched as the library launches it; `on` may be another build."""
     one = given[0]
     width = int(cuda_struct.ARGUMENTS[name].split(", ")[1])
     grid, block = cuda_struct.launch_shape(
@@ -256,7 +256,7 @@ def launch(name, given, *, order=0, by_head=True):
         own=bool(one["trig_head"]),
         multiprocessors=MULTIPROCESSORS,
     )
-    kernels().launch(name, grid, block, given.tobytes(), order)
+    (on or kernels()).launch(name, grid, block, given.tobytes(), order)
 
 
 def run(instance, xs, pairing, *, in_place, by_head=True, outputs=None, **fields):
