@@ -166,6 +166,29 @@ def oracle(session: nox.Session) -> None:
     session.run("pytest", "-m", "oracle", *session.posargs, env=variables)
 
 
+def sanitizers(session: nox.Session) -> dict[str, str]:
+    """Return the variables under which what g++ has built with its sanitizers can be loaded into Python."""
+    names = ("libasan.so", "libubsan.so")
+    paths = [
+        str(session.run("g++", f"-print-file-name={name}", external=True, silent=True)).strip()
+        for name in names
+    ]
+    return {"LD_PRELOAD": " ".join(paths), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+@nox.session(default=False)
+def cuda(session: nox.Session) -> None:
+    """Compile the CUDA kernels for every GPU, and run them without one: on the processor, by g++."""
+    session.install("--editable", ".", *group("cuda", "test"))
+    environment = Path(session.virtualenv.location)
+    variables = numba_cache(environment) | {"ROTARY_CUDA_BUILD": str(environment / "cuda")}
+    session.run("pytest", "-m", "cuda", *session.posargs, env=variables)
+    # Once more where every access beside an array, and every vector out of place, ends the run. Captured, its
+    # report would be lost.
+    variables |= {"ROTARY_CUDA_EMULATION": "sanitized"} | sanitizers(session)
+    session.run("pytest", "-s", "-m", "cuda and not unsanitized", *session.posargs, env=variables)
+
+
 def install_demo(session: nox.Session) -> dict[str, str]:
     """Install what the demo needs and return its variables."""
     session.install("--editable", ".", *group("demo", "test"))

@@ -37,6 +37,7 @@ ORDER = [
     "rotary.passes",
     "rotary.threads",
     "rotary.pool",
+    "rotary.backends.cuda_struct",
     "rotary.backends.kernels",
     "rotary.backends.traced",
     "rotary.backends.reference",

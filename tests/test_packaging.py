@@ -85,7 +85,11 @@ def shipped():
     rotary = {f"rotary/{path.name}": path for path in ROOT.glob("rotary/*.py")}
     backends = {f"rotary/backends/{path.name}": path for path in ROOT.glob("backends/*.py")}
     data = {f"rotary/data/{path.name}": path for path in ROOT.glob("rotary/data/*")}
-    return rotary | backends | data | {"rotary/py.typed": ROOT / "rotary" / "py.typed"}
+    others = {
+        "rotary/py.typed": ROOT / "rotary" / "py.typed",
+        "rotary/backends/rotate.cu": ROOT / "backends" / "rotate.cu",
+    }
+    return rotary | backends | data | others
 
 
 @pytest.mark.packaging

@@ -101,21 +101,6 @@ def build(kind=KIND, text=None, instances=cuda_struct.INSTANCES):
     return path
 
 
-def sanitizers():
-    """The variables of a process whose kernels are the sanitized ones: both libraries must be there first."""
-    paths = [
-        subprocess.run(
-            ["g++", f"-print-file-name={name}"], capture_output=True, check=True, text=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    return {
-        "LD_PRELOAD": " ".join(paths),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "ROTARY_CUDA_EMULATION": "sanitized",
-    }
-
-
 class Kernels:
     """The instances of one library that `build` has built."""
 

@@ -27,7 +27,7 @@ from launching import (
 from rotary.backends.cuda_struct import instance
 from rotary.layouts import LAYOUTS
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]
 
 SECTOR = 32
 FREQUENCIES = {lanes: of(1.0 / (1 + np.arange(lanes))) for lanes in (32, 64)}

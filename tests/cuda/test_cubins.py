@@ -12,7 +12,7 @@ from emulation import Kernels, build, layout_text
 from rotary.backends import cuda_struct
 from rotary.backends.cuda_struct import INSTANCES
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 VECTORS = [name for name in INSTANCES if "vectors" in name]

@@ -7,7 +7,7 @@ import pytest
 
 from rotary.backends import cuda_struct
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]
 
 
 @pytest.fixture
