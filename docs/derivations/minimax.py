@@ -177,12 +177,15 @@ def cosine_of_square(z: mp.mpf) -> mp.mpf:
 
 
 class Samples:
-    """A function on a grid dense towards both ends of [0, SQUARE_MAX], with the part fitted so far."""
+    """A function on a grid dense towards both ends of [0, limit], with the part fitted so far."""
 
-    def __init__(self, function: Callable[[mp.mpf], mp.mpf], size: int = 500) -> None:
-        self.grid = [
-            mp.mpf(SQUARE_MAX) * (1 - mp.cospi(mp.mpf(k) / size)) / 2 for k in range(size + 1)
-        ]
+    def __init__(
+        self,
+        function: Callable[[mp.mpf], mp.mpf],
+        size: int = 500,
+        limit: float | mp.mpf = SQUARE_MAX,
+    ) -> None:
+        self.grid = [mp.mpf(limit) * (1 - mp.cospi(mp.mpf(k) / size)) / 2 for k in range(size + 1)]
         self.values = [function(z) for z in self.grid]  # the error counts relative to these
         self.remainder = list(self.values)
 
@@ -246,11 +249,11 @@ def round_bits(value: mp.mpf, bits: int) -> float:
         return float(+value)
 
 
-def fit(samples: Samples, powers: Sequence[int]) -> list[float]:
-    """Minimax coefficients in float64: round the lowest, fit the others again, and so on."""
+def fit(samples: Samples, powers: Sequence[int], bits: int = FLOAT64) -> list[float]:
+    """Minimax coefficients of so many bits: round the lowest, fit the others again, and so on."""
     rounded: list[float] = []
     for k, power in enumerate(powers):
-        rounded.append(float(remez(samples, powers[k:])[0]))
+        rounded.append(round_bits(remez(samples, powers[k:])[0], bits))
         samples.subtract(mp.mpf(rounded[-1]), power)
     return rounded
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -94,6 +97,16 @@ def test_phases_of_integers_are_exact_products(dtype):
                     (sine, mpmath.sinpi(2 * phase)),
                 ):
                     assert abs(got - exact) <= BOUND * 2.0 ** -BITS[dtype]
+
+
+def test_the_constants_are_those_that_are_derived():
+    """Rounding `sixth` to a positive number turns the sign of the first coefficient."""
+    program = Path(__file__).parents[2] / "docs" / "derivations" / "cuda.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, check=True, text=True)
+    constants = [word.lstrip("-") for line in done.stdout.splitlines() for word in line.split()[2:]]
+    assert len(constants) == 23
+    for constant in constants:
+        assert constant in cuda_struct.source()
 
 
 @pytest.mark.parametrize("dtype", BITS)
