@@ -315,6 +315,19 @@ def test_axes_add_up(trig, name):
         turned(name, trig, xs, own, pairing_of(lanes), first, **array_of_positions(positions[:1]))
 
 
+@pytest.mark.parametrize("trig", ["integers", "floats"])
+@pytest.mark.parametrize("name", DTYPES)
+def test_axes_undo_each_other(trig, name):
+    """To the last bit, which is carried from word to word."""
+    values = 10.0 ** -np.random.default_rng(0).uniform(0, 4, 8)
+    positions = np.repeat(places(trig, (2, 4)), 2, axis=0)
+    x = placed(numbers((2, 4, 2, 16), name))
+    x[..., :8] = 0  # what is not zero here is sine alone
+    own = of(np.stack([values, -values]))
+    (y,) = turned(name, trig, [x], own, pairing_of(8), positions, vector=True)
+    np.testing.assert_array_equal(bits(y), bits(x))
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_one_axis_that_is_missing_makes_a_row_nan(axis):
     own = of(np.ones((2, 4)))
