@@ -182,11 +182,12 @@ def cuda(session: nox.Session) -> None:
     session.install("--editable", ".", *group("cuda", "test"))
     environment = Path(session.virtualenv.location)
     variables = numba_cache(environment) | {"ROTARY_CUDA_BUILD": str(environment / "cuda")}
-    session.run("pytest", "-m", "cuda", *session.posargs, env=variables)
+    session.run("pytest", "-m", "cuda", "tests/cuda", *session.posargs, env=variables)
     # Once more where every access beside an array, and every vector out of place, ends the run. Captured, its
     # report would be lost.
     variables |= {"ROTARY_CUDA_EMULATION": "sanitized"} | sanitizers(session)
-    session.run("pytest", "-s", "-m", "cuda and not unsanitized", *session.posargs, env=variables)
+    run = ("pytest", "-s", "-m", "cuda and not unsanitized", "tests/cuda")
+    session.run(*run, *session.posargs, env=variables)
 
 
 def install_demo(session: nox.Session) -> dict[str, str]:
