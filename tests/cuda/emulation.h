@@ -52,8 +52,9 @@ struct Access {
   uint64_t address;
   uint32_t warp, nth, bytes, is_store;
 };
-inline std::vector<Access> accesses;
-inline thread_local uint32_t warp, nth;
+// Static, for several builds of this may be loaded into one process.
+static std::vector<Access> accesses;
+static thread_local uint32_t warp, nth;
 
 }  // namespace emulation
 

@@ -8,10 +8,10 @@
 namespace emulation {
 
 typedef void (*Kernel)(Parameters);
-inline std::map<std::string, Kernel> kernels;
+static std::map<std::string, Kernel> kernels;
 
 // Which thread runs as the i-th of n: in order (0), backwards (1), or any other number, a permutation by it.
-inline uint64_t permuted(uint64_t i, uint64_t n, uint64_t order) {
+static inline uint64_t permuted(uint64_t i, uint64_t n, uint64_t order) {
   if (order == 0) return i;
   if (order == 1) return n - 1 - i;
   uint64_t factor = order % n ? order % n : 1;

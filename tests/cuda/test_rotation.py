@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from emulation import Kernels, build
 from launching import (
     DTYPES,
     array_of_bounds,
@@ -318,11 +319,12 @@ def test_axes_add_up(trig, name):
 @pytest.mark.parametrize("trig", ["integers", "floats"])
 @pytest.mark.parametrize("name", DTYPES)
 def test_axes_undo_each_other(trig, name):
-    """To the last bit, which is carried from word to word."""
     values = 10.0 ** -np.random.default_rng(0).uniform(0, 4, 8)
     positions = np.repeat(places(trig, (2, 4)), 2, axis=0)
     x = placed(numbers((2, 4, 2, 16), name))
-    x[..., :8] = 0  # what is not zero here is sine alone
+    if (name, trig) == ("float64", "integers"):
+        # Their phases do so to the last bit. What is not zero here is sine alone.
+        x[..., :8] = 0
     own = of(np.stack([values, -values]))
     (y,) = turned(name, trig, [x], own, pairing_of(8), positions, vector=True)
     np.testing.assert_array_equal(bits(y), bits(x))
@@ -396,3 +398,11 @@ def test_infinite_and_missing_numbers_stay_in_their_pair():
     )
     broken = ~np.isfinite(y[0, 0, 0])
     assert np.flatnonzero(broken).tolist() == [3, 5, 11, 13]
+
+
+def test_builds_do_not_get_into_each_others_way():
+    """As they would where the processor's linker took variables of one name for one variable."""
+    test_every_instance("float32", "integers", "half", "half", vector=True, inverse=False)
+    traced = Kernels(build("traced"))
+    test_every_instance("float32", "integers", "half", "half", vector=True, inverse=False)
+    assert not len(traced.trace())
