@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from rotary._libraries import dtype_name, has_int64, torch_says, view_of_tensor
+from rotary._libraries import dtype_name, has_int64, view_of_tensor
 from rotary._typing import Array, HostArray
 from rotary.pool import empty
 from rotary.rotation import Axes, Pairing, Table
 
 from . import portable
 from .host import host
+from .views import is_recording
 
 # Whether `rotate` takes a recipe and puts the work off.
 LAZY = False
@@ -146,7 +147,7 @@ def _memory_of_torch(x: Array) -> HostArray | None:
     import torch
 
     plain = type(x) in (torch.Tensor, torch.nn.Parameter)
-    if not plain or _is_recording():
+    if not plain or is_recording():
         return None
     if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
         return None
@@ -155,17 +156,6 @@ def _memory_of_torch(x: Array) -> HostArray | None:
         return memory
     bfloat16 = _bfloat16()
     return None if bfloat16 is None else memory.view(bfloat16)
-
-
-def _is_recording() -> bool:
-    """Return whether torch writes down, or a dispatch mode sees, every operation that runs now."""
-    import torch
-
-    return (
-        torch.jit.is_tracing()
-        or torch_says("_len_torch_dispatch_stack")
-        or torch_says("_dispatch_tls_is_dispatch_key_included", "PreDispatch")
-    )
 
 
 def _as_torch(memory: HostArray) -> Array:

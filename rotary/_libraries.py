@@ -49,8 +49,14 @@ def is_sparse(x: Any) -> bool:
 
 
 def is_array(x: Any) -> bool:
-    """Return whether x is an array of a library that has arrays."""
-    return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x)
+    """Return whether x is an array of a library that has arrays, or memory of a GPU that says where it lies."""
+    return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x) or is_bare(x)
+
+
+def is_bare(x: Any) -> bool:
+    """Return whether x is memory of a GPU that belongs to no array library."""
+    speaks = hasattr(type(x), "__cuda_array_interface__") and hasattr(x, "dtype")
+    return speaks and not array_api_compat.is_array_api_obj(x)
 
 
 def namespace(*arrays: Any) -> Namespace:
@@ -140,6 +146,8 @@ def to_host(value: Any) -> HostArray | None:
             return np.array(value)
         except (RuntimeError, ValueError):
             return None  # inside a function transform
+    if is_bare(value):
+        return None
     try:
         return np.asarray(value)
     except (TypeError, RuntimeError):
@@ -170,7 +178,7 @@ def is_mutable(x: Array) -> bool:
 
     An MLX array takes assignments, but its slices are copies, so that writing to one would be lost.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) or is_bare(x):
         return True
     lazy = array_api_compat.is_lazy_array(x) and not array_api_compat.is_torch_array(x)
     return not (lazy or is_mlx_array(x)) and bool(array_api_compat.is_writeable_array(x))
@@ -274,6 +282,8 @@ def widened(x: Array) -> Array:
     name = dtype_name(x)
     if name in ("float16", "bfloat16"):
         return xp.astype(x, xp.float32)
+    if name == "int64":
+        return x
     if "int" in name and has_int64(x):
         return xp.astype(x, xp.int64)
     return x if name in ("uint32", "float32", "float64") else xp.astype(x, xp.int32)

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _libraries as libraries
 from ._typing import Array, HostArray, TableDType
+from .backends import views
 
 # How hard to try to prove that two arrays with interleaved strides share no element.
 OVERLAP_WORK = 100_000
@@ -84,7 +85,7 @@ def _check_output(out: Any, x: Array, name: str, source: str) -> None:
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         msg = f"`{name}` must be writeable, got a read-only array"
         raise ValueError(msg)
-    seen = libraries.host_view(out)
+    seen = _memory(out)
     if seen is not None and _overlaps_itself(seen):
         msg = f"`{name}` must not be broadcast or overlap itself: several of its elements are one"
         raise ValueError(msg)
@@ -92,7 +93,7 @@ def _check_output(out: Any, x: Array, name: str, source: str) -> None:
 
 def _check_likeness(out: Array, x: Array, name: str, source: str) -> None:
     """Raise unless an array is of the library, dtype and shape of x."""
-    if type(out) is not type(x) and libraries.namespace(out) is not libraries.namespace(x):
+    if type(out) is not type(x) and not _are_of_one_library(out, x):
         msg = f"`{name}` must be of the library of `{source}`, got {type(out)} for {type(x)}"
         raise TypeError(msg)
     if libraries.dtype_name(out) != libraries.dtype_name(x):
@@ -101,6 +102,19 @@ def _check_likeness(out: Array, x: Array, name: str, source: str) -> None:
     if tuple(out.shape) != tuple(x.shape):
         msg = f"`{name}` must have shape {tuple(x.shape)}, as `{source}`, got {tuple(out.shape)}"
         raise ValueError(msg)
+
+
+def _are_of_one_library(a: Array, b: Array) -> bool:
+    """Return whether two arrays belong to the same library."""
+    if libraries.is_bare(a) or libraries.is_bare(b):
+        return False
+    return libraries.namespace(a) is libraries.namespace(b)
+
+
+def _memory(x: Array) -> HostArray | None:
+    """Return an array that lies where another does, on the host or on a GPU; it may not be readable."""
+    seen = libraries.host_view(x)
+    return views.image(x) if seen is None else seen
 
 
 def _overlaps_itself(x: HostArray) -> bool:
@@ -145,7 +159,7 @@ def _same_memory(a: Array, b: Array) -> bool:
     """Return whether two arrays of one shape are the same elements in the same order."""
     if a is b:
         return True
-    a, b = libraries.host_view(a), libraries.host_view(b)
+    a, b = _memory(a), _memory(b)
     return (
         a is not None
         and b is not None
@@ -156,7 +170,7 @@ def _same_memory(a: Array, b: Array) -> bool:
 
 def _overlap(a: Array, b: Array) -> bool:
     """Return whether two arrays share an element, or might where the proof takes too long."""
-    a, b = libraries.host_view(a), libraries.host_view(b)
+    a, b = _memory(a), _memory(b)
     if a is None or b is None:
         return False
     if not np.may_share_memory(a, b):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
-from . import apply, backends, operators, passes, quantized, tables
+from . import apply, backends, device_tables, operators, passes, quantized
 from ._checks import as_choice, as_integer, as_positive_float, as_positive_integer, as_rotary_dim
 from ._numbers import as_positions, frozen
 from ._typing import Array, Float64Array
@@ -571,7 +571,10 @@ class RotaryEmbedding:
         positions : array_like (S,), (1, S) or (B, S), optional
             Integers within int64, or finite floats below ``2**63`` in size, which are taken as the
             exact float64 they are; by default 0 .. S - 1. Where frequencies are given for several
-            position axes, positions lead with these axes.
+            position axes, positions lead with these axes. For arrays on a GPU, positions that lie there
+            are read where they are and never by the host, so that a row at one that would be refused is
+            NaN. Lists and NumPy arrays cost one upload, which nothing waits for, and cannot be captured
+            in a CUDA graph.
         offset : number or array_like (B,), optional
             First position, in place of 0, of all rows of the batch or of each; with `cu_seqlens` it may
             be one per sequence (n,). A float offset is added to 0 .. S - 1 in float64.
@@ -870,7 +873,7 @@ class RotaryEmbedding:
         """
         self._check_rotation("tables")
         (own,) = self._roles(role, 1)
-        return tables.cos_sin(
+        return device_tables.cos_sin(
             self._passes("call", own).angles[0]._replace(frequencies=self._frequencies),
             positions,
             leading=self._leading,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
-from . import tables
+from . import device_tables
 from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim
 from ._frequencies import as_frequencies, powers
 from ._typing import Array, Float64Array, HostArray
@@ -18,7 +18,7 @@ from .arrays import (
     check_array,
     check_plain,
 )
-from .backends import kernel_for, portable
+from .backends import kernel_for, portable, views
 from .layouts import Layout, check_layout
 from .phases import frequencies
 from .rotation import Angles, Axes, Pairing, Table, TracedTable
@@ -106,7 +106,7 @@ def cos_sin(
     array([0.99923591, 0.57111135])
     """
     values = as_frequencies(inv_freq, "inv_freq", (1,))
-    return tables.cos_sin(
+    return device_tables.cos_sin(
         Angles(
             frequencies(values[None, None]), as_positive_float(attention_factor, "attention_factor")
         ),
@@ -229,6 +229,9 @@ def apply_rotary(
     if output is not None:
         check_apart(output, (cos, sin), ("cos", "sin"))
     pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
+    result = device_tables.rotate(x, cosine, sine, axes, pairing, output)
+    if result is not None:
+        return result
     if isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
         return kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
     return portable.rotate(
@@ -272,11 +275,15 @@ def _in_library_of(x: Array, part: Array, name: str) -> Array:
         host = libraries.to_host(part)
         if host is not None and isinstance(x, np.ndarray):
             part = host
+        elif host is not None and views.owner_of(x) == views.CUPY:
+            return device_tables.uploaded(host.astype(dtype), x)
         elif host is not None:
             part = libraries.from_host(host.astype(dtype), libraries.namespace(x), x)
         elif not isinstance(x, np.ndarray):
             msg = f"`{name}` must be of the library of `x`, or known on the host, got {type(part)}"
             raise TypeError(msg)
+    if libraries.dtype_name(part) == dtype:
+        return part
     xp = libraries.namespace(part)
     return xp.astype(part, getattr(xp, dtype))
 

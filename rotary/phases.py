@@ -74,13 +74,16 @@ class Frequencies:
         1 where the frequency is negative.
     key : tuple
         Equal for equal frequencies, and for no others.
+    copies : dict
+        What GPUs keep of them, each for as long as there are the frequencies.
     """
 
-    __slots__ = ("key", "limbs", "negative", "values")
+    __slots__ = ("copies", "key", "limbs", "negative", "values")
 
     def __init__(self, values: Float64Array) -> None:
         self.values = frozen(np.asarray(values, dtype=np.float64))
         self.key = (self.values.shape, self.values.tobytes())
+        self.copies: dict[Any, Any] = {}
         self.negative = np.signbit(self.values).astype(np.uint64)
         self.limbs = np.zeros((*self.values.shape[:2], LIMBS, self.values.shape[2]), np.uint32)
         for head, axis, lane in np.ndindex(self.values.shape):

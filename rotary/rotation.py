@@ -5,9 +5,10 @@ Nobody writes to them; they are not frozen because making a frozen one takes sev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,6 +96,38 @@ class Axes(NamedTuple):
         return [*(place for place in range(3) if place not in had), *had, 3], places
 
 
+class View(NamedTuple):
+    """Memory of a GPU as its kernels see it: where it lies and how, never what it holds.
+
+    `strides` are in bytes, `device` is the number of the GPU, and `owner` what keeps the memory alive.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+    device: int
+    owner: Any
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return math.prod(self.shape)
+
+    def with_axes(self, shape: tuple[int, ...]) -> View:
+        """Return the same memory with axes of size 1 put in or left out; -1 is whatever size it has."""
+        sizes = iter([each for each in zip(self.shape, self.strides, strict=True) if each[0] != 1])
+        placed = [(1, 0) if size == 1 else next(sizes, (1, 0)) for size in shape]
+        return self._replace(
+            shape=tuple(size for size, _ in placed), strides=tuple(step for _, step in placed)
+        )
+
+
 @dataclass(slots=True)
 class Rows:
     """Where the rows of an array stand.
@@ -102,19 +135,27 @@ class Rows:
     Attributes
     ----------
     positions : int64 or float64 array (axes, 1 or batch, 1 or sequence)
-        On the host, or traced, an array of the library that traces it.
+        On the host, or traced, an array of the library that traces it, or a `View` of any dtype.
     start : int or None
         The first position where the rows count up from there; `positions` is then not read.
     length : int
         How many rows there are.
     limit : int or None
         What positions have to stay below that are not known on the host; known ones were checked.
+    counting : bool
+        Whether rows count up from `positions`, which are then those of the first row. This and the next
+        one are for GPUs only.
+    bounds : int64 array (n + 1,) or View, or None
+        Where packed sequences begin and the last one ends, each of which counts from zero; `positions`
+        are then (axes, n or 1, 1).
     """
 
-    positions: Array | None
+    positions: Array | View | None
     start: int | None
     length: int
     limit: int | None = None
+    counting: bool = False
+    bounds: HostArray | View | None = None
 
     def part(self, batch: slice, sequence: slice) -> Rows:
         """Return the rows of a block; both slices have a start and a stop, or are of everything."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from . import _libraries as libraries
 from ._numbers import EXACT, as_positions, bounds_of, check_reach
 from ._typing import Array, HostArray
 from .positions import ragged
-from .rotation import Rows
+from .rotation import Rows, View
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 # The size of a batch that is symbolic, as in an ONNX graph.
@@ -20,13 +21,15 @@ UNKNOWN = -1
 class Extent(NamedTuple):
     """What positions have to fit: batch (None where there is none), sequence and position axes.
 
-    `leading` says whether an array of positions leads with the position axes.
+    `leading` says whether an array of positions leads with the position axes. On a GPU, `see` returns
+    what lies in its memory as a view, given the name of the argument; None for values of the host.
     """
 
     batch: int | None
     length: int
     axes: int
     leading: bool
+    see: Callable[[Any, str], View | None] | None = None
 
     def takes_batch(self, count: int) -> bool:
         """Return whether values for so many rows of the batch fit."""
@@ -61,7 +64,9 @@ def read_rows(
         if rows.start is None:
             check_below(rows.positions, limit, name)
         elif rows.length:
-            check_below(np.array(rows.start + rows.length - 1), limit, name)
+            # How long packed sequences are is not known where their bounds are not.
+            last = rows.start + (rows.length - 1 if rows.bounds is None else 0)
+            check_below(np.array(last), limit, name)
     return rows
 
 
@@ -82,7 +87,7 @@ def _read(positions: Any, offset: Any, cu_seqlens: Any, extent: Extent) -> Rows:
             if other is not None:
                 msg = f"`positions` and `{name}` must not both be given: `positions` says it all"
                 raise ValueError(msg)
-        return _explicit(known(positions, "positions"), extent, "positions")
+        return _explicit(_found(positions, "positions", extent), extent, "positions")
     start = 0 if offset is None else offset
     return _counted(start, extent) if cu_seqlens is None else _packed(cu_seqlens, start, extent)
 
@@ -92,22 +97,24 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
 
     With `cu_seqlens`, a one-dimensional delta is one per sequence.
     """
-    value = known(delta, "delta")
+    value = _found(delta, "delta", extent)
     bounds = None if cu_seqlens is None else _bounds(cu_seqlens, extent)
-    xp = libraries.namespace(value)
     lead = extent.lead()
     if value.ndim == 0:
-        return _rows(xp.reshape(value, (1, 1, 1)), extent)
+        return _rows(_reshaped(value, (1, 1, 1)), extent)
     if value.ndim == len(lead) + 2:
         return _explicit(value, extent, "delta")
     count = value.shape[-1]
     if value.ndim == len(lead) + 1 and value.shape[:-1] == lead:
         if bounds is not None:
-            if isinstance(value, np.ndarray) and count == len(bounds) - 1:
-                moved = np.repeat(value, np.diff(bounds), axis=-1)
-                return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
+            if count == bounds.shape[0] - 1:
+                if isinstance(value, View) or isinstance(bounds, View):
+                    return _per_sequence(value, bounds, extent, counting=False)
+                if isinstance(value, np.ndarray):
+                    moved = np.repeat(value, np.diff(bounds), axis=-1)
+                    return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
         elif extent.takes_batch(count):
-            return _rows(xp.reshape(value, (*(lead or (1,)), count, 1)), extent)
+            return _rows(_reshaped(value, (*(lead or (1,)), count, 1)), extent)
     msg = (
         f"`delta` must be a number, (B,), (1, S) or (B, S), {_told(extent)}, got shape "
         f"{tuple(value.shape)}"
@@ -171,6 +178,11 @@ def known(value: Any, name: str) -> Array:
     if host is not None or value is None:
         # A copy, for the caller may go on writing to an array of positions while it is still read.
         return np.array(as_positions(host, name=name), order="C")
+    if libraries.is_bare(value):
+        msg = (
+            f"`{name}` must be known on the host or lie on the GPU of the arrays, got {type(value)}"
+        )
+        raise TypeError(msg)
     kind = libraries.dtype_name(value)
     if "int" not in kind and kind not in FLOATS:
         msg = f"`{name}` must hold integers or floats, got dtype {value.dtype}"
@@ -178,18 +190,45 @@ def known(value: Any, name: str) -> Array:
     return libraries.widened(value)
 
 
-def _rows(positions: Array, extent: Extent) -> Rows:
+def _found(value: Any, name: str, extent: Extent) -> Any:
+    """Return positions as `known` does, but those in the memory of a GPU that is called as a view."""
+    seen = None if extent.see is None else extent.see(value, name)
+    return known(value, name) if seen is None else seen
+
+
+def _reshaped(value: Array | View, shape: tuple[int, ...]) -> Array | View:
+    """Return positions with axes of size 1 put in."""
+    if isinstance(value, View):
+        return value.with_axes(shape)
+    return libraries.namespace(value).reshape(value, shape)
+
+
+def _per_sequence(
+    value: Array | View, bounds: HostArray | View, extent: Extent, *, counting: bool
+) -> Rows:
+    """Return rows of packed sequences by what each begins with, or stands at; one of both is on a GPU."""
+    if not isinstance(value, View | np.ndarray):
+        msg = "`cu_seqlens` and what is given for its sequences must be known, or lie on the arrays' GPU"
+        raise TypeError(msg)
+    if counting and isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype == np.int64:
+        return Rows(None, int(value), extent.length, bounds=bounds)
+    lead = extent.lead() if value.ndim > 1 else ()
+    places = _reshaped(value, (*(lead or (1,)), value.shape[-1] if value.ndim else 1, 1))
+    return Rows(places, None, extent.length, counting=counting, bounds=bounds)
+
+
+def _rows(positions: Array | View, extent: Extent) -> Rows:
     """Return rows at positions (axes or 1, batch or 1, sequence or 1), on every position axis."""
     if isinstance(positions, np.ndarray):
         shape = (extent.axes, *positions.shape[1:])
         return Rows(np.broadcast_to(positions, shape), None, extent.length)
-    if positions.shape[0] != extent.axes:
+    if not isinstance(positions, View) and positions.shape[0] != extent.axes:
         xp = libraries.namespace(positions)
         positions = xp.concat([positions] * extent.axes, axis=0)
     return Rows(positions, None, extent.length)
 
 
-def _explicit(value: Array, extent: Extent, name: str) -> Rows:
+def _explicit(value: Array | View, extent: Extent, name: str) -> Rows:
     """Return rows at positions as given, checked against what they have to fit."""
     lead = extent.lead()
     shape = tuple(value.shape)
@@ -204,10 +243,10 @@ def _explicit(value: Array, extent: Extent, name: str) -> Rows:
         raise ValueError(msg)
     if len(inner) == 1:
         inner = (1, *inner)
-    return explicit_rows(libraries.namespace(value).reshape(value, (*(lead or (1,)), *inner)))
+    return explicit_rows(_reshaped(value, (*(lead or (1,)), *inner)))
 
 
-def explicit_rows(positions: Array) -> Rows:
+def explicit_rows(positions: Array | View) -> Rows:
     """Return rows at positions (axes, batch or 1, sequence), known to count up where they do."""
     length = positions.shape[2]
     if isinstance(positions, np.ndarray) and _consecutive(positions):
@@ -228,10 +267,12 @@ def _counted(offset: Any, extent: Extent) -> Rows:
     if type(offset) is int:
         _check_last(offset, extent.length)
         return Rows(None, offset, extent.length)
-    value = known(offset, "offset")
+    value = _found(offset, "offset", extent)
     if value.ndim > 1 or (value.ndim and not extent.takes_batch(value.shape[0])):
         msg = f"`offset` must be a number or (B,), {_told(extent)}, got shape {tuple(value.shape)}"
         raise ValueError(msg)
+    if isinstance(value, View):
+        return Rows(value.with_axes((1, value.size, 1)), None, extent.length, counting=True)
     if not isinstance(value, np.ndarray):
         xp = libraries.namespace(value)
         steps = xp.astype(libraries.arange(extent.length, like=value), value.dtype)
@@ -256,16 +297,32 @@ def _check_last(first: float, length: int) -> None:
 def _packed(cu_seqlens: Any, offset: Any, extent: Extent) -> Rows:
     """Return rows that restart at every packed sequence."""
     bounds = _bounds(cu_seqlens, extent)
-    start = known(offset, "offset")
+    start = _found(offset, "offset", extent)
+    if isinstance(bounds, View) or isinstance(start, View):
+        if start.ndim > 1 or (start.ndim and start.shape[0] not in (1, bounds.shape[0] - 1)):
+            msg = (
+                f"`offset` must be a number or one per sequence, ({bounds.shape[0] - 1},), got shape "
+                f"{tuple(start.shape)}"
+            )
+            raise ValueError(msg)
+        return _per_sequence(start, bounds, extent, counting=True)
     if not isinstance(start, np.ndarray):
         msg = "`offset` must be known, not traced, where `cu_seqlens` is given: pass `positions`"
         raise TypeError(msg)
     return _rows(ragged(bounds, offset=start).reshape((1, 1, -1)), extent)
 
 
-def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray:
-    """Return checked bounds of packed sequences that together are as long as the arrays."""
-    bounds = known(cu_seqlens, "cu_seqlens")
+def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray | View:
+    """Return bounds of packed sequences; those that are known are checked, to be as long as the arrays."""
+    bounds = _found(cu_seqlens, "cu_seqlens", extent)
+    if isinstance(bounds, View):
+        if bounds.ndim != 1 or bounds.shape[0] < 2 or "int" not in bounds.dtype:
+            msg = (
+                f"`cu_seqlens` must be integers of shape (n + 1,), got shape {bounds.shape}, dtype "
+                f"{bounds.dtype}"
+            )
+            raise ValueError(msg)
+        return bounds
     if not isinstance(bounds, np.ndarray):
         msg = "`cu_seqlens` must be known, not traced: pass `positions` instead"
         raise TypeError(msg)

@@ -315,7 +315,7 @@ def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     if rows.start is not None:
         return _consecutive(frequencies, rows.start, rows.length, dtype, factor)
     positions = rows.positions
-    assert positions is not None
+    assert isinstance(positions, np.ndarray)
     frequencies, positions = _on_one_axis(frequencies, positions)
     if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
         least, greatest = int(positions.min()), int(positions.max())
@@ -348,7 +348,7 @@ def _scaled(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     positions = rows.positions
     if rows.start is not None:
         positions = (rows.start + np.arange(rows.length, dtype=np.int64)).reshape((1, 1, -1))
-    assert positions is not None
+    assert isinstance(positions, np.ndarray)
     assert angles.scale is not None
     table = _scattered(angles, positions, "float64")
     places = positions[-1].reshape(-1).astype(np.float64)

@@ -1,0 +1,144 @@
+"""Tables on a GPU: a caller's own, and those that are given out, made by the kernels from pairs (1, 0)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from . import tables
+from ._typing import Array, HostArray, TableDType
+from .backends import cuda, views
+from .device import check_aligned, check_devices, seen_on
+from .rotation import Angles, Axes, Pairing, Rows, View
+
+LAUNCHES_REMEMBERED = 1024
+# Shape, strides, dtype and GPU: all of a view but address and owner.
+Placed: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
+
+
+def uploaded(table: HostArray, like: Array) -> Any:
+    """Return a table of the host as a CuPy array, on the GPU of another."""
+    with cuda.driver.scope(like.data.device_id):
+        return cuda.driver.upload(np.ascontiguousarray(table), blocking=False)
+
+
+def rotate(
+    x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, out: Array | None
+) -> Array | None:
+    """Return x rotated by tables (batch or 1, sequence, lanes) of its library; None where kernels do not."""
+    parts = [x, cosine, sine] if out is None else [x, cosine, sine, out]
+    owner = None if isinstance(x, np.ndarray) else views.owner_of(x)
+    if owner is None or not cuda.usable("x") or views.asks_for_gradient(parts):
+        return None
+    if any(views.owner_of(part) != owner for part in parts):
+        return None
+    names = ["x", "cos", "sin", "out"][: len(parts)]
+    if owner == views.OTHER:
+        ours = [cuda.adopted(part, name) for part, name in zip(parts, names, strict=True)]
+        if any(part is None for part in ours):
+            return None
+        result = rotate(ours[0], ours[1], ours[2], axes, pairing, None if out is None else ours[3])
+        return cuda.handed_back(result, x) if out is None else out
+    seen = [views.view_of(part, owner) for part in parts]
+    check_devices(seen, names)
+    check_aligned(seen, names)
+    if not views.has_contiguous_channels(seen[0]):
+        return rotate(views.contiguous(x), cosine, sine, axes, pairing, out)
+    if out is not None and not views.has_contiguous_channels(seen[-1]):
+        out[...] = rotate(x, cosine, sine, axes, pairing, None)
+        return out
+    device = seen[0].device
+    with cuda.driver.scope(device), cuda.driver.stream(views.stream_of(owner, device), device):
+        result = views.empty(views.like(seen[0], owner), x, owner) if out is None else out
+        _launched(
+            seen[0],
+            views.view_of(result, owner),
+            axes,
+            pairing,
+            *cuda.tables_of(cosine[None], sine[None]),
+        )
+    if out is not None and owner == views.TORCH:
+        views.told_written([out])
+    return result
+
+
+def _launched(
+    x: View, y: View, axes: Axes, pairing: Pairing, trig: cuda.Trig, places: cuda.Places
+) -> None:
+    """Launch what turns one array."""
+    launches = _launches_of(x[1:5], y[1:5], axes, pairing, in_place=x.address == y.address)
+    for launch in launches:
+        launch([x.address], [y.address], trig, places)
+
+
+@lru_cache(maxsize=LAUNCHES_REMEMBERED)
+def _launches_of(
+    x: Placed, y: Placed, axes: Axes, pairing: Pairing, *, in_place: bool
+) -> list[cuda.Launch]:
+    """Return the launches for one array, given its view and its result's but for addresses and owners."""
+    source, target = (View(0, *placed, None) for placed in (x, y))
+    blocks = cuda.blocks_of(0, source, target, axes, pairing, copy=not in_place)
+    batch = None if axes.batch is None else source.shape[axes.batch]
+    return cuda.launches_of(blocks, source, pairing, batch, source.shape[axes.sequence])
+
+
+def cos_sin(
+    angles: Angles,
+    positions: Any,
+    *,
+    leading: bool,
+    dtype: TableDType,
+    limit: int | None = None,
+) -> tuple[Array, Array]:
+    """Return cosine and sine at positions of any shape, as `tables.cos_sin`; of those on a GPU there."""
+    found = None
+    if not isinstance(positions, int | float | np.ndarray | list | tuple):
+        found = _joined(angles, positions, leading=leading, dtype=dtype, limit=limit)
+    if found is None:
+        return tables.cos_sin(angles, positions, leading=leading, dtype=dtype, limit=limit)
+    lanes = angles.frequencies.lanes
+    return found[..., :lanes], found[..., lanes:]
+
+
+def _joined(
+    angles: Angles, positions: Any, *, leading: bool, dtype: TableDType, limit: int | None
+) -> Array | None:
+    """Return cosine and sine at positions on a GPU side by side, None where kernels do not make them."""
+    owner = views.owner_of(positions)
+    if owner is None or angles.scale is not None or not cuda.usable("positions"):
+        return None
+    if owner == views.OTHER:
+        ours = cuda.adopted(positions, "positions")
+        if ours is None:
+            return None
+        found = _joined(angles, ours, leading=leading, dtype=dtype, limit=limit)
+        return None if found is None else cuda.handed_back(found, positions)
+    frequencies, shape = angles.frequencies, tuple(positions.shape)
+    axes = frequencies.axes if leading else 1
+    if views.asks_for_gradient([positions]) or (leading and shape[:1] != (axes,)):
+        return None
+    outer = shape[1:] if leading else shape
+    device = views.view_of(positions, owner).device
+    with cuda.driver.scope(device), cuda.driver.stream(views.stream_of(owner, device), device):
+        seen = seen_on(owner, device, positions, "positions")
+        if seen is None or ("float" in seen.dtype and cuda.are_too_fast(frequencies)):
+            return None
+        if len(outer) > 2:
+            flat = views.contiguous(seen.owner).reshape((*shape[: len(shape) - len(outer)], -1))
+            seen = views.view_of(flat, owner)
+        batch, length = (1, 1, *seen.shape[1 if leading else 0 :])[-2:]
+        seen = seen.with_axes((axes, batch, length))
+        heads, lanes = frequencies.heads, frequencies.lanes
+        wanted = View(0, (heads, batch, length, 2 * lanes), (1, 1, 1, 1), dtype, device, None)
+        result = views.empty(views.like(wanted, owner), positions, owner)
+        y = views.view_of(result, owner)
+        # One row, read for every position.
+        x = y._replace(
+            address=cuda.ones(lanes, dtype, device).data.ptr, strides=(0, 0, 0, y.strides[-1])
+        )
+        places = cuda.places_of(Rows(seen, None, length, limit))
+        whole = Pairing(0, lanes, "half", "half")
+        _launched(x, y, Axes(2, 1), whole, cuda.turns_of(angles, device, places), places)
+    return result.reshape((*((heads,) if heads > 1 else ()), *outer, 2 * lanes))
