@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from . import _libraries as libraries
-from . import tables
+from . import device, tables
 from ._typing import Array, TableDType
 from .arrays import as_outputs, check_array, names_of
-from .backends import kernel_for, portable
+from .backends import kernel_for, portable, views
 from .layouts import Layout, pair_channels
 from .rotation import Angles, Pairing, Recipe, Rows, Table, TracedTable, Turns
 from .rows import Extent
@@ -59,6 +59,19 @@ def rotate(
     if not arrays:
         msg = "`arrays` must hold at least one array, got none"
         raise TypeError(msg)
+    result = device.rotate(
+        arrays,
+        turns,
+        head_dim=head_dim,
+        leading=leading,
+        seq_axis=as_seq_axis(seq_axis),
+        packed=packed,
+        read=read,
+        out=out,
+        otherwise=rotate,
+    )
+    if result is not None:
+        return result
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
     shapes = tuple(map(shape_of, arrays, names))
@@ -178,6 +191,9 @@ def _check_traced(
                 f"`positions` of {type(positions)} are traced or lazy, so `{name}` must be of the same "
                 f"library, got {type(x)}"
             )
+            raise TypeError(msg)
+        if isinstance(x, np.ndarray) and views.owner_of(positions) is not None:
+            msg = f"`{name}` must lie on the GPU, as `positions`, got an array on the host"
             raise TypeError(msg)
         if not isinstance(x, np.ndarray) and libraries.device_of(x) != libraries.device_of(
             positions
