@@ -182,11 +182,16 @@ def cuda(session: nox.Session) -> None:
     session.install("--editable", ".", *group("cuda", "test"))
     environment = Path(session.virtualenv.location)
     variables = numba_cache(environment) | {"ROTARY_CUDA_BUILD": str(environment / "cuda")}
-    session.run("pytest", "-m", "cuda", "tests/cuda", *session.posargs, env=variables)
+    # Not on a GPU, should there be one.
+    variables |= {"ROTARY_CUDA": "host", "ROTARY_TEST_BACKEND": "numpy,cupy"}
+    # The tests of every library run with CuPy too.
+    tests = [path for path in (ROOT / "tests").glob("test_*.py") if "(xp" in path.read_text()]
+    where = ["tests/cuda", *sorted(str(path.relative_to(ROOT)) for path in tests)]
+    session.run("pytest", "-m", "cuda", *where, *session.posargs, env=variables)
     # Once more where every access beside an array, and every vector out of place, ends the run. Captured, its
     # report would be lost.
     variables |= {"ROTARY_CUDA_EMULATION": "sanitized"} | sanitizers(session)
-    run = ("pytest", "-s", "-m", "cuda and not unsanitized", "tests/cuda")
+    run = ("pytest", "-s", "-m", "cuda and not unsanitized", *where)
     session.run(*run, *session.posargs, env=variables)
 
 

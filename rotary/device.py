@@ -340,7 +340,7 @@ class _Plan:
             to = [views.view_of(each, call.owner) for each in outputs]
         xs, ys = [x.address for x in seen], [y.address for y in to]
         places = rows if isinstance(rows, cuda.Places) else None
-        for number, groups in enumerate(self.passes):
+        for groups in self.passes:
             for launches, angles, dtype in groups:
                 if isinstance(rows, Rows) and _needs_table(angles, rows):
                     trig, own = self._table(call, angles, rows, dtype)
@@ -351,7 +351,7 @@ class _Plan:
                         self._keep_line(call, rows, places)
                     trig, own = self._turns(angles, places), places
                 for launch in launches:
-                    launch(ys if number else xs, ys, trig, own)
+                    launch(xs, ys, trig, own)
         return tuple(outputs)
 
     def _turns(self, angles: Angles, places: cuda.Places) -> cuda.Trig:
@@ -465,10 +465,9 @@ def _groups(
                     f"{pairing.target!r}: on a GPU pairs are read and written side by side"
                 )
                 raise ValueError(msg)
-            # Later passes turn other channels of what the first one has written.
-            whole = number > 0 or in_place
-            source = to[i] if number else seen[i]
-            blocks += cuda.blocks_of(i, source, to[i], frames[i].axes, pairing, copy=not whole)
+            # Channels that no pass turns, or a later one does, are copied by the first.
+            copy = not number and not in_place
+            blocks += cuda.blocks_of(i, seen[i], to[i], frames[i].axes, pairing, copy=copy)
         launches = cuda.launches_of(blocks, x, pairing, extent.batch, extent.length)
         groups.append(_Group(launches, turns[members[0]].angles[number], frame.dtype))
     return groups

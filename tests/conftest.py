@@ -12,7 +12,7 @@ import importlib.util
 import os
 
 import pytest
-from helpers import LIBRARIES, library_named
+from helpers import LIBRARIES, has_gpu, library_named
 from hypothesis import settings
 from support import FEATURES, MISSING
 
@@ -33,13 +33,28 @@ def _importable(module):
         return False
 
 
-SELECTED = ASKED or [name for name, (_, module) in LIBRARIES.items() if _importable(module)]
+# CuPy is asked for by name: without a GPU its kernels are built first, for the processor.
+SELECTED = ASKED or [
+    name for name, (_, module) in LIBRARIES.items() if name != "cupy" and _importable(module)
+]
+
+# Modules that import what not every environment has.
+NEEDED = {"test_dispatch.py": ("cupy",), "test_sharing.py": ("cupy", "jax", "torch")}
+collect_ignore = [
+    f"cuda/{name}"
+    for name, modules in NEEDED.items()
+    if "cupy" not in ASKED and not all(map(_importable, modules))
+]
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "library(name, *others): belongs to this array library")
     config.addinivalue_line("markers", "compiled: about compiled kernels; left out without Numba")
     config.addinivalue_line("markers", "feature(name): needs what `support.py` calls so")
+    config.addinivalue_line(
+        "markers",
+        "arithmetic: computes with the library's own operations, as CuPy only can on a GPU",
+    )
     unknown = set(SELECTED) - set(LIBRARIES)
     if unknown:
         message = f"ROTARY_TEST_BACKEND names {sorted(unknown)}, known are {list(LIBRARIES)}"
@@ -72,6 +87,14 @@ def _is_selected(item):
         return False
     own, *others = _libraries_of(item)
     return own in SELECTED and all(_importable(LIBRARIES[name][1]) for name in others)
+
+
+def pytest_itemcollected(item):
+    if _parameters(item).get("xp") == "cupy":
+        on_gpu = has_gpu() or item.get_closest_marker("arithmetic")
+        item.add_marker("gpu" if on_gpu else "cuda")
+    elif "device" in getattr(item, "fixturenames", ()) and has_gpu():
+        item.add_marker("gpu")
 
 
 def pytest_collection_modifyitems(config, items):

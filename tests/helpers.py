@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import sys
 import warnings
 from functools import cache
+from pathlib import Path
 
 import ml_dtypes
 import mpmath
@@ -223,6 +226,35 @@ class Ndonnx(Library):
         return run
 
 
+def has_gpu():
+    """Whether CuPy finds a GPU, and is not asked to do without by ROTARY_CUDA=host."""
+    return (
+        os.environ.get("ROTARY_CUDA") != "host"
+        and importlib.import_module("cupy").cuda.is_available()
+    )
+
+
+class Cupy(Library):
+    """CuPy on a GPU, or, where there is none, on the host's memory with the kernels built for the processor."""
+
+    def __init__(self, name, module):
+        super().__init__(name, module)
+        sys.path.insert(0, str(Path(__file__).parent / "cuda"))
+        self.memory = importlib.import_module("host_memory")
+        self.memory.install()
+
+    def asarray(self, array):
+        return self.memory.to_device(array)
+
+    def to_numpy(self, x):
+        assert type(x) is self.module.ndarray
+        return self.memory.to_host(x)
+
+    def traced(self, function):
+        """As it is: what is on a GPU, nobody knows on the host."""
+        return function
+
+
 LIBRARIES = {
     "numpy": (NumPy, "numpy"),
     "array-api-strict": (Strict, "array_api_strict"),
@@ -231,6 +263,7 @@ LIBRARIES = {
     "mlx": (Mlx, "mlx.core"),
     "dask": (Dask, "dask.array"),
     "ndonnx": (Ndonnx, "ndonnx"),
+    "cupy": (Cupy, "cupy"),
 }
 
 

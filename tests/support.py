@@ -18,6 +18,7 @@ LIBRARIES = {
     "mlx": "MLX",
     "dask": "dask",
     "ndonnx": "ndonnx",
+    "cupy": "CuPy",
 }
 
 FEATURES = {
@@ -37,11 +38,12 @@ FEATURES = {
     "lazy": "nothing is computed by the call",
     "jit": "compiled by the library (PyTorch: `torch.compile`; ndonnx: an ONNX model)",
     "whole jit": "the same, into one program (PyTorch: `fullgraph=True`)",
-    "traced positions": "integer positions that only the compiled program knows",
+    "traced positions": "integer positions that only the compiled program, or the GPU, knows",
     "grad": "the library's own gradient, equal to `vjp`",
     "vmap": "the library's own vectorising transform",
 }
 
+CUPY_TRANSFORMS = "CuPy has no function transforms"
 NUMPY_TRANSFORMS = "NumPy has no function transforms"
 STRICT_TRANSFORMS = "the standard has no function transforms"
 DASK_TRANSFORMS = "dask has no function transforms"
@@ -75,22 +77,26 @@ MISSING: dict[str, dict[str, str]] = {
         "mlx": "the library copies",
         "dask": "a dask array has no memory of its own",
         "ndonnx": "an ndonnx array has no memory of its own",
+        "cupy": "a GPU has memory of its own",
     },
     "lazy": {
         "numpy": "NumPy computes at once",
         "array-api-strict": "array-api-strict computes at once",
         "torch": "PyTorch computes at once",
         "jax": "JAX computes at once outside `jit`",
+        "cupy": "CuPy computes at once",
     },
     "jit": {
         "numpy": NUMPY_TRANSFORMS,
         "array-api-strict": STRICT_TRANSFORMS,
         "dask": DASK_TRANSFORMS,
+        "cupy": CUPY_TRANSFORMS,
     },
     "whole jit": {
         "numpy": NUMPY_TRANSFORMS,
         "array-api-strict": STRICT_TRANSFORMS,
         "dask": DASK_TRANSFORMS,
+        "cupy": CUPY_TRANSFORMS,
     },
     "traced positions": {
         "numpy": NUMPY_TRANSFORMS,
@@ -101,12 +107,14 @@ MISSING: dict[str, dict[str, str]] = {
         "array-api-strict": STRICT_TRANSFORMS,
         "dask": DASK_TRANSFORMS,
         "ndonnx": ONNX_TRANSFORMS,
+        "cupy": CUPY_TRANSFORMS,
     },
     "vmap": {
         "numpy": NUMPY_TRANSFORMS,
         "array-api-strict": STRICT_TRANSFORMS,
         "dask": DASK_TRANSFORMS,
         "ndonnx": ONNX_TRANSFORMS,
+        "cupy": CUPY_TRANSFORMS,
     },
 }
 

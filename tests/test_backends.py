@@ -57,7 +57,7 @@ def assert_right(xp, got, x, places, *, width=8, **options):
     assert array.shape == x.shape
     exact, size = rotated(x, places, powers(BASE, width), **options)
     error = error_in_units(array, exact, size)
-    portable = xp.name != "numpy" or kernel_in_use() == "portable"
+    portable = xp.name not in {"numpy", "cupy"} or kernel_in_use() == "portable"
     assert error <= bound(x.dtype.name, portable=portable)
 
 
@@ -263,6 +263,12 @@ def test_tables_at_positions_of_the_library(xp):
             assert xp.owns(part)
             assert xp.dtype_name(part) == "float32"
             np.testing.assert_allclose(xp.to_numpy(part), exact, rtol=0, atol=1e-7)
+
+
+@pytest.mark.arithmetic
+@pytest.mark.feature("own positions")
+def test_sinusoidal_at_positions_of_the_library(xp):
+    for places in (np.arange(5), np.array([[3, 1], [4, 1]])):
         encoding = rotary.sinusoidal(xp.asarray(places), 8)
         assert xp.owns(encoding)
         np.testing.assert_allclose(
@@ -378,7 +384,7 @@ def test_traced_positions_beyond_the_context_are_not_plausible(xp):
     ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
     rope = RotaryEmbedding(8, layout="half", base=10_000.0, scaling=ntk, context_length=6)
     x, places = random_array((4, 8)), np.array([5, 6, -3, 10**6])
-    for run in (lambda x, p: rope(x, positions=p), lambda x, p: x[:, :4] * rope.tables(p)[0]):
+    for run in (lambda x, p: rope(x, positions=p), lambda _, p: rope.tables(p)[0]):
         if xp.name == "torch":  # its compiler calls the rotation with positions that are known
             with pytest.raises(ValueError, match="`positions` must keep positions below"):
                 xp.traced(run)(xp.asarray(x), xp.asarray(places))
@@ -430,6 +436,10 @@ def test_every_reason_belongs_to_a_feature_and_a_library():
 
 def test_known_positions_of_any_library_fit_arrays_of_numpy(xp):
     x = random_array((3, 8))
+    if xp.name == "cupy":
+        with pytest.raises(TypeError, match="`x` must lie on the GPU"):
+            embedding()(x, positions=xp.asarray(np.array([4, 5, 9])))
+        return
     got = embedding()(x, positions=xp.asarray(np.array([4, 5, 9])))
     if xp.name in {"dask", "ndonnx"}:
         assert xp.owns(got)

@@ -139,7 +139,9 @@ def test_complex_arrays():
         embedding(scale_layout="interleaved")(x, role="key")
 
 
-@pytest.mark.parametrize("scale_layout", [None, "interleaved"])
+@pytest.mark.parametrize(
+    "scale_layout", [None, pytest.param("interleaved", marks=pytest.mark.arithmetic)]
+)
 def test_on_every_library(xp, scale_layout):
     rope = embedding(scale_layout=scale_layout, seq_axis=-2)
     q, k = random_array((2, 2, 3, 8)), random_array((2, 1, 3, 8), seed=1)
@@ -150,6 +152,7 @@ def test_on_every_library(xp, scale_layout):
         np.testing.assert_allclose(xp.to_numpy(own), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.feature("traced positions")
 @pytest.mark.parametrize("scale_layout", [None, "interleaved"])
 def test_traced_positions_on_every_library(xp, scale_layout):
@@ -160,6 +163,7 @@ def test_traced_positions_on_every_library(xp, scale_layout):
     np.testing.assert_allclose(got, rope(x, positions=places, role="key"), rtol=1e-5, atol=3e-6)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.feature("traced positions")
 def test_traced_positions_beyond_the_scale_are_not_plausible(xp):
     rope = embedding(seq_axis=-2)

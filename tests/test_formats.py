@@ -135,6 +135,7 @@ def test_a_table_in_foreign_byte_order(name):
     np.testing.assert_array_equal(got, (cos, sin))
 
 
+@pytest.mark.arithmetic
 @every_format
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_library(xp, name, dtype):
@@ -242,6 +243,7 @@ def test_angles_of_tables_of_any_dtype(dtype):
     np.testing.assert_array_equal(formats.to_angles(cos, sin, layout="half")[:, 0, 0, :4], expected)
 
 
+@pytest.mark.arithmetic
 def test_angles_in_every_library(xp):
     cos, sin = tables()
     make = partial(formats.to_angles, *map(xp.asarray, (cos, sin)), layout="half")

@@ -108,6 +108,7 @@ def test_vjp_is_the_transpose_and_matrix_the_map(rope):
     assert np.abs(matrix @ matrix.T - np.eye(12)).max() > 0.1  # no rotation
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("rope", [vjepa2_rope((2, 1, 2), 12), hunyuan_rope(2, 1, 3)])
 def test_on_every_library(xp, rope):
     x = random_array((1, 2, 5, 12))

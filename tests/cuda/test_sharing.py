@@ -1,0 +1,313 @@
+"""Tensors of torch and arrays of JAX on a GPU: that they are read and made where they should be.
+
+Without a GPU theirs lie on the host, and three questions are answered as if they did not: which GPU a tensor is
+on, what kind of memory an array says it lies in, and whether NumPy can be lent it. All else, autograd above all,
+is torch and JAX as they are.
+"""
+
+from __future__ import annotations
+
+import cupy
+import host_memory
+import jax
+import numpy as np
+import pytest
+import torch
+from helpers import BFLOAT16, DTYPES, LAYOUTS, as_dtype, random_array
+from host_memory import to_device, to_host
+
+import rotary
+from rotary import RotaryEmbedding, backends, scaling
+from rotary.backends import cuda, views
+
+pytestmark = pytest.mark.cuda
+
+STREAM = 7
+PLACES = np.random.default_rng(0).integers(-(10**9), 10**9, (2, 5))
+
+
+@pytest.fixture
+def device():
+    """What the driver is asked for from now on."""
+    driver = host_memory.install()
+    driver.launches.clear()
+    driver.log.clear()
+    return driver
+
+
+@pytest.fixture
+def on_gpu(device, monkeypatch):
+    """Tensors are on GPU 0, and their library's current stream is another one than CuPy's."""
+    monkeypatch.setattr(backends, "lent", lambda *_: None)
+    monkeypatch.setattr(views, "gpu_of_tensor", lambda _: 0)
+    monkeypatch.setattr(
+        views, "stream_of", lambda owner, _: STREAM if owner == views.TORCH else None
+    )
+    return device
+
+
+@pytest.fixture
+def jax_on_gpu(device, monkeypatch):
+    """JAX's arrays say that they lie in the memory of a GPU."""
+    said = views.dlpack_type
+
+    def dlpack_type(x):
+        return views.CUDA if isinstance(x, jax.Array) else said(x)
+
+    monkeypatch.setattr(backends, "lent", lambda *_: None)
+    for module in (views, cuda):
+        monkeypatch.setattr(module, "dlpack_type", dlpack_type)
+    return device
+
+
+def embedding(head_dim=16, layout="half", **options):
+    options = {"seq_axis": -2, "base": 10_000.0} | options
+    return RotaryEmbedding(head_dim, layout=layout, **options)
+
+
+def as_tensor(array):
+    array = np.array(array)
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def values(x):
+    x = x.detach()
+    return (x.to(torch.float64) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def wide(array):
+    return array.astype(float) if array.dtype == BFLOAT16 else array
+
+
+# ------------------------------------------------------------------------------------------------
+# torch.
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", ["__call__", "inverse", "vjp"])
+def test_tensors(on_gpu, dtype, verb):
+    """Query and key in one launch on torch's stream, results in torch's own memory."""
+    width = 24 // (2 if as_dtype(dtype).kind == "c" else 1)
+    q, k = random_array((2, 3, 5, width), dtype), random_array((2, 1, 5, width), dtype, seed=1)
+    for layout in LAYOUTS:
+        rope = embedding(24, layout, rotary_dim=16, output_layout="half")
+        want = getattr(rope, verb)(q, k, positions=PLACES)
+        given = as_tensor(q).transpose(1, 2).contiguous().transpose(1, 2), as_tensor(k)
+        before = host_memory.allocations()
+        got = getattr(rope, verb)(*given, positions=as_tensor(PLACES))
+        # Nothing but the frequencies was allocated, and those once for two layouts.
+        assert host_memory.allocations() <= before + 1
+        launch = on_gpu.launches.pop()
+        assert not on_gpu.launches
+        assert (launch.device, launch.stream) == (0, STREAM)
+        for own, wanted, x in zip(got, want, given, strict=True):
+            assert type(own) is torch.Tensor
+            assert own.dtype == x.dtype
+            assert own.is_contiguous()  # as on the host, and as torch.compile is told
+            tolerance = 1e-2 if wanted.dtype.itemsize == 2 else 2e-6
+            np.testing.assert_allclose(values(own), wide(wanted), rtol=tolerance, atol=tolerance)
+
+
+def test_tensors_in_place(on_gpu):
+    """As slices of one packed tensor, whose version tells torch that it was written to."""
+    qkv = as_tensor(random_array((2, 5, 7, 16)))
+    q, k = qkv[:, :, :4], qkv[:, :, 4:6]
+    rope = embedding(seq_axis=-3)
+    want = rope(q.numpy().copy(), k.numpy().copy())
+    left, version = qkv[:, :, 6:].clone(), qkv._version
+    got = rope(q, k, out=(q, k))
+    assert got[0] is q
+    assert qkv._version > version
+    np.testing.assert_allclose(q.numpy(), want[0], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(k.numpy(), want[1], rtol=0, atol=2e-6)
+    assert torch.equal(qkv[:, :, 6:], left)
+    assert len(on_gpu.launches) == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["host", "gpu"])
+def test_gradients(on_gpu, layout, kind):
+    """Forward and backward are one launch each; the backward is the transpose, and so is its own."""
+    rope = embedding(
+        24,
+        layout,
+        rotary_dim=16,
+        output_layout="half",
+        scaling=scaling.Yarn(factor=8.0, original_max_position=64),
+    )
+    q, k = (as_tensor(random_array((2, n, 5, 24), "float64", seed=n)) for n in (3, 1))
+    dq, dk = (as_tensor(random_array((2, n, 5, 24), "float64", seed=n + 5)) for n in (3, 1))
+    q.requires_grad_()
+    k.requires_grad_()
+    positions = PLACES if kind == "host" else as_tensor(PLACES)
+    got = rope(q, k, positions=positions)
+    assert len(on_gpu.launches) == 1
+    gradients = torch.autograd.grad(got, (q, k), (dq, dk))
+    assert len(on_gpu.launches) == 2
+    assert {launch.stream for launch in on_gpu.launches} == {STREAM}
+    for own, want in zip(
+        gradients, rope.vjp(dq.numpy(), dk.numpy(), positions=PLACES), strict=True
+    ):
+        np.testing.assert_allclose(own.numpy(), want, rtol=0, atol=1e-14)
+    if kind == "host":
+        assert torch.autograd.gradcheck(lambda x: rope(x, positions=positions), q)
+        assert torch.autograd.gradgradcheck(lambda x: rope(x, positions=positions), q)
+    assert all("rotate_float64" in launch.name for launch in on_gpu.launches)
+
+
+def test_gradients_of_several_passes_and_tables(on_gpu):
+    ropes = [
+        embedding(16, sections=rotary.sections.axial(4, 2, 2, pairing="within")),
+        embedding(16, decay=rotary.XPos(center=0)),
+        embedding(16, sections=rotary.sections.chunked(4, 2, 2)),
+    ]
+    for rope in ropes:
+        q, k = (
+            as_tensor(random_array((2, n, 5, 16), "float64", seed=n)).requires_grad_()
+            for n in (3, 1)
+        )
+        places = PLACES[0] % 200
+        if rope.sections is not None:
+            places = np.stack([places, places[::-1], places + 7])
+        got = rope(q, k, positions=places)
+        torch.autograd.backward(got, [x.detach() for x in got])
+        both = [x.detach().numpy() for x in (q, k)]
+        want = rope.vjp(*rope(*both, positions=places), positions=places)
+        for own, wanted in zip((q, k), want, strict=True):
+            np.testing.assert_allclose(own.grad.numpy(), wanted, rtol=1e-13, atol=1e-13)
+    assert on_gpu.launches
+
+
+def test_only_what_is_asked_for_has_a_gradient(on_gpu):
+    rope = embedding()
+    q = as_tensor(random_array((2, 3, 5, 16))).requires_grad_()
+    k = as_tensor(random_array((2, 1, 5, 16)))
+    got = rope(q, k)
+    assert [x.requires_grad for x in got] == [True, False]
+    got[0].sum().backward()
+    np.testing.assert_allclose(
+        q.grad.numpy(), rope.vjp(np.ones((2, 3, 5, 16), np.float32)), atol=1e-6
+    )
+    with torch.no_grad():
+        assert not rope(q).requires_grad
+    with torch.inference_mode():
+        assert not rope(k.clone()).requires_grad
+    assert len(on_gpu.launches) == 4
+
+
+def test_positions_that_change_before_the_gradient_are_noticed(on_gpu):
+    x = as_tensor(random_array((2, 3, 5, 16))).requires_grad_()
+    positions = as_tensor(PLACES)
+    got = embedding()(x, positions=positions)
+    positions += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        got.sum().backward()
+
+
+def test_what_autograd_must_see_is_left_to_torch(on_gpu):
+    """Positions with a gradient, outputs with one, transforms, and tensors that are not all there is."""
+    rope = embedding()
+    x = as_tensor(random_array((2, 3, 5, 16)))
+    want = rope(x.numpy())
+    moving = torch.arange(5.0, requires_grad=True)
+    np.testing.assert_allclose(rope(x, positions=moving).detach().numpy(), want, atol=1e-5)
+    by_jvp = torch.func.grad(lambda x: rope(x).sum())(x)
+    np.testing.assert_allclose(by_jvp.numpy(), rope.vjp(np.ones_like(want)), atol=1e-5)
+    np.testing.assert_allclose(torch.func.vmap(rope)(x).numpy(), want, atol=1e-5)
+    y = as_tensor(random_array((2, 3, 5, 8), "complex64"))
+    np.testing.assert_allclose(rope(y.conj()).numpy(), rope(y.numpy().conj()), atol=1e-5)
+    assert not on_gpu.launches
+
+
+def test_tensors_and_arrays_beside_one_another(on_gpu):
+    """Positions may be of another library on the same GPU; its work is then done before they are read."""
+    x = random_array((2, 3, 5, 16))
+    rope = embedding()
+    want = rope(x, positions=PLACES)
+    got = rope(as_tensor(x), positions=to_device(PLACES))
+    np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=2e-6)
+    assert ("order", None, STREAM) in on_gpu.log
+    on_gpu.log.clear()
+    got = rope(to_device(x), positions=as_tensor(PLACES))
+    np.testing.assert_allclose(to_host(got), want, rtol=0, atol=2e-6)
+    assert ("order", STREAM, None) in on_gpu.log
+    assert [launch.stream for launch in on_gpu.launches] == [STREAM, None]
+    with pytest.raises(TypeError, match="`k` must lie on the GPU and be of the library of `q`"):
+        rope(to_device(x), as_tensor(x))
+    with pytest.raises(TypeError, match="`k` must lie on the GPU.*got an array on the host"):
+        rope(as_tensor(x), x)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float16", "bfloat16"])
+def test_positions_of_any_dtype(on_gpu, dtype):
+    x = random_array((2, 3, 5, 16))
+    positions = torch.tensor([0, 1, 7, 64, 200]).to(getattr(torch, dtype))
+    got = embedding()(as_tensor(x), positions=positions)
+    np.testing.assert_allclose(got.numpy(), embedding()(x, positions=[0, 1, 7, 64, 200]), atol=2e-6)
+    assert len(on_gpu.launches) == 1
+
+
+def test_tables_of_torch(on_gpu):
+    rope = embedding()
+    x = random_array((2, 3, 5, 16))
+    cos, sin = rope.tables(as_tensor(PLACES))
+    assert type(cos) is torch.Tensor
+    for own, want in zip((cos, sin), rope.tables(PLACES), strict=True):
+        np.testing.assert_allclose(own.numpy(), want, rtol=0, atol=2e-7)
+    got = rotary.apply_rotary(as_tensor(x), cos, sin, layout="half", seq_axis=-2)
+    np.testing.assert_allclose(got.numpy(), rope(x, positions=PLACES), rtol=0, atol=2e-6)
+    across = [part.transpose(0, 1).contiguous().transpose(0, 1) for part in (cos, sin)]
+    for tables in (across, (cos.contiguous(), across[1]), (across[0], sin)):
+        got = rotary.apply_rotary(as_tensor(x), *tables, layout="half", seq_axis=-2)
+        np.testing.assert_allclose(got.numpy(), rope(x, positions=PLACES), rtol=0, atol=2e-6)
+    given = as_tensor(x)
+    version = given._version
+    rotary.apply_rotary(given, cos.half(), sin.half(), layout="half", seq_axis=-2, out=given)
+    assert given._version > version
+    np.testing.assert_allclose(given.numpy(), rope(x, positions=PLACES), rtol=0, atol=1e-2)
+    assert [launch.stream for launch in on_gpu.launches] == [STREAM] * 6
+    own = as_tensor(x).requires_grad_()
+    rotary.apply_rotary(own, cos, sin, layout="half", seq_axis=-2).sum().backward()
+    want = rope.vjp(np.ones_like(x), positions=PLACES)
+    np.testing.assert_allclose(own.grad.numpy(), want, rtol=0, atol=2e-6)
+
+
+# ------------------------------------------------------------------------------------------------
+# JAX.
+
+
+def test_arrays_of_jax(jax_on_gpu):
+    x = random_array((2, 3, 5, 16))
+    k = random_array((2, 1, 5, 16), seed=1)
+    rope = embedding()
+    small = (PLACES % 2**20).astype(np.int32)
+    want = rope(x, k, positions=small)
+    for positions in (small, jax.numpy.asarray(small)):
+        got = rope(jax.numpy.asarray(x), jax.numpy.asarray(k), positions=positions)
+        for own, wanted in zip(got, want, strict=True):
+            assert isinstance(own, jax.Array)
+            np.testing.assert_allclose(np.asarray(own), wanted, rtol=0, atol=2e-6)
+    assert len(jax_on_gpu.launches) == 2
+    got = rope(to_device(x), positions=jax.numpy.asarray(small))
+    assert type(got) is cupy.ndarray
+    np.testing.assert_allclose(to_host(got), want[0], rtol=0, atol=2e-6)
+    cos, _ = rope.tables(jax.numpy.asarray(small))
+    assert isinstance(cos, jax.Array)
+    np.testing.assert_allclose(np.asarray(cos), rope.tables(small)[0], rtol=0, atol=2e-7)
+
+
+def test_what_jax_must_see_is_left_to_jax(jax_on_gpu):
+    """Traced arrays, and a dtype that DLPack does not carry to CuPy; outputs are refused as ever."""
+    rope = embedding()
+    x = random_array((2, 3, 5, 16))
+    there = jax.numpy.asarray(x)
+    np.testing.assert_allclose(np.asarray(jax.jit(rope)(there)), rope(x), rtol=0, atol=2e-6)
+    gradient = jax.grad(lambda x: rope(x).sum())(there)
+    np.testing.assert_allclose(np.asarray(gradient), rope.vjp(np.ones_like(x)), rtol=0, atol=2e-6)
+    narrow = rope(there.astype(jax.numpy.bfloat16))
+    assert narrow.dtype == jax.numpy.bfloat16
+    assert not jax_on_gpu.launches
+    with pytest.raises(TypeError, match=r"`out`.*immutable"):
+        rope(there, out=there)
