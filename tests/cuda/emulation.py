@@ -28,6 +28,7 @@ FOLDER = Path(os.environ.get("ROTARY_CUDA_BUILD", HERE.parent.parent / ".cuda"))
 FLAGS = (
     *("-x", "c++", "-std=c++17", "-shared", "-fPIC", "-march=x86-64-v3", "-ffp-contract=off"),
     *("-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+    "-fno-gnu-unique",  # or two builds in one process would share their list of kernels
 )
 KINDS = {
     "plain": ("-O2",),
