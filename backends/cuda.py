@@ -623,3 +623,8 @@ def _kernel_on(device: int, name: str) -> Any:
     if kernel is None:
         kernel = _kernels[device, name] = driver.kernel(name)
     return kernel
+
+
+def instances_used() -> set[str]:
+    """Return the names of the instances that this process has asked for."""
+    return {name for _, name in _kernels}

@@ -39,7 +39,11 @@ SELECTED = ASKED or [
 ]
 
 # Modules that import what not every environment has.
-NEEDED = {"test_dispatch.py": ("cupy",), "test_sharing.py": ("cupy", "jax", "torch")}
+NEEDED = {
+    "test_dispatch.py": ("cupy",),
+    "test_selftest_on_gpu.py": ("cupy",),
+    "test_sharing.py": ("cupy", "jax", "torch"),
+}
 collect_ignore = [
     f"cuda/{name}"
     for name, modules in NEEDED.items()

@@ -73,6 +73,12 @@ ORDER = [
     "rotary.presets",
     "rotary.functions",
     "rotary.service",
+    "rotary._devices",
+    "rotary._selftest",
+    "rotary._bench_cases",
+    "rotary._bench_contenders",
+    "rotary._bench",
+    "rotary.__main__",
     "rotary",
 ]
 # Third-party packages each module may import at its top; functions may import what they have met.

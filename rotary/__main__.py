@@ -1,0 +1,64 @@
+"""What can be asked of the library from a terminal: whether it is right on this machine, and how fast."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import _bench, _selftest
+from ._devices import Device, Gpu, Host, no_gpu
+
+SELFTEST = (
+    "Check the kernels of this machine, GPU and CPU, against exact arithmetic. The exit status is 0 where all that "
+    "was checked is right, 1 where something is wrong, or where a GPU was asked for and there is none."
+)
+BENCH = (
+    "Measure rotations on the GPU beside a copy of as many bytes and beside other libraries, those that are "
+    "installed. The exit status is 1 where there is no GPU, or where a result of this library is wrong."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rotary", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    selftest = commands.add_parser("selftest", description=SELFTEST, help="check the kernels")
+    where = selftest.add_mutually_exclusive_group()
+    where.add_argument("--cpu", action="store_true", help="check the CPU alone")
+    where.add_argument("--gpu", action="store_true", help="check the GPU alone")
+    bench = commands.add_parser("bench", description=BENCH, help="measure the kernels")
+    bench.add_argument("--cpu", action="store_true", help="measure the CPU instead")
+    bench.add_argument(
+        "--rounds", type=_count, default=_bench.ROUNDS, help="in which all take turns (%(default)s)"
+    )
+    given = parser.parse_args(arguments)
+    missing = None if given.cpu else no_gpu()
+    if given.command == "bench":
+        return _measured(missing, cpu=given.cpu, rounds=given.rounds)
+    devices: list[Device] = [] if given.gpu else [Host()]
+    if not given.cpu and missing is None:
+        devices.append(Gpu())
+    status = _selftest.main(devices, missing)
+    return 1 if given.gpu and missing else status
+
+
+def _measured(missing: str | None, *, cpu: bool, rounds: int) -> int:
+    """Measure, where there is something to measure on."""
+    if missing is not None:
+        sys.stdout.write(f"GPU: not measured. {missing}. `bench --cpu` measures the CPU.\n")
+        return 1
+    return _bench.main(Host() if cpu else Gpu(), rounds=rounds)
+
+
+def _count(text: str) -> int:
+    """Return a number of rounds."""
+    count = int(text)
+    if count < 1:
+        msg = f"must be at least 1, got {count}"
+        raise argparse.ArgumentTypeError(msg)
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

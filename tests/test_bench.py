@@ -1,0 +1,329 @@
+"""`python -m rotary bench`: what is measured is right first, takes turns, and is counted as it should be."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from rotary import __main__, _bench, _bench_cases, _bench_contenders, _devices
+from rotary._bench_cases import Case, Data
+
+PREFILL = Case("five tokens", 2, 5, (3, 2), 8, "float32")
+DECODE = Case("one token", 4, 1, (3, 2), 8, "float32")
+HALF = PREFILL._replace(dtype="bfloat16")
+
+
+class Clock(_devices.Host):
+    """A host whose clock is told what each call takes."""
+
+    def __init__(self, times=()):
+        self.times, self.turns = list(times), 0
+
+    def seconds(self, call):
+        call()
+        self.turns += 1
+        return self.times.pop(0) if self.times else 1.0
+
+    def seconds_in_turn(self, call, count):
+        assert count == _bench.CALLS_IN_TURN
+        call()
+        return 0.5
+
+
+def always(result):
+    """A contender whose call gives this, of all rows."""
+    return lambda data, device: _bench_contenders.Run(
+        lambda: result(data), lambda ys, rows: [y[:, rows] for y in ys]
+    )
+
+
+def right(data):
+    """The formula, with loops."""
+    found = []
+    for x in data.arrays:
+        y = x.astype(np.float64)
+        for b, s, i in np.ndindex(x.shape[0], x.shape[1], x.shape[3] // 2):
+            j = i + x.shape[3] // 2
+            angle = data.positions[b, s] * 10_000.0 ** (-2 * i / x.shape[3])
+            c, d = np.cos(angle), np.sin(angle)
+            y[b, s, :, i] = x[b, s, :, i] * c - x[b, s, :, j] * d
+            y[b, s, :, j] = x[b, s, :, j] * c + x[b, s, :, i] * d
+        found.append(y.astype(x.dtype))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# Cases.
+
+
+def test_bytes_are_those_of_query_and_key():
+    case = _bench_cases.ON_GPU[0]
+    assert case.nbytes == 8192 * 40 * 128 * 2
+    assert Data(case).arrays[1].nbytes == 8192 * 8 * 128 * 2
+    assert [Data(case).positions.min(), Data(case).positions.max()] == [0, 8191]
+
+
+def test_decoders_stand_at_positions_of_their_own():
+    assert DECODE.decodes
+    assert Data(DECODE).positions.tolist() == [[1000], [1037], [1074], [1111]]
+    assert len(Data(DECODE).whole_tables[0]) == 1112
+
+
+@pytest.mark.parametrize("case", [PREFILL, DECODE, HALF])
+def test_results_are_compared_with_the_formula(case):
+    data = Data(case)
+    rows = data.checked_rows
+    results = [y[:, rows] for y in right(data)]
+    assert data.is_wrong(results) is None
+    assert data.is_wrong([x[:, rows] for x in data.arrays]).startswith("is wrong by ")
+    assert data.is_wrong([np.full_like(y, np.nan) for y in results]) == "is wrong by nan"
+    assert data.is_wrong([y[..., 1:] for y in results]).startswith("gives shape")
+    results[1][-1, -1, -1, 3] += 0.2
+    assert data.is_wrong(results) == "is wrong by 0.2"
+
+
+# ------------------------------------------------------------------------------------------------
+# Rounds.
+
+
+def test_all_take_turns_and_medians_count():
+    among = {"a": always(right), "b": always(right)}
+    # Rounds begin with the second, then the first, then the second contender.
+    device = Clock([3.0, 10.0, 20.0, 5.0, 1.0, 90.0])
+    rows = _bench.measure(PREFILL, among, device, 3)
+    assert [row.seconds for row in rows] == [[10.0, 20.0, 90.0], [3.0, 5.0, 1.0]]
+    assert [_bench._median(row) for row in rows] == [20.0, 3.0]
+    assert device.turns == 6
+
+
+def test_who_is_wrong_missing_or_fails_is_told_and_not_timed():
+    def missing(data, device):
+        import not_installed_anywhere  # noqa: F401
+
+    def raises(data, device):
+        return _bench_contenders.Run(lambda: 1 / 0, None)
+
+    def raises_later(data, device):
+        calls = iter([data] * (2 + _bench.WARM_UP))
+        return _bench_contenders.Run(lambda: right(next(calls)), None)
+
+    among = {
+        "right": always(right),
+        "wrong": always(lambda data: data.arrays),
+        "missing": missing,
+        "raises": raises,
+        "later": raises_later,
+    }
+    rows = _bench.measure(PREFILL, among, Clock(), 3)
+    told = {row.name: (row.missing, row.failed) for row in rows}
+    assert told["right"] == ("", False)
+    assert told["wrong"][0].startswith("is wrong by")
+    assert told["missing"] == ("not installed (No module named 'not_installed_anywhere')", False)
+    assert told["raises"] == ("ZeroDivisionError: division by zero", True)
+    assert told["later"] == ("StopIteration: ", True)
+    assert [len(row.seconds) for row in rows] == [3, 0, 0, 0, 1]
+
+
+def test_the_table_has_bandwidth_and_the_copys_share():
+    rows = [
+        _bench.Row(
+            _bench_contenders.COPY,
+            always(right)(Data(PREFILL), None),
+            seconds=[2e-6] * 3,
+            calls=[1.0],
+        ),
+        _bench.Row("rotary", always(right)(Data(PREFILL), None), seconds=[4e-6] * 3, calls=[5e-6]),
+        _bench.Row("other", missing="not installed (so)"),
+    ]
+    head, _, copy, own, other = _bench.table(PREFILL, rows)
+    assert PREFILL.nbytes == 2 * 5 * 5 * 8 * 4 == 1600
+    assert head == "five tokens: 0.0 MB read and written"
+    assert copy.split()[-4:] == ["2.0", "1.6", "1.00", "1000000.0"]
+    assert own.split() == ["rotary", "4.0", "0.8", "0.50", "5.0"]
+    assert other.split(maxsplit=1) == ["other", "not installed (so)"]
+
+
+def test_without_a_copy_there_is_no_share():
+    rows = _bench.measure(
+        PREFILL, {_bench_contenders.COPY: always(lambda _: 1 / 0), "own": always(right)}, Clock(), 1
+    )
+    _, _, copy, own = _bench.table(PREFILL, rows)
+    assert copy.split(maxsplit=5)[5] == "ZeroDivisionError: division by zero"
+    assert len(own.split()) == 4
+
+
+# ------------------------------------------------------------------------------------------------
+# The command.
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Cases that take no time."""
+    monkeypatch.setattr(_bench_cases, "ON_CPU", (PREFILL, DECODE, HALF))
+
+
+def test_the_cpu_is_measured(small, capsys):
+    assert __main__.main(["bench", "--cpu", "--rounds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("CPU: ")
+    assert "medians of 2 rounds" in out
+    for case in _bench_cases.ON_CPU:
+        assert f"\n{case.title}: " in out
+    for name in _bench_contenders.ON_CPU:
+        lines = [line for line in out.splitlines() if line.startswith(f"  {name} ")]
+        assert len(lines) == 3
+        assert all(float(line.split()[-4]) > 0 for line in lines)
+
+
+def test_a_wrong_result_of_this_library_is_a_failure(small, monkeypatch, capsys):
+    wrong = dict.fromkeys(_bench_contenders.ON_CPU, always(lambda data: data.arrays))
+    monkeypatch.setattr(_bench_contenders, "ON_CPU", wrong)
+    assert __main__.main(["bench", "--cpu", "--rounds", "1"]) == 1
+    # Another's is not.
+    monkeypatch.setattr(
+        _bench_contenders, "ON_CPU", wrong | dict.fromkeys(_bench_contenders.ON_ANY, always(right))
+    )
+    assert __main__.main(["bench", "--cpu", "--rounds", "1"]) == 0
+
+
+def test_a_dtype_that_is_not_there_is_told(small, monkeypatch, capsys):
+    monkeypatch.setattr(_devices.Host, "lacks", lambda self, dtype: "no" if "b" in dtype else None)
+    assert _bench.main(Clock(), rounds=1) == 0
+    assert "\nfive tokens: not measured: no\n" in capsys.readouterr().out
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(__main__, "no_gpu", lambda: "CuPy is not installed: do")
+    assert __main__.main(["bench"]) == 1
+    said = "GPU: not measured. CuPy is not installed: do. `bench --cpu` measures the CPU.\n"
+    assert capsys.readouterr().out == said
+
+
+def test_with_a_gpu_it_is_measured(monkeypatch):
+    seen = []
+    monkeypatch.setattr(__main__, "no_gpu", lambda: None)
+    monkeypatch.setattr(_bench, "main", lambda device, rounds: seen.append((type(device), rounds)))
+    __main__.main(["bench", "--rounds", "7"])
+    assert seen == [(_devices.Gpu, 7)]
+
+
+# ------------------------------------------------------------------------------------------------
+# The others, called as their documentation says, on tensors of the CPU. Of those that need a GPU something stands
+# in that takes and gives what they do.
+
+
+def rotated(x, cosine, sine):
+    """A tensor (..., channels) turned by tables half as wide."""
+    import torch
+
+    first, second = x.float().chunk(2, -1)
+    both = (first * cosine - second * sine, second * cosine + first * sine)
+    return torch.cat(both, -1).to(x.dtype)
+
+
+def flash_attention(
+    x,
+    cos,
+    sin,
+    interleaved=False,
+    inplace=False,
+    seqlen_offsets=0,
+    cu_seqlens=None,
+    max_seqlen=None,
+):
+    import torch
+
+    assert (cos.dtype, interleaved, inplace) == (x.dtype, False, True)
+    batch, length, _, width = x.shape
+    assert cos.shape[1] == width // 2
+    starts = torch.as_tensor(seqlen_offsets).expand(batch)
+    rows = starts[:, None] + torch.arange(length)
+    return x.copy_(rotated(x, cos[rows][:, :, None], sin[rows][:, :, None]))
+
+
+def flashinfer_pos_ids(
+    q, k, pos_ids, rotary_dim=None, interleave=False, rope_scale=1, rope_theta=1e4
+):
+    import torch
+
+    assert pos_ids.dtype == torch.int32
+    angles = pos_ids[:, None].double() * rope_theta ** (
+        -torch.arange(0, q.shape[-1], 2) / q.shape[-1]
+    )
+    for x in (q, k):
+        assert x.ndim == 3
+        x.copy_(rotated(x, angles.cos().float()[:, None], angles.sin().float()[:, None]))
+
+
+def flashinfer_tables(positions, query, key, head_size, cos_sin_cache, is_neox=True):
+    import torch
+
+    assert cos_sin_cache.dtype == torch.float32
+    cosine, sine = cos_sin_cache[positions].chunk(2, -1)
+    for x in (query, key):
+        heads = x.view(len(positions), -1, head_size)
+        heads.copy_(rotated(heads, cosine[:, None], sine[:, None]))
+
+
+def liger(q, k, cos, sin, position_ids=None, unsqueeze_dim=1):
+    half = cos.shape[-1] // 2
+    for x in (q, k):
+        assert x.transpose(1, 2).is_contiguous()
+        assert x.shape[2:] == cos.shape[1:]
+        x.copy_(rotated(x, cos[:, None, :, :half], sin[:, None, :, :half]))
+    return q, k
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """Stand-ins for what is not there."""
+    import torch
+
+    modules = {
+        "flash_attn.layers.rotary": {"apply_rotary_emb": flash_attention},
+        "flashinfer": {
+            "apply_rope_pos_ids_inplace": flashinfer_pos_ids,
+            "apply_rope_with_cos_sin_cache_inplace": flashinfer_tables,
+        },
+        "liger_kernel.transformers.rope": {"liger_rotary_pos_emb": liger},
+    }
+    for name, functions in modules.items():
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:i]), types.ModuleType(parts[i - 1]))
+        module = types.ModuleType(name)
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    monkeypatch.setattr(_bench_contenders, "TORCH_DEVICE", "cpu")
+
+
+ON_TORCH = sorted(set(_bench_contenders.ON_GPU) - set(_bench_contenders.ON_CPU))
+
+
+@pytest.mark.library("torch")
+@pytest.mark.parametrize("case", [PREFILL, DECODE, HALF])
+@pytest.mark.parametrize("name", ON_TORCH)
+def test_others_are_called_as_they_should_be(others, name, case):
+    among = {name: _bench_contenders.ON_GPU[name]}
+    (row,) = _bench.measure(case, among, Clock(), 2)
+    assert (row.missing, row.failed) == ("", False)
+    assert len(row.seconds) == 2
+
+
+@pytest.mark.library("torch")
+def test_others_that_are_not_installed_are_told(monkeypatch):
+    monkeypatch.setattr(_bench_contenders, "TORCH_DEVICE", "cpu")
+    for name in ("flash_attn", "flashinfer", "liger_kernel"):
+        monkeypatch.setitem(sys.modules, name, None)
+    among = {
+        name: make
+        for name, make in _bench_contenders.ON_GPU.items()
+        if name.startswith(("flash", "Flash", "Liger"))
+    }
+    rows = _bench.measure(PREFILL, among, Clock(), 1)
+    assert len(rows) == 4
+    assert all(row.missing.startswith("not installed (") and not row.failed for row in rows)
