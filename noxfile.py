@@ -42,6 +42,8 @@ BACKENDS = {
     "dask": {"ROTARY_TEST_BACKEND": "dask"},
     "ndonnx": {"ROTARY_TEST_BACKEND": "ndonnx"},
 }
+# What runs on GPUs alone; `cuda` measures its coverage.
+ON_GPU = "backends/cuda.py,backends/views.py,rotary/device.py,rotary/device_tables.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
 
 
@@ -122,7 +124,7 @@ def coverage(session: nox.Session) -> None:
     """Join the coverage of all `tests` sessions; below the bound in pyproject.toml it fails."""
     total = {"COVERAGE_FILE": str(COVERAGE / ".coverage")}
     in_libraries(session, "-m", "coverage", "combine", "--keep", str(COVERAGE), env=total)
-    in_libraries(session, "-m", "coverage", "report", env=total)
+    in_libraries(session, "-m", "coverage", "report", f"--omit={ON_GPU}", env=total)
 
 
 @nox.session(venv_backend="none", requires=["libraries"])
@@ -167,32 +169,50 @@ def oracle(session: nox.Session) -> None:
 
 
 def sanitizers(session: nox.Session) -> dict[str, str]:
-    """Return the variables under which what g++ has built with its sanitizers can be loaded into Python."""
+    """Return the variables under which the kernels are built, and loaded into Python, with g++'s sanitizers."""
     names = ("libasan.so", "libubsan.so")
     paths = [
         str(session.run("g++", f"-print-file-name={name}", external=True, silent=True)).strip()
         for name in names
     ]
-    return {"LD_PRELOAD": " ".join(paths), "ASAN_OPTIONS": "detect_leaks=0"}
+    options = {"ROTARY_CUDA_EMULATION": "sanitized", "ASAN_OPTIONS": "detect_leaks=0"}
+    return options | {"LD_PRELOAD": " ".join(paths)}
+
+
+def on_processor(environment: Path) -> dict[str, str]:
+    """Return the variables under which CuPy's arrays lie in the memory of the host, GPU or no GPU."""
+    variables = {"ROTARY_CUDA": "host", "ROTARY_TEST_BACKEND": "numpy,cupy"}
+    return variables | numba_cache(environment) | {"ROTARY_CUDA_BUILD": str(environment / "cuda")}
 
 
 @nox.session(default=False)
 def cuda(session: nox.Session) -> None:
     """Compile the CUDA kernels for every GPU, and run them without one: on the processor, by g++."""
     session.install("--editable", ".", *group("cuda", "test"))
-    environment = Path(session.virtualenv.location)
-    variables = numba_cache(environment) | {"ROTARY_CUDA_BUILD": str(environment / "cuda")}
-    # Not on a GPU, should there be one.
-    variables |= {"ROTARY_CUDA": "host", "ROTARY_TEST_BACKEND": "numpy,cupy"}
+    variables = on_processor(Path(session.virtualenv.location))
+    variables |= {"COVERAGE_FILE": str(COVERAGE / ".coverage.cuda")}
     # The tests of every library run with CuPy too.
     tests = [path for path in (ROOT / "tests").glob("test_*.py") if "(xp" in path.read_text()]
     where = ["tests/cuda", *sorted(str(path.relative_to(ROOT)) for path in tests)]
-    session.run("pytest", "-m", "cuda", *where, *session.posargs, env=variables)
+    measured = ("--cov", "--cov-report=", "--cov-fail-under=0")
+    session.run("pytest", "-m", "cuda", *measured, *where, *session.posargs, env=variables)
+    if not session.posargs:
+        session.run("coverage", "report", f"--include={ON_GPU}", env=variables)
     # Once more where every access beside an array, and every vector out of place, ends the run. Captured, its
     # report would be lost.
-    variables |= {"ROTARY_CUDA_EMULATION": "sanitized"} | sanitizers(session)
     run = ("pytest", "-s", "-m", "cuda and not unsanitized", *where)
-    session.run(*run, *session.posargs, env=variables)
+    session.run(*run, *session.posargs, env=variables | sanitizers(session))
+
+
+@nox.session(venv_backend="none", requires=["cuda"], default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the CUDA kernels, and the code around them, in listed ways, each of which a test must notice."""
+    environment = ENVIRONMENTS / "cuda"
+    variables = on_processor(environment) | {
+        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "ROTARY_SANITIZED": json.dumps(sanitizers(session)),
+    }
+    session.run("python", "tests/cuda/mutants.py", *session.posargs, env=variables, external=True)
 
 
 def install_demo(session: nox.Session) -> dict[str, str]:

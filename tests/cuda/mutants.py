@@ -1,0 +1,358 @@
+"""Breaks the CUDA kernels, and the host's code around them, in listed ways, and tells whether tests notice.
+
+`nox -s mutants` breaks a copy of the package in one way at a time and runs the tests on it: those of the
+kernels, first without and then with sanitizers, or those of the dispatch. `-- word ...` chooses those whose
+kind, file or text holds one of the words. The exit status is 1 where a mutant survives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+ROTATION = "tests/cuda/test_rotation.py"
+OF_KERNELS = (
+    "tests/cuda/test_cubins.py::test_packed_numbers_are_where_fields_are",
+    "tests/cuda/test_cubins.py::test_parameters_are_where_the_emulation_reads_them",
+    "tests/cuda/test_angles.py",
+    ROTATION,
+)
+OF_DISPATCH = ("tests/cuda/test_dispatch.py", "tests/cuda/test_sharing.py")
+
+
+class Mutant(NamedTuple):
+    """A change of one place that makes the program wrong; `before` stands in the file once."""
+
+    kind: str
+    path: str
+    before: str
+    after: str
+
+    @property
+    def is_of_kernels(self) -> bool:
+        """Whether the tests that launch kernels by themselves are to notice."""
+        return self.path in (KERNEL, STRUCT)
+
+
+KERNEL, STRUCT = "backends/rotate.cu", "backends/cuda_struct.py"
+LAUNCHES, VIEWS, PLANS = "backends/cuda.py", "backends/views.py", "rotary/device.py"
+
+MUTANTS = (
+    Mutant(
+        "indexing",
+        KERNEL,
+        "return run * (lanes / 2) + chunk * SIZE;",
+        "return run * SIZE + chunk * SIZE;",
+    ),
+    Mutant(
+        "indexing",
+        KERNEL,
+        "vector % 2 * lanes + vector / 2 * (lanes / 2)",
+        "vector % 2 * lanes + vector / 2 * SIZE",
+    ),
+    Mutant(
+        "indexing",
+        KERNEL,
+        "LAYOUT == ANY && layout == INTERLEAVED ? 2 : SIZE",
+        "LAYOUT == ANY && layout == HALF ? 2 : SIZE",
+    ),
+    Mutant("indexing", KERNEL, "i < p.start ? i", "i <= p.start ? i"),
+    Mutant("indexing", KERNEL, "low = middle; else", "low = middle + 1; else"),
+    Mutant("indexing", KERNEL, "axis * 3 * plane", "axis * 2 * plane"),
+    Mutant(
+        "indexing",
+        KERNEL,
+        "const int chunk = blockIdx.z * blockDim.x + threadIdx.x",
+        "const int chunk = threadIdx.x",
+    ),
+    Mutant(
+        "indexing",
+        KERNEL,
+        "x_other.load(x + other * array.x_head",
+        "x_other.load(x + (other + step < (unsigned)array.heads ? other + step : other) * array.x_head",
+    ),
+    Mutant(
+        "indexing",
+        LAUNCHES,
+        "values[field], values[field + 1] = x, y",
+        "values[field], values[field + 1] = x, x",
+    ),
+    Mutant("indexing", LAUNCHES, "ys[array] + y_start", "ys[array] + x_start"),
+    Mutant(
+        "indexing",
+        LAUNCHES,
+        "fields = (positions.address, *self.fields[1:])",
+        "fields = self.fields",
+    ),
+    Mutant("indexing", PLANS, "copy = not number and not in_place", "copy = not in_place"),
+    Mutant("bounds", KERNEL, "if (token >= (unsigned)p.tokens) return;", ""),
+    Mutant(
+        "bounds",
+        KERNEL,
+        "if (first_head >= (unsigned)max(p.arrays[0].heads, p.arrays[1].heads)) return;",
+        "",
+    ),
+    Mutant("bounds", KERNEL, "chunk < p.lanes / WIDTH", "chunk <= p.lanes / WIDTH"),
+    Mutant(
+        "bounds",
+        KERNEL,
+        "const bool both = other < (unsigned)array.heads",
+        "const bool both = other <= (unsigned)array.heads",
+    ),
+    Mutant("bounds", KERNEL, "i < others; i += stride", "i <= others; i += stride"),
+    Mutant("bounds", KERNEL, "(u64)entry >= (u64)p.rows", "(u64)entry > (u64)p.rows"),
+    Mutant("bounds", KERNEL, "return !overflows && (", "(void)overflows; return ("),
+    Mutant("bounds", KERNEL, "position < p.limit)", "position <= p.limit)"),
+    Mutant("bounds", KERNEL, "if (bound <= token) low", "if (bound < token) low"),
+    Mutant(
+        "bounds",
+        KERNEL,
+        "return begin <= token && token < end;",
+        "(void)end; return begin <= token;",
+    ),
+    Mutant(
+        "bounds",
+        KERNEL,
+        "return begin <= token && token < end;",
+        "(void)begin; return token < end;",
+    ),
+    Mutant("bounds", KERNEL, "!(size < 9223372036854775808.0)", "(size >= 9223372036854775808.0)"),
+    Mutant(
+        "bounds", LAUNCHES, "if known and rows.bounds is None:", "if known or rows.bounds is None:"
+    ),
+    Mutant(
+        "bounds",
+        LAUNCHES,
+        "copy = copy and channels < x.shape[-1]",
+        "copy = copy and channels <= x.shape[-1] - 64",
+    ),
+    Mutant("bounds", VIEWS, "return sum(min(each, 0) for each in reach), sum", "return 0, sum"),
+    Mutant("bounds", PLANS, "return _distances(addresses) in self._apart", "return True"),
+    Mutant("alignment", LAUNCHES, "union |= x | y", "union |= x"),
+    Mutant(
+        "alignment",
+        LAUNCHES,
+        "vector = self._vectors and trig.aligned and not union",
+        "vector = self._vectors and not union",
+    ),
+    Mutant(
+        "alignment",
+        LAUNCHES,
+        "bytes_apart += [*block.x_steps, *block.y_steps]",
+        "bytes_apart += [*block.x_steps]",
+    ),
+    Mutant("alignment", LAUNCHES, "bytes_apart = [start * size]", "bytes_apart = [0]"),
+    Mutant(
+        "alignment",
+        LAUNCHES,
+        "bytes_apart += [width * size] if block.copy else []",
+        "bytes_apart += []",
+    ),
+    Mutant("alignment", LAUNCHES, "self._lanes % vector == 0 and not any", "not any"),
+    Mutant(
+        "strides",
+        KERNEL,
+        "result.store(y + other * array.y_head",
+        "result.store(y + other * array.x_head",
+    ),
+    Mutant(
+        "strides",
+        KERNEL,
+        "batch * array.y_batch + s * array.y_token + window",
+        "batch * array.x_batch + s * array.y_token + window",
+    ),
+    Mutant(
+        "strides",
+        KERNEL,
+        "const char* turns = p.turns + head * p.trig_head",
+        "const char* turns = p.turns",
+    ),
+    Mutant("strides", KERNEL, "entry * p.table_row + head * p.trig_head", "entry * p.table_row"),
+    Mutant(
+        "strides",
+        KERNEL,
+        "(u64)batch * (u64)p.step_batch + (u64)(i64)row * (u64)p.step_token;\n  i64",
+        "(u64)batch + (u64)(i64)row * (u64)p.step_token;\n  i64",
+    ),
+    Mutant(
+        "strides",
+        LAUNCHES,
+        "dtype, start, width = REAL[dtype], 2 * start, 2 * width",
+        "dtype, start, width = REAL[dtype], start, 2 * width",
+    ),
+    Mutant(
+        "strides",
+        LAUNCHES,
+        "by_head = numbers * axes * lanes * 8 if heads > 1 else 0",
+        "by_head = axes * lanes * 8 if heads > 1 else 0",
+    ),
+    Mutant(
+        "strides",
+        LAUNCHES,
+        "if groups and (groups[-1][1], groups[-1][2]) == (size * steps[0], size * steps[1]):",
+        "if groups:",
+    ),
+    Mutant("strides", LAUNCHES, "by_token == 0 or by_batch % by_token == 0", "True"),
+    Mutant("strides", LAUNCHES, "cosine.strides == sine.strides\n        and", "True\n        and"),
+    Mutant("strides", VIEWS, "front.sort(key=lambda axis: -abs(x.strides[axis]))", "pass"),
+    Mutant("strides", PLANS, "key += (*y[1:5], y.address == x.address)", "key += y[1:5]"),
+    Mutant(
+        "phase",
+        KERNEL,
+        "position.whole * high + __umul64hi(position.whole, low)",
+        "position.whole * high",
+    ),
+    Mutant("phase", KERNEL, "more = ~more + (rest == 0);", "more = ~more;"),
+    Mutant("phase", KERNEL, "more += position.fraction * whole + ", "more += "),
+    Mutant("phase", KERNEL, "more += rest < part;", ""),
+    Mutant("phase", KERNEL, "more + (WIDE && phase.low < rest)", "more"),
+    Mutant("phase", KERNEL, "(rest + (1LL << 31)) >> 32", "rest >> 32"),
+    Mutant(
+        "phase",
+        KERNEL,
+        "p.position_type == INT32 ? (i64)load<int>(address)",
+        "p.position_type == INT64 ? (i64)load<int>(address)",
+    ),
+    Mutant("phase", KERNEL, "if ((quarter + 1) & 2) cosine", "if (quarter & 1) cosine"),
+    Mutant("phase", KERNEL, "const Real c_low = c_lost + c_small;", "const Real c_low = c_small;"),
+    Mutant("phase", KERNEL, "fused(y_low, c, -s_less_low)", "-s_less_low"),
+    Mutant("phase", STRUCT, "words[:, :, 1] >> np.uint64(31)", "words[:, :, 1] >> np.uint64(32)"),
+    Mutant("phase", LAUNCHES, '"sine_sign": -1.0 if inverse else 1.0', '"sine_sign": 1.0'),
+    Mutant("phase", LAUNCHES, "int(rows.counting), limit)", "0, limit)"),
+    Mutant(
+        "phase",
+        LAUNCHES,
+        "words = frequencies.copies.get((device, alike))",
+        "words = frequencies.copies.get((0, alike))",
+    ),
+    Mutant(
+        "phase",
+        PLANS,
+        "self._lines[named[0], named[2], seen[1:5]] = places",
+        'self._lines["positions", named[2], seen[1:5]] = places',
+    ),
+    Mutant(
+        "phase",
+        PLANS,
+        "ctx.save_for_backward(*[x for x in held if isinstance(x, torch.Tensor)])",
+        "ctx.save_for_backward()",
+    ),
+    Mutant(
+        "factor", KERNEL, "fused(c, factor_low, product(c_low, factor))", "product(c_low, factor)"
+    ),
+    Mutant(
+        "factor",
+        KERNEL,
+        "fused(s, factor, fused(s, factor_low",
+        "fused(s, (Real)1, fused(s, factor_low",
+    ),
+    Mutant("factor", KERNEL, "sine[i] *= (Real)p.sine_sign;", ";"),
+    Mutant(
+        "factor",
+        LAUNCHES,
+        "(factor, high, float(np.float32(factor - high)))",
+        "(factor, high, 1e-4)",
+    ),
+    Mutant("factor", PLANS, "self._needs_rows = any(", "self._needs_rows = False and any("),
+    Mutant("struct", KERNEL, "i64 x_batch, x_token, x_head;", "i64 x_token, x_batch, x_head;"),
+    Mutant(
+        "struct",
+        STRUCT,
+        '"x_batch": "q",\n    "x_token": "q",',
+        '"x_token": "q",\n    "x_batch": "q",',
+    ),
+    Mutant("launch", STRUCT, "groups = -(-heads // y)", "groups = heads // y"),
+    Mutant("launch", STRUCT, "THREADS = 256", "THREADS = 512"),
+    Mutant("launch", STRUCT, "LARGEST_Z = 64", "LARGEST_Z = 128"),
+    Mutant("launch", STRUCT, "blocks = -(-tokens // z)", "blocks = max(1, tokens // z)"),
+    Mutant("launch", STRUCT, "-(-chunks // x)", "1"),
+    Mutant(
+        "launch",
+        LAUNCHES,
+        "kernel = _kernels.get((device, name))",
+        "kernel = _kernels.get((0, name))",
+    ),
+    Mutant("launch", LAUNCHES, "own=trig.own,", "own=False,"),
+    Mutant(
+        "launch", PLANS, "cuda.driver.order(views.stream_of(own, device), stream, device)", "pass"
+    ),
+    Mutant(
+        "launch",
+        PLANS,
+        "with cuda.driver.stream(stream, self.device):\n                results",
+        "with cuda.driver.stream(None, self.device):\n                results",
+    ),
+    Mutant(
+        "launch",
+        PLANS,
+        "with cuda.driver.scope(self.device):\n            rows = self._line",
+        "with cuda.driver.scope(0):\n            rows = self._line",
+    ),
+    Mutant("launch", PLANS, "if view.device != device:", "if False:"),
+)
+
+
+def _package(folder: Path) -> Path:
+    """Copy the package into a folder, as it is installed, and return where it lies."""
+    package = folder / "rotary"
+    ours = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "rotary", package, ignore=ours)
+    shutil.copytree(ROOT / "backends", package / "backends", ignore=ours)
+    return package
+
+
+def _fails(tests: tuple[str, ...], variables: dict[str, str]) -> str | None:
+    """Run tests until the first one fails, and return its name, None where all of them pass."""
+    command = ("pytest", "-p", "no:cacheprovider", "-s", "-q", "-x", "-m", "cuda", *tests)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, check=False, text=True
+    )
+    if done.returncode == 0:
+        return None
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0] if failed else f"exit status {done.returncode}"
+
+
+def noticed(mutant: Mutant) -> str | None:
+    """Return what notices a mutant, None where nothing does."""
+    with TemporaryDirectory() as folder:
+        package = _package(Path(folder))
+        path = package / mutant.path.removeprefix("rotary/")
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
+        variables = {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        if not mutant.is_of_kernels:
+            return _fails(OF_DISPATCH, variables)
+        variables["ROTARY_CUDA_BUILD"] = folder
+        found = _fails(OF_KERNELS, variables)
+        if found is None:
+            sanitized = json.loads(os.environ["ROTARY_SANITIZED"])
+            found = _fails((ROTATION,), variables | sanitized)
+        return found
+
+
+def main(words: list[str]) -> int:
+    """Break the program in all listed ways that hold a word, and return the exit status."""
+    chosen = [each for each in MUTANTS if not words or any(word in str(each) for word in words)]
+    survived = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for mutant, by in zip(chosen, pool.map(noticed, chosen), strict=True):
+            survived += by is None
+            told = by or "SURVIVED"
+            print(f"{mutant.kind:<10}{mutant.path:<24}{mutant.before!r:.60}  {told}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} mutants were noticed")
+    return 1 if survived or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
