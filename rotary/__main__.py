@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from . import _bench, _selftest
-from ._devices import Device, Gpu, Host, no_gpu
+from ._devices import INSTALL, Device, Gpu, Host, no_gpu
 
 SELFTEST = (
     "Check the kernels of this machine, GPU and CPU, against exact arithmetic. The exit status is 0 where all that "
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(missing: str | None, *, cpu: bool, rounds: int) -> int:
     """Measure, where there is something to measure on."""
     if missing is not None:
-        sys.stdout.write(f"GPU: not measured. {missing}. `bench --cpu` measures the CPU.\n")
+        sys.stdout.write(
+            f"GPU: not measured. {missing}: {INSTALL}. `bench --cpu` measures the CPU.\n"
+        )
         return 1
     return _bench.main(Host() if cpu else Gpu(), rounds=rounds)
 

@@ -69,13 +69,12 @@ class Device(Protocol):
 
 
 def no_gpu() -> str | None:
-    """Return why no GPU can be used, and what to do about it; None where one can."""
+    """Return why no GPU can be used, None where one can; `INSTALL` is what to do about it."""
     try:
         foreign = cuda.driver.is_foreign
     except ImportError:
-        return f"CuPy is not installed: {INSTALL}"
-    why = "this CuPy is for GPUs that have no CUDA" if foreign else cuda.driver.missing
-    return None if why is None else f"{why}: {INSTALL}"
+        return "CuPy is not installed"
+    return "this CuPy is for GPUs that have no CUDA" if foreign else cuda.driver.missing
 
 
 def dtype_named(name: str) -> np.dtype[Any]:

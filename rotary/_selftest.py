@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ._devices import Device, dtype_named
+from ._devices import INSTALL, Device, dtype_named
 from ._typing import HostArray
 from .backends import cuda, cuda_struct, reference
 from .embedding import RotaryEmbedding
@@ -297,7 +297,7 @@ def main(devices: list[Device], missing: str | None) -> int:
     report = Report()
     run(devices, report)
     if missing is not None:
-        report.line(f"GPU: not checked. {missing}.")
+        report.line(f"GPU: not checked. {missing}: {INSTALL}.")
     on_gpu = any(device.is_gpu for device in devices)
     told = f"{report.instances} of {len(cuda_struct.INSTANCES)} instances of the CUDA kernel"
     if report.failures:

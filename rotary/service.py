@@ -11,6 +11,7 @@ from typing import Any
 
 from . import _libraries as libraries
 from . import backends
+from ._devices import Gpu, no_gpu
 from .tables import cache_info
 
 __all__ = ["show_config", "warm_up"]
@@ -25,11 +26,15 @@ REPORTED = (
     "jax",
     "mlx",
     "dask",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
 )
 
 
 def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
-    """Compile, or load from the disk cache, the kernels for some dtypes, before the first call.
+    """Compile, or load from the disk cache, the CPU's kernels for some dtypes, before the first call.
+
+    Those of a GPU are compiled by the first call of a kind, which see :doc:`/guides/gpu`.
 
     Parameters
     ----------
@@ -62,7 +67,7 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def show_config() -> None:
-    """Print versions, kernels, threads and cache, for a bug report.
+    """Print versions, kernels, threads, GPU and cache, for a bug report.
 
     Examples
     --------
@@ -78,6 +83,7 @@ def show_config() -> None:
         ("kernels", host.__name__.rsplit(".", 1)[-1]),
         *host.configuration(),
         ("processors", os.cpu_count()),
+        ("GPU", no_gpu() or "; ".join(Gpu().described())),
         ("tables", cache_info()),
     ]
     sys.stdout.write("".join(f"{name:<18}{value}\n" for name, value in lines))

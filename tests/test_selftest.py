@@ -53,13 +53,13 @@ def test_it_tells_that_there_is_no_cupy_and_checks_the_rest(no_cupy, monkeypatch
 @pytest.mark.parametrize(
     ("driver", "said"),
     [
-        (Driver("CuPy finds no driver"), "CuPy finds no driver: install rotary"),
-        (Driver(is_foreign=True), "this CuPy is for GPUs that have no CUDA: install rotary"),
+        (Driver("CuPy finds no driver"), "CuPy finds no driver"),
+        (Driver(is_foreign=True), "this CuPy is for GPUs that have no CUDA"),
     ],
 )
 def test_why_there_is_no_gpu(driver, said, monkeypatch):
     monkeypatch.setattr(cuda, "driver", driver)
-    assert _devices.no_gpu().startswith(said)
+    assert _devices.no_gpu() == said
 
 
 def test_where_there_is_a_gpu_it_is_checked(monkeypatch):

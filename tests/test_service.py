@@ -102,6 +102,18 @@ def test_show_config_tells_versions(capsys):
     assert int(found["processors"]) >= 1
 
 
+def test_show_config_tells_of_a_gpu_or_why_there_is_none(capsys, monkeypatch):
+    class Gpu:
+        def described(self):
+            return ["GPU 0 of 1", "CUDA 13.0"]
+
+    monkeypatch.setattr(service, "no_gpu", lambda: "CuPy is not installed")
+    assert report(capsys)["GPU"] == "CuPy is not installed"
+    monkeypatch.setattr(service, "no_gpu", lambda: None)
+    monkeypatch.setattr(service, "Gpu", Gpu)
+    assert report(capsys)["GPU"] == "GPU 0 of 1; CUDA 13.0"
+
+
 @pytest.mark.compiled
 def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
     found = report(capsys)

@@ -778,6 +778,32 @@ def test_refused_calls_leave_no_plan(device):
         changed(x[:2], out=x[:2])
 
 
+def test_more_rows_than_a_launch_can_count(device):
+    x = to_device(np.zeros((1, 16), np.float32))
+    many = cupy.ndarray((2**31, 16), x.dtype, x.data, (0, 4))
+    with pytest.raises(ValueError, match=r"`x` must have fewer than 2\*\*31 rows, got 2147483648"):
+        embedding()(many)
+    assert not device.launches
+
+
+def test_what_is_remembered_is_bounded(device, monkeypatch):
+    """Plans, the oldest of which is made anew, and where positions lay."""
+    monkeypatch.setattr(rotary.device, "PLANS_REMEMBERED", 2)
+    monkeypatch.setattr(rotary.device, "_plans", rotary.device._Plans())
+    rope = embedding()
+    for length in (3, 4, 5, 3):
+        assert_same(rope, (random_array((2, 3, length, 16)),))
+        assert len(rotary.device._plans.held) <= 2
+    many = np.arange(40).reshape(4, 10) * 3
+    for i in range(4):
+        there = {"positions": to_device(many)[:, i::4][:, :2]}
+        assert_same(rope, (random_array((4, 2, 16)),), positions=many[:, i::4][:, :2], there=there)
+        there = {"positions": to_device(many.T)[i:].T[:, :2]}
+        assert_same(rope, (random_array((4, 2, 16)),), positions=many[:, i:][:, :2], there=there)
+    for plan in rotary.device._plans.held.values():
+        assert len(plan._lines) <= 2
+
+
 def test_without_a_driver_it_is_said(device, monkeypatch):
     monkeypatch.setattr(type(device), "missing", "CuPy finds no driver")
     with pytest.raises(

@@ -17,7 +17,7 @@ from helpers import BFLOAT16, DTYPES, LAYOUTS, as_dtype, random_array
 from host_memory import to_device, to_host
 
 import rotary
-from rotary import RotaryEmbedding, backends, scaling
+from rotary import RotaryEmbedding, _libraries, backends, scaling
 from rotary.backends import cuda, views
 
 pytestmark = pytest.mark.cuda
@@ -274,6 +274,65 @@ def test_tables_of_torch(on_gpu):
     np.testing.assert_allclose(own.grad.numpy(), want, rtol=0, atol=2e-6)
 
 
+def test_channels_that_lie_apart(on_gpu):
+    """They are copied, for kernels read channels that lie one after another."""
+    rope = embedding()
+    x = random_array((2, 3, 16, 5))
+    want = rope(np.swapaxes(x, -1, -2))
+    tables = rope.tables(as_tensor(np.arange(5)))
+    options = {"layout": "half", "seq_axis": -2}
+
+    def apart():
+        return as_tensor(x).transpose(-1, -2)
+
+    for given in ({}, {"out": as_tensor(np.zeros_like(x)).transpose(-1, -2)}):
+        for rotated in (rope, lambda x, **out: rotary.apply_rotary(x, *tables, **options, **out)):
+            got = rotated(apart(), **given)
+            assert got is given.get("out", got)
+            np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=2e-6)
+            got.zero_()
+    own = apart()
+    assert rope(own, out=own) is own
+    np.testing.assert_allclose(own.numpy(), want, rtol=0, atol=2e-6)
+    assert len(on_gpu.launches) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "positions"),
+    [
+        ({"decay": rotary.XPos(center=0)}, PLACES % 200),
+        ({"decay": rotary.XPos(center=0)}, PLACES[0] % 200),
+        ({"base": None, "scaling": scaling.Custom(2.0**21 / np.arange(1, 9))}, PLACES % 200 + 0.25),
+    ],
+)
+def test_tables_are_made_on_the_gpu_where_kernels_make_no_angles(
+    on_gpu, monkeypatch, options, positions
+):
+    """Positions are not read by the host: what makes their tables is torch, whose angles are its own."""
+    to_host = _libraries.to_host
+    monkeypatch.setattr(
+        _libraries, "to_host", lambda x: None if isinstance(x, torch.Tensor) else to_host(x)
+    )
+    rope = embedding(**options)
+    q, k = random_array((2, 3, 5, 16)), random_array((2, 1, 5, 16), seed=1)
+    got = rope(as_tensor(q), as_tensor(k), positions=as_tensor(positions))
+    for own, want in zip(got, rope(q, k, positions=positions), strict=True):
+        np.testing.assert_allclose(own.numpy(), want, rtol=0, atol=1e-5)
+    assert {launch.name for launch in on_gpu.launches} == {"rotate_float32_vectors_half_half_table"}
+    assert not any(what == "upload" for what, *_ in on_gpu.log)
+
+
+def test_tables_at_positions_of_any_shape(on_gpu):
+    rope = embedding()
+    many = PLACES.reshape(1, 2, 5, 1)[:, :, ::2]
+    for own, want in zip(rope.tables(as_tensor(many)), rope.tables(many), strict=True):
+        assert tuple(own.shape) == want.shape
+        np.testing.assert_allclose(own.numpy(), want, rtol=0, atol=2e-7)
+    moving = torch.arange(5.0, requires_grad=True)
+    assert rope.tables(moving)[0].requires_grad
+    assert len(on_gpu.launches) == 1
+
+
 # ------------------------------------------------------------------------------------------------
 # JAX.
 
@@ -311,3 +370,17 @@ def test_what_jax_must_see_is_left_to_jax(jax_on_gpu):
     assert not jax_on_gpu.launches
     with pytest.raises(TypeError, match=r"`out`.*immutable"):
         rope(there, out=there)
+
+
+def test_tables_of_jax(jax_on_gpu):
+    rope = embedding()
+    x = random_array((2, 3, 5, 16))
+    tables = [jax.numpy.asarray(part) for part in rope.tables(np.arange(5))]
+    options = {"layout": "half", "seq_axis": -2}
+    got = rotary.apply_rotary(jax.numpy.asarray(x), *tables, **options)
+    assert isinstance(got, jax.Array)
+    np.testing.assert_allclose(np.asarray(got), rope(x), rtol=0, atol=2e-6)
+    assert len(jax_on_gpu.launches) == 1
+    narrow = jax.numpy.asarray(x).astype(jax.numpy.bfloat16)
+    assert rotary.apply_rotary(narrow, *tables, **options).dtype == jax.numpy.bfloat16
+    assert len(jax_on_gpu.launches) == 1
