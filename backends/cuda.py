@@ -10,9 +10,12 @@ Whatever needs a driver goes through `driver`, one object, in whose place tests 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property, lru_cache
+from importlib.util import find_spec
+from threading import Lock
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -30,10 +33,11 @@ from .views import (
     INTERFACE,
     MANAGED,
     REAL,
+    TORCH,
     channel_size,
-    contiguous,
     described,
     dlpack_type,
+    gpu_of_tensor,
     owner_of,
     view_of,
 )
@@ -62,15 +66,18 @@ class _External:
 class Driver:
     """Everything that is asked of CuPy and needs a driver."""
 
+    def __init__(self) -> None:
+        self._held: deque[tuple[Any, Sequence[Any]]] = deque()
+        self._lock = Lock()
+
+    @cached_property
+    def installed(self) -> bool:
+        """Whether there is a CuPy, be it a broken one."""
+        return find_spec("cupy") is not None
+
     @cached_property
     def cupy(self) -> Any:
-        """CuPy itself.
-
-        Raises
-        ------
-        ImportError
-            If it is not installed.
-        """
+        """CuPy itself."""
         import cupy
 
         return cupy
@@ -87,9 +94,17 @@ class Driver:
         """Whether CuPy was built for the GPUs of another maker."""
         return bool(self.cupy.cuda.runtime.is_hip)
 
+    def current_device(self) -> int:
+        """Return the GPU that is the current one."""
+        return int(self.cupy.cuda.runtime.getDevice())
+
+    def current_stream(self) -> int:
+        """Return the address of CuPy's current stream."""
+        return int(self.cupy.cuda.get_current_stream().ptr)
+
     def scope(self, device: int) -> AbstractContextManager[Any]:
         """Return a context in which a GPU is the current one."""
-        if self.cupy.cuda.runtime.getDevice() == device:
+        if self.current_device() == device:
             return nullcontext()
         return self.cupy.cuda.Device(device)  # type: ignore[no-any-return]
 
@@ -99,11 +114,30 @@ class Driver:
 
     def order(self, before: int | None, after: int | None, device: int) -> None:
         """Have one stream wait for what another was given so far; None is CuPy's current one."""
-        current = self.cupy.cuda.get_current_stream
         with self.stream(before, device):
-            event = current().record()
+            source = self.cupy.cuda.get_current_stream()
         with self.stream(after, device):
-            current().wait_event(event)
+            target = self.cupy.cuda.get_current_stream()
+        if target.is_capturing() and not source.is_capturing():
+            msg = (
+                "`positions`, `offset` and the like must be of the arrays' own library while a CUDA graph is "
+                "captured: the stream of another one has no part in it"
+            )
+            raise RuntimeError(msg)
+        target.wait_event(source.record())
+
+    def hold(self, owners: Sequence[Any]) -> None:
+        """Keep memory that a launch on the current stream reads, till it has been read.
+
+        A library that is given its memory back knows of its own streams only.
+        """
+        stream = self.cupy.cuda.get_current_stream()
+        if stream.is_capturing():
+            return  # whoever replays a graph keeps what it reads
+        with self._lock:
+            while self._held and self._held[0][0].done:
+                self._held.popleft()
+            self._held.append((stream.record(), owners))
 
     def upload(self, values: HostArray, *, blocking: bool) -> Any:
         """Return a CuPy array of host values on the current GPU; without `blocking` in the stream's order."""
@@ -128,7 +162,14 @@ class Driver:
         """Return an instance of the kernel, compiled or from CuPy's cache on disk."""
         self.check_not_capturing()
         module = self.cupy.RawModule(code=cuda_struct.program(name), options=cuda_struct.OPTIONS)
-        return module.get_function(name)
+        try:
+            return module.get_function(name)
+        except self.cupy.cuda.compiler.CompileException as failure:
+            msg = (
+                "NVRTC cannot compile the kernel. If it finds no cuda_fp16.h or cuda_bf16.h, install a CUDA toolkit, "
+                "or its headers: cupy-cuda12x[ctk] or cupy-cuda13x[ctk], of CuPy 14 on"
+            )
+            raise RuntimeError(msg) from failure
 
     def multiprocessors(self, device: int) -> int:
         """Return how many multiprocessors a GPU has."""
@@ -139,6 +180,18 @@ class Driver:
         runtime = self.cupy.cuda.runtime
         found = runtime.pointerGetAttributes(address)
         return int(found.device), found.type == runtime.memoryTypeManaged
+
+    def contiguous(self, x: Any) -> Any:
+        """Return a CuPy array as one whose elements lie one after another."""
+        return self.cupy.ascontiguousarray(x)
+
+    def cast(self, x: Any, dtype: str) -> Any:
+        """Return a CuPy array in another dtype."""
+        return x.astype(dtype)
+
+    def assign(self, target: Any, source: Any) -> None:
+        """Write one CuPy array to another."""
+        target[...] = source
 
     def from_dlpack(self, x: Array) -> Any:
         """Return an array of another library as CuPy's, of the same memory, with the streams in order."""
@@ -169,13 +222,12 @@ def usable(name: str) -> bool:
 
     Raises
     ------
+    ImportError
+        If CuPy is there and cannot be imported.
     RuntimeError
-        If CuPy is there and finds no driver. `name` is the argument that lies on a GPU.
+        If it finds no driver. `name` is the argument that lies on a GPU.
     """
-    try:
-        if driver.is_foreign:
-            return False
-    except ImportError:
+    if not driver.installed or driver.is_foreign:
         return False
     if driver.missing is not None:
         msg = (
@@ -186,21 +238,57 @@ def usable(name: str) -> bool:
     return True
 
 
+def device_of(x: Any, owner: str) -> int:
+    """Return the GPU that an array lies on."""
+    if owner == CUPY:
+        return int(x.data.device_id)
+    if owner == TORCH:
+        return gpu_of_tensor(x) or 0
+    if dlpack_type(x) == CUDA:
+        return int(x.__dlpack_device__()[1])
+    address = getattr(x, INTERFACE)["data"][0] if hasattr(x, INTERFACE) else 0
+    return driver.place(address)[0] if address else driver.current_device()
+
+
+def contiguous(x: Array) -> Array:
+    """Return an array of CuPy or torch as one whose elements lie one after another, a copy where it is not one."""
+    if owner_of(x) == TORCH:
+        return x.contiguous()
+    return x if x.flags.c_contiguous else driver.contiguous(x)
+
+
+def cast(x: Array, dtype: str) -> Array:
+    """Return an array of CuPy or torch in another dtype."""
+    if owner_of(x) == TORCH:
+        xp = namespace(x)
+        return xp.astype(x, getattr(xp, dtype))
+    return driver.cast(x, dtype)
+
+
+def assign(target: Array, source: Array) -> None:
+    """Write an array of CuPy or torch to another one of its library."""
+    if owner_of(target) == TORCH:
+        target.copy_(source)
+    else:
+        driver.assign(target, source)
+
+
 def adopted(x: Any, name: str) -> Any:
     """Return an array of a library that is neither CuPy nor torch as CuPy's, of the same memory.
 
-    None where CuPy has no such dtype, as bfloat16 in older releases.
-
     Raises
     ------
+    TypeError
+        If CuPy has no such dtype, as bfloat16 before its version 14.
     ValueError
         If the host shares the memory: which GPU is to read it is then not known.
     """
     if dlpack_type(x) == CUDA:
         try:
             return driver.from_dlpack(x)
-        except (BufferError, NotImplementedError):
-            return None
+        except (BufferError, NotImplementedError) as failure:
+            msg = f"`{name}` must be of a dtype that CuPy has (bfloat16 from version 14 on), got {x.dtype}"
+            raise TypeError(msg) from failure
     managed = dlpack_type(x) == MANAGED
     seen = described(x) if hasattr(x, INTERFACE) else None
     device = 0
@@ -285,7 +373,7 @@ def places_of(rows: Rows) -> Places:
     bounds: tuple[int, int, int] = (0, 0, 0)
     owners: tuple[Any, ...] = ()
     if rows.bounds is not None:
-        seen = _on_device(rows.bounds)
+        seen = _line_of(_on_device(rows.bounds))
         bounds = (seen.address, cuda_struct.POSITION_TYPES[seen.dtype], seen.shape[0] - 1)
         owners = (seen.owner,)
     # Those that are known on the host were checked.
@@ -315,6 +403,19 @@ def _on_device(values: HostArray | View) -> View:
     # Axes that were broadcast are read by strides of zero.
     kept = values[tuple(slice(0, 1) if step == 0 else slice(None) for step in values.strides)]
     return view_of(driver.upload(np.ascontiguousarray(kept), blocking=False), CUPY)
+
+
+def _line_of(bounds: View) -> View:
+    """Return bounds that lie one after another, as kernels read them."""
+    if _step(bounds, 0) in (0, size_of_position(bounds.dtype)):
+        return bounds
+    owner = str(owner_of(bounds.owner))
+    return view_of(contiguous(bounds.owner), owner)
+
+
+def size_of_position(dtype: str) -> int:
+    """Return how many bytes a position takes, of a dtype that kernels read."""
+    return np.dtype(dtype).itemsize
 
 
 def _step(x: View, axis: int) -> int:
@@ -360,7 +461,7 @@ def _words_on(frequencies: Frequencies, device: int, *, alike: bool) -> Any:
 
 
 def uploaded_table(values: HostArray) -> Trig:
-    """Return the angles of a table (2, heads or 1, rows, lanes) of the host."""
+    """Return the angles of a table (2, heads or 1, rows, lanes) of the host, for the current stream."""
     seen = view_of(driver.upload(np.ascontiguousarray(values), blocking=False), CUPY)
     cosine, sine = (
         seen._replace(

@@ -219,7 +219,8 @@ __device__ __forceinline__ bool find_row(const Parameters& p, int token, int& ba
 // An integer position. False where it leaves 64 bits or its limit.
 __device__ __forceinline__ bool find_integer(const Parameters& p, int axis, int batch, int row,
                                              i64& position) {
-  const u64 counted = (u64)p.first + (u64)batch * (u64)p.step_batch + (u64)(i64)row * (u64)p.step_token;
+  const u64 walked = (u64)batch * (u64)p.step_batch + (u64)(i64)row * (u64)p.step_token;
+  const u64 counted = (u64)p.first + walked;
   i64 value = 0;
   if (p.position_type != NO_POSITIONS) {
     const char* address = p.positions + axis * p.position_axis + batch * p.position_batch + row * p.position_token;
@@ -227,7 +228,8 @@ __device__ __forceinline__ bool find_integer(const Parameters& p, int axis, int 
   }
   const u64 sum = (u64)value + counted;
   position = (i64)sum;
-  const bool overflows = (i64)((sum ^ (u64)value) & (sum ^ counted)) < 0;
+  const bool overflows = (i64)(((sum ^ (u64)value) & (sum ^ counted)) |
+                               ((counted ^ (u64)p.first) & (counted ^ walked))) < 0;
   return !overflows && (p.limit == NO_LIMIT || position < p.limit);
 }
 

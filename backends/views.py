@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from rotary._libraries import is_mlx_array, name_of_dtype, torch_says
+from rotary._libraries import has_int64, is_mlx_array, name_of_dtype, torch_says
 from rotary._typing import Array, HostArray
 from rotary.rotation import View
 
@@ -116,6 +116,11 @@ def is_on_host(x: Array) -> bool:
     if array_api_compat.is_torch_array(x):
         return str(x.device.type) == "cpu"
     return not array_api_compat.is_dask_array(x) and dlpack_type(x) == HOST
+
+
+def would_narrow(x: Array) -> bool:
+    """Return whether JAX would hand a result like this array back in fewer bits, its 64-bit mode being off."""
+    return name_of_dtype(x.dtype) in ("float64", "complex128") and not has_int64(x)
 
 
 def asks_for_gradient(arrays: Sequence[Array]) -> bool:
@@ -230,7 +235,8 @@ def like(x: View, owner: str) -> View:
     for axis in reversed(order):
         strides[axis] = step
         step *= max(x.shape[axis], 1)
-    return x._replace(address=0, strides=tuple(strides))
+    # Plans outlive calls, and must not keep the arrays of the first.
+    return x._replace(address=0, strides=tuple(strides), owner=None)
 
 
 def empty(wanted: View, like: Array, owner: str) -> Array:
@@ -248,17 +254,6 @@ def empty(wanted: View, like: Array, owner: str) -> Array:
     kind = like.dtype if name_of_dtype(like.dtype) == wanted.dtype else np.dtype(wanted.dtype)
     memory = cupy.cuda.alloc(math.prod(wanted.shape) * size_of(wanted))
     return cupy.ndarray(wanted.shape, kind, memory, wanted.strides)
-
-
-def contiguous(x: Array) -> Array:
-    """Return an array whose elements lie one after another, a copy where it is not one."""
-    if array_api_compat.is_torch_array(x):
-        return x.contiguous()
-    if x.flags.c_contiguous:
-        return x
-    import cupy
-
-    return cupy.ascontiguousarray(x)
 
 
 def stream_of(owner: str, device: int) -> int | None:

@@ -70,10 +70,12 @@ class Device(Protocol):
 
 def no_gpu() -> str | None:
     """Return why no GPU can be used, None where one can; `INSTALL` is what to do about it."""
+    if not cuda.driver.installed:
+        return "CuPy is not installed"
     try:
         foreign = cuda.driver.is_foreign
-    except ImportError:
-        return "CuPy is not installed"
+    except ImportError as failure:
+        return f"CuPy cannot be imported ({failure})"
     return "this CuPy is for GPUs that have no CUDA" if foreign else cuda.driver.missing
 
 

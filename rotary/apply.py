@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -16,7 +16,7 @@ from .arrays import as_outputs, check_array, names_of
 from .backends import kernel_for, portable, views
 from .layouts import Layout, pair_channels
 from .rotation import Angles, Pairing, Recipe, Rows, Table, TracedTable, Turns
-from .rows import Extent
+from .rows import Extent, Read
 from .shapes import Frame, Shape, as_seq_axis, frames_of, shape_of
 
 AnyTable: TypeAlias = Table | TracedTable | Recipe
@@ -30,7 +30,7 @@ def rotate(
     leading: bool,
     seq_axis: Any,
     packed: bool,
-    read: Callable[[Extent], Rows],
+    read: Read,
     out: Any,
 ) -> Array | tuple[Array, ...]:
     """Rotate arrays by an embedding's frequencies.

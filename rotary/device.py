@@ -7,26 +7,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from . import _libraries as libraries
 from . import tables
 from ._typing import Array, TableDType
 from .arrays import as_outputs, check_array, names_of
 from .backends import cuda, cuda_struct, views
 from .backends.traced import traced_table
 from .rotation import Angles, Rows, Turns, View
-from .rows import FLOATS, Extent, read_rows
+from .rows import FLOATS, Extent, Read, Where
 from .shapes import Frame, frames_of, shape_of
 
 PLANS_REMEMBERED = 1024
 # Of arrays whose memory is interleaved, as in a packed qkv: how they lay when that was proved.
 APART_REMEMBERED = 256
+# Tables on GPUs, and the rows of a page of them.
+WINDOWS_REMEMBERED, PAGE = 32, 1024
 
-Read: TypeAlias = Callable[[Extent], Rows]
 Rotate: TypeAlias = Callable[..., Any]
 
 
@@ -56,7 +57,10 @@ def rotate(
         outputs = out if isinstance(out, tuple | list) else (out,)
         if len(outputs) != len(arrays):
             return None  # which is found to be an error
-    results = (_rotated_others if owner == views.OTHER else _rotated)(call, arrays, outputs)
+    # Whatever is made for the call, or asked of a stream, is of the arrays' GPU.
+    with cuda.driver.scope(cuda.device_of(arrays[0], owner)):
+        rotated = _rotated_others if owner == views.OTHER else _rotated
+        results = rotated(call, arrays, outputs)
     if results is None or len(results) > 1:
         return results
     return results[0]
@@ -119,6 +123,8 @@ def _rotated_others(
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
     as_outputs(outputs, arrays, names)
+    if any(views.would_narrow(x) for x in arrays):
+        return None
     ours = [cuda.adopted(x, name) for x, name in zip(arrays, names, strict=True)]
     to = None
     if outputs is not None:
@@ -130,9 +136,8 @@ def _rotated_others(
                 msg = f"`{name}` must be writeable, got a read-only array"
                 raise ValueError(msg)
             to.append(own if output is x else cuda.adopted(output, name))
-    if any(x is None for x in ours):
-        return None  # of a dtype that CuPy does not have
     results = _rotated(call._replace(owner=views.CUPY), ours, to)
+    cuda.driver.hold([*ours, *(to or ())])
     if results is None or outputs is not None:
         return results and tuple(outputs or ())
     return tuple(cuda.handed_back(result, x) for result, x in zip(results, arrays, strict=True))
@@ -177,11 +182,11 @@ def _rotated(call: _Call, arrays: Sequence[Array], outputs: Sequence[Array] | No
 
 def _by_copies(call: _Call, arrays: Sequence[Array], outputs: Sequence[Array] | None) -> Results:
     """Rotate copies, for the kernels read channels that lie one after another."""
-    results = _rotated(call, [views.contiguous(x) for x in arrays], None)
+    results = _rotated(call, [cuda.contiguous(x) for x in arrays], None)
     if outputs is None or results is None:
         return results
     for output, result in zip(outputs, results, strict=True):
-        output[...] = result
+        cuda.assign(output, result)
     return tuple(outputs)
 
 
@@ -210,6 +215,51 @@ class _Plans:
 
 
 _plans = _Plans()
+
+
+class _Window(NamedTuple):
+    """Tables of rows that count up from a first one, on a GPU."""
+
+    angles: Angles  # whose identity is part of a key
+    first: int
+    stop: int
+    trig: cuda.Trig
+
+
+class _Windows:
+    """Tables that lie on GPUs, the one that was asked for least recently dropped.
+
+    Each serves one stream: on another it might be read before it is there, or written over after it is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.held: OrderedDict[Any, _Window] = OrderedDict()
+
+    def of(self, angles: Angles, rows: Rows, dtype: TableDType, device: int) -> _Window:
+        """Return a window that holds rows which count up."""
+        assert rows.start is not None
+        start, stop = rows.start, rows.start + rows.length
+        key = id(angles), dtype, device, cuda.driver.current_stream()
+        window = self.held.get(key)
+        if window is None or not window.first <= start <= stop <= window.stop:
+            window = self.held[key] = self._made(angles, start, stop, dtype)
+            if len(self.held) > WINDOWS_REMEMBERED:
+                self.held.popitem(last=False)
+        self.held.move_to_end(key)
+        return window
+
+    def _made(self, angles: Angles, start: int, stop: int, dtype: TableDType) -> _Window:
+        """Return a window in whole pages, or of what is asked for where some other row has no value."""
+        first, last = start - start % PAGE, stop + -stop % PAGE
+        try:
+            table = tables.lookup(angles, Rows(None, first, last - first), dtype)
+        except (OverflowError, ValueError):
+            first, last = start, stop
+            table = tables.lookup(angles, Rows(None, first, last - first), dtype)
+        return _Window(angles, first, last, cuda.uploaded_table(table.values))
+
+
+_windows = _Windows()
 
 
 class _Group(NamedTuple):
@@ -267,13 +317,10 @@ class _Plan:
             for angles in own.angles
         )
 
-    @property
+    @cached_property
     def backwards(self) -> list[Turns]:
         """The transposed rotation; made once, for its identity is part of a key."""
-        found: list[Turns] | None = self.__dict__.get("_backwards")
-        if found is None:
-            found = self.__dict__["_backwards"] = [_transposed(each) for each in self.turns]
-        return found
+        return [_transposed(each) for each in self.turns]
 
     # ---------------------------------------------------------------------------------------------
     # Memory that is written to.
@@ -312,12 +359,11 @@ class _Plan:
                 # Of what is written to, autograd must know how it came to be: only torch's own
                 # operations tell it.
                 return self._differentiable(call, arrays, stream) if outputs is None else None
-        with cuda.driver.scope(self.device):
-            rows = self._line(call) or call.read(self.extent)
-            if not _are_known(rows):
-                return None
-            with cuda.driver.stream(stream, self.device):
-                results = self._launched(call, rows, arrays, seen, outputs, to)
+        rows = self._line(call) or call.read(self.extent)
+        if not _are_known(rows):
+            return None
+        with cuda.driver.stream(stream, self.device):
+            results = self._launched(call, rows, arrays, seen, outputs, to)
         if outputs is not None and call.owner == views.TORCH:
             views.told_written(outputs)
         return results
@@ -352,6 +398,8 @@ class _Plan:
                     trig, own = self._turns(angles, places), places
                 for launch in launches:
                     launch(xs, ys, trig, own)
+        if isinstance(rows, Rows) and (read := _read_on_gpu(rows)):
+            cuda.driver.hold(read)
         return tuple(outputs)
 
     def _turns(self, angles: Angles, places: cuda.Places) -> cuda.Trig:
@@ -366,14 +414,22 @@ class _Plan:
         self, call: _Call, angles: Angles, rows: Rows, dtype: TableDType
     ) -> tuple[cuda.Trig, cuda.Places]:
         """Return angles as tables, and which row of them every row reads."""
+        if rows.start is not None:
+            window = _windows.of(angles, rows, dtype, self.device)
+            index = replace(rows, start=rows.start - window.first, limit=None)
+            return window.trig, cuda.places_of(index)
         if isinstance(rows.positions, View):
             # Read again, as the library's own arrays: this is their arithmetic, on their GPU.
             traced = traced_table(angles, call.read(self.extent._replace(see=None)), dtype)
             return cuda.tables_of(traced.cosine, traced.sine)
+        if rows.bounds is not None:
+            msg = (
+                "`cu_seqlens` must be known, or all sequences begin with one number, where angles are read from "
+                "tables, as with `decay`: pass `positions` instead"
+            )
+            raise TypeError(msg)
         table = tables.lookup(angles, rows, dtype)
         index = Rows(table.index[None], None, rows.length, counting=table.step == 1)
-        if table.index.size == 1 and table.step:
-            index = Rows(None, int(table.index[0, 0]), rows.length)
         return cuda.uploaded_table(table.values), cuda.places_of(index)
 
     # What a decoder asks for token after token: rows that count up, or positions in an array on the GPU.
@@ -385,7 +441,7 @@ class _Plan:
             return None
         name, value, limit = named
         if type(value) is int:
-            if limit is None and 0 <= value < cuda.FAR:
+            if name == "offset" and limit is None and 0 <= value < cuda.FAR:
                 return cuda.counted_from(value)
             return None
         if not self._lines or views.owner_of(value) != call.owner:
@@ -405,15 +461,14 @@ class _Plan:
             if len(self._lines) >= PLANS_REMEMBERED:
                 self._lines.clear()
             seen = views.view_of(view.owner, call.owner)
-            self._lines[named[0], named[2], seen[1:5]] = places
+            self._lines[named[0], named[2], seen[1:5]] = places._replace(owners=())
 
     # ---------------------------------------------------------------------------------------------
     # torch's gradients.
 
     def _differentiable(self, call: _Call, arrays: Sequence[Array], stream: int | None) -> Results:
         """Return results that torch differentiates."""
-        with cuda.driver.scope(self.device):
-            rows = call.read(self.extent)
+        rows = call.read(self.extent)
         if not _are_known(rows):
             return None
 
@@ -422,10 +477,7 @@ class _Plan:
 
         def forward(arrays: Sequence[Array]) -> tuple[Array, ...]:
             seen = [views.view_of(x, call.owner) for x in arrays]
-            with (
-                cuda.driver.scope(self.device),
-                cuda.driver.stream(stream, self.device),
-            ):
+            with cuda.driver.stream(stream, self.device):
                 return self._launched(call._replace(read=read), rows, arrays, seen, None, None)
 
         def backward(gradients: Sequence[Array]) -> Sequence[Array]:
@@ -434,8 +486,9 @@ class _Plan:
             )
             return turned if isinstance(turned, tuple) else (turned,)
 
-        held = [part.owner for part in (rows.positions, rows.bounds) if isinstance(part, View)]
-        results: tuple[Array, ...] = _autograd_function().apply(forward, backward, held, *arrays)
+        results: tuple[Array, ...] = _autograd_function().apply(
+            forward, backward, _read_on_gpu(rows), *arrays
+        )
         return results
 
 
@@ -503,16 +556,18 @@ def _are_known(rows: Rows | cuda.Places) -> bool:
     return isinstance(rows, cuda.Places) or not rows.traced or isinstance(rows.positions, View)
 
 
+def _read_on_gpu(rows: Rows) -> list[Any]:
+    """Return what kernels read of positions that lie on the GPU."""
+    return [part.owner for part in (rows.positions, rows.bounds) if isinstance(part, View)]
+
+
 def _positions_of(read: Read) -> tuple[str, Any, int | None] | None:
     """Return positions or offset of a call, by name, and its limit; None where they are not all it gives."""
-    if not isinstance(read, partial) or read.func is not read_rows:
+    if not isinstance(read, Where) or read.cu_seqlens is not None:
         return None
-    positions, offset, cu_seqlens, limit = read.args
-    if cu_seqlens is not None or (positions is not None and offset is not None):
-        return None
-    if positions is None:
-        return "offset", 0 if offset is None else offset, limit
-    return "positions", positions, limit
+    if read.positions is None:
+        return "offset", 0 if read.offset is None else read.offset, read.limit
+    return None if read.offset is not None else ("positions", read.positions, read.limit)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -532,10 +587,19 @@ def check_devices(seen: Sequence[View], names: Sequence[str]) -> None:
 def check_aligned(seen: Sequence[View], names: Sequence[str]) -> None:
     """Raise where numbers do not begin on multiples of their size, as no GPU can read them."""
     for view, name in zip(seen, names, strict=True):
-        size = views.channel_size(view)
-        if any(number % size for number in (view.address, *view.strides)):
-            msg = f"`{name}` must be aligned to the {size} bytes of {view.dtype}, got {view[:3]}"
-            raise ValueError(msg)
+        check_multiples(view, views.channel_size(view), name)
+
+
+def check_multiples(view: View, size: int, name: str) -> None:
+    """Raise unless the numbers of an array begin on multiples of a size."""
+    if view.address % size:
+        got = f"one that begins {view.address % size} bytes beyond"
+    elif any(step % size for step in view.strides):
+        got = f"strides {view.strides}"
+    else:
+        return
+    msg = f"`{name}` must be aligned to the {size} bytes of {view.dtype}, got {got}"
+    raise ValueError(msg)
 
 
 def seen_on(owner: str, device: int, value: Any, name: str) -> View | None:
@@ -555,32 +619,33 @@ def seen_on(owner: str, device: int, value: Any, name: str) -> View | None:
     if own is None or views.asks_for_gradient([value]):
         return None
     stream = views.stream_of(owner, device)
-    given = value
     if own == views.OTHER:
+        # Its library has the stream wait for what it has not finished yet.
         with cuda.driver.stream(stream, device):
-            value, own = cuda.adopted(value, name), views.CUPY
-        if value is None:
-            return None
-    view = views.view_of(value, own)
-    if view.device != device:
-        msg = f"`{name}` must lie on GPU {device}, as the arrays, got GPU {view.device}"
-        raise ValueError(msg)
-    if view.dtype not in cuda_struct.POSITION_TYPES:
-        view = views.view_of(_cast(value, view.dtype, name), own)
-    if own != owner and value is given:
+            return _readable(cuda.adopted(value, name), views.CUPY, device, name)
+    view = _readable(value, own, device, name)
+    if own != owner:
         cuda.driver.order(views.stream_of(own, device), stream, device)
     return view
 
 
-def _cast(value: Array, dtype: str, name: str) -> Array:
-    """Return positions of a dtype that kernels do not read in one that they do, on their GPU."""
-    xp = libraries.namespace(value)
-    if dtype in FLOATS:
-        return xp.astype(value, xp.float32)
-    if "int" not in dtype:
-        msg = f"`{name}` must hold integers or floats, got dtype {value.dtype}"
+def _readable(value: Array, owner: str, device: int, name: str) -> View:
+    """Return positions that lie on a GPU as a view of a dtype that kernels read; those of another are cast."""
+    view = views.view_of(value, owner)
+    if view.device != device:
+        msg = f"`{name}` must lie on GPU {device}, as the arrays, got GPU {view.device}"
+        raise ValueError(msg)
+    if view.dtype in cuda_struct.POSITION_TYPES:
+        check_multiples(view, cuda.size_of_position(view.dtype), name)
+        return view
+    if view.dtype == "uint64":
+        msg = f"`{name}` must hold integers that int64 has, or floats, got dtype uint64"
         raise TypeError(msg)
-    return xp.astype(value, xp.int64)
+    if "int" not in view.dtype and view.dtype not in FLOATS:
+        msg = f"`{name}` must hold integers or floats, got dtype {view.dtype}"
+        raise TypeError(msg)
+    kind = "float32" if view.dtype in FLOATS else "int64"
+    return views.view_of(cuda.cast(value, kind), owner)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import tables
+from ._libraries import check_precision
 from ._typing import Array, HostArray, TableDType
 from .backends import cuda, views
 from .device import check_aligned, check_devices, seen_on
@@ -35,22 +37,33 @@ def rotate(
     if any(views.owner_of(part) != owner for part in parts):
         return None
     names = ["x", "cos", "sin", "out"][: len(parts)]
-    if owner == views.OTHER:
-        ours = [cuda.adopted(part, name) for part, name in zip(parts, names, strict=True)]
-        if any(part is None for part in ours):
+    with cuda.driver.scope(cuda.device_of(x, owner)):
+        if owner != views.OTHER:
+            return _rotated(parts, names, owner, axes, pairing)
+        if views.would_narrow(x):
             return None
-        result = rotate(ours[0], ours[1], ours[2], axes, pairing, None if out is None else ours[3])
+        ours = [cuda.adopted(part, name) for part, name in zip(parts, names, strict=True)]
+        result = _rotated(ours, names, views.CUPY, axes, pairing)
+        cuda.driver.hold(ours)
         return cuda.handed_back(result, x) if out is None else out
+
+
+def _rotated(
+    parts: Sequence[Array], names: Sequence[str], owner: str, axes: Axes, pairing: Pairing
+) -> Array:
+    """Return x rotated, given x, cosine, sine and any output, of CuPy or torch and on the current GPU."""
+    x, cosine, sine, *outputs = parts
+    out = outputs[0] if outputs else None
     seen = [views.view_of(part, owner) for part in parts]
     check_devices(seen, names)
     check_aligned(seen, names)
     if not views.has_contiguous_channels(seen[0]):
-        return rotate(views.contiguous(x), cosine, sine, axes, pairing, out)
+        return _rotated([cuda.contiguous(x), *parts[1:]], names, owner, axes, pairing)
     if out is not None and not views.has_contiguous_channels(seen[-1]):
-        out[...] = rotate(x, cosine, sine, axes, pairing, None)
+        cuda.assign(out, _rotated(parts[:3], names[:3], owner, axes, pairing))
         return out
     device = seen[0].device
-    with cuda.driver.scope(device), cuda.driver.stream(views.stream_of(owner, device), device):
+    with cuda.driver.stream(views.stream_of(owner, device), device):
         result = views.empty(views.like(seen[0], owner), x, owner) if out is None else out
         _launched(
             seen[0],
@@ -109,24 +122,38 @@ def _joined(
     owner = views.owner_of(positions)
     if owner is None or angles.scale is not None or not cuda.usable("positions"):
         return None
-    if owner == views.OTHER:
+    check_precision(dtype, positions)
+    with cuda.driver.scope(cuda.device_of(positions, owner)):
+        if owner != views.OTHER:
+            return _made(angles, positions, owner, leading=leading, dtype=dtype, limit=limit)
         ours = cuda.adopted(positions, "positions")
-        if ours is None:
-            return None
-        found = _joined(angles, ours, leading=leading, dtype=dtype, limit=limit)
+        found = _made(angles, ours, views.CUPY, leading=leading, dtype=dtype, limit=limit)
+        cuda.driver.hold([ours])
         return None if found is None else cuda.handed_back(found, positions)
+
+
+def _made(
+    angles: Angles,
+    positions: Array,
+    owner: str,
+    *,
+    leading: bool,
+    dtype: TableDType,
+    limit: int | None,
+) -> Array | None:
+    """Return cosine and sine side by side at positions of CuPy or torch, on the current GPU."""
     frequencies, shape = angles.frequencies, tuple(positions.shape)
     axes = frequencies.axes if leading else 1
     if views.asks_for_gradient([positions]) or (leading and shape[:1] != (axes,)):
         return None
     outer = shape[1:] if leading else shape
     device = views.view_of(positions, owner).device
-    with cuda.driver.scope(device), cuda.driver.stream(views.stream_of(owner, device), device):
+    with cuda.driver.stream(views.stream_of(owner, device), device):
         seen = seen_on(owner, device, positions, "positions")
         if seen is None or ("float" in seen.dtype and cuda.are_too_fast(frequencies)):
             return None
         if len(outer) > 2:
-            flat = views.contiguous(seen.owner).reshape((*shape[: len(shape) - len(outer)], -1))
+            flat = cuda.contiguous(seen.owner).reshape((*shape[: len(shape) - len(outer)], -1))
             seen = views.view_of(flat, owner)
         batch, length = (1, 1, *seen.shape[1 if leading else 0 :])[-2:]
         seen = seen.with_axes((axes, batch, length))

@@ -21,7 +21,7 @@ from .passes import QUIRKS, Quirk
 from .phases import Frequencies, frequencies
 from .plans import key_of, plan_of, remember
 from .rotation import Pairing, Turns
-from .rows import read_delta, read_move, read_rows
+from .rows import Read, Where, read_delta, read_move
 from .scaling import Default, Scaling
 from .sections import Sections, as_sections
 from .shapes import as_seq_axis
@@ -508,8 +508,9 @@ class RotaryEmbedding:
             result = plan(arrays, positions, offset, out)
             if result is not None:
                 return result
+        read: Read
         if verb != "shift":
-            read = partial(read_rows, positions, offset, cu_seqlens, self._limit)
+            read = Where(positions, offset, cu_seqlens, self._limit)
         elif to is None:
             read = partial(read_delta, delta, cu_seqlens)
         else:

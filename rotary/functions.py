@@ -218,6 +218,10 @@ def apply_rotary(
     array([[ 1.    ,  1.    ,  1.    ,  1.    ],
            [-0.3012,  0.8952,  1.3818,  1.0948]])
     """
+    for part, name in ((x, "x"), (cos, "cos"), (sin, "sin")):
+        if libraries.is_bare(part):
+            msg = f"`{name}` must be an array of a library, got {type(part)}: cupy.asarray makes it one"
+            raise TypeError(msg)
     check_array(x, "x")
     check_layout(layout)
     backwards = as_bool(inverse, "inverse")

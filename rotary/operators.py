@@ -21,8 +21,8 @@ from ._typing import Array, HostArray
 from .phases import frequencies
 from .plans import key_of, plan_of, remember
 from .pool import empty
-from .rotation import Angles, Pairing, Rows, Scale, Turns
-from .rows import Extent, read_delta, read_move, read_rows
+from .rotation import Angles, Pairing, Scale, Turns
+from .rows import Read, Where, read_delta, read_move
 
 if TYPE_CHECKING:
     from .backends.shared import Lent
@@ -109,13 +109,13 @@ def _rotated(
         loan = backends.lent(arrays, positions, first, out)
         if loan is not None:
             return loan.give_back(_planned(told, plans, loan, seq_axis))
-    read: Callable[[Extent], Rows]
+    read: Read
     if told.moving:
         read = partial(read_move, delta, positions, first, cu_seqlens, *told.limits)
     elif delta is not None:
         read = partial(read_delta, delta, cu_seqlens)
     else:
-        read = partial(read_rows, positions, first, cu_seqlens, told.limits[0])
+        read = Where(positions, first, cu_seqlens, told.limits[0])
     return _looked_at(told, arrays, read, seq_axis, out, packed=cu_seqlens is not None)
 
 
@@ -132,7 +132,7 @@ def _planned(
         result = plan(arrays, positions, offset, out)
         if result is not None:
             return result if isinstance(result, tuple) else (result,)
-    read = partial(read_rows, positions, offset, None, told.limits[0])
+    read = Where(positions, offset, None, told.limits[0])
     results = _looked_at(told, arrays, read, seq_axis, out, packed=False)
     if plan is None:
         plan = plan_of(
@@ -151,7 +151,7 @@ def _planned(
 def _looked_at(
     told: Told,
     arrays: Sequence[Array],
-    read: Callable[[Extent], Rows],
+    read: Read,
     seq_axis: int | None,
     out: Any,
     *,

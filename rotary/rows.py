@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -40,12 +41,15 @@ class Extent(NamedTuple):
         return (self.axes,) if self.leading else ()
 
 
-def read_rows(
-    positions: Any, offset: Any, cu_seqlens: Any, limit: int | None, extent: Extent
-) -> Rows:
-    """Return where rows stand.
+# What a call says of its positions, to be read once its shapes are known.
+Read: TypeAlias = Callable[[Extent], Rows]
 
-    Parameters
+
+@dataclass(slots=True)
+class Where:
+    """Where a call says that rows stand; called with an `Extent`, it reads that.
+
+    Attributes
     ----------
     positions : array_like or None
         (S,), (1, S) or (B, S), after the position axes where the extent says so.
@@ -55,19 +59,26 @@ def read_rows(
         Where packed sequences begin and the last one ends.
     limit : int or None
         What positions have to stay below.
-    extent : Extent
     """
-    rows = _read(positions, offset, cu_seqlens, extent)
-    if limit is not None:
-        name = "offset" if positions is None else "positions"
-        rows.limit = limit
-        if rows.start is None:
-            check_below(rows.positions, limit, name)
-        elif rows.length:
-            # How long packed sequences are is not known where their bounds are not.
-            last = rows.start + (rows.length - 1 if rows.bounds is None else 0)
-            check_below(np.array(last), limit, name)
-    return rows
+
+    positions: Any
+    offset: Any
+    cu_seqlens: Any
+    limit: int | None
+
+    def __call__(self, extent: Extent) -> Rows:
+        """Return where rows stand."""
+        rows = _read(self.positions, self.offset, self.cu_seqlens, extent)
+        if self.limit is not None:
+            name = "offset" if self.positions is None else "positions"
+            rows.limit = self.limit
+            if rows.start is None:
+                check_below(rows.positions, self.limit, name)
+            elif rows.length:
+                # How long packed sequences are is not known where their bounds are not.
+                last = rows.start + (rows.length - 1 if rows.bounds is None else 0)
+                check_below(np.array(last), self.limit, name)
+        return rows
 
 
 def check_below(positions: Array, limit: int, name: str) -> None:
@@ -136,7 +147,7 @@ def read_move(
     So the angle ``p * new - p * old + delta * new`` is one sum of products, reduced exactly.
     """
     own = extent._replace(axes=extent.axes // 3)
-    rows = read_rows(positions, offset, cu_seqlens, old_limit, own)
+    rows = Where(positions, offset, cu_seqlens, old_limit)(own)
     steps = read_delta(delta, cu_seqlens, own)
     if rows.traced or steps.traced:
         msg = "`positions` and `delta` must be known, not traced, where `to` is given"
@@ -180,7 +191,8 @@ def known(value: Any, name: str) -> Array:
         return np.array(as_positions(host, name=name), order="C")
     if libraries.is_bare(value):
         msg = (
-            f"`{name}` must be known on the host or lie on the GPU of the arrays, got {type(value)}"
+            f"`{name}` must be known on the host, or an array of a library on the GPU of the arrays, got "
+            f"{type(value)}"
         )
         raise TypeError(msg)
     kind = libraries.dtype_name(value)

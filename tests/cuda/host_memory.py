@@ -151,6 +151,7 @@ class Recording(cuda.Driver):
     """A driver that keeps a record."""
 
     def __init__(self):
+        super().__init__()
         self.launches, self.log = [], []
         self.device, self.current = 0, None
 
@@ -178,8 +179,8 @@ class Recording(cuda.Driver):
 class HostDriver(Recording):
     """What stands in for the driver: the host's memory, and kernels built by g++."""
 
-    missing, is_foreign = None, False
-    capturing = False
+    installed, missing, is_foreign = True, None, False
+    capturing = busy = False
 
     def __init__(self):
         super().__init__()
@@ -203,6 +204,7 @@ class HostDriver(Recording):
             self.current = before
 
     def order(self, before, after, device):
+        assert self.device == device
         self.log.append(("order", before, after))
 
     @property
@@ -216,6 +218,21 @@ class HostDriver(Recording):
     def place(self, address):
         return self.device, False
 
+    def current_device(self):
+        return self.device
+
+    def contiguous(self, x):
+        assert self.device == x.data.device_id
+        return _exact(np.ascontiguousarray(window(x)), self.device)
+
+    def cast(self, x, dtype):
+        assert self.device == x.data.device_id
+        return _exact(window(x).astype(dtype), self.device)
+
+    def assign(self, target, source):
+        assert self.device == target.data.device_id == source.data.device_id
+        window(target)[...] = window(source)
+
     def from_dlpack(self, x):
         try:
             values = np.from_dlpack(x)
@@ -226,6 +243,7 @@ class HostDriver(Recording):
         return cupy.ndarray(values.shape, values.dtype, pointer, values.strides)
 
     def to_library(self, result, like):
+        assert self.device == result.data.device_id
         return namespace(like).asarray(to_host(result))
 
 
@@ -236,11 +254,21 @@ class _Substitute:
         self.driver = driver
         self.cuda = self
 
+    compiler = cupy.cuda.compiler
+
     def get_current_stream(self):
         return self
 
+    @property
+    def ptr(self):
+        return self.driver.current or 0
+
     def is_capturing(self):
         return self.driver.capturing
+
+    def record(self):
+        self.driver.log.append(("record", self.driver.current))
+        return _Event(self.driver)
 
     def asarray(self, values, *, blocking):
         return _exact(np.ascontiguousarray(values), self.driver.device)
@@ -248,6 +276,17 @@ class _Substitute:
     def RawModule(self, *, code, options):
         assert options == cuda_struct.OPTIONS
         return _Module(self.driver, code)
+
+
+class _Event:
+    """Something that comes to pass when the driver says so."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    @property
+    def done(self):
+        return not self.driver.busy
 
 
 class _Module:

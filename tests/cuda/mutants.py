@@ -26,6 +26,7 @@ OF_KERNELS = (
     "tests/cuda/test_cubins.py::test_parameters_are_where_the_emulation_reads_them",
     "tests/cuda/test_angles.py",
     ROTATION,
+    "tests/cuda/test_dispatch.py",
 )
 OF_DISPATCH = ("tests/cuda/test_dispatch.py", "tests/cuda/test_sharing.py")
 
@@ -183,8 +184,8 @@ MUTANTS = (
     Mutant(
         "strides",
         KERNEL,
-        "(u64)batch * (u64)p.step_batch + (u64)(i64)row * (u64)p.step_token;\n  i64",
-        "(u64)batch + (u64)(i64)row * (u64)p.step_token;\n  i64",
+        "const u64 walked = (u64)batch * (u64)p.step_batch",
+        "const u64 walked = (u64)batch",
     ),
     Mutant(
         "strides",
@@ -291,16 +292,18 @@ MUTANTS = (
     Mutant(
         "launch",
         PLANS,
-        "with cuda.driver.stream(stream, self.device):\n                results",
-        "with cuda.driver.stream(None, self.device):\n                results",
-    ),
-    Mutant(
-        "launch",
-        PLANS,
-        "with cuda.driver.scope(self.device):\n            rows = self._line",
-        "with cuda.driver.scope(0):\n            rows = self._line",
+        "with cuda.driver.stream(stream, self.device):\n            results",
+        "with cuda.driver.stream(None, self.device):\n            results",
     ),
     Mutant("launch", PLANS, "if view.device != device:", "if False:"),
+    Mutant("bounds", KERNEL, "((counted ^ (u64)p.first) & (counted ^ walked))", "0"),
+    Mutant("bounds", VIEWS, "strides=tuple(strides), owner=None)", "strides=tuple(strides))"),
+    Mutant("strides", LAUNCHES, "_line_of(_on_device(rows.bounds))", "_on_device(rows.bounds)"),
+    Mutant("phase", PLANS, 'if name == "offset" and limit is None', "if limit is None"),
+    Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
+    Mutant("launch", LAUNCHES, "self._held.append((stream.record(), owners))", "pass"),
+    Mutant("launch", PLANS, "scope(cuda.device_of(arrays[0], owner))", "scope(0)"),
+    Mutant("launch", PLANS, ", device, cuda.driver.current_stream()", ", device"),
 )
 
 

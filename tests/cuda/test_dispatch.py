@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import cupy
 import host_memory
@@ -13,7 +15,7 @@ from host_memory import to_device, to_host
 
 import rotary
 from rotary import RotaryEmbedding, scaling
-from rotary.backends import cuda, views
+from rotary.backends import cuda
 
 pytestmark = pytest.mark.cuda
 
@@ -183,6 +185,21 @@ def test_packed_sequences_beyond_their_bounds_are_nan(device):
     assert np.isnan(to_host(got)).all(axis=(1, 2)).tolist() == [True, False, False, True]
 
 
+def test_packed_sequences_that_leave_64_bits_are_nan(device):
+    there = {"cu_seqlens": to_device(np.array([0, 4]))}
+    got = embedding()(to_device(random_array((4, 2, 16))), **there, offset=2**63 - 2)
+    assert np.isnan(to_host(got)).all(axis=(1, 2)).tolist() == [False, False, True, True]
+
+
+def test_bounds_of_packed_sequences_lie_anyhow(device):
+    bounds = np.array([0, 2, 5, 6])
+    x = random_array((6, 3, 16))
+    for there in (np.repeat(bounds, 2)[::2], bounds[::-1].copy()[::-1]):
+        laid = to_device(there.base)[:: there.strides[0] // there.itemsize]
+        assert laid.strides == there.strides
+        assert_same(embedding(), (x,), there={"cu_seqlens": laid}, cu_seqlens=bounds)
+
+
 @pytest.mark.parametrize("kind", [int, float])
 def test_shift(device, kind):
     rope = embedding(scaling=scaling.Linear(factor=4.0))
@@ -264,6 +281,46 @@ def test_decay(device):
         assert_same(rope, (q, k), **options)
         assert_same(rope, (k,), "inverse", role="key", **options)
     assert all("table" in launch.name for launch in device.launches)
+
+
+def test_tables_stay_on_the_gpu_for_calls_to_come(device):
+    """A decoder whose rows have a scale asks for a page of them once, each stream for its own."""
+    rope = embedding(decay=rotary.XPos(center=0))
+    q, k = random_array((2, 3, 1, 16)), random_array((2, 1, 1, 16), seed=1)
+    for offset in (0, 1, 7, 1023):
+        assert_same(rope, (q, k), offset=offset)
+    assert [what for what, *_ in device.log].count("upload") == 2
+    assert_same(rope, (q, k), offset=1024)
+    assert [what for what, *_ in device.log].count("upload") == 4
+    with device.stream(42, 0):
+        assert_same(rope, (q, k), offset=1025)
+    assert [what for what, *_ in device.log].count("upload") == 6
+    # As near the end of what the scale allows as can be, where a whole page has no values.
+    last = max(n for n in range(0, 10**6, 64) if not raises(rope, q, n))
+    assert_same(rope, (q, k), offset=last)
+    with pytest.raises(ValueError, match="`positions` must keep the scale of `decay`"):
+        rope(to_device(q), to_device(k), offset=last + 10**4)
+
+
+def raises(rope, x, offset):
+    try:
+        rope(x, role="query", offset=offset)
+    except ValueError:
+        return True
+    return False
+
+
+def test_packed_sequences_with_decay(device):
+    """All that counts from one number reads one table, whose sequences the GPU knows; the rest has to be told."""
+    rope = embedding(decay=rotary.XPos(center=0))
+    q, k = random_array((6, 3, 16)), random_array((6, 1, 16), seed=1)
+    bounds = np.array([0, 2, 2, 6])
+    there = {"cu_seqlens": to_device(bounds)}
+    assert_same(rope, (q, k), cu_seqlens=bounds, offset=[3, 1, 4])
+    assert_same(rope, (q, k), there=there, cu_seqlens=bounds)
+    assert_same(rope, (q, k), there=there, cu_seqlens=bounds, offset=9)
+    with pytest.raises(TypeError, match="`cu_seqlens` must be known.*pass `positions` instead"):
+        rope(to_device(q), to_device(k), **there, offset=[3, 1, 4])
 
 
 def test_positions_that_reach_the_context_give_nan(device):
@@ -509,6 +566,43 @@ def test_positions_of_the_host_are_uploaded_once_a_call_and_not_waited_for(devic
     assert device.log == [("upload", 8 * 3 * 8, True)]
 
 
+def test_nothing_of_a_call_is_kept_alive(device):
+    """Plans remember how arrays lay, not the arrays; else every new length would keep its own."""
+    rope = embedding()
+    gone = []
+    for length in range(3, 6):
+        x, positions = to_device(random_array((2, 3, length, 16))), to_device(np.arange(length))
+        results = rope(x, positions=positions), rope.shift(x, positions[None])
+        rope(x, offset=positions[:1], out=x)
+        gone += [weakref.ref(each) for each in (x, positions, *results)]
+        del x, positions, results
+    # What a launch still reads is held till there is another one.
+    rope(to_device(random_array((3, 16))), positions=to_device(np.arange(3)))
+    gc.collect()
+    assert sum(each() is not None for each in gone) == 0
+
+
+def test_memory_of_others_is_held_until_it_has_been_read(device, monkeypatch):
+    """Who gave it knows of its own streams only, and may write over what is given back."""
+    rope = embedding()
+    monkeypatch.setattr(device, "busy", True)
+    given = [Foreigner(to_device(random_array((3, 16)))), Foreigner(to_device(np.arange(3)))]
+    gone = [weakref.ref(each) for each in given]
+    rope(given[0], positions=given[1])
+    assert ("record", None) in device.log
+    del given
+    gc.collect()
+    assert all(each() is not None for each in gone)
+    monkeypatch.setattr(device, "busy", False)
+    rope(Foreigner(to_device(random_array((3, 16)))))
+    gc.collect()
+    assert all(each() is None for each in gone)
+    monkeypatch.setattr(device, "capturing", True)
+    device.log.clear()
+    rope(Foreigner(to_device(random_array((3, 16)))))
+    assert device.log == []  # an event would be part of the graph
+
+
 def test_arrays_that_cannot_go_together(device):
     rope = embedding()
     x, y, z = (random_array((2, 3, 5, 16), seed=i) for i in range(3))
@@ -574,6 +668,32 @@ def test_arrays_of_another_gpu(device):
     assert (cos.data.device_id, sin.data.device_id) == (1, 1)
 
 
+def test_copies_and_casts_are_made_on_the_gpu_of_the_arrays(device):
+    x = random_array((2, 16, 3))
+    rope = embedding()
+    want = rope(x.swapaxes(1, 2), positions=[4, 5, 9])
+    there = to_device(x, 1).swapaxes(1, 2)
+    tables = [to_device(part, 1) for part in rope.tables(np.array([4, 5, 9]))]
+    positions = to_device(np.array([4, 5, 9], np.int16), 1)
+    for out in (None, to_device(np.zeros_like(x), 1).swapaxes(1, 2), there):
+        got = rotary.apply_rotary(to_device(x, 1).swapaxes(1, 2), *tables, layout="half", out=None)
+        assert got.data.device_id == 1
+        np.testing.assert_allclose(to_host(got), want, rtol=0, atol=2e-6)
+        got = rope(there, positions=positions, out=out)
+        assert got is out or out is None
+        assert got.data.device_id == 1
+        np.testing.assert_allclose(to_host(got), want, rtol=0, atol=2e-6)
+    assert {launch.device for launch in device.launches} == {1}
+
+
+def test_memory_of_others_is_taken_on_its_gpu(device, monkeypatch):
+    """Where its stream is asked to wait, and events are recorded."""
+    monkeypatch.setattr(type(device), "place", lambda *_: (1, False))
+    got = embedding()(Foreigner(to_device(random_array((3, 16)), 1), stream=42))
+    assert got.data.device_id == 1
+    assert ("order", 42, None) in device.log
+
+
 def test_mixed_gpus_are_refused(device):
     rope = embedding()
     q, k = random_array((3, 16)), random_array((3, 16), seed=1)
@@ -626,6 +746,12 @@ def test_arrays_of_host_and_gpu_are_refused(device):
 def overlapping(x):
     """A view of a CuPy array whose rows overlap one another."""
     return cupy.ndarray(x.shape, x.dtype, x.data, (x.strides[-1] * 8, x.strides[-1]))
+
+
+def between(values):
+    """Most of what is there, read from the middle of a number on."""
+    there = to_device(values)
+    return cupy.ndarray((len(values) - 1,), there.dtype, there.data + there.itemsize // 2)
 
 
 def shifted(x, nbytes):
@@ -685,6 +811,21 @@ def shifted(x, nbytes):
             lambda x: embedding()(x, positions=to_device(np.arange(4))),
             ValueError,
             "`positions` must have one of the shapes",
+        ),
+        (
+            lambda x: embedding()(x, positions=5),
+            ValueError,
+            "`positions` must have one of the shapes",
+        ),
+        (
+            lambda x: embedding()(x, positions=to_device(np.arange(3, dtype=np.uint64))),
+            TypeError,
+            "`positions` must hold integers that int64 has, or floats, got dtype uint64",
+        ),
+        (
+            lambda x: embedding()(x, positions=between(np.arange(4))),
+            ValueError,
+            "`positions` must be aligned to the 8 bytes of int64, got one that begins 4 bytes beyond",
         ),
         (
             lambda x: embedding()(x, positions=to_device(np.ones(3, bool))),
@@ -816,14 +957,19 @@ def test_without_cupy_the_library_itself_computes(device, monkeypatch):
     """Kernels are then not asked for; CuPy's own arrays are the only ones there are to see it here."""
     x = to_device(np.ones((3, 16), np.float32))
 
-    def gone(self):
-        raise ModuleNotFoundError(name="cupy")
+    for name, value in (("installed", False), ("is_foreign", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(device), name, value)
+            assert not cuda.usable("x")
 
-    monkeypatch.setattr(type(device), "is_foreign", property(gone))
-    assert not cuda.usable("x")
-    monkeypatch.setattr(type(device), "is_foreign", True)
-    assert not cuda.usable("x")
-    assert views.owner_of(x) == views.CUPY
+    def broken(self):
+        msg = "libnvrtc.so.13: not found"
+        raise ImportError(msg)
+
+    # That is no reason to fall back in silence.
+    monkeypatch.setattr(type(device), "is_foreign", property(broken))
+    with pytest.raises(ImportError, match="libnvrtc"):
+        embedding()(x)
 
 
 def test_a_graph_that_is_captured_takes_nothing_from_the_host(device, monkeypatch):
@@ -842,6 +988,31 @@ def test_a_graph_that_is_captured_takes_nothing_from_the_host(device, monkeypatc
     rope(x, offset=8, out=x)
     with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
         rope(x, positions=[3, 1, 2], out=x)
+
+
+def test_a_graph_that_is_captured_waits_for_no_other_stream(device, monkeypatch):
+    class Stream:
+        def __init__(self, address):
+            self.address = address
+
+        def is_capturing(self):
+            return self.address in capturing
+
+        def record(self):
+            return self.address
+
+        def wait_event(self, event):
+            waited.append((event, self.address))
+
+    waited, capturing = [], set()
+    monkeypatch.setattr(type(device.cupy), "get_current_stream", lambda _: Stream(device.current))
+    for also in ((), (5,), (7,)):
+        capturing.update(also)
+        cuda.Driver.order(device, 5, 7, 0)
+    capturing.remove(5)
+    with pytest.raises(RuntimeError, match="must be of the arrays' own library while a CUDA graph"):
+        cuda.Driver.order(device, 5, 7, 0)
+    assert waited == [(5, 7)] * 3
 
 
 # ------------------------------------------------------------------------------------------------
@@ -887,6 +1058,15 @@ def test_arrays_that_only_say_where_they_lie(device):
         rope(there, out=own)
     with pytest.raises(TypeError, match="`positions` must be known on the host"):
         rope(x, positions=Foreigner(to_device(VIDEO[0])))
+
+
+def test_tables_are_of_a_library(device):
+    """What only says where it lies cannot be cut or cast."""
+    parts = {"x": to_device(random_array((3, 16)))}
+    parts |= dict(zip(("cos", "sin"), embedding().tables(to_device(np.arange(3))), strict=True))
+    for name, part in parts.items():
+        with pytest.raises(TypeError, match=f"`{name}` must be an array of a library, got.*Foreig"):
+            rotary.apply_rotary(**parts | {name: Foreigner(part)}, layout="half")
 
 
 def test_managed_memory_is_refused(device, monkeypatch):

@@ -7,6 +7,9 @@ is torch and JAX as they are.
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import cupy
 import host_memory
 import jax
@@ -178,6 +181,22 @@ def test_gradients_of_several_passes_and_tables(on_gpu):
         for own, wanted in zip((q, k), want, strict=True):
             np.testing.assert_allclose(own.grad.numpy(), wanted, rtol=1e-13, atol=1e-13)
     assert on_gpu.launches
+
+
+def test_nothing_of_a_call_with_gradients_is_kept_alive(on_gpu):
+    """Neither by the plans of the rotation nor by those of its transpose."""
+    rope = embedding()
+    gone = []
+    for length in range(3, 6):
+        x = as_tensor(random_array((2, 3, length, 16))).requires_grad_()
+        positions = torch.arange(length)
+        y = rope(2 * x, positions=positions)
+        y.sum().backward()
+        gone += [weakref.ref(each) for each in (x, positions, y, x.grad)]
+        del x, positions, y
+    rope(as_tensor(random_array((3, 16))), positions=torch.arange(3))
+    gc.collect()
+    assert sum(each() is not None for each in gone) == 0
 
 
 def test_only_what_is_asked_for_has_a_gradient(on_gpu):
@@ -358,16 +377,20 @@ def test_arrays_of_jax(jax_on_gpu):
 
 
 def test_what_jax_must_see_is_left_to_jax(jax_on_gpu):
-    """Traced arrays, and a dtype that DLPack does not carry to CuPy; outputs are refused as ever."""
+    """Traced arrays, and what would come back narrower; outputs are refused as ever."""
     rope = embedding()
     x = random_array((2, 3, 5, 16))
     there = jax.numpy.asarray(x)
     np.testing.assert_allclose(np.asarray(jax.jit(rope)(there)), rope(x), rtol=0, atol=2e-6)
     gradient = jax.grad(lambda x: rope(x).sum())(there)
     np.testing.assert_allclose(np.asarray(gradient), rope.vjp(np.ones_like(x)), rtol=0, atol=2e-6)
-    narrow = rope(there.astype(jax.numpy.bfloat16))
-    assert narrow.dtype == jax.numpy.bfloat16
+    with jax.enable_x64(True):
+        wide = there.astype(jax.numpy.float64)
+    with pytest.warns(UserWarning, match="float64 requested in astype is not available"):
+        rope(wide)
     assert not jax_on_gpu.launches
+    with pytest.raises(ValueError, match="`dtype` must be 'float32' unless jax_enable_x64"):
+        rope.tables(jax.numpy.arange(5), dtype="float64")
     with pytest.raises(TypeError, match=r"`out`.*immutable"):
         rope(there, out=there)
 
@@ -381,6 +404,31 @@ def test_tables_of_jax(jax_on_gpu):
     assert isinstance(got, jax.Array)
     np.testing.assert_allclose(np.asarray(got), rope(x), rtol=0, atol=2e-6)
     assert len(jax_on_gpu.launches) == 1
-    narrow = jax.numpy.asarray(x).astype(jax.numpy.bfloat16)
-    assert rotary.apply_rotary(narrow, *tables, **options).dtype == jax.numpy.bfloat16
-    assert len(jax_on_gpu.launches) == 1
+
+
+def test_a_dtype_that_cupy_lacks_is_named(jax_on_gpu):
+    """As bfloat16, which an older CuPy has not, nor NumPy, who stands in here."""
+    narrow = jax.numpy.ones((3, 16), jax.numpy.bfloat16)
+    message = "must be of a dtype that CuPy has .bfloat16 from version 14 on., got bfloat16"
+    with pytest.raises(TypeError, match=f"`x` {message}"):
+        embedding()(narrow)
+    with pytest.raises(TypeError, match=f"`x` {message}"):
+        rotary.apply_rotary(narrow, *embedding().tables(np.arange(3)), layout="half")
+    with pytest.raises(TypeError, match=f"`positions` {message}"):
+        embedding()(jax.numpy.ones((3, 16)), positions=narrow[:, 0])
+    assert not jax_on_gpu.launches
+
+
+def test_positions_of_jax_that_are_cast(on_gpu, jax_on_gpu):
+    """On the stream of the tensors, which JAX was told of."""
+    x = random_array((2, 3, 5, 16))
+    streams = []
+    cast = type(on_gpu).cast
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(on_gpu), "cast", lambda *given: streams.append(on_gpu.current) or cast(*given)
+        )
+        got = embedding()(as_tensor(x), positions=jax.numpy.arange(5, dtype=jax.numpy.int16))
+    np.testing.assert_allclose(got.numpy(), embedding()(x), rtol=0, atol=2e-6)
+    assert streams == [STREAM]
+    assert [launch.stream for launch in on_gpu.launches] == [STREAM]
