@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
+from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -234,18 +235,20 @@ class _Windows:
 
     def __init__(self) -> None:
         self.held: OrderedDict[Any, _Window] = OrderedDict()
+        self._lock = Lock()
 
     def of(self, angles: Angles, rows: Rows, dtype: TableDType, device: int) -> _Window:
         """Return a window that holds rows which count up."""
         assert rows.start is not None
         start, stop = rows.start, rows.start + rows.length
         key = id(angles), dtype, device, cuda.driver.current_stream()
-        window = self.held.get(key)
-        if window is None or not window.first <= start <= stop <= window.stop:
-            window = self.held[key] = self._made(angles, start, stop, dtype)
+        with self._lock:
+            window = self.held.get(key)
+            if window is None or not window.first <= start <= stop <= window.stop:
+                window = self.held[key] = self._made(angles, start, stop, dtype)
+            self.held.move_to_end(key)
             if len(self.held) > WINDOWS_REMEMBERED:
                 self.held.popitem(last=False)
-        self.held.move_to_end(key)
         return window
 
     def _made(self, angles: Angles, start: int, stop: int, dtype: TableDType) -> _Window:

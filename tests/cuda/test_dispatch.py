@@ -295,6 +295,10 @@ def test_tables_stay_on_the_gpu_for_calls_to_come(device):
     with device.stream(42, 0):
         assert_same(rope, (q, k), offset=1025)
     assert [what for what, *_ in device.log].count("upload") == 6
+    for stream in range(rotary.device.WINDOWS_REMEMBERED):
+        with device.stream(stream, 0):
+            assert_same(rope, (q,), offset=stream, role="query")
+    assert len(rotary.device._windows.held) == rotary.device.WINDOWS_REMEMBERED
     # As near the end of what the scale allows as can be, where a whole page has no values.
     last = max(n for n in range(0, 10**6, 64) if not raises(rope, q, n))
     assert_same(rope, (q, k), offset=last)
