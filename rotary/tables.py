@@ -33,8 +33,10 @@ DEFAULT_LIMIT = 256 * 2**20
 LEAST_GROWTH = 256
 # Windows kept for one table: several streams may stand at places of their own.
 WINDOWS = 8
-# Positions are looked up in a window when it would be at most this many times as long as they are many.
-SPARSEST = 2
+# Scattered positions get a window that is less than this many times as long as they are many by now, in this share of
+# the cache.
+SPARSEST, SHARE = 2, 1 / 4
+COUNTS_REMEMBERED = 256
 LARGEST_POSITION = 2**63 - 1
 
 Key = tuple[Any, ...]
@@ -100,6 +102,7 @@ class _Cache:
         """Drop all windows and count from zero."""
         with self.lock:
             self.windows.clear()
+            self.apart: dict[Key, int] = {}
             self.hits = self.misses = self.nbytes = 0
 
     def info(self) -> CacheInfo:
@@ -124,19 +127,63 @@ class _Cache:
         """
         key = (frequencies.key, factor, dtype)
         with self.lock:
-            windows = self.windows.get(key, [])
-            for place, window in enumerate(windows):
-                if _covers(window, start, stop):
-                    self.hits += 1
-                    windows.append(windows.pop(place))
-                    self.windows.move_to_end(key)
-                    return window
+            window = self._found(key, start, stop)
+            if window is not None:
+                return window
             self.misses += 1
-            neighbour = _neighbour(windows, start, stop)
+            neighbour = _neighbour(self.windows.get(key, []), start, stop)
             limit = self.limit
         window = _grown(neighbour, frequencies, factor, dtype, start, stop, limit)
         with self.lock:
             return self._kept(key, window)
+
+    def _found(self, key: Key, start: int, stop: int) -> Window | None:
+        """Return a window that is there and holds positions start .. stop - 1; the lock is held."""
+        windows = self.windows.get(key, [])
+        for place, window in enumerate(windows):
+            if _covers(window, start, stop):
+                self.hits += 1
+                windows.append(windows.pop(place))
+                self.windows.move_to_end(key)
+                return window
+        return None
+
+    def among(
+        self,
+        frequencies: Frequencies,
+        factor: float,
+        dtype: TableDType,
+        start: int,
+        stop: int,
+        count: int,
+    ) -> Window | None:
+        """Return a window for `count` of the positions start .. stop - 1, None where they are better computed apart.
+
+        They are until a window would not have taken longer than all that were so far, so that decoders of
+        several sequences soon have one, and rare positions never pay twice what they need.
+        """
+        key = (frequencies.key, factor, dtype)
+        with self.lock:
+            window = self._found(key, start, stop)
+            if window is not None or stop > LARGEST_POSITION:
+                return window
+            new = stop - start
+            neighbour = _neighbour(self.windows.get(key, []), start, stop)
+            if neighbour is not None:
+                new -= min(stop, neighbour.stop) - max(start, neighbour.start)
+            fits = (stop - start) * _row_bytes(frequencies, dtype) <= self.limit * SHARE
+            asked = count + (self.apart.pop(key, 0) if fits else 0)
+            if new >= SPARSEST * asked:
+                if fits:
+                    self._count(key, asked)
+                return None
+        return self.window(frequencies, factor, dtype, start, stop)
+
+    def _count(self, key: Key, asked: int) -> None:
+        """Remember how many scattered positions of a table were asked for; the lock is held."""
+        if len(self.apart) >= COUNTS_REMEMBERED:
+            self.apart.clear()
+        self.apart[key] = asked
 
     def latest(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> Window | None:
         """Return the window of a table that was read last."""
@@ -182,7 +229,7 @@ def _grown(
     limit: int,
 ) -> Window:
     """Return a window over an old one and new positions, longer than asked if there is room."""
-    row_bytes = 2 * frequencies.heads * frequencies.lanes * np.dtype(dtype).itemsize
+    row_bytes = _row_bytes(frequencies, dtype)
     if old is not None:
         first, last = min(old.start, start), max(old.stop, stop)
         growth = max(old.stop - old.start, LEAST_GROWTH)
@@ -196,6 +243,11 @@ def _grown(
             return _extended(old, frequencies, factor, dtype, first, last)
     positions = np.arange(start, stop, dtype=np.int64)[None]
     return Window(start, stop, computed(frequencies, positions, factor, dtype))
+
+
+def _row_bytes(frequencies: Frequencies, dtype: TableDType) -> int:
+    """Return how many bytes the cosines and sines of a position take."""
+    return 2 * frequencies.heads * frequencies.lanes * np.dtype(dtype).itemsize
 
 
 def _covers(window: Window, start: int, stop: int) -> bool:
@@ -306,8 +358,8 @@ def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTab
 def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     """Return the table rows that concrete rows of an array read.
 
-    Consecutive positions, and scattered ones dense enough, share the cached window; others are
-    computed here.
+    Consecutive positions, and scattered ones that are dense enough or many by now, share the cached
+    window; others are computed here.
     """
     frequencies, factor, scale = angles
     if scale is not None:
@@ -319,8 +371,9 @@ def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     frequencies, positions = _on_one_axis(frequencies, positions)
     if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
         least, greatest = int(positions.min()), int(positions.max())
-        if greatest - least < SPARSEST * positions.size and greatest < LARGEST_POSITION:
-            window = _cache.window(frequencies, factor, dtype, least, greatest + 1)
+        count = positions.size
+        window = _cache.among(frequencies, factor, dtype, least, greatest + 1, count)
+        if window is not None:
             index = np.ascontiguousarray(positions[0] - window.start)
             return Table(window.values, index, 0, rows.length)
     return _scattered(Angles(frequencies, factor), positions, dtype)

@@ -253,6 +253,43 @@ def test_scattered_and_fractional_positions_are_not_kept():
     assert rotary.cache_info() == (0, 0, 0, 0, DEFAULT)
 
 
+def test_decoders_of_several_sequences_soon_read_a_window():
+    """When about as many rows have been made as it has; from then on it grows with them."""
+    rope = embedding()
+    x = np.random.default_rng(0).standard_normal((4, 1, 64)).astype(np.float32)
+    starts = np.array([0, 37, 150, 199])
+    results = [rope(x, offset=starts + step) for step in range(40)]
+    info = check_accounts()
+    assert (info.misses, info.entries) == (2, 1)  # made, and grown
+    assert info.hits >= 40 - 200 / tables.SPARSEST / len(starts) - 2
+    for step in range(40, 140):
+        rope(x, offset=starts + step)
+    assert check_accounts()[1:3] == (2, 1)
+    for step, result in enumerate(results):
+        rotary.cache_clear()
+        np.testing.assert_array_equal(rope(x, offset=starts + step), result)
+        assert rotary.cache_info().entries == 0
+
+
+def test_positions_whose_window_would_fill_the_cache_are_made_apart():
+    rope = embedding()
+    row_bytes = 2 * 32 * 4
+    rotary.set_cache_limit(4000 * row_bytes)
+    for _ in range(2000):
+        rope.tables([0, 1001])
+    assert rotary.cache_info()[:3] == (0, 0, 0)
+    for _ in range(500):
+        rope.tables([0, 999])
+    assert rotary.cache_info()[1:3] == (1, 1)
+
+
+def test_few_tables_are_counted(monkeypatch):
+    monkeypatch.setattr(tables, "COUNTS_REMEMBERED", 3)
+    for head_dim in range(2, 40, 2):
+        embedding(head_dim).tables([0, 1000])
+        assert len(tables._cache.apart) <= 3
+
+
 def test_nothing_is_kept_of_no_positions():
     rope = embedding()
     for part in rope.tables(np.zeros((0, 4), np.int64)):
