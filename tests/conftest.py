@@ -4,6 +4,9 @@ A test that takes the fixture `xp` runs once for every one of them. One that is 
 `library("torch")` belongs to that library (further names are of libraries that it needs besides); all
 others belong to NumPy. What a library cannot do is in
 `support.py`, feature by library: tests that need such a feature are expected to fail, strictly.
+
+Tests marked `gpu` run on a GPU, those marked `cuda` on the host's memory, which stands in for one's, whether there is
+one or not: never both in one process.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import importlib.util
 import os
 
 import pytest
-from helpers import LIBRARIES, has_gpu, library_named
+from helpers import LIBRARIES, gpus_of, has_gpu, library_named
 from hypothesis import settings
 from support import FEATURES, MISSING
 
@@ -41,6 +44,7 @@ SELECTED = ASKED or [
 # Modules that import what not every environment has.
 NEEDED = {
     "test_dispatch.py": ("cupy",),
+    "test_gpu.py": ("cupy",),
     "test_selftest_on_gpu.py": ("cupy",),
     "test_sharing.py": ("cupy", "jax", "torch"),
 }
@@ -54,6 +58,7 @@ collect_ignore = [
 def pytest_configure(config):
     config.addinivalue_line("markers", "library(name, *others): belongs to this array library")
     config.addinivalue_line("markers", "compiled: about compiled kernels; left out without Numba")
+    config.addinivalue_line("markers", "gpus(count): of those under `gpu` what needs several")
     config.addinivalue_line("markers", "feature(name): needs what `support.py` calls so")
     config.addinivalue_line(
         "markers",
@@ -93,17 +98,33 @@ def _is_selected(item):
     return own in SELECTED and all(_importable(LIBRARIES[name][1]) for name in others)
 
 
+def _is_for_gpu(item):
+    return item.get_closest_marker("gpu") is not None
+
+
+def _has_gpus(item):
+    """Whether every library of a test sees as many GPUs as it needs."""
+    mark = item.get_closest_marker("gpus")
+    needed = mark.args[0] if mark else 1
+    return all(gpus_of(name) >= needed for name in _libraries_of(item))
+
+
 def pytest_itemcollected(item):
     if _parameters(item).get("xp") == "cupy":
         on_gpu = has_gpu() or item.get_closest_marker("arithmetic")
         item.add_marker("gpu" if on_gpu else "cuda")
-    elif "device" in getattr(item, "fixturenames", ()) and has_gpu():
-        item.add_marker("gpu")
 
 
+# Last, for what -m leaves out need not be asked for its GPUs.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    config.hook.pytest_deselected(items=[item for item in items if not _is_selected(item)])
-    items[:] = [item for item in items if _is_selected(item)]
+    left = [item for item in items if _is_selected(item)]
+    # Without a GPU they can be listed, and no more: see below.
+    if any(map(_is_for_gpu, left)) and has_gpu():
+        left = [item for item in left if not _is_for_gpu(item) or _has_gpus(item)]
+    kept = set(left)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = left
     for item in items:
         features = {mark.args[0] for mark in item.iter_markers("feature")}
         assert features <= set(FEATURES), f"unknown features {features - set(FEATURES)}"
@@ -113,6 +134,17 @@ def pytest_collection_modifyitems(config, items):
                 reason = MISSING[feature].get(_libraries_of(item)[0])
                 if reason is not None:
                     item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def pytest_collection_finish(session):
+    if session.config.option.collectonly or not any(map(_is_for_gpu, session.items)):
+        return
+    if not has_gpu():
+        message = "tests marked `gpu` need a GPU, and ROTARY_CUDA other than host"
+        raise pytest.UsageError(message)
+    if any(item.get_closest_marker("cuda") for item in session.items):
+        message = "tests marked `gpu` and `cuda` need a process each, for a GPU's memory and for the host's"
+        raise pytest.UsageError(message)
 
 
 @pytest.fixture

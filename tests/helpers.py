@@ -234,21 +234,32 @@ def has_gpu():
     )
 
 
+def gpus_of(name):
+    """How many GPUs a library sees."""
+    module = importlib.import_module(LIBRARIES[name][1])
+    if name == "jax":
+        return sum(device.platform == "gpu" for device in module.devices())
+    return (module.cuda.runtime.getDeviceCount if name == "cupy" else module.cuda.device_count)()
+
+
 class Cupy(Library):
     """CuPy on a GPU, or, where there is none, on the host's memory with the kernels built for the processor."""
 
     def __init__(self, name, module):
         super().__init__(name, module)
-        sys.path.insert(0, str(Path(__file__).parent / "cuda"))
-        self.memory = importlib.import_module("host_memory")
-        self.memory.install()
+        self.put, self.get = self.module.asarray, self.module.asnumpy
+        if not has_gpu():
+            sys.path.insert(0, str(Path(__file__).parent / "cuda"))
+            memory = importlib.import_module("host_memory")
+            memory.install()
+            self.put, self.get = memory.to_device, memory.to_host
 
     def asarray(self, array):
-        return self.memory.to_device(array)
+        return self.put(array)
 
     def to_numpy(self, x):
         assert type(x) is self.module.ndarray
-        return self.memory.to_host(x)
+        return self.get(x)
 
     def traced(self, function):
         """As it is: what is on a GPU, nobody knows on the host."""

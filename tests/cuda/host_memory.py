@@ -1,8 +1,8 @@
 """Genuine CuPy arrays on the host's memory, and the library's own dispatch driving kernels built for the processor.
 
 `install` puts another object in the place of the one that asks CuPy for a driver, and an allocator of host memory
-in that of CuPy's. Nothing else is replaced: arrays are `cupy.ndarray`, and what is tested is what users run. On a
-machine with a GPU the same tests run there, with only a record kept of what is launched.
+in that of CuPy's. Nothing else is replaced: arrays are `cupy.ndarray`, and what is tested is what users run. A GPU
+that is there is left alone; what a real one does is asked in `test_gpu.py`, in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import math
 import os
+import sys
 from functools import cache
 from typing import NamedTuple
 
@@ -120,9 +121,6 @@ def _exact(values, device):
 def to_device(values, device=None):
     """A CuPy array of host values, on the GPU that is current or another."""
     values = np.asarray(values)
-    if not isinstance(cuda.driver, HostDriver):
-        with cupy.cuda.Device(device):
-            return cupy.asarray(values)
     device = cuda.driver.device if device is None else device
     if KIND != "sanitized":
         return _exact(values, device)
@@ -133,7 +131,7 @@ def to_device(values, device=None):
 
 def to_host(x):
     """The values of a CuPy array."""
-    return np.array(window(x)) if isinstance(cuda.driver, HostDriver) else cupy.asnumpy(x)
+    return np.array(window(x))
 
 
 class Launched(NamedTuple):
@@ -148,7 +146,7 @@ class Launched(NamedTuple):
 
 
 class Recording(cuda.Driver):
-    """A driver that keeps a record."""
+    """A driver that keeps a record of what it is asked for."""
 
     def __init__(self):
         super().__init__()
@@ -308,12 +306,11 @@ class _Module:
 
 
 def install():
-    """Have the library run on the host, or where there is a GPU, be recorded; once for a process."""
-    if isinstance(cuda.driver, Recording):
-        return cuda.driver
-    if os.environ.get("ROTARY_CUDA") != "host" and cupy.cuda.is_available():
-        cuda.driver = Recording()
-    else:
+    """Have the library run on the host; once for a process, whose plans and frequencies then lie there."""
+    if not isinstance(cuda.driver, HostDriver):
         cuda.driver = HostDriver()
         cupy.cuda.set_allocator(allocate)
+        if "jax" in sys.modules:
+            # Its arrays are to lie on the host as well, where there is a GPU.
+            sys.modules["jax"].config.update("jax_platforms", "cpu")
     return cuda.driver
