@@ -71,7 +71,11 @@ def layout_text():
 
 def program(instances, text):
     """The C++ around the kernel file."""
-    registered = "".join(f'{{"{name}", &{name}}},\n' for name in instances)
+    in_double = cuda_struct.TYPES["float64"]
+    registered = "".join(
+        f'{{"{name}", {{&{name}, {int(not cuda_struct.ARGUMENTS[name].startswith(in_double))}}}}},\n'
+        for name in instances
+    )
     return (
         f'#include "emulation.h"\n#line 1 "rotate.cu"\n{cuda_struct.program(*instances, text=text)}'
         '#include "emulation_end.h"\n'

@@ -83,6 +83,14 @@ def test_vectors_are_loaded_whole(kernels):
         assert sum(code.startswith("LDG.E.128") for code in loads) >= 5, name
 
 
+def test_subnormal_floats_count_as_zero_and_doubles_do_not(kernels):
+    """The emulation does likewise."""
+    computed = re.compile(r"[FD](ADD|MUL|FMA)\b")
+    for name, kernel in kernels.items():
+        for code in filter(computed.match, kernel.instructions):
+            assert (".FTZ" in code) == code.startswith("F"), name
+
+
 def test_parameters_are_where_the_host_puts_them(cubin, kernels):
     assert {kernel.parameter for kernel in kernels.values()} == {cuda_struct.SIZE}
     wanted = layout()
