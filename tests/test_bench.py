@@ -156,6 +156,96 @@ def test_without_a_copy_there_is_no_share():
 
 
 # ------------------------------------------------------------------------------------------------
+# The GPU's clock.
+
+
+class Simulated:
+    """A GPU in the words of CuPy: it does things in order, none before the host has said it. In microseconds."""
+
+    SAYING, FILLING = 4.0, 33.0
+
+    def __init__(self):
+        self.host = self.gpu = 0.0
+        self.cuda = self.data = self
+        self.fills = 0
+
+    def do(self, work):
+        self.host += self.SAYING
+        self.gpu = max(self.gpu, self.host) + work
+
+    def wait(self):
+        self.host = max(self.host, self.gpu)
+
+    def get_current_stream(self):
+        return self
+
+    def empty(self, size, dtype):
+        return self
+
+    def memset_async(self, value, size, stream):
+        self.fills += 1
+        self.do(self.FILLING)
+
+    def get_elapsed_time(self, start, end):
+        return (end.at - start.at) / 1e3
+
+    def Event(self):
+        return Event(self)
+
+
+class Event:
+    def __init__(self, on):
+        self.on = on
+
+    def record(self, stream):
+        self.on.do(0.0)
+        self.at = self.on.gpu
+
+    @property
+    def done(self):
+        return self.on.host >= self.at
+
+    def synchronize(self):
+        self.on.host = max(self.on.host, self.at)
+
+
+@pytest.fixture
+def simulated():
+    """A GPU that is asked through CuPy, and what stands in for both."""
+    device = _devices.Gpu()
+    device._cupy = Simulated()
+    return device, device._cupy
+
+
+def test_what_the_host_says_is_not_charged_to_the_gpu(simulated):
+    """However long it takes: so long the GPU is kept busy, from then on."""
+    device, gpu = simulated
+
+    def eager():
+        for _ in range(100):
+            gpu.do(1.0)
+
+    assert device.seconds(lambda: gpu.do(20.0)) == pytest.approx(20e-6)
+    assert gpu.fills == 1
+    assert device.seconds(eager) == pytest.approx(100e-6)
+    before, gpu.fills = gpu.fills, 0
+    assert before > gpu.SAYING * 100 / gpu.FILLING
+    assert device.seconds(eager) == pytest.approx(100e-6)
+    assert gpu.SAYING * 100 / gpu.FILLING < gpu.fills < before
+
+
+def test_a_call_that_waits_for_the_gpu_is_measured_too(simulated):
+    device, gpu = simulated
+
+    def waits():
+        gpu.do(20.0)
+        gpu.wait()
+
+    assert 20e-6 <= device.seconds(waits) < 40e-6
+    assert gpu.fills < 2 * _devices.MOST_FILLS
+
+
+# ------------------------------------------------------------------------------------------------
 # The command.
 
 

@@ -174,6 +174,8 @@ def test_what_is_asked_of_cupy_exists():
         for name in names:
             assert name in source
             assert callable(getattr(owner, name))
+    assert ".done" in source
+    assert isinstance(cupy.cuda.Event.done, property)
 
 
 # ------------------------------------------------------------------------------------------------
