@@ -153,14 +153,21 @@ def error(case: Case, y: HostArray, exact: Exact, layout: Layout, roundings: flo
         return np.inf  # what passes through does so bit for bit
     sizes = np.abs(exact[..., inside]).astype(np.float64)
     apart = np.abs(exactly(y[..., inside]) - exact[..., inside]).astype(np.float64)
-    first, second = (list(part) for part in pair_channels(2 * lanes, layout))
-    lengths = np.empty_like(sizes)
-    lengths[..., first] = lengths[..., second] = np.hypot(sizes[..., first], sizes[..., second])
     if case.dtype == "float64":
         roundings = max(roundings, ROUNDINGS_OF_DOUBLES)
-    bound = roundings * COMPUTED[case.dtype] * lengths + SMALLEST.get(case.dtype, 0.0) + TINY
-    bound += STORED.get(case.dtype, 0.0) * (sizes + bound)
-    return float((apart / bound).max())
+    return float((apart / bound(case.dtype, sizes, layout, roundings)).max())
+
+
+def bound(dtype: str, sizes: HostArray, layout: Layout, roundings: float) -> HostArray:
+    """Return how far channels that turn may be off, given the sizes of what is exact.
+
+    That is so many roundings of their pair's length, and one of their own to 16 bits.
+    """
+    first, second = (list(part) for part in pair_channels(sizes.shape[-1], layout))
+    lengths = np.empty_like(sizes)
+    lengths[..., first] = lengths[..., second] = np.hypot(sizes[..., first], sizes[..., second])
+    computed = roundings * COMPUTED[dtype] * lengths + SMALLEST.get(dtype, 0.0) + TINY
+    return computed + STORED.get(dtype, 0.0) * (sizes + computed)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -247,6 +247,7 @@ class Spy(types.SimpleNamespace):
         self.events += 1
         return types.SimpleNamespace(
             number=number,
+            done=False,
             record=lambda stream: self.asked.append(("record", number)),
             synchronize=lambda: self.asked.append(("wait", number)),
         )

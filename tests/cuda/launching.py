@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from emulation import Kernels, build
 
+from rotary import _selftest
 from rotary.backends import cuda_struct, reference
 from rotary.phases import frequencies
 from rotary.rotation import Axes, Pairing, Table
@@ -24,9 +25,7 @@ DTYPES = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
-# Half the distance of neighbours: of what is computed with, and of what is stored.
-COMPUTED = {name: 2.0**-53 if name == "float64" else 2.0**-24 for name in DTYPES}
-STORED = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+ROUNDINGS = 3  # of a pair's length
 ORDERS = (0, 1, 12345)
 MULTIPROCESSORS = 2  # few, so that some launches here have threads with several heads
 
@@ -124,27 +123,17 @@ def expected(x, own, positions, factor, pairing):
 
 
 def check(y, x, name, wanted, pairing):
-    """Compare what came out with what had to: 3 roundings of a pair's length, and that to the dtype."""
+    """Compare what came out with what had to, of which the self-test knows how far off it may be."""
     np.testing.assert_array_equal(np.isnan(y.astype(np.longdouble)), np.isnan(wanted))
     window = slice(pairing.start, pairing.start + 2 * pairing.lanes)
     turned, exact = (part[..., window].astype(np.longdouble) for part in (y, wanted))
-    size = np.empty_like(exact)
-    for first, second in _channels(pairing.lanes, pairing.target):
-        size[..., first] = size[..., second] = np.hypot(exact[..., first], exact[..., second])
-    # 16-bit numbers are rounded twice; below, subnormal numbers count as zero.
-    bound = 3 * COMPUTED[name] * size + 2.0**-126
-    if y.itemsize == 2:
-        bound += STORED[name] * np.abs(exact) * (1 + 2.0**-10) + 2.0**-25
+    sizes = np.abs(exact).astype(np.float64)
+    bound = _selftest.bound(name, sizes, pairing.target, ROUNDINGS)
     error = np.abs(turned - exact)
     assert (np.isnan(error) | (error <= bound)).all(), (error / bound).max()
     # What passes through does so bit for bit.
     for rest in (slice(0, window.start), slice(window.stop, None)):
         np.testing.assert_array_equal(bits(y[..., rest]), bits(x[..., rest]))
-
-
-def _channels(lanes, layout):
-    for lane in range(lanes):
-        yield (lane, lane + lanes) if layout == "half" else (2 * lane, 2 * lane + 1)
 
 
 def bits(array):
