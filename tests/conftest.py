@@ -45,7 +45,8 @@ SELECTED = ASKED or [
 NEEDED = {
     "test_dispatch.py": ("cupy",),
     "test_gpu.py": ("cupy",),
-    "test_selftest_on_gpu.py": ("cupy",),
+    "test_marks.py": ("cupy",),
+    "test_selftest_emulated.py": ("cupy",),
     "test_sharing.py": ("cupy", "jax", "torch"),
 }
 collect_ignore = [

@@ -80,7 +80,7 @@ def test_stand_ins_are_never_for_a_gpu(listed):
     )
     assert set(on_gpu) == {"test_gpu.py", "test_decay.py"}
     assert all("cupy" in name for name in on_gpu["test_decay.py"])
-    assert {"test_dispatch.py", "test_sharing.py", "test_selftest_on_gpu.py"} <= set(on_host)
+    assert {"test_dispatch.py", "test_sharing.py", "test_selftest_emulated.py"} <= set(on_host)
     assert not set(on_host) & set(on_gpu)
     # Asked for the host's memory, CuPy's arrays lie there too, and all else is as it was.
     assert set(without) == {*on_host, "test_decay.py"}

@@ -1,4 +1,4 @@
-"""`selftest` on the kernels: all of them run, and no wrong one passes. Without a GPU the processor runs them."""
+"""`selftest` on the kernels built for the processor: all of them run, and no wrong one passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cuda
 
 
 class Emulated(_devices.Gpu):
-    """A GPU whose memory may be the host's."""
+    """A GPU whose memory is the host's."""
 
     def described(self):
         return ["a GPU"]
