@@ -24,6 +24,8 @@ def no_cupy(monkeypatch):
 class Driver:
     """CuPy's driver, as far as `no_gpu` asks."""
 
+    installed = True
+
     def __init__(self, missing=None, *, is_foreign=False):
         self.missing, self.is_foreign = missing, is_foreign
 
