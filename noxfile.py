@@ -206,6 +206,16 @@ def cuda(session: nox.Session) -> None:
     session.run(*run, *session.posargs, env=variables | sanitizers(session))
 
 
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """Run the tests on this machine's NVIDIA GPU, by the CuPy that is for its driver: `-- cuda12` or `-- cuda13`."""
+    extra, *arguments = session.posargs or ["cuda13"]
+    session.install("--editable", f".[{extra}]", *group("test"))
+    variables = numba_cache(Path(session.virtualenv.location))
+    variables |= {"ROTARY_TEST_BACKEND": "numpy,cupy"}
+    session.run("pytest", "-m", "gpu", *arguments, env=variables)
+
+
 @nox.session(venv_backend="none", requires=["cuda"], default=False)
 def mutants(session: nox.Session) -> None:
     """Break the CUDA kernels, and the code around them, in listed ways, each of which a test must notice."""

@@ -145,13 +145,17 @@ class Launched(NamedTuple):
     parameters: np.void
 
 
-class Recording(cuda.Driver):
-    """A driver that keeps a record of what it is asked for."""
+class HostDriver(cuda.Driver):
+    """What stands in for the driver: the host's memory, kernels built by g++, and a record of what is asked for."""
+
+    installed, missing, is_foreign = True, None, False
+    capturing = busy = False
 
     def __init__(self):
         super().__init__()
         self.launches, self.log = [], []
         self.device, self.current = 0, None
+        self.thread_order = None  # one after another
 
     def upload(self, values, *, blocking):
         self.log.append(("upload", values.nbytes, blocking))
@@ -172,17 +176,6 @@ class Recording(cuda.Driver):
             function(grid, block, arguments)
 
         return launch
-
-
-class HostDriver(Recording):
-    """What stands in for the driver: the host's memory, and kernels built by g++."""
-
-    installed, missing, is_foreign = True, None, False
-    capturing = busy = False
-
-    def __init__(self):
-        super().__init__()
-        self.thread_order = None  # one after another
 
     @contextlib.contextmanager
     def scope(self, device):
