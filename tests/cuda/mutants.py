@@ -55,7 +55,7 @@ MUTANTS = (
         "indexing",
         KERNEL,
         "return run * (lanes / 2) + chunk * SIZE;",
-        "return run * SIZE + chunk * SIZE;",
+        "return run * SIZE + chunk * SIZE + 0 * lanes;",
     ),
     Mutant(
         "indexing",
@@ -129,7 +129,7 @@ MUTANTS = (
         "return begin <= token && token < end;",
         "(void)begin; return token < end;",
     ),
-    Mutant("bounds", KERNEL, "!(size < 9223372036854775808.0)", "(size >= 9223372036854775808.0)"),
+    Mutant("bounds", KERNEL, "!(size < 9223372036854775808.0) || ", ""),
     Mutant(
         "bounds", LAUNCHES, "if known and rows.bounds is None:", "if known or rows.bounds is None:"
     ),
@@ -216,7 +216,7 @@ MUTANTS = (
         "position.whole * high",
     ),
     Mutant("phase", KERNEL, "more = ~more + (rest == 0);", "more = ~more;"),
-    Mutant("phase", KERNEL, "more += position.fraction * whole + ", "more += "),
+    Mutant("phase", KERNEL, "more += position.fraction * whole + ", "more += 0 * whole + "),
     Mutant("phase", KERNEL, "more += rest < part;", ""),
     Mutant("phase", KERNEL, "more + (WIDE && phase.low < rest)", "more"),
     Mutant("phase", KERNEL, "(rest + (1LL << 31)) >> 32", "rest >> 32"),
@@ -227,7 +227,12 @@ MUTANTS = (
         "p.position_type == INT64 ? (i64)load<int>(address)",
     ),
     Mutant("phase", KERNEL, "if ((quarter + 1) & 2) cosine", "if (quarter & 1) cosine"),
-    Mutant("phase", KERNEL, "const Real c_low = c_lost + c_small;", "const Real c_low = c_small;"),
+    Mutant(
+        "phase",
+        KERNEL,
+        "const Real c_low = c_lost + c_small;",
+        "const Real c_low = 0 * c_lost + c_small;",
+    ),
     Mutant("phase", KERNEL, "fused(y_low, c, -s_less_low)", "-s_less_low"),
     Mutant("phase", STRUCT, "words[:, :, 1] >> np.uint64(31)", "words[:, :, 1] >> np.uint64(32)"),
     Mutant("phase", LAUNCHES, '"sine_sign": -1.0 if inverse else 1.0', '"sine_sign": 1.0'),
