@@ -1,10 +1,11 @@
 """Every loop over numbers: filling tables of cosine and sine, and turning pairs of channels.
 
 All compiled code is in this one file, because Numba's disk cache notices a change only in the file
-of the function it compiled. The formulas (`formula`) work on one number at a time when compiled and
-on whole NumPy arrays when not, so that tables have the same bits with and without Numba; the kernels
-are loops, which `rotary.backends.cpu` compiles serial and parallel. Rotating moves more bytes than it
-computes: its loops walk in the order of memory, over vectors written here in LLVM's own terms.
+of the function it compiled. The formulas of tables are plain functions, of NumPy's arrays or of a
+`Vector` for which they write code, so that tables have the same bits with and without Numba, and nothing
+in them has to be inferred or vectorised while a new process waits. The kernels are loops, which
+`rotary.backends.cpu` compiles serial and parallel. Rotating moves more bytes than it computes: its loops
+walk in the order of memory, over vectors written here in LLVM's own terms.
 
 The tables use no fused multiply-add: products and sums are rounded one by one, on every machine.
 """
@@ -29,10 +30,9 @@ if COMPILED:
     from llvmlite import ir
     from numba import njit, prange, types
     from numba.core import cgutils
-    from numba.extending import intrinsic, overload
+    from numba.extending import intrinsic
     from numba.np import arrayobj
 
-    formula = njit(inline="always", error_model="numpy")
     loop = njit(nogil=True, error_model="numpy")
 
     def _converts_half() -> bool:
@@ -48,7 +48,7 @@ else:
     def _as_it_is(function: Any) -> Any:
         return function
 
-    formula = loop = intrinsic = _as_it_is
+    loop = intrinsic = _as_it_is
 
 
 # ------------------------------------------------------------------------------------------------
@@ -59,43 +59,39 @@ ONE = np.uint64(1)
 TWO = np.uint64(2)
 WORD = np.uint64(32)
 LOW_WORD = np.uint64(0xFFFFFFFF)
+DIGITS = 3
+# Limbs of a phase, of which the upper four count in the end.
+PHASE_LIMBS = 6
 
 
-@formula
-def add_product(m, f0, f1, f2, f3, f4, f5, t0, t1, t2, t3, t4, t5):
-    """Return the limbs of ``t + m * f`` modulo ``2**192``; nothing overflows 64 bits."""
-    s0 = m * f0 + t0
-    s1 = m * f1 + t1 + (s0 >> WORD)
-    s2 = m * f2 + t2 + (s1 >> WORD)
-    s3 = m * f3 + t3 + (s2 >> WORD)
-    s4 = m * f4 + t4 + (s3 >> WORD)
-    s5 = m * f5 + t5 + (s4 >> WORD)
-    return (
-        s0 & LOW_WORD,
-        s1 & LOW_WORD,
-        s2 & LOW_WORD,
-        s3 & LOW_WORD,
-        s4 & LOW_WORD,
-        s5 & LOW_WORD,
-    )
+def add_product(digit, limbs, phase):
+    """Return the limbs of ``phase + digit * limbs`` modulo ``2**192``; nothing overflows 64 bits."""
+    result, carry = [], ZERO
+    for limb, term in zip(limbs, phase, strict=True):
+        number = digit * limb + term + carry
+        result.append(number & LOW_WORD)
+        carry = number >> WORD
+    return result
 
 
-@formula
-def turn(d0, d1, d2, f0, f1, f2, f3, f4, f5, f6, f7):
+def top_words(phase):
+    """Return the top 128 bits of a phase in limbs, as two 64-bit words."""
+    return (phase[5] << WORD) | phase[4], (phase[3] << WORD) | phase[2]
+
+
+def turn(digits, limbs):
     """Return the top 128 bits of a position's fraction of a turn, as two 64-bit words.
 
-    The digits d (least first) are the position's, the limbs f the frequency's, starting two limbs
+    The digits (least first) are the position's, the eight limbs the frequency's, starting two limbs
     below the last fraction limb that counts.
     """
-    t0, t1, t2, t3, t4, t5 = add_product(
-        d0, f2, f3, f4, f5, f6, f7, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-    )
-    t0, t1, t2, t3, t4, t5 = add_product(d1, f1, f2, f3, f4, f5, f6, t0, t1, t2, t3, t4, t5)
-    t0, t1, t2, t3, t4, t5 = add_product(d2, f0, f1, f2, f3, f4, f5, t0, t1, t2, t3, t4, t5)
-    return (t5 << WORD) | t4, (t3 << WORD) | t2
+    phase = [ZERO] * PHASE_LIMBS
+    for place, digit in enumerate(digits):
+        first = DIGITS - 1 - place
+        phase = add_product(digit, limbs[first : first + PHASE_LIMBS], phase)
+    return top_words(phase)
 
 
-@formula
 def add_signed(high, low, more_high, more_low, negative):
     """Return the 128-bit sum of two phases, the second one negated where ``negative`` is 1."""
     flip = ZERO - negative
@@ -103,16 +99,15 @@ def add_signed(high, low, more_high, more_low, negative):
     high_term = more_high ^ flip
     # Minus a number is its complement plus one.
     partial = low_term + negative
-    carry = negative & np.uint64(partial == ZERO)
+    carry = negative & (partial == ZERO).astype(np.uint64)
     low_sum = low + partial
-    return high + high_term + carry + np.uint64(low_sum < partial), low_sum
+    return high + high_term + carry + (low_sum < partial).astype(np.uint64), low_sum
 
 
 # ------------------------------------------------------------------------------------------------
 # Cosine and sine of a phase. Coefficients and error bounds: docs/explanation/accuracy.md.
 
 
-@formula
 def quadrant(high, low):
     """Return the quadrant and what is left of the phase, rounded to the nearest quarter turn.
 
@@ -121,20 +116,31 @@ def quadrant(high, low):
     rounded = high + (low >> np.uint64(63))
     quarter = (rounded + np.uint64(1 << 61)) >> np.uint64(62)
     rest = rounded - (quarter << np.uint64(62))
-    return quarter, np.int64(rest), np.int64(low)
+    return quarter, rest.astype(np.int64), low.astype(np.int64)
 
 
-@formula
+def where(condition, yes, no):
+    """Return one number or the other, as a condition says."""
+    if isinstance(condition, Vector):
+        return condition.where(yes, no)
+    return np.where(condition, yes, no)
+
+
 def turn_back(quarter, cosine, sine):
-    """Return cosine and sine of the whole phase from those of its rest; every product is exact."""
-    odd = np.float64(np.int64(quarter & ONE))
-    even = 1.0 - odd
-    cosine_sign = 1.0 - np.float64(np.int64((quarter + ONE) & TWO))
-    sine_sign = 1.0 - np.float64(np.int64(quarter & TWO))
-    return (
-        (even * cosine + odd * sine) * cosine_sign,
-        (even * sine + odd * cosine) * sine_sign,
-    )
+    """Return cosine and sine of the whole phase from those of its rest."""
+    even = (quarter & ONE) == ZERO
+    right = ((quarter + ONE) & TWO) == ZERO
+    upper = (quarter & TWO) == ZERO
+    x, y = where(even, cosine, sine), where(even, sine, cosine)
+    return where(right, x, -x), where(upper, y, -y)
+
+
+def polynomial(coefficients, z):
+    """Return a polynomial's value at z, by Horner's rule, the coefficient of ``z**0`` being first."""
+    *others, value = coefficients
+    for coefficient in reversed(others):
+        value = value * z + coefficient
+    return value
 
 
 TURN_HIGH = 2.0**-64
@@ -175,161 +181,234 @@ COS64 = (
 )
 
 
-@formula
 def cos_sin_rest32(rest, low):
     """Return cosine and sine of what is left of a phase, exact enough to round to float32."""
-    x = np.float64(rest) * TURN_HIGH + np.float64(low) * TURN_LOW
+    x = rest.astype(np.float64) * TURN_HIGH + low.astype(np.float64) * TURN_LOW
     z = x * x
-    c = COS32[4] * z + COS32[3]
-    c = c * z + COS32[2]
-    c = c * z + COS32[1]
-    c = c * z + COS32[0]
-    s = SIN32[4] * z + SIN32[3]
-    s = s * z + SIN32[2]
-    s = s * z + SIN32[1]
-    s = s * z + SIN32[0]
-    return c * z + 1.0, s * x
+    return polynomial(COS32, z) * z + 1.0, polynomial(SIN32, z) * x
 
 
-@formula
 def cos_sin_rest64(rest, low):
     """Return cosine and sine of what is left of a phase, each within one ulp of float64."""
-    leading = np.float64(np.float32(rest))  # 24 bits, so that its products below are exact
+    leading = rest.astype(np.float32).astype(np.float64)  # 24 bits: its products below are exact
     head = leading * TURN_HIGH
-    tail = np.float64(rest - np.int64(leading)) * TURN_HIGH + np.float64(low) * TURN_LOW
+    left = (rest - leading.astype(np.int64)).astype(np.float64)
+    tail = left * TURN_HIGH + low.astype(np.float64) * TURN_LOW
     x = head + tail
     head_squared = head * head
     tail_of_square = (head + x) * tail
     z = head_squared + tail_of_square
 
-    c = COS64[6] * z + COS64[5]
-    c = c * z + COS64[4]
-    c = c * z + COS64[3]
-    c = c * z + COS64[2]
-    c = c * z + COS64[1]
-    c = c * z * z + tail_of_square * COS64[0]
+    c = polynomial(COS64[1:], z) * z * z + tail_of_square * COS64[0]
     leading_term = head_squared * COS64[0]
     c_sum = 1.0 + leading_term
     c = c_sum + ((1.0 - c_sum + leading_term) + c)
 
-    s = SIN64[6] * z + SIN64[5]
-    s = s * z + SIN64[4]
-    s = s * z + SIN64[3]
-    s = s * z + SIN64[2]
-    s = s * z + SIN64[1]
-    s = s * z + SIN64[0]
-    s = s * x + tail * SIN64_HIGH
-    s = head * SIN64_HIGH + s
-    return c, s
+    s = polynomial(SIN64, z) * x + tail * SIN64_HIGH
+    return c, head * SIN64_HIGH + s
 
 
-@formula
-def cos_sin32(high, low):
-    """Return cosine and sine of a phase, exact enough to round to float32."""
+def cos_sin(high, low, dtype):
+    """Return cosine and sine of a phase, as exact as a table's dtype needs."""
     quarter, rest, low_rest = quadrant(high, low)
-    c, s = cos_sin_rest32(rest, low_rest)
-    return turn_back(quarter, c, s)
-
-
-@formula
-def cos_sin64(high, low):
-    """Return cosine and sine of a phase, each within one ulp of float64."""
-    quarter, rest, low_rest = quadrant(high, low)
-    c, s = cos_sin_rest64(rest, low_rest)
-    return turn_back(quarter, c, s)
-
-
-def cos_sin(high, low, table):
-    """Return cosine and sine of a phase, as exact as the table's dtype needs."""
-    formula_of_dtype = cos_sin32 if table.dtype == np.float32 else cos_sin64
-    return formula_of_dtype(high, low)
-
-
-if COMPILED:
-
-    @overload(cos_sin, inline="always")
-    def _cos_sin(high, low, table):  # pragma: compiled
-        if table.dtype == types.float32:
-            return lambda high, low, table: cos_sin32(high, low)
-        return lambda high, low, table: cos_sin64(high, low)
+    formula = cos_sin_rest32 if dtype == np.float32 else cos_sin_rest64
+    return turn_back(quarter, *formula(rest, low_rest))
 
 
 # ------------------------------------------------------------------------------------------------
-# Memory.
+# Filling tables: the formulas, written down once in LLVM's terms.
+
+# How many lanes of a row are computed side by side: as many of these as it has. Those at the end are the
+# last so many, some of them for the second time.
+WIDTHS = (16, 4, 1)
+
+
+def _operation(name, *, swapped=False):  # pragma: compiled
+    """Return the method that applies an operation to two vectors, or to one and a number."""
+
+    def apply(self, other):
+        pair = self.value, self.value_of(other)
+        write = getattr(self.builder, "f" + name if self.kind == np.float64 else name)
+        return Vector(self.builder, write(*reversed(pair) if swapped else pair), self.kind)
+
+    return apply
+
+
+def _comparison(order):  # pragma: compiled
+    """Return the method that compares two vectors of unsigned integers, or one with a number."""
+
+    def compare(self, other):
+        found = self.builder.icmp_unsigned(order, self.value, self.value_of(other))
+        return Vector(self.builder, found, np.bool_)
+
+    return compare
+
+
+def _some(element, count):  # pragma: compiled
+    """Return the type of so many numbers; one is no vector, because LLVM 20 cannot compile vectors of one."""
+    return element if count == 1 else ir.VectorType(element, count)
+
+
+class Vector:
+    """Numbers of some lanes while code for them is written; formulas take them as they take arrays."""
+
+    __array_ufunc__ = None  # NumPy's numbers leave operations to this class
+
+    def __init__(self, builder, value, kind):  # pragma: compiled
+        self.builder, self.value, self.kind = builder, value, kind
+        self.count = getattr(value.type, "count", 1)
+
+    def value_of(self, other):  # pragma: compiled
+        """Return the value of a vector, or of a number in every lane."""
+        if isinstance(other, Vector):
+            return other.value
+        number = self.kind(other).item()
+        return ir.Constant(self.value.type, number if self.count == 1 else [number] * self.count)
+
+    def where(self, yes, no):  # pragma: compiled
+        """Return one vector where this one is true, another where it is not."""
+        return Vector(self.builder, self.builder.select(self.value, yes.value, no.value), yes.kind)
+
+    def __neg__(self):  # pragma: compiled
+        return Vector(self.builder, self.builder.fneg(self.value), self.kind)
+
+    def astype(self, kind):  # pragma: compiled
+        """Return the numbers converted as NumPy converts them."""
+        element, how = {
+            (np.bool_, np.uint64): (ir.IntType(64), "zext"),
+            (np.uint32, np.uint64): (ir.IntType(64), "zext"),
+            (np.uint64, np.int64): (ir.IntType(64), "bitcast"),
+            (np.int64, np.float32): (ir.FloatType(), "sitofp"),
+            (np.int64, np.float64): (ir.DoubleType(), "sitofp"),
+            (np.float32, np.float64): (ir.DoubleType(), "fpext"),
+            (np.float64, np.float32): (ir.FloatType(), "fptrunc"),
+            (np.float64, np.int64): (ir.IntType(64), "fptosi"),
+        }[self.kind, kind]
+        write = getattr(self.builder, how)
+        return Vector(self.builder, write(self.value, _some(element, self.count)), kind)
+
+    __add__ = __radd__ = _operation("add")
+    __sub__, __rsub__ = _operation("sub"), _operation("sub", swapped=True)
+    __mul__ = __rmul__ = _operation("mul")
+    __and__, __or__, __xor__ = _operation("and_"), _operation("or_"), _operation("xor")
+    __lshift__, __rshift__ = _operation("shl"), _operation("lshr")
+    __eq__, __lt__ = _comparison("=="), _comparison("<")
+
+
+class Cells:
+    """Vectors of words that change from one round of a loop to the next, zero at first."""
+
+    def __init__(self, builder, number, count):  # pragma: compiled
+        kind = _some(ir.IntType(64), count)
+        self.builder = builder
+        self.places = [cgutils.alloca_once(builder, kind) for _ in range(number)]
+        for place in self.places:
+            builder.store(ir.Constant(kind, None), place)
+
+    def get(self):  # pragma: compiled
+        """Return the vectors."""
+        return [Vector(self.builder, self.builder.load(place), np.uint64) for place in self.places]
+
+    def set(self, vectors):  # pragma: compiled
+        """Replace them."""
+        for place, vector in zip(self.places, vectors, strict=True):
+            self.builder.store(vector.value, place)
+
+
+def _everywhere(builder, number, count, kind):  # pragma: compiled
+    """Return a vector of equal numbers."""
+    if count == 1:
+        return Vector(builder, number, kind)
+    empty = ir.Constant(ir.VectorType(number.type, count), ir.Undefined)
+    first = builder.insert_element(empty, number, ir.IntType(32)(0))
+    return Vector(builder, _lanes(builder, [0] * count, first), kind)
 
 
 @intrinsic
-def vector(typing_context, array, i, j, k, first, length):  # pragma: compiled
-    """Return ``array[i, j, k, first : first + length]`` as a contiguous vector that owns nothing.
+def fill_row(
+    typing_context,
+    kind,
+    limbs,
+    limb_count,
+    opposite,
+    digits,
+    shift,
+    negative,
+    positions,
+    axes,
+    lanes,
+    factor,
+    cosine,
+    sine,
+):  # pragma: compiled
+    """Write cosine and sine at one position, times the attention factor; see `fill_rows`.
 
-    The array has four axes and any strides, of which only the last is known to be that of one element;
-    saying so is what lets the compiler vectorise. Nothing is checked here: callers are.
+    All but the table's dtype and the factor are addresses and counts. Upper digits that are zero, as most
+    positions have them, are not multiplied.
     """
-    kind = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+    dtype = np.float32 if kind.dtype == types.float32 else np.float64
+    size = kind.dtype.bitwidth // 8
+    half, word = ir.IntType(32), ir.IntType(64)
 
     def generate(context, builder, signature, arguments):
-        source = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
-        strides = cgutils.unpack_tuple(builder, source.strides, 4)
-        item = context.get_constant(types.intp, context.get_abi_sizeof(source.data.type.pointee))
-        offset = builder.mul(arguments[4], item)
-        for index, stride in zip(arguments[1:4], strides[:3], strict=True):
-            offset = builder.add(offset, builder.mul(index, stride))
-        result = arrayobj.make_array(kind)(context, builder)
-        arrayobj.populate_array(
-            result,
-            data=cgutils.pointer_add(builder, source.data, offset),
-            shape=(arguments[5],),
-            strides=(item,),
-            itemsize=item,
-            meminfo=None,
-        )
-        return result._getvalue()
+        limbs, limb_count, opposite, digits, shift, negative = arguments[1:7]
+        positions, axes, lanes, factor, cosine, sine = arguments[7:]
 
-    return kind(array, *[types.intp] * 5), generate
+        def read(place, element, count):
+            pointer = builder.inttoptr(place, _some(element, count).as_pointer())
+            return builder.load(pointer, align=1)
 
+        def number(first, index):
+            return read(_at(builder, first, index, 8), word, 1)
 
-# ------------------------------------------------------------------------------------------------
-# Filling tables.
+        def turns(axis, i, count):
+            """Return the phase on one axis as two words, and where it is negative."""
+            entry = builder.mul(axis, positions)
+            own = _at(builder, digits, entry, 8 * DIGITS)
+            used = word(1)
+            for place in range(1, DIGITS):
+                there = builder.icmp_unsigned("!=", number(own, word(place)), word(0))
+                used = builder.select(there, word(place + 1), used)
+            least = builder.add(builder.mul(axis, limb_count), number(shift, entry))
+            phase = Cells(builder, PHASE_LIMBS, count)
+            with cgutils.for_range(builder, used) as loop:
+                digit = builder.trunc(number(own, loop.index), half)
+                digit = _everywhere(builder, digit, count, np.uint32).astype(np.uint64)
+                first = builder.add(least, builder.sub(word(DIGITS - 1), loop.index))
+                parts = []
+                for k in range(PHASE_LIMBS):
+                    limb = builder.add(builder.mul(builder.add(first, word(k)), lanes), i)
+                    part = read(_at(builder, limbs, limb, 4), half, count)
+                    parts.append(Vector(builder, part, np.uint32).astype(np.uint64))
+                phase.set(add_product(digit, parts, phase.get()))
+            signs = _at(builder, opposite, builder.add(builder.mul(axis, lanes), i), 8)
+            signs = Vector(builder, read(signs, word, count), np.uint64)
+            own_sign = _everywhere(builder, number(negative, entry), count, np.uint64)
+            return *top_words(phase.get()), signs ^ own_sign
 
+        def fill(i, count):
+            total = Cells(builder, 2, count)
+            with cgutils.for_range(builder, axes) as loop:
+                total.set(add_signed(*total.get(), *turns(loop.index, i, count)))
+            high, low = total.get()
+            scale = _everywhere(builder, factor, count, np.float64)
+            for row, found in zip((cosine, sine), cos_sin(high, low, dtype), strict=True):
+                scaled = found * scale
+                scaled = scaled if dtype == np.float64 else scaled.astype(np.float32)
+                _store(builder, scaled.value, _at(builder, row, i, size), size, 0)
 
-@formula
-def add_turns(
-    high, low, limbs, head, axis, shift, opposite, negative, d0, d1, d2
-):  # pragma: compiled
-    """Add one position's fractions of a turn, on one axis, to the phases high and low."""
-    lanes = high.shape[0]
-    f0 = vector(limbs, head, axis, shift, 0, lanes)
-    f1 = vector(limbs, head, axis, shift + 1, 0, lanes)
-    f2 = vector(limbs, head, axis, shift + 2, 0, lanes)
-    f3 = vector(limbs, head, axis, shift + 3, 0, lanes)
-    f4 = vector(limbs, head, axis, shift + 4, 0, lanes)
-    f5 = vector(limbs, head, axis, shift + 5, 0, lanes)
-    f6 = vector(limbs, head, axis, shift + 6, 0, lanes)
-    f7 = vector(limbs, head, axis, shift + 7, 0, lanes)
-    for i in range(lanes):
-        more_high, more_low = turn(
-            d0,
-            d1,
-            d2,
-            np.uint64(f0[i]),
-            np.uint64(f1[i]),
-            np.uint64(f2[i]),
-            np.uint64(f3[i]),
-            np.uint64(f4[i]),
-            np.uint64(f5[i]),
-            np.uint64(f6[i]),
-            np.uint64(f7[i]),
-        )
-        high[i], low[i] = add_signed(high[i], low[i], more_high, more_low, opposite[i] ^ negative)
+        left = lanes
+        for count in WIDTHS:
+            enough = builder.icmp_signed(">=", left, word(count))
+            stop = builder.select(enough, left, word(0))
+            last = builder.sub(left, word(count))
+            with cgutils.for_range_slice(builder, word(0), stop, word(count)) as (i, _):
+                beyond = builder.icmp_signed(">", i, last)
+                fill(builder.select(beyond, last, i), count)
+            left = builder.sub(left, stop)
+        return context.get_dummy_value()
 
-
-@formula
-def fill_row(high, low, factor, cosine, sine):  # pragma: compiled
-    """Write cosine and sine of every lane's phase, times the attention factor."""
-    for i in range(high.shape[0]):
-        c, s = cos_sin(high[i], low[i], cosine)
-        cosine[i] = c * factor
-        sine[i] = s * factor
+    return types.void(kind, *[types.int64] * 9, types.float64, types.int64, types.int64), generate
 
 
 @loop
@@ -342,27 +421,25 @@ def fill_rows(  # pragma: compiled
     shift and negative (axes, n). The frequencies are limbs (heads, axes, limbs, lanes) and opposite
     (heads, axes, lanes), 1 where negative.
     """
-    heads, axes, _, lanes = limbs.shape
-    buffer = np.empty((1, 1, 2, lanes), np.uint64)
-    high = vector(buffer, 0, 0, 0, 0, lanes)
-    low = vector(buffer, 0, 0, 1, 0, lanes)
+    heads, axes, limb_count, lanes = limbs.shape
     for p in range(first, last):
         for head in range(heads):
-            buffer[:] = ZERO
-            for axis in range(axes):
-                signs = opposite[head, axis]
-                negated = negative[axis, p]
-                place = shift[axis, p]
-                d0, d1, d2 = digits[axis, p, 0], digits[axis, p, 1], digits[axis, p, 2]
-                if d2 == ZERO:
-                    # An integer position has two digits; its loop is compiled without the third.
-                    add_turns(high, low, limbs, head, axis, place, signs, negated, d0, d1, ZERO)
-                else:
-                    add_turns(high, low, limbs, head, axis, place, signs, negated, d0, d1, d2)
-            cosine = vector(table, 0, head, row + p, 0, lanes)
-            sine = vector(table, 1, head, row + p, 0, lanes)
-            fill_row(high, low, factor, cosine, sine)
-    buffer[0, 0, 0, 0] = ZERO  # vectors own nothing: this use keeps the buffer until here
+            cosine = address(table) + head * table.strides[1] + (row + p) * table.strides[2]
+            fill_row(
+                table.dtype,
+                address(limbs) + head * limbs.strides[0],
+                limb_count,
+                address(opposite) + head * opposite.strides[0],
+                address(digits) + p * digits.strides[1],
+                address(shift) + p * shift.strides[1],
+                address(negative) + p * negative.strides[1],
+                shift.shape[1],
+                axes,
+                lanes,
+                factor,
+                cosine,
+                cosine + table.strides[0],
+            )
 
 
 def fill_table(  # pragma: compiled

@@ -50,7 +50,7 @@ def fill_table(
         for axis in range(frequencies.axes):
             phase = _turns(frequencies, numbers, axis, kernels.turn)
             high, low = kernels.add_signed(high, low, *phase)
-        cosine, sine = kernels.cos_sin(high, low, table)
+        cosine, sine = kernels.cos_sin(high, low, table.dtype)
         rows = slice(row + first, row + first + part.shape[1])
         table[0, :, rows] = cosine * factor
         table[1, :, rows] = sine * factor
@@ -67,7 +67,7 @@ def _turns(
         rows = shift == limbs_down
         window = frequencies.limbs[:, axis, limbs_down : limbs_down + 8, None].astype(np.uint64)
         high[:, rows], low[:, rows] = turn(
-            *digits[rows, :, None].transpose(1, 0, 2), *window.transpose(1, 0, 2, 3)
+            digits[rows, :, None].transpose(1, 0, 2), window.transpose(1, 0, 2, 3)
         )
     return high, low, frequencies.negative[:, axis, None] ^ negative[:, None]
 

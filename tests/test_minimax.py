@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mpmath as mp
 import numpy as np
 import pytest
 
+from rotary import phases
 from rotary.backends import kernels
 
 PROGRAM = Path(__file__).parents[1] / "docs" / "derivations" / "minimax.py"
@@ -124,16 +126,34 @@ def test_kernels_have_the_proven_bits(
     minimax: ModuleType, dtype: type[np.float32 | np.float64], factor: float
 ) -> None:
     high, low = phases_for_bits()
-    c, s = np.empty(high.size, dtype), np.empty(high.size, dtype)
+    wanted = [(int(h) << 64) | int(w) for h, w in zip(high, low, strict=True)]
+    expected = minimax.tables(wanted, np.finfo(dtype).nmant + 1, factor)
+    plain = [(part * factor).astype(dtype) for part in kernels.cos_sin(high, low, dtype)]
+    np.testing.assert_array_equal(plain, expected)
     if kernels.COMPILED:
-        kernels.fill_row(high, low, factor, c, s)
-    else:
-        cosine, sine = kernels.cos_sin(high, low, c)
-        c[:], s[:] = cosine * factor, sine * factor
-    phases = [(int(h) << 64) | int(w) for h, w in zip(high, low, strict=True)]
-    expected = minimax.tables(phases, np.finfo(dtype).nmant + 1, factor)
-    np.testing.assert_array_equal(c, expected[0])
-    np.testing.assert_array_equal(s, expected[1])
+        np.testing.assert_array_equal(compiled(high, low, factor, dtype), expected)
+
+
+def compiled(high: Any, low: Any, factor: float, dtype: Any) -> Any:
+    """Cosine and sine of phases by the kernel: at position 1 they are its frequencies' fractions."""
+    from rotary.backends import cpu
+
+    limbs = np.zeros((1, 1, phases.LIMBS, high.size), np.uint32)
+    for place, word in enumerate((low, high)):
+        limbs[0, 0, 4 + 2 * place : 6 + 2 * place] = word & np.uint64(0xFFFFFFFF), word >> 32
+    none = np.zeros((1, 1), np.uint64)
+    multiplier = np.array([[[1, 0, 0]]], np.uint64), none.view(np.int64), none
+    table = np.empty((2, 1, 1, high.size), dtype)
+    cpu.compiled("fill_table", table.dtype.name, parallel=False)(
+        limbs,
+        np.zeros((1, 1, high.size), np.uint64),
+        *multiplier,
+        factor,
+        table,
+        0,
+        1,
+    )
+    return table[:, 0, 0]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

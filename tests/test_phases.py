@@ -8,7 +8,7 @@ from fractions import Fraction
 import mpmath as mp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rotary import phases
@@ -238,18 +238,16 @@ def product(position: float, frequency: float) -> int:
     numbers = phases.multipliers(np.array([[position]], kind))
     shift = int(numbers.shift[0, 0])
     limbs = made.limbs[0, 0, shift : shift + 8, 0].astype(np.uint64)
-    high, low = kernels.turn(*numbers.digits[0, 0], *limbs)
+    high, low = kernels.turn(numbers.digits[0, 0], limbs)
     return (int(high) << 64) | int(low)
 
 
-@settings(deadline=None)  # the first call may compile
 @given(INTEGERS, FREQUENCIES)
 def test_products_with_integers_only_wrap(position, frequency):
     exact = abs(position) * phases.turns(frequency) % TURN
     assert product(position, frequency) == exact >> 64
 
 
-@settings(deadline=None)  # the first call may compile
 @given(FLOATS, FREQUENCIES)
 def test_products_with_floats_are_cut_once(position, frequency):
     numerator, denominator = abs(position).as_integer_ratio()
@@ -259,7 +257,6 @@ def test_products_with_floats_are_cut_once(position, frequency):
     assert 0 <= error < 1 + Fraction(1, 2**29)
 
 
-@settings(deadline=None)  # the first call may compile
 @given(*[st.integers(0, 2**128 - 1)] * 2, st.booleans())
 def test_phases_add_with_their_sign(phase, more, negative):
     words = [np.uint64(word) for x in (phase, more) for word in divmod(x, WORD)]

@@ -8,7 +8,7 @@ Run it with ``python docs/derivations/minimax.py`` (needs NumPy and mpmath, take
 4. the worst error met over random positions and frequencies, against mpmath.
 
 The same formula text serves all of it: it contains nothing but ``+ - *``, so it runs on NumPy arrays, on
-scalars inside a compiled kernel, and on `Tracked` values that carry an interval and an error bound.
+the vectors of a compiled kernel, and on `Tracked` values that carry an interval and an error bound.
 ``docs/explanation/accuracy.md`` explains the steps.
 """
 
