@@ -110,6 +110,14 @@ def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any:
     return function
 
 
+@cache
+def entry_point(function: Any) -> Callable[..., int]:
+    """Return what a compiled kernel is to Python: Numba's choice by the types of arguments outlasts a token."""
+    (result,) = function.overloads.values()
+    found: Callable[..., int] = result.entry_point
+    return found
+
+
 def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
     """Compile a kernel, through the disk cache where that is wanted and works."""
     options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
@@ -338,9 +346,8 @@ class Launch:
         )
 
     def _run(self, parallel: bool) -> Callable[..., int]:
-        """Return the compiled kernel itself: Numba's choice by the types of arguments outlasts a token."""
-        (result,) = compiled(self._kernel, self._dtype, parallel=parallel).overloads.values()
-        run: Callable[..., int] = result.entry_point
+        """Return the compiled kernel itself."""
+        run = entry_point(compiled(self._kernel, self._dtype, parallel=parallel))
         self._runs[parallel] = run
         return run
 
