@@ -43,7 +43,7 @@ BACKENDS = {
     "ndonnx": {"ROTARY_TEST_BACKEND": "ndonnx"},
 }
 # What runs on GPUs alone; `cuda` measures its coverage.
-ON_GPU = "backends/cuda.py,backends/views.py,rotary/device.py,rotary/device_tables.py"
+ON_GPU = "backends/cuda*.py,backends/views.py,rotary/device*.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
 
 

@@ -12,7 +12,7 @@ from . import tables
 from ._libraries import check_precision
 from ._typing import Array, HostArray, TableDType
 from .backends import cuda, views
-from .device import check_aligned, check_devices, seen_on
+from .device_memory import check_aligned, check_devices, seen_on
 from .rotation import Angles, Axes, Pairing, Rows, View
 
 LAUNCHES_REMEMBERED = 1024

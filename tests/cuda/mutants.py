@@ -46,7 +46,9 @@ class Mutant(NamedTuple):
 
 
 KERNEL, STRUCT = "backends/rotate.cu", "backends/cuda_struct.py"
-LAUNCHES, VIEWS, PLANS = "backends/cuda.py", "backends/views.py", "rotary/device.py"
+LAUNCHES, VIEWS = "backends/cuda.py", "backends/views.py"
+CALLS, PLANS = "rotary/device.py", "rotary/device_plans.py"
+PLACES, DRIVER = "rotary/device_memory.py", "backends/cuda_driver.py"
 
 # No test may fail of these, or all mutants seem to be noticed.
 UNCHANGED = (Mutant("nothing", KERNEL, "", ""), Mutant("nothing", PLANS, "", ""))
@@ -208,7 +210,7 @@ MUTANTS = (
     Mutant("strides", LAUNCHES, "by_token == 0 or by_batch % by_token == 0", "True"),
     Mutant("strides", LAUNCHES, "cosine.strides == sine.strides\n        and", "True\n        and"),
     Mutant("strides", VIEWS, "front.sort(key=lambda axis: -abs(x.strides[axis]))", "pass"),
-    Mutant("strides", PLANS, "key += (*y[1:5], y.address == x.address)", "key += y[1:5]"),
+    Mutant("strides", CALLS, "key += (*y[1:5], y.address == x.address)", "key += y[1:5]"),
     Mutant(
         "phase",
         KERNEL,
@@ -292,7 +294,7 @@ MUTANTS = (
     ),
     Mutant("launch", LAUNCHES, "own=trig.own,", "own=False,"),
     Mutant(
-        "launch", PLANS, "cuda.driver.order(views.stream_of(own, device), stream, device)", "pass"
+        "launch", PLACES, "cuda.driver.order(views.stream_of(own, device), stream, device)", "pass"
     ),
     Mutant(
         "launch",
@@ -300,14 +302,14 @@ MUTANTS = (
         "with cuda.driver.stream(stream, self.device):\n            results",
         "with cuda.driver.stream(None, self.device):\n            results",
     ),
-    Mutant("launch", PLANS, "if view.device != device:", "if False:"),
+    Mutant("launch", PLACES, "if view.device != device:", "if False:"),
     Mutant("bounds", KERNEL, "((counted ^ (u64)p.first) & (counted ^ walked))", "0"),
     Mutant("bounds", VIEWS, "strides=tuple(strides), owner=None)", "strides=tuple(strides))"),
     Mutant("strides", LAUNCHES, "_line_of(_on_device(rows.bounds))", "_on_device(rows.bounds)"),
     Mutant("phase", PLANS, 'if name == "offset" and limit is None', "if limit is None"),
     Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
-    Mutant("launch", LAUNCHES, "self._held.append((stream.record(), owners))", "pass"),
-    Mutant("launch", PLANS, "scope(cuda.device_of(arrays[0], owner))", "scope(0)"),
+    Mutant("launch", DRIVER, "self._held.append((stream.record(), owners))", "pass"),
+    Mutant("launch", CALLS, "scope(cuda.device_of(arrays[0], owner))", "scope(0)"),
     Mutant("launch", PLANS, ", device, cuda.driver.current_stream()", ", device"),
 )
 

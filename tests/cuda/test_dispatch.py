@@ -295,10 +295,10 @@ def test_tables_stay_on_the_gpu_for_calls_to_come(device):
     with device.stream(42, 0):
         assert_same(rope, (q, k), offset=1025)
     assert [what for what, *_ in device.log].count("upload") == 6
-    for stream in range(rotary.device.WINDOWS_REMEMBERED):
+    for stream in range(rotary.device_plans.WINDOWS_REMEMBERED):
         with device.stream(stream, 0):
             assert_same(rope, (q,), offset=stream, role="query")
-    assert len(rotary.device._windows.held) == rotary.device.WINDOWS_REMEMBERED
+    assert len(rotary.device_plans._windows.held) == rotary.device_plans.WINDOWS_REMEMBERED
     # As near the end of what the scale allows as can be, where a whole page has no values.
     last = max(n for n in range(0, 10**6, 64) if not raises(rope, q, n))
     assert_same(rope, (q, k), offset=last)
@@ -934,6 +934,7 @@ def test_more_rows_than_a_launch_can_count(device):
 def test_what_is_remembered_is_bounded(device, monkeypatch):
     """Plans, the oldest of which is made anew, and where positions lay."""
     monkeypatch.setattr(rotary.device, "PLANS_REMEMBERED", 2)
+    monkeypatch.setattr(rotary.device_plans, "LINES_REMEMBERED", 2)
     monkeypatch.setattr(rotary.device, "_plans", rotary.device._Plans())
     rope = embedding()
     for length in (3, 4, 5, 3):
