@@ -12,7 +12,7 @@ import numpy as np
 from . import _libraries as libraries
 from . import device, tables
 from ._typing import Array, TableDType
-from .arrays import as_outputs, check_array, names_of
+from .arrays import as_outputs, check_array, check_of_library, names_of
 from .backends import kernel_for, portable, views
 from .layouts import Layout, pair_channels
 from .rotation import Angles, Pairing, Recipe, Rows, Table, TracedTable, Turns
@@ -73,6 +73,7 @@ def rotate(
     if result is not None:
         return result
     for x, name in zip(arrays, names, strict=True):
+        check_of_library(x, name)
         check_array(x, name)
     shapes = tuple(map(shape_of, arrays, names))
     first = turns[0]

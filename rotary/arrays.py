@@ -60,6 +60,13 @@ def check_array(x: Any, name: str) -> None:
         raise TypeError(msg)
 
 
+def check_of_library(x: Any, name: str) -> None:
+    """Raise where x is memory of a GPU that no library has operations for."""
+    if libraries.is_bare(x):
+        msg = f"`{name}` must be an array of a library, got {type(x)}: cupy.asarray makes it one"
+        raise TypeError(msg)
+
+
 def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[Array | None]:
     """Return one output or None per array, checked against every array before anything is written."""
     if out is None:

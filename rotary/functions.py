@@ -16,6 +16,7 @@ from .arrays import (
     as_table_dtype,
     check_apart,
     check_array,
+    check_of_library,
     check_plain,
 )
 from .backends import kernel_for, portable, views
@@ -219,9 +220,7 @@ def apply_rotary(
            [-0.3012,  0.8952,  1.3818,  1.0948]])
     """
     for part, name in ((x, "x"), (cos, "cos"), (sin, "sin")):
-        if libraries.is_bare(part):
-            msg = f"`{name}` must be an array of a library, got {type(part)}: cupy.asarray makes it one"
-            raise TypeError(msg)
+        check_of_library(part, name)
     check_array(x, "x")
     check_layout(layout)
     backwards = as_bool(inverse, "inverse")

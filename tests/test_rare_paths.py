@@ -8,7 +8,7 @@ import pytest
 
 import rotary
 from rotary import RotaryEmbedding, arrays, backends, scaling
-from rotary.backends import kernels, reference
+from rotary.backends import cuda, kernels, reference
 from rotary.rotation import Axes, Pairing, Table
 
 host = importlib.import_module("rotary.backends.host")  # the package has a function of this name
@@ -132,6 +132,25 @@ def test_a_delta_for_other_than_the_packed_sequences_is_refused():
 
 
 @pytest.mark.library("jax")
+class Bare:
+    """Memory of a GPU that no library knows: all it can do is say where it lies."""
+
+    shape, dtype = (3, 8), np.dtype(np.float32)
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"data": (0, False), "shape": self.shape, "typestr": "<f4", "version": 3}
+
+
+def test_memory_of_no_library_needs_kernels(monkeypatch):
+    """Without them there is nobody to rotate it."""
+    monkeypatch.setattr(cuda, "usable", lambda _: False)
+    with pytest.raises(TypeError, match="`x` must be an array of a library, got .*cupy.asarray"):
+        embedding()(Bare())
+    with pytest.raises(TypeError, match="`cos` must be an array of a library, got .*cupy.asarray"):
+        rotary.apply_rotary(np.ones((3, 8)), Bare(), Bare(), layout="half")
+
+
 class TestJax:
     def test_offsets_of_packed_sequences_must_be_known(self):
         import jax
