@@ -388,8 +388,8 @@ def blocks_of(
     groups = _head_axes(x, y, axes)
     heads = max(groups, key=lambda group: group[0], default=(1, 0, 0))
     front = (axes.batch, axes.sequence)
-    x_steps, y_steps = (
-        tuple(0 if axis is None else _step(view, axis) for axis in front) for view in (x, y)
+    (x_batch, x_token), (y_batch, y_token) = (
+        [0 if axis is None else _step(view, axis) for axis in front] for view in (x, y)
     )
     walked = [group for group in groups if group is not heads]
     return [
@@ -397,8 +397,8 @@ def blocks_of(
             array,
             sum(i * group[1] for i, group in zip(index, walked, strict=True)),
             sum(i * group[2] for i, group in zip(index, walked, strict=True)),
-            (*x_steps, heads[1]),  # type: ignore[arg-type]
-            (*y_steps, heads[2]),  # type: ignore[arg-type]
+            (x_batch, x_token, heads[1]),
+            (y_batch, y_token, heads[2]),
             heads[0],
             copy,
         )

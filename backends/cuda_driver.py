@@ -71,7 +71,8 @@ class Driver:
         """Return a context in which a GPU is the current one."""
         if self.current_device() == device:
             return nullcontext()
-        return self.cupy.cuda.Device(device)  # type: ignore[no-any-return]
+        scope: AbstractContextManager[Any] = self.cupy.cuda.Device(device)
+        return scope
 
     def stream(self, address: int | None, device: int) -> AbstractContextManager[Any]:
         """Return a context in which another library's stream is the current one; None keeps CuPy's own."""

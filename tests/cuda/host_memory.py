@@ -298,6 +298,14 @@ class _Module:
         return launch
 
 
+def recording():
+    """The driver, whose record begins anew."""
+    driver = install()
+    driver.launches.clear()
+    driver.log.clear()
+    return driver
+
+
 def install():
     """Have the library run on the host; once for a process, whose plans and frequencies then lie there."""
     if not isinstance(cuda.driver, HostDriver):

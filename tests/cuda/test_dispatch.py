@@ -27,10 +27,7 @@ ULPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-21, "float64"
 @pytest.fixture
 def device():
     """What the driver is asked for from now on."""
-    driver = host_memory.install()
-    driver.launches.clear()
-    driver.log.clear()
-    return driver
+    return host_memory.recording()
 
 
 def embedding(head_dim=16, layout="half", **options):

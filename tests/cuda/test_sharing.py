@@ -32,10 +32,7 @@ PLACES = np.random.default_rng(0).integers(-(10**9), 10**9, (2, 5))
 @pytest.fixture
 def device():
     """What the driver is asked for from now on."""
-    driver = host_memory.install()
-    driver.launches.clear()
-    driver.log.clear()
-    return driver
+    return host_memory.recording()
 
 
 @pytest.fixture
