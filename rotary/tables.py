@@ -2,8 +2,9 @@
 
 A table is a function of frequencies, factor, dtype and positions alone, so equal ones are made once.
 What is kept are windows: ranges of consecutive positions, which grow geometrically as they are read past
-their end. Scattered positions are computed for the call that asks and forgotten, hence a position costs
-no memory by its size. The least recently used windows are dropped beyond a limit in bytes.
+their end. Scattered positions are computed for the call that asks, until a window over all of them would
+have cost no more; such a window takes up a quarter of the cache at most, so that a position costs no memory
+by its size. The least recently used windows are dropped beyond a limit in bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class CacheInfo(NamedTuple):
     Attributes
     ----------
     hits, misses : int
-        Requests for consecutive positions that were, or were not, all there.
+        Requests for consecutive positions that were, or were not, all there. Those for scattered ones count
+        where a window has them, or is made for them, and not where they are computed apart.
     entries : int
         Windows held.
     nbytes : int
@@ -168,10 +170,15 @@ class _Cache:
             if window is not None or stop > LARGEST_POSITION:
                 return window
             new = stop - start
+            row_bytes = _row_bytes(frequencies, dtype)
             neighbour = _neighbour(self.windows.get(key, []), start, stop)
             if neighbour is not None:
-                new -= min(stop, neighbour.stop) - max(start, neighbour.start)
-            fits = (stop - start) * _row_bytes(frequencies, dtype) <= self.limit * SHARE
+                whole = max(stop, neighbour.stop) - min(start, neighbour.start)
+                whole += max(neighbour.stop - neighbour.start, LEAST_GROWTH)
+                # What has no room to grow in would be copied, or made anew, for every few rows.
+                if whole * row_bytes <= self.limit:
+                    new -= min(stop, neighbour.stop) - max(start, neighbour.start)
+            fits = (stop - start) * row_bytes <= self.limit * SHARE
             asked = count + (self.apart.pop(key, 0) if fits else 0)
             if new >= SPARSEST * asked:
                 if fits:

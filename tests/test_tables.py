@@ -283,6 +283,29 @@ def test_positions_whose_window_would_fill_the_cache_are_made_apart():
     assert rotary.cache_info()[1:3] == (1, 1)
 
 
+@pytest.mark.parametrize("said", ["offset", "positions"])
+@pytest.mark.parametrize("rows", [2300, 4000])
+def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch, said, rows):
+    """Where a window has no room to grow in, rows beyond it are made apart."""
+    rotary.set_cache_limit(4000 * 2 * 32 * 4)
+    rope = embedding()
+    rope.tables(np.arange(rows))
+    made = []
+    fill = tables.backends.host().fill_table
+
+    def counted(frequencies, positions, *rest):
+        made.append(positions.shape[1])
+        fill(frequencies, positions, *rest)
+
+    monkeypatch.setattr(tables.backends.host(), "fill_table", counted)
+    x = np.ones((2, 1, 64), np.float32)
+    for step in range(50):
+        where = np.array([rows - 700, rows]) + step
+        rope(x, **{said: where if said == "offset" else where[:, None]})
+    assert sum(made) <= 50 * 2
+    assert check_accounts()[1:3] == (1, 1)
+
+
 def test_few_tables_are_counted(monkeypatch):
     monkeypatch.setattr(tables, "COUNTS_REMEMBERED", 3)
     for head_dim in range(2, 40, 2):
