@@ -281,8 +281,8 @@ class RotaryEmbedding:
         return (self.rotary_dim // 2,) if self.sections is None else self.sections.blocks
 
     @cached_property
-    def _turns(self) -> dict[tuple[str, Role | None], Turns]:
-        """The passes of every verb and role that was called: made once, for they do not change."""
+    def _turns(self) -> dict[Any, Turns]:
+        """The passes of every verb and role that was called, and of moves: made once, for they do not change."""
         return {}
 
     def _passes(self, verb: str, role: Role | None) -> Turns:
@@ -823,6 +823,15 @@ class RotaryEmbedding:
 
     def _moving(self, to: RotaryEmbedding, role: Role | None) -> Turns:
         """Return the passes that move keys: axes of new frequencies, of old ones backwards, and of delta."""
+        key = "move", role, to._frequencies.key, to.attention_factor
+        found = self._turns.get(key)
+        if found is None:
+            found = self._made_moving(to, role)
+            remember(self._turns, key, found)
+        return found
+
+    def _made_moving(self, to: RotaryEmbedding, role: Role | None) -> Turns:
+        """Return passes on three times the axes, as `rows.read_move` gives positions for them."""
         old, new = self._frequencies.values, to._frequencies.values
         layout = self.output_layout
         lanes = self.rotary_dim // 2

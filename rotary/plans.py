@@ -7,7 +7,7 @@ not from their numbers, and a decoder asks the same for every token. So it is de
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .shapes import frames_of, shape_of
 from .tables import LARGEST_POSITION, Reader
 
 PLANS_REMEMBERED = 256
+Kept = TypeVar("Kept")
 # What a launch reads of a table: values, index, the positions at which the values begin and end, and step.
 TableRows: TypeAlias = tuple[HostArray, HostArray, int, int, int]
 COUNTED = np.zeros((1, 1), np.int64)
@@ -150,8 +151,8 @@ def key_of(verb: str, arrays: Sequence[Array], seq_axis: Any, out: Any) -> Hasha
     return tuple(key)
 
 
-def remember(plans: dict[Any, Callable[..., Any]], key: Hashable, plan: Callable[..., Any]) -> None:
-    """Keep the plan of a call that was made; when there are too many, all others are forgotten."""
+def remember(plans: dict[Any, Kept], key: Hashable, plan: Kept) -> None:
+    """Keep what was made for calls like one, its plan above all; when there is too much, all else is forgotten."""
     if len(plans) >= PLANS_REMEMBERED:
         plans.clear()
     plans[key] = plan

@@ -35,19 +35,6 @@ def embedding(head_dim=16, layout="half", **options):
     return RotaryEmbedding(head_dim, layout=layout, **options)
 
 
-def assert_like(got, want):
-    """What the kernels gave is what NumPy gets, up to two roundings."""
-    assert type(got) is cupy.ndarray
-    assert got.dtype == want.dtype
-    name = {"complex64": "float32", "complex128": "float64"}.get(want.dtype.name, want.dtype.name)
-    got, want = (
-        each.astype(np.result_type(each.dtype, np.float64)) for each in (to_host(got), want)
-    )
-    if want.dtype.kind not in "fc":
-        got, want = got.astype(np.float64), want.astype(np.float64)
-    np.testing.assert_allclose(got, want, rtol=ULPS[name], atol=4 * ULPS[name])
-
-
 def widened(x):
     return x.astype(complex if x.dtype.kind == "c" else float)
 
@@ -926,6 +913,16 @@ def test_more_rows_than_a_launch_can_count(device):
     with pytest.raises(ValueError, match=r"`x` must have fewer than 2\*\*31 rows, got 2147483648"):
         embedding()(many)
     assert not device.launches
+
+
+def test_a_move_to_other_frequencies_has_one_plan(device, monkeypatch):
+    """Made by the first call, as that of any other."""
+    monkeypatch.setattr(rotary.device, "_plans", rotary.device._Plans())
+    rope = embedding(scaling=scaling.Linear(factor=4.0))
+    for _ in range(3):
+        to = embedding(scaling=scaling.Linear(factor=2.0))
+        assert_same(rope, (random_array((2, 3, 5, 16)),), "shift", delta=3, to=to)
+    assert len(rotary.device._plans.held) == 1
 
 
 def test_what_is_remembered_is_bounded(device, monkeypatch):
