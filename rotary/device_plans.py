@@ -88,7 +88,7 @@ class _Windows:
         """Return a window that holds rows which count up."""
         assert rows.start is not None
         start, stop = rows.start, rows.start + rows.length
-        key = id(angles), dtype, device, cuda.driver.current_stream()
+        key = id(angles), dtype, device, cuda.driver.current_stream(), start // PAGE
         with self._lock:
             window = self.held.get(key)
             if window is None or not window.first <= start <= stop <= window.stop:

@@ -310,7 +310,7 @@ MUTANTS = (
     Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
     Mutant("launch", DRIVER, "self._held.append((stream.record(), owners))", "pass"),
     Mutant("launch", CALLS, "scope(cuda.device_of(arrays[0], owner))", "scope(0)"),
-    Mutant("launch", PLANS, ", device, cuda.driver.current_stream()", ", device"),
+    Mutant("launch", PLANS, ", device, cuda.driver.current_stream(), start", ", device, start"),
 )
 
 
