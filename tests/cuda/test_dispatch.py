@@ -283,9 +283,11 @@ def test_tables_stay_on_the_gpu_for_calls_to_come(device):
         with device.stream(stream, 0):
             assert_same(rope, (q,), offset=stream, role="query")
     assert len(rotary.device_plans._windows.held) == rotary.device_plans.WINDOWS_REMEMBERED
+    # Two streams of tokens, at places far apart, take turns.
+    before = [what for what, *_ in device.log].count("upload")
     for offset in (5, 2100, 6, 2101, 7, 2102):
         assert_same(rope, (q, k), offset=offset)
-    assert [what for what, *_ in device.log].count("upload") == 8  # others stand elsewhere
+    assert [what for what, *_ in device.log].count("upload") <= before + 4
     # As near the end of what the scale allows as can be, where a whole page has no values.
     last = max(n for n in range(0, 10**6, 64) if not raises(rope, q, n))
     assert_same(rope, (q, k), offset=last)
