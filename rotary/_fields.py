@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import MISSING, Field
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 from ._checks import as_choice
+
+T = TypeVar("T")
+
+
+class cached_property(functools.cached_property[T]):  # noqa: N801
+    """What follows from the fields, computed when first asked for: Python's own, without its lock.
+
+    Before Python 3.12 all objects of a class share that lock, and a child forked while another thread held it
+    would wait for ever. Two threads may compute a value at once, and either is kept.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Self | T:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.attrname] = self.func(instance)
+        return value
 
 
 class Derived(float):

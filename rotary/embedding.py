@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from . import _libraries as libraries
 from . import apply, backends, device_tables, operators, passes, quantized
 from ._checks import as_choice, as_integer, as_positive_float, as_positive_integer, as_rotary_dim
+from ._fields import cached_property
 from ._numbers import as_positions, frozen
 from ._typing import Array, Float64Array
 from .arrays import as_table_dtype

@@ -355,6 +355,34 @@ def test_a_child_shares_the_tables_of_its_parent():
 
 
 @ON_POSIX
+def test_a_child_forked_while_a_thread_makes_an_embedding():
+    """Before Python 3.12 `functools.cached_property` has one lock for all objects of a class."""
+    script = """
+    from rotary.scaling import Default
+    inv_freq, begun, over = Default.inv_freq, threading.Event(), threading.Event()
+    def slow(self, width, base, context_length):
+        if base == 7.0:
+            begun.set()
+            over.wait()
+        return inv_freq(self, width, base, context_length)
+    Default.inv_freq = slow
+    thread = threading.Thread(target=lambda: rotary.RotaryEmbedding(32, layout="half", base=7.0))
+    thread.start()
+    begun.wait()
+    def child():
+        import signal
+        signal.alarm(20)
+        rotary.RotaryEmbedding(32, layout="half", base=8.0)
+    warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
+    code = exit_code(child)
+    over.set()
+    thread.join()
+    assert code == 0, code
+    """
+    run(script)
+
+
+@ON_POSIX
 def test_children_forked_while_threads_use_the_cache():
     """A lock that another thread holds at the fork would be held in the child for ever."""
     script = """
