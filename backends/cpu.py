@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -23,6 +24,7 @@ from numba import types
 
 from rotary._libraries import dtype_name
 from rotary._typing import HostArray
+from rotary.layouts import LAYOUTS, Layout
 from rotary.phases import Frequencies, multipliers
 from rotary.pool import empty_like
 from rotary.rotation import Axes, Pairing, Table
@@ -57,7 +59,7 @@ _compiling = threading.RLock()
 # Compiling.
 
 
-def _signature(kernel: str, dtype: str) -> tuple[Any, ...]:
+def _signature(kernel: str, dtype: str, parallel: bool) -> tuple[Any, ...]:
     """Return the one signature a kernel is compiled for, per storage or table dtype.
 
     Strided, read-only arguments are declared: any array converts to them, so that neither the
@@ -77,7 +79,7 @@ def _signature(kernel: str, dtype: str) -> tuple[Any, ...]:
             types.float64,
             types.Array(getattr(types, dtype), 4, "C"),
             types.int64,
-            types.int64,
+            *([types.int64] if parallel else [types.int64, types.int64]),
         )
     table = "float64" if dtype == "float64" else "float32"
     array, result = readable(dtype, 4, "A"), types.Array(getattr(types, dtype), 4, "A")
@@ -94,9 +96,19 @@ def _signature(kernel: str, dtype: str) -> tuple[Any, ...]:
         types.int64,
         getattr(types, table),
         types.boolean,
-        types.boolean if kernel == "rotate_streaming" else types.none,
+        types.boolean if "half" in kernel else types.none,
+        types.boolean if "streaming" in kernel else types.none,
         types.int64,
     )
+
+
+def rotation(layout: Layout, *, streaming: bool) -> str:
+    """Return the name of the kernel that rotates into a layout.
+
+    Most processes need one of them, and none that writes past the caches: each compiles when its first call
+    arrives.
+    """
+    return f"rotate_{layout}" + ("_streaming" if streaming else "")
 
 
 def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any:
@@ -121,10 +133,11 @@ def entry_point(function: Any) -> Callable[..., int]:
 def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
     """Compile a kernel, through the disk cache where that is wanted and works."""
     options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
-    # Streaming code is apart, for most processes never need it: it compiles when a large call arrives.
-    source = kernels.rotate if kernel == "rotate_streaming" else getattr(kernels, kernel)
+    source: Any = kernels.rotate
+    if kernel == "fill_table":
+        source = kernels.fill_table if parallel else kernels.fill_chunk
     function = _named(source, kernel + ("_parallel" if parallel else "_serial"))
-    signature = [_signature(kernel, dtype)]
+    signature = [_signature(kernel, dtype, parallel)]
     if os.environ.get("ROTARY_CACHE", "1") != "0":
         try:
             return numba.njit(signature, cache=True, **options)(function)
@@ -235,7 +248,8 @@ def fill_table(
     threads = thread_count(2 * positions.shape[1] * table[0, :, 0].nbytes, ROW_BYTES_PER_THREAD)
     kernel = compiled("fill_table", dtype_name(table), parallel=threads > 1)
     numbers = multipliers(positions)
-    kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, threads)
+    chunks = (0, 1) if threads == 1 else (threads,)
+    kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, *chunks)
 
 
 def rotate(
@@ -293,7 +307,16 @@ class Launch:
         Whether results are written past the caches.
     """
 
-    __slots__ = ("_dtype", "_geometry", "_kernel", "_nbytes", "_runs", "_sign", "_streaming")
+    __slots__ = (
+        "_dtype",
+        "_geometry",
+        "_half",
+        "_kernel",
+        "_nbytes",
+        "_runs",
+        "_sign",
+        "_streaming",
+    )
 
     def __init__(
         self,
@@ -307,7 +330,8 @@ class Launch:
         self._geometry = np.array([_geometry(*block, pairing) for block in blocks], np.int64)
         self._nbytes = nbytes
         self._sign = -1.0 if pairing.inverse else 1.0
-        self._kernel = "rotate_streaming" if streaming else "rotate"
+        self._kernel = rotation(pairing.target, streaming=streaming)
+        self._half = True if pairing.target == "half" else None
         self._streaming = True if streaming else None
         self._runs: dict[bool, Callable[..., int]] = {}
 
@@ -341,6 +365,7 @@ class Launch:
             step,
             self._sign,
             apart,
+            self._half,
             self._streaming,
             threads,
         )
@@ -386,8 +411,7 @@ def _geometry(x: HostArray, out: HostArray, pairing: Pairing) -> list[int]:
         *out.strides[:3],
         before * x.itemsize,
         after * x.itemsize,
-        pairing.source == "half",
-        pairing.target == "half",
+        pairing.source != pairing.target,
         *_extent(x),
         *_extent(out),
     ]
@@ -425,9 +449,10 @@ def _blocks(x: HostArray, out: HostArray, axes: Axes) -> Iterator[tuple[HostArra
 def warm_up(dtype: str) -> None:
     """Compile everything that rotating arrays of a dtype may run."""
     storage = STORAGE[dtype]
+    layouts: Sequence[Layout] = ("interleaved",) if dtype.startswith("complex") else LAYOUTS
     for parallel in (False, True):
-        for kernel in ("rotate", "rotate_streaming"):
-            compiled(kernel, storage, parallel=parallel)
+        for layout, streaming in product(layouts, (False, True)):
+            compiled(rotation(layout, streaming=streaming), storage, parallel=parallel)
         compiled("fill_table", "float64" if storage == "float64" else "float32", parallel=parallel)
 
 

@@ -33,7 +33,8 @@ if COMPILED:
     from numba.extending import intrinsic
     from numba.np import arrayobj
 
-    loop = njit(nogil=True, error_model="numpy")
+    # For kernels alone to call: what lets Python and C call a function takes a tenth of its compilation.
+    loop = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
     def _converts_half() -> bool:
         """Return whether the processor compiled for converts float16; LLVM aborts where it cannot."""
@@ -341,7 +342,7 @@ def fill_row(
     cosine,
     sine,
 ):  # pragma: compiled
-    """Write cosine and sine at one position, times the attention factor; see `fill_rows`.
+    """Write cosine and sine at one position, times the attention factor; see `fill_chunk`.
 
     All but the table's dtype and the factor are addresses and counts. Upper digits that are zero, as most
     positions have them, are not multiplied.
@@ -411,18 +412,18 @@ def fill_row(
     return types.void(kind, *[types.int64] * 9, types.float64, types.int64, types.int64), generate
 
 
-@loop
-def fill_rows(  # pragma: compiled
-    limbs, opposite, digits, shift, negative, factor, table, row, first, last
+def fill_chunk(  # pragma: compiled
+    limbs, opposite, digits, shift, negative, factor, table, row, chunk, chunks
 ):
-    """Fill rows ``row + first .. row + last - 1`` of a table (2, heads, rows, lanes).
+    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on: one chunk of so many, of one size.
 
     Row ``row + p`` is that of position p, given as `rotary.phases.Multipliers`: digits (axes, n, 3),
     shift and negative (axes, n). The frequencies are limbs (heads, axes, limbs, lanes) and opposite
     (heads, axes, lanes), 1 where negative.
     """
     heads, axes, limb_count, lanes = limbs.shape
-    for p in range(first, last):
+    n = shift.shape[1]
+    for p in range(chunk * n // chunks, (chunk + 1) * n // chunks):
         for head in range(heads):
             cosine = address(table) + head * table.strides[1] + (row + p) * table.strides[2]
             fill_row(
@@ -433,7 +434,7 @@ def fill_rows(  # pragma: compiled
                 address(digits) + p * digits.strides[1],
                 address(shift) + p * shift.strides[1],
                 address(negative) + p * negative.strides[1],
-                shift.shape[1],
+                n,
                 axes,
                 lanes,
                 factor,
@@ -442,24 +443,15 @@ def fill_rows(  # pragma: compiled
             )
 
 
+one_chunk = loop(fill_chunk)
+
+
 def fill_table(  # pragma: compiled
     limbs, opposite, digits, shift, negative, factor, table, row, chunks
 ):
     """Fill a table's rows from ``row`` on, in as many chunks as there are threads."""
-    n = shift.shape[1]
     for chunk in prange(chunks):
-        fill_rows(
-            limbs,
-            opposite,
-            digits,
-            shift,
-            negative,
-            factor,
-            table,
-            row,
-            chunk * n // chunks,
-            (chunk + 1) * n // chunks,
-        )
+        one_chunk(limbs, opposite, digits, shift, negative, factor, table, row, chunk, chunks)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -547,9 +539,9 @@ def _narrowed(builder, number, dtype):  # pragma: compiled
         last = builder.and_(bits, _integers(0x10000, bits))
         odd = builder.icmp_unsigned("!=", last, _integers(0, bits))
         up = builder.select(odd, _integers(0x8000, bits), _integers(0x7FFF, bits))
-        nan = builder.fcmp_unordered("uno", number, number)
-        quiet = builder.or_(bits, _integers(0x400000, bits))
-        rounded = builder.select(nan, quiet, builder.add(bits, up))
+        # A NaN that was computed is quiet, and stays one without its lower half.
+        is_number = builder.fcmp_ordered("ord", number, number)
+        rounded = builder.select(is_number, builder.add(bits, up), bits)
         parts = builder.bitcast(rounded, ir.VectorType(ir.IntType(16), 2 * count))
         return _lanes(builder, range(1, 2 * count, 2), parts)
     if dtype == FLOAT16_BITS and HALF_IN_HARDWARE:
@@ -614,169 +606,175 @@ def _write_pairs(builder, half, row, i, lanes, item, a, b, piece):  # pragma: co
         _store(builder, _lanes(builder, order, a, b), lower, item, piece)
 
 
-def _turning(half):  # pragma: compiled
-    """Return the intrinsic that turns the pairs of some rows, or of twos of rows by the same angles.
+@intrinsic
+def turn_pairs(
+    typing_context,
+    kind,
+    half,
+    stream,
+    count,
+    some,
+    x,
+    out,
+    x_step,
+    out_step,
+    x_row,
+    out_row,
+    x_ahead,
+    out_ahead,
+    lanes,
+    entry,
+    entry_step,
+    table_first,
+    table_step,
+    sine_table,
+    sign,
+):  # pragma: compiled
+    """Turn the pairs of some rows, or of twos of rows by the same angles.
 
     As many pairs at a time are turned as fill a cache line, then eight, then one; they are read before one
     of them is written, so that `out` may be `x`. Twos of rows are for 16-bit numbers, whose conversions
     leave no time to read the angles for each row. Before a row is turned the lines of a later one, so many
     bytes ahead, are asked for: those that will be written, or, in code that streams, those to be read. The
-    processor fetches by itself what else is read. `stream` says how large the pieces are that are written
-    past the caches, LINE, PIECE or 0 for none, and is None in code that never does.
+    processor fetches by itself what else is read. `half` is None in code for interleaved pairs. `stream`
+    says how large the pieces are that are written past the caches, LINE, PIECE or 0 for none, and is None in
+    code that never does.
     """
+    halves, streams = half != types.none, stream != types.none
+    dtype, computed = kind.dtype, ir.DoubleType() if sign == types.float64 else ir.FloatType()
+    stored = ir.IntType(16) if dtype.bitwidth == 16 else computed
+    item, size = dtype.bitwidth // 8, sign.bitwidth // 8
+    line = LINE // item
 
-    @intrinsic
-    def turn(
-        typing_context,
-        kind,
-        stream,
-        count,
-        some,
-        x,
-        out,
-        x_step,
-        out_step,
-        x_row,
-        out_row,
-        x_ahead,
-        out_ahead,
-        lanes,
-        entry,
-        entry_step,
-        table_first,
-        table_step,
-        sine_table,
-        sign,
-    ):
-        dtype, computed = kind.dtype, ir.DoubleType() if sign == types.float64 else ir.FloatType()
-        stored = ir.IntType(16) if dtype.bitwidth == 16 else computed
-        item, size = dtype.bitwidth // 8, sign.bitwidth // 8
-        line = LINE // item
+    def generate(context, builder, signature, arguments):
+        piece, count, some, x, out, x_step, out_step, x_row, out_row = arguments[2:11]
+        x_ahead, out_ahead, lanes, entry, entry_step = arguments[11:16]
+        table_first, table_step, sine_table, sign = arguments[16:]
 
-        def generate(context, builder, signature, arguments):
-            _, piece, count, some, x, out, x_step, out_step, x_row, out_row = arguments[:10]
-            x_ahead, out_ahead, lanes, entry, entry_step = arguments[10:15]
-            table_first, table_step, sine_table, sign = arguments[15:]
-
-            def turn_block(places, c, s, i, count, piece):
-                cosine, sine = (
-                    _load(builder, _at(builder, row, i, size), computed, count) for row in (c, s)
+        def turn_block(places, c, s, i, count, piece):
+            cosine, sine = (
+                _load(builder, _at(builder, row, i, size), computed, count) for row in (c, s)
+            )
+            signs = ir.Constant(sine.type, ir.Undefined)
+            signs = builder.insert_element(signs, sign, ir.IntType(32)(0))
+            sine = builder.fmul(_lanes(builder, [0] * count, signs), sine)
+            order = back = list(range(count))
+            if halves and dtype == BFLOAT16_BITS and count > 1:
+                # Neighbours apart: the lower and the upper channels of words, found without shuffling.
+                order = [*range(0, count, 2), *range(1, count, 2)]
+                back = [order.index(channel) for channel in range(count)]
+            cosine, sine = (_lanes(builder, order, row) for row in (cosine, sine))
+            found = [
+                [
+                    _lanes(builder, order, channels)
+                    for channels in _read_pairs(
+                        builder, halves, source, i, lanes, item, count, stored
+                    )
+                ]
+                for source, _ in places
+            ]
+            for (_, target), pair in zip(places, found, strict=True):
+                a, b = (_widened(builder, channels, dtype) for channels in pair)
+                first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
+                second = builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
+                a, b = (
+                    _lanes(builder, back, _narrowed(builder, number, dtype))
+                    for number in (first, second)
                 )
-                signs = ir.Constant(sine.type, ir.Undefined)
-                signs = builder.insert_element(signs, sign, ir.IntType(32)(0))
-                sine = builder.fmul(_lanes(builder, [0] * count, signs), sine)
-                found = [
-                    _read_pairs(builder, half, source, i, lanes, item, count, stored)
-                    for source, _ in places
-                ]
-                for (_, target), pair in zip(places, found, strict=True):
-                    a, b = (_widened(builder, channels, dtype) for channels in pair)
-                    first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
-                    second = builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
-                    a, b = (_narrowed(builder, number, dtype) for number in (first, second))
-                    _write_pairs(builder, half, target, i, lanes, item, a, b, piece)
+                _write_pairs(builder, halves, target, i, lanes, item, a, b, piece)
 
-            def turn_blocks(places, angles, first, stop, count, ways):
-                for size, asked in ways:
-                    with (
-                        builder.if_then(asked),
-                        cgutils.for_range_slice(builder, first, stop, lanes.type(count)) as (i, _),
-                    ):
-                        c, s = angles
-                        turn_block(places, c, s, i, count, size)
+        def turn_blocks(places, angles, first, stop, count, ways):
+            for size, asked in ways:
+                with (
+                    builder.if_then(asked),
+                    cgutils.for_range_slice(builder, first, stop, lanes.type(count)) as (i, _),
+                ):
+                    c, s = angles
+                    turn_block(places, c, s, i, count, size)
 
-            def whole(count):
-                return builder.and_(lanes, lanes.type(-count))
+        def whole(count):
+            return builder.and_(lanes, lanes.type(-count))
 
-            def ask_for(row, write):
-                turning = builder.mul(lanes, lanes.type(2 * item))
-                with cgutils.for_range_slice(builder, none, turning, lanes.type(LINE)) as (i, _):
-                    _prefetch(builder, builder.add(row, i), write)
+        def ask_for(row, write):
+            turning = builder.mul(lanes, lanes.type(2 * item))
+            with cgutils.for_range_slice(builder, none, turning, lanes.type(LINE)) as (i, _):
+                _prefetch(builder, builder.add(row, i), write)
 
-            @contextmanager
-            def each_row():
-                with cgutils.for_range(builder, count) as loop:
-                    pointer = builder.inttoptr(
-                        _at(builder, entry, entry_step, loop.index), lanes.type.as_pointer()
-                    )
-                    c = builder.add(builder.load(pointer), table_first)
-                    c = _at(builder, c, table_step, loop.index)
-                    source = _at(builder, x, x_step, loop.index)
-                    target = _at(builder, out, out_step, loop.index)
-                    yield source, target, (c, builder.add(c, sine_table))
+        @contextmanager
+        def each_row():
+            with cgutils.for_range(builder, count) as loop:
+                pointer = builder.inttoptr(
+                    _at(builder, entry, entry_step, loop.index), lanes.type.as_pointer()
+                )
+                c = builder.add(builder.load(pointer), table_first)
+                c = _at(builder, c, table_step, loop.index)
+                source = _at(builder, x, x_step, loop.index)
+                target = _at(builder, out, out_step, loop.index)
+                yield source, target, (c, builder.add(c, sine_table))
 
-            none, done = lanes.type(0), whole(line)
+        none, done = lanes.type(0), whole(line)
+        if item == 2:
+            two = builder.icmp_signed("==", some, lanes.type(2))
+            done = builder.select(two, done, none)
+        ordinarily = in_lines = in_pieces = [(0, ir.IntType(1)(1))]
+        if streams:
+            asked = {
+                size: builder.icmp_signed("==", piece, lanes.type(size))
+                for size in (LINE, PIECE, 0)
+            }
+            done = builder.select(asked[0], none, done)
+            in_lines = [(size, asked[size]) for size in (LINE, PIECE)]
+            in_pieces = [(PIECE, builder.not_(asked[0])), (0, asked[0])]
+        with each_row() as (source, target, angles):
+            with cgutils.for_range(builder, some) as row:
+                if not streams:
+                    soon = _at(builder, target, out_row, row.index)
+                    ask_for(builder.add(soon, out_ahead), write=True)
+                else:
+                    soon = _at(builder, source, x_row, row.index)
+                    ask_for(builder.add(soon, x_ahead), write=False)
+            together = [(source, target)]
             if item == 2:
-                two = builder.icmp_signed("==", some, lanes.type(2))
-                done = builder.select(two, done, none)
-            ordinarily = in_lines = in_pieces = [(0, ir.IntType(1)(1))]
-            if stream != types.none:
-                if dtype == BFLOAT16_BITS:
-                    # Pieces of what was rounded here are written ten times as slowly as whole lines.
-                    in_line = builder.icmp_signed("==", piece, lanes.type(LINE))
-                    piece = builder.select(in_line, piece, lanes.type(0))
-                asked = {
-                    size: builder.icmp_signed("==", piece, lanes.type(size))
-                    for size in (LINE, PIECE, 0)
-                }
-                done = builder.select(asked[0], none, done)
-                in_lines = [(size, asked[size]) for size in (LINE, PIECE)]
-                in_pieces = [(PIECE, builder.not_(asked[0])), (0, asked[0])]
-            with each_row() as (source, target, angles):
-                with cgutils.for_range(builder, some) as row:
-                    if stream == types.none:
-                        soon = _at(builder, target, out_row, row.index)
-                        ask_for(builder.add(soon, out_ahead), write=True)
-                    else:
-                        soon = _at(builder, source, x_row, row.index)
-                        ask_for(builder.add(soon, x_ahead), write=False)
-                together = [(source, target)]
-                if item == 2:
-                    together.append((builder.add(source, x_row), builder.add(target, out_row)))
-                turn_blocks(together, angles, none, done, line, in_lines)
-            with (
-                builder.if_then(builder.icmp_signed("<", done, lanes)),
-                each_row() as (source, target, angles),
-                cgutils.for_range(builder, some) as row,
-            ):
-                alone = [
-                    (
-                        _at(builder, source, x_row, row.index),
-                        _at(builder, target, out_row, row.index),
-                    )
-                ]
-                for width in (line, 8) if line > 8 else (8,):
-                    turn_blocks(alone, angles, done, whole(width), width, in_pieces)
-                    done = whole(width)
-                turn_blocks(alone, angles, done, lanes, 1, ordinarily)
-            return context.get_dummy_value()
+                together.append((builder.add(source, x_row), builder.add(target, out_row)))
+            turn_blocks(together, angles, none, done, line, in_lines)
+        with (
+            builder.if_then(builder.icmp_signed("<", done, lanes)),
+            each_row() as (source, target, angles),
+            cgutils.for_range(builder, some) as row,
+        ):
+            alone = [
+                (
+                    _at(builder, source, x_row, row.index),
+                    _at(builder, target, out_row, row.index),
+                )
+            ]
+            for width in (line, 8) if line > 8 else (8,):
+                turn_blocks(alone, angles, done, whole(width), width, in_pieces)
+                done = whole(width)
+            turn_blocks(alone, angles, done, lanes, 1, ordinarily)
+        return context.get_dummy_value()
 
-        return types.void(kind, stream, *[types.int64] * 16, sign), generate
-
-    return turn
+    return types.void(kind, half, stream, *[types.int64] * 16, sign), generate
 
 
-def _rearranging(half):  # pragma: compiled
-    """Return the intrinsic that copies all pairs of a row into the other layout than `half` says."""
+@intrinsic
+def rearrange_pairs(typing_context, kind, half, x, out, lanes):  # pragma: compiled
+    """Copy all pairs of a row from the other layout into halves, or, where `half` is None, side by side."""
+    halves = half != types.none
+    item, element = kind.dtype.bitwidth // 8, ir.IntType(kind.dtype.bitwidth)
 
-    @intrinsic
-    def rearrange(typing_context, kind, x, out, lanes):
-        item, element = kind.dtype.bitwidth // 8, ir.IntType(kind.dtype.bitwidth)
+    def generate(context, builder, signature, arguments):
+        x, out, lanes = arguments[2:]
+        done = lanes.type(0)
+        for count in sorted({LINE // item, 8, 1}, reverse=True):
+            whole, step = builder.and_(lanes, lanes.type(-count)), lanes.type(count)
+            with cgutils.for_range_slice(builder, done, whole, step) as (i, _):
+                a, b = _read_pairs(builder, not halves, x, i, lanes, item, count, element)
+                _write_pairs(builder, halves, out, i, lanes, item, a, b, 0)
+            done = whole
+        return context.get_dummy_value()
 
-        def generate(context, builder, signature, arguments):
-            _, x, out, lanes = arguments
-            done = lanes.type(0)
-            for count in sorted({LINE // item, 8, 1}, reverse=True):
-                whole, step = builder.and_(lanes, lanes.type(-count)), lanes.type(count)
-                with cgutils.for_range_slice(builder, done, whole, step) as (i, _):
-                    a, b = _read_pairs(builder, half, x, i, lanes, item, count, element)
-                    _write_pairs(builder, not half, out, i, lanes, item, a, b, 0)
-                done = whole
-            return context.get_dummy_value()
-
-        return types.void(kind, *[types.int64] * 3), generate
-
-    return rearrange
+    return types.void(kind, half, *[types.int64] * 3), generate
 
 
 @intrinsic
@@ -820,9 +818,6 @@ if COMPILED:
     FLOAT16_BITS, BFLOAT16_BITS = types.uint16, types.int16
     HALF_IN_HARDWARE = _converts_half()
 
-turn_halves, turn_interleaved = _turning(True), _turning(False)
-halves_to_interleaved, interleaved_to_halves = _rearranging(True), _rearranging(False)
-
 
 # ------------------------------------------------------------------------------------------------
 # Turning pairs.
@@ -841,14 +836,13 @@ halves_to_interleaved, interleaved_to_halves = _rearranging(True), _rearranging(
     OUT_HEAD,
     BEFORE,  # of the channels of a row before those that turn
     AFTER,
-    HALF_IN,
-    HALF_OUT,
+    MOVED,  # whether the layout of the pairs changes
     X_LOW,  # where the array begins and ends, counted from its first element
     X_HIGH,
     OUT_LOW,
     OUT_HIGH,
     GEOMETRY,
-) = range(18)
+) = range(17)
 
 # What `rotate` answers; it has then written nothing, but where all is done.
 DONE, BEYOND_TABLE, OVERLAP = range(3)
@@ -865,6 +859,7 @@ def rotate_tokens(  # pragma: compiled
     origin,
     step,
     sign,
+    half,
     stream,
     scratch,
     first,
@@ -880,7 +875,7 @@ def rotate_tokens(  # pragma: compiled
     x_batch, x_token, x_head = geometry[X_BATCH], geometry[X_TOKEN], geometry[X_HEAD]
     out_batch, out_token, out_head = geometry[OUT_BATCH], geometry[OUT_TOKEN], geometry[OUT_HEAD]
     before, after = geometry[BEFORE], geometry[AFTER]
-    half_in, half_out = geometry[HALF_IN] != 0, geometry[HALF_OUT] != 0
+    moved = geometry[MOVED] != 0
     tables, entries, lanes = table.shape[1:]
     item, entry_size = kind.itemsize, lanes * table.itemsize
     turning = 2 * lanes * item
@@ -890,7 +885,7 @@ def rotate_tokens(  # pragma: compiled
     own_table = entries * entry_size if tables > 1 else 0
     table_first = address(table)
     # Rows are turned in one go where they are whole blocks and nothing else is to do between them.
-    one_by_one = copy or half_in != half_out or turning // 2 % LINE != 0
+    one_by_one = copy or moved or turning // 2 % LINE != 0
     piece = stream
     if stream is not None:
         # What is streamed must lie at a multiple of its size: elsewhere it would end the process.
@@ -898,14 +893,15 @@ def rotate_tokens(  # pragma: compiled
         piece = LINE if places % LINE == 0 else PIECE if places % PIECE == 0 else 0
         one_by_one = one_by_one or piece == 0
     by_head = heads == 1 or abs(x_head) > abs(x_token)
-    two = 2 if item == 2 and tables == 1 and half_in == half_out else 1
+    two = 2 if item == 2 and tables == 1 and not moved else 1
     entry_first = address(scratch)
     aside = entry_first + BLOCK * scratch.itemsize
     token = first
     while token < last:
         batch = token // length
         row = token - batch * length
-        tokens = min(BLOCK if by_head else 1, length - row, last - token)
+        tokens = min(length - row, last - token)
+        tokens = min(tokens, BLOCK if by_head else 1)
         token += tokens
         x_tokens = x_first + batch * x_batch + row * x_token + before
         out_tokens = out_first + batch * out_batch + row * out_token + before
@@ -931,7 +927,7 @@ def rotate_tokens(  # pragma: compiled
                 x_step, out_step = some * x_head, some * out_head
                 head += some * rows
             # What is asked for is some rows ahead, and behind the last row what is turned next.
-            ahead = min(rows, max(1, AHEAD // (size * some)))
+            ahead = min(rows, AHEAD // (size * some) + 1)
             x_ahead, out_ahead = ahead * x_step, ahead * out_step
             i = 0
             while i < rows:
@@ -948,56 +944,31 @@ def rotate_tokens(  # pragma: compiled
                             copy_bytes(p - before, q - before, before)
                         if after > 0:
                             copy_bytes(p + turning, q + turning, after)
-                if half_in != half_out:
-                    if half_in:
-                        halves_to_interleaved(kind.dtype, a, aside, lanes)
-                    else:
-                        interleaved_to_halves(kind.dtype, a, aside, lanes)
+                if moved:
+                    rearrange_pairs(kind.dtype, half, a, aside, lanes)
                     source, soon = aside, a + x_ahead - aside
-                if half_out:
-                    turn_halves(
-                        kind.dtype,
-                        piece,
-                        count,
-                        some,
-                        source,
-                        b,
-                        x_step,
-                        out_step,
-                        x_head,
-                        out_head,
-                        soon,
-                        out_ahead,
-                        lanes,
-                        entry_first + i * entry_step,
-                        entry_step,
-                        cosine + i * table_step,
-                        table_step,
-                        sine_table,
-                        sign,
-                    )
-                else:
-                    turn_interleaved(
-                        kind.dtype,
-                        piece,
-                        count,
-                        some,
-                        source,
-                        b,
-                        x_step,
-                        out_step,
-                        x_head,
-                        out_head,
-                        soon,
-                        out_ahead,
-                        lanes,
-                        entry_first + i * entry_step,
-                        entry_step,
-                        cosine + i * table_step,
-                        table_step,
-                        sine_table,
-                        sign,
-                    )
+                turn_pairs(
+                    kind.dtype,
+                    half,
+                    piece,
+                    count,
+                    some,
+                    source,
+                    b,
+                    x_step,
+                    out_step,
+                    x_head,
+                    out_head,
+                    soon,
+                    out_ahead,
+                    lanes,
+                    entry_first + i * entry_step,
+                    entry_step,
+                    cosine + i * table_step,
+                    table_step,
+                    sine_table,
+                    sign,
+                )
                 i += count
                 a += count * x_step
                 b += count * out_step
@@ -1008,7 +979,7 @@ def rotate_tokens(  # pragma: compiled
 @loop
 def covered(index, step, longest, start, stop):  # pragma: compiled
     """Return whether every row of so many reads positions start .. stop - 1."""
-    last = step * max(longest - 1, 0)
+    last = step * (longest - 1)
     if last > stop - 1 - start:
         return False
     for batch in range(index.shape[0]):
@@ -1038,17 +1009,17 @@ def written_apart(x_firsts, out_firsts, geometry):  # pragma: compiled
 
 
 def rotate(  # pragma: compiled
-    x, out, x2, out2, geometry, table, index, start, stop, step, sign, apart, stream, chunks
+    x, out, x2, out2, geometry, table, index, start, stop, step, sign, apart, half, stream, chunks
 ):
     """Rotate one array or two by the same table, in as many chunks as threads.
 
-    Of the arrays only their addresses count; how they lie in memory is a row of `geometry` for each. The
-    table (2, heads or 1, rows, lanes) of cosine and sine begins at position `start`; the row s of the
-    sequence, in batch b, stands at position ``index[b, s] + step * s``, where either axis of the index may
-    have length 1. `sign` -1 turns back. `stream` is True where the result is to be written past the
-    caches, else None: the two are compiled apart. Whatever may be wrong is found before a byte is
-    written: a position that is not start .. stop - 1, and, unless `apart` says that somebody has
-    looked, a result that shares memory with what it must not.
+    Of the arrays only their addresses count; how they lie in memory is a row of `geometry` for each. The table (2,
+    heads or 1, rows, lanes) of cosine and sine begins at position `start`; the row s of the sequence, in batch b,
+    stands at position ``index[b, s] + step * s``, where either axis of the index may have length 1. `sign` -1 turns
+    back. `half` is True where pairs are halves in the result, `stream` where it is to be written past the caches,
+    and each None elsewhere, for these are compiled apart. Whatever may be wrong is found before a byte is written:
+    a position that is not start .. stop - 1, and, unless `apart` says that somebody has looked, a result that
+    shares memory with what it must not.
     """
     arrays = geometry.shape[0]
     x_firsts, out_firsts = (address(x), address(x2)), (address(out), address(out2))
@@ -1073,6 +1044,7 @@ def rotate(  # pragma: compiled
                 start,
                 step,
                 sign,
+                half,
                 stream,
                 scratch,
                 chunk * tokens // chunks,

@@ -69,3 +69,16 @@ def test_a_processor_without_float16_gives_the_same(tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001])
+def test_a_nan_in_a_table_stays_one(dtype, lanes, bits):
+    """Rounding its bits as a number's would carry into the exponent, or leave an infinity."""
+    cos = np.full((1, lanes), np.uint32(bits).view(np.float32))
+    x = np.ones((1, 2 * lanes), dtype)
+    for layout in ("half", "interleaved"):
+        for sin in (np.zeros_like(cos), cos):
+            found = rotary.apply_rotary(x, cos, sin, layout=layout, seq_axis=0)
+            assert np.isnan(found.astype(np.float32)).all()

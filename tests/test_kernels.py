@@ -71,7 +71,8 @@ def launch(
     pairing = Pairing(start, lanes, source, target)
     geometry = np.array([cpu._geometry(x, out, pairing) for x, out in pairs], np.int64)
     storage = cpu.STORAGE[pairs[0][0].dtype.name]
-    kernel = cpu.compiled("rotate_streaming" if stream else "rotate", storage, parallel=chunks > 1)
+    name = cpu.rotation(target, streaming=bool(stream))
+    kernel = cpu.compiled(name, storage, parallel=chunks > 1)
     (compiled,) = (
         kernel.overloads.values()
     )  # which, unlike the choice by types, takes unaligned arrays
@@ -84,6 +85,7 @@ def launch(
         step,
         sign,
         apart,
+        True if target == "half" else None,
         True if stream else None,
         chunks,
     )
@@ -344,9 +346,9 @@ def test_large_results_alone_are_streamed(monkeypatch):
     for x, out in (large, None), (large, large), (small, None):
         rope(x, out=out)
     assert [kernel for kernel in asked if kernel != "fill_table"] == [
-        "rotate_streaming",
-        "rotate",
-        "rotate",
+        "rotate_half_streaming",
+        "rotate_half",
+        "rotate_half",
     ]
 
 

@@ -151,6 +151,7 @@ def compiled(high: Any, low: Any, factor: float, dtype: Any) -> Any:
         factor,
         table,
         0,
+        0,
         1,
     )
     return table[:, 0, 0]

@@ -35,7 +35,7 @@ class TestCompiling:
             return whole(*arguments, **options)
 
         monkeypatch.setattr(cpu.numba, "njit", njit)
-        kernel = cpu._compile("rotate", "float32", parallel=False)
+        kernel = cpu._compile("rotate_half", "float32", parallel=False)
         assert len(kernel.signatures) == 1
         assert [w.category for w in recwarn] == [RuntimeWarning] * warnings
 

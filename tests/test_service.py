@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from itertools import product
 
 import ml_dtypes
 import numpy as np
@@ -37,9 +38,9 @@ def test_warm_up_compiles_all_that_a_dtype_needs(none_compiled, dtype):
     assert rotary.warm_up(dtype) is None
     before = set(none_compiled)
     assert before
-    rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=-2)
     width = 32 if "complex" in dtype else 64
-    for shape in ((3, width), (4, 8, 700, width)):
+    for layout, shape in product(("half", "interleaved"), ((3, width), (4, 8, 700, width))):
+        rope = rotary.RotaryEmbedding(64, layout=layout, base=10_000.0, seq_axis=-2)
         x = np.ones(shape, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
         x.setflags(write=False)
         rope(x)
@@ -53,8 +54,9 @@ def test_warm_up_compiles_all_that_a_dtype_needs(none_compiled, dtype):
 @pytest.mark.compiled
 def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
     rotary.warm_up(dtypes=["float16", np.float64, np.dtype("complex64"), ml_dtypes.bfloat16])
-    found = {dtype for kernel, dtype, _ in none_compiled if kernel == "rotate"}
+    found = {dtype for kernel, dtype, _ in none_compiled if kernel == "rotate_interleaved"}
     assert found == {"uint16", "float64", "float32", "int16"}
+    assert ("rotate_half", "float32", False) not in none_compiled  # for complex numbers are pairs
     tables = {dtype for kernel, dtype, _ in none_compiled if kernel == "fill_table"}
     assert tables == {"float32", "float64"}
 
@@ -122,7 +124,7 @@ def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
     assert found["compiled"] == "nothing yet"
     assert "threading layer" in found
     rotary.warm_up()
-    assert "rotate float32" in report(capsys)["compiled"]
+    assert "rotate_half float32" in report(capsys)["compiled"]
 
 
 @pytest.mark.compiled

@@ -197,7 +197,7 @@ def test_numba_num_threads_changes_no_bits(count, truth):
     script = f"""
     print(bits(rope(large)), table_bits())
     parallel = {{name.removesuffix("_streaming") for name, _, parallel in backends.cpu._compiled if parallel}}
-    assert parallel == ({{"rotate", "fill_table"}} if {count} > 1 else set())
+    assert parallel == ({{"rotate_half", "fill_table"}} if {count} > 1 else set())
     """
     assert run(script, NUMBA_NUM_THREADS=count) == truth
 
