@@ -20,14 +20,19 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from rotary._libraries import dtype_name, has_int64, view_of_tensor
+from rotary._libraries import (
+    dtype_name,
+    has_int64,
+    is_jax_tracer,
+    is_plain_tensor,
+    view_of_tensor,
+)
 from rotary._typing import Array, HostArray
 from rotary.pool import empty
 from rotary.rotation import Axes, Pairing, Table
 
 from . import portable
 from .host import host
-from .views import is_recording
 
 # Whether `rotate` takes a recipe and puts the work off.
 LAZY = False
@@ -146,12 +151,7 @@ def _memory_of_torch(x: Array) -> HostArray | None:
     """Return a tensor's memory as NumPy sees it, or None where it is not all there is to the tensor."""
     import torch
 
-    plain = type(x) in (torch.Tensor, torch.nn.Parameter)
-    if not plain or is_recording():
-        return None
-    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
-        return None
-    memory = view_of_tensor(x)
+    memory = view_of_tensor(x) if is_plain_tensor(x) else None
     if memory is None or x.dtype != torch.bfloat16:
         return memory
     bfloat16 = _bfloat16()
@@ -289,9 +289,7 @@ def _written(outputs: Sequence[Array], _: Sequence[HostArray]) -> Sequence[Array
 
 def _memory_of_jax(x: Array) -> HostArray | None:
     """Return a JAX array's memory, or None where it is traced, spread over devices or elsewhere."""
-    import jax
-
-    if isinstance(x, jax.core.Tracer):
+    if is_jax_tracer(x):
         return None
     devices = list(x.devices())
     if len(devices) != 1 or devices[0].platform != "cpu":

@@ -15,7 +15,13 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from rotary._libraries import has_int64, is_mlx_array, name_of_dtype, torch_says
+from rotary._libraries import (
+    has_int64,
+    is_jax_tracer,
+    is_mlx_array,
+    is_plain_tensor,
+    name_of_dtype,
+)
 from rotary._typing import Array, HostArray
 from rotary.rotation import View
 
@@ -45,8 +51,8 @@ def owner_of(x: Any) -> str | None:
     if isinstance(x, np.ndarray):
         return None
     if array_api_compat.is_torch_array(x):
-        return TORCH if gpu_of_tensor(x) is not None and _is_plain(x) else None
-    if array_api_compat.is_jax_array(x) and not _is_concrete(x):
+        return TORCH if gpu_of_tensor(x) is not None and _has_memory(x) else None
+    if array_api_compat.is_jax_array(x) and (is_jax_tracer(x) or len(x.devices()) > 1):
         return None
     if array_api_compat.is_dask_array(x) or is_mlx_array(x):
         return None
@@ -64,39 +70,15 @@ def gpu_of_tensor(x: Array) -> int | None:
     return number
 
 
-def _is_plain(x: Array) -> bool:
-    """Return whether a tensor is all that there is to it: not fake, transformed, recorded or lazily negated."""
-    import torch
-
-    if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.is_conj() or x.is_neg():
-        return False
-    if is_recording() or torch_says("_is_functional_tensor", x):
-        return False
-    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+def _has_memory(x: Array) -> bool:
+    """Return whether a tensor is all that there is to it, and has memory of its own."""
+    if not is_plain_tensor(x):
         return False
     try:
         x.data_ptr()
     except RuntimeError:
         return False  # inside a function transform
     return True
-
-
-def is_recording() -> bool:
-    """Return whether torch writes down, or a dispatch mode sees, every operation that runs now."""
-    import torch
-
-    return (
-        torch.jit.is_tracing()
-        or torch_says("_len_torch_dispatch_stack")
-        or torch_says("_dispatch_tls_is_dispatch_key_included", "PreDispatch")
-    )
-
-
-def _is_concrete(x: Array) -> bool:
-    """Return whether a JAX array has values, all in one place."""
-    import jax
-
-    return not isinstance(x, jax.core.Tracer) and len(x.devices()) == 1
 
 
 def dlpack_type(x: Any) -> int | None:

@@ -135,7 +135,7 @@ def to_host(value: Any) -> HostArray | None:
         except RuntimeError:
             return None  # inside a function transform
     if array_api_compat.is_jax_array(value):
-        here = not _is_jax_tracer(value) and all(d.platform == "cpu" for d in value.devices())
+        here = not is_jax_tracer(value) and all(d.platform == "cpu" for d in value.devices())
         return np.asarray(value) if here else None
     if is_mlx_array(value):
         import mlx.core as mx
@@ -163,6 +163,25 @@ def _is_recorded(x: Array) -> bool:
     proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
     mode = None if proxies is None else proxies.get_proxy_mode()
     return mode is not None and x in mode.tracer.tensor_tracker
+
+
+def is_plain_tensor(x: Array) -> bool:
+    """Return whether a torch tensor is all that there is to it.
+
+    It is then neither fake, wrapped, conjugated or negated, nor does torch write down what happens to it, follow
+    its gradient forwards, or let somebody watch.
+    """
+    import torch
+
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.is_conj() or x.is_neg():
+        return False
+    watched = (
+        torch.jit.is_tracing()
+        or torch_says("_len_torch_dispatch_stack")
+        or torch_says("_dispatch_tls_is_dispatch_key_included", "PreDispatch")
+        or torch_says("_is_functional_tensor", x)
+    )
+    return not watched and torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
 def torch_says(name: str, *arguments: Any) -> bool:
@@ -230,7 +249,7 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
         import torch
 
         return torch.from_numpy(table).to(like.device)
-    if array_api_compat.is_jax_array(like) and not _is_jax_tracer(like):
+    if array_api_compat.is_jax_array(like) and not is_jax_tracer(like):
         import jax
 
         # What is bound to one device has its tables there; what may move, or is spread, elsewhere.
@@ -259,7 +278,7 @@ def has_int64(x: Array) -> bool:
     return bool(jax.config.jax_enable_x64)
 
 
-def _is_jax_tracer(x: Array) -> bool:
+def is_jax_tracer(x: Array) -> bool:
     """Return whether a JAX array is traced."""
     import jax
 

@@ -24,6 +24,11 @@ def names_of(arrays: Sequence[Array]) -> list[str]:
     return [f"arrays[{i}]" for i in range(len(arrays))]
 
 
+def names_of_outputs(outputs: Sequence[Any]) -> list[str]:
+    """Return what errors call the outputs of one call."""
+    return ["out"] if len(outputs) == 1 else [f"out[{i}]" for i in range(len(outputs))]
+
+
 def check_plain(x: Any, name: str) -> None:
     """Raise unless x is an array that keeps nothing besides its elements, in its blocks neither."""
     if type(x) is np.ndarray:
@@ -75,8 +80,9 @@ def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[
     if len(outputs) != len(arrays):
         msg = f"`out` must hold one array for each of the {len(arrays)} rotated, got {len(outputs)}"
         raise ValueError(msg)
-    for i, (output, x) in enumerate(zip(outputs, arrays, strict=True)):
-        _check_output(output, x, "out" if len(arrays) == 1 else f"out[{i}]", names[i])
+    called = names_of_outputs(outputs)
+    for output, x, name, source in zip(outputs, arrays, called, names, strict=True):
+        _check_output(output, x, name, source)
     _check_overlaps(outputs, arrays, names)
     return outputs
 

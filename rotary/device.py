@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ._typing import Array
-from .arrays import as_outputs, check_array, names_of
+from .arrays import as_outputs, check_array, names_of, names_of_outputs
 from .backends import cuda, views
-from .device_plans import Call, Options, Plan, Results, Rotate, names_of_outputs
+from .device_plans import Call, Options, Plan, Results, Rotate
 from .rotation import Turns
 from .rows import Read
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import tables
 from ._typing import Array, TableDType
-from .arrays import names_of
+from .arrays import names_of, names_of_outputs
 from .backends import cuda, views
 from .backends.traced import traced_table
 from .device_memory import check_aligned, check_devices, seen_on
@@ -54,11 +54,6 @@ class Call(NamedTuple):
 
 # Results of a call: new arrays or outputs, or None where kernels have no part in it.
 Results: TypeAlias = tuple[Array, ...] | None
-
-
-def names_of_outputs(outputs: Sequence[Any]) -> list[str]:
-    """Return what errors call outputs."""
-    return ["out"] if len(outputs) == 1 else [f"out[{i}]" for i in range(len(outputs))]
 
 
 # ------------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -161,6 +163,34 @@ def test_the_reader_of_imports_sees_them():
     assert ("rotary.backends.cpu", False) in set(imports("rotary.backends.host"))
     assert ("numpy", True) in set(imports("rotary.phases"))
     assert "rotary._libraries" in own("rotary.tables")  # from . import _libraries as libraries
+
+
+def rooms():
+    """The rows of the design page's table, each the modules that it names."""
+    page = Path(__file__).parents[1] / "docs/explanation/design.md"
+    found = []
+    for line in page.read_text().splitlines():
+        cell = line.split("|")[1] if line.startswith("| `") else ""
+        row, folder = [], ""
+        for path in map(PurePosixPath, re.findall(r"`([\w./]+\.(?:py|cu))`", cell)):
+            # A folder is named once in a row.
+            folder = {"rotary": "rotary", "backends": "rotary.backends"}.get(
+                str(path.parent), folder
+            )
+            if path.suffix == ".py":
+                row.append(folder if path.stem == "__init__" else f"{folder}.{path.stem}")
+        found.append(row)
+    return [row for row in found if row]
+
+
+def test_the_design_page_shows_every_room_below_those_it_knows():
+    table = rooms()
+    assert sorted([*chain(*table), "rotary"]) == sorted(SOURCES)
+    known = set()
+    for row in table:
+        known |= set(row)
+        for name in row:
+            assert own(name) <= known, f"{name} imports {sorted(own(name) - known)}, shown later"
 
 
 @pytest.mark.parametrize("name", ORDER)
