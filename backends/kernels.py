@@ -660,7 +660,8 @@ def turn_pairs(
             sine = builder.fmul(_lanes(builder, [0] * count, signs), sine)
             order = back = list(range(count))
             if halves and dtype == BFLOAT16_BITS and count > 1:
-                # Neighbours apart: the lower and the upper channels of words, found without shuffling.
+                # Neighbours apart, as the halves of words. In their own order LLVM makes ordinary stores of some
+                # pieces that are to be streamed: beside the others they take ten times as long.
                 order = [*range(0, count, 2), *range(1, count, 2)]
                 back = [order.index(channel) for channel in range(count)]
             cosine, sine = (_lanes(builder, order, row) for row in (cosine, sine))

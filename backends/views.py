@@ -75,10 +75,9 @@ def _has_memory(x: Array) -> bool:
     if not is_plain_tensor(x):
         return False
     try:
-        x.data_ptr()
+        return x.data_ptr() != 0 or not x.numel()
     except RuntimeError:
         return False  # inside a function transform
-    return True
 
 
 def dlpack_type(x: Any) -> int | None:

@@ -15,7 +15,7 @@ class cached_property(functools.cached_property[T]):  # noqa: N801
     """What follows from the fields, computed when first asked for: Python's own, without its lock.
 
     Before Python 3.12 all objects of a class share that lock, and a child forked while another thread held it
-    would wait for ever. Two threads may compute a value at once, and either is kept.
+    would wait for ever. Two threads may compute a value at once: the first one's is kept.
     """
 
     @overload
@@ -27,7 +27,7 @@ class cached_property(functools.cached_property[T]):  # noqa: N801
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Self | T:
         if instance is None:
             return self
-        value = instance.__dict__[self.attrname] = self.func(instance)
+        value: T = instance.__dict__.setdefault(self.attrname, self.func(instance))
         return value
 
 

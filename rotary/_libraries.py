@@ -168,8 +168,8 @@ def _is_recorded(x: Array) -> bool:
 def is_plain_tensor(x: Array) -> bool:
     """Return whether a torch tensor is all that there is to it.
 
-    It is then neither fake, wrapped, conjugated or negated, nor does torch write down what happens to it, follow
-    its gradient forwards, or let somebody watch.
+    It is then neither fake, conjugated nor negated, nor does torch write down what happens to it, follow its
+    gradient forwards, or let somebody watch. What `torch.func` wraps says so only when its memory is asked for.
     """
     import torch
 

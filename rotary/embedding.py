@@ -290,7 +290,7 @@ class RotaryEmbedding:
         """Return the passes over an array in a role."""
         found = self._turns.get((verb, role))
         if found is None:
-            found = self._turns[verb, role] = self._made(verb, role)
+            found = self._turns.setdefault((verb, role), self._made(verb, role))
         return found
 
     def _made(self, verb: str, role: Role | None) -> Turns:

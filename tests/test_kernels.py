@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -350,6 +351,20 @@ def test_large_results_alone_are_streamed(monkeypatch):
         "rotate_half",
         "rotate_half",
     ]
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="reads x86 instructions")
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_what_is_streamed_in_pieces_is_streamed_whole(monkeypatch, layout):
+    """An ordinary store among those past the caches takes ten times as long; LLVM fuses rounding with storing."""
+    monkeypatch.setenv("ROTARY_CACHE", "0")
+    counts = set()
+    for storage in ("uint16", "int16"):
+        kernel = cpu._compile(cpu.rotation(layout, streaming=True), storage, parallel=False)
+        (code,) = kernel.inspect_asm().values()
+        counts.add(len(re.findall(r"\bv?movnt\w+\s+%xmm", code)))
+    assert len(counts) == 1
+    assert counts.pop() >= 8
 
 
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="names x86 processors")

@@ -131,7 +131,6 @@ def test_a_delta_for_other_than_the_packed_sequences_is_refused():
         embedding().shift(np.ones((5, 2, 8)), [1, 2, 3], cu_seqlens=[0, 2, 5])
 
 
-@pytest.mark.library("jax")
 class Bare:
     """Memory of a GPU that no library knows: all it can do is say where it lies."""
 
@@ -151,6 +150,7 @@ def test_memory_of_no_library_needs_kernels(monkeypatch):
         rotary.apply_rotary(np.ones((3, 8)), Bare(), Bare(), layout="half")
 
 
+@pytest.mark.library("jax")
 class TestJax:
     def test_offsets_of_packed_sequences_must_be_known(self):
         import jax

@@ -366,9 +366,10 @@ def test_a_child_forked_while_a_thread_makes_an_embedding():
             over.wait()
         return inv_freq(self, width, base, context_length)
     Default.inv_freq = slow
-    thread = threading.Thread(target=lambda: rotary.RotaryEmbedding(32, layout="half", base=7.0))
+    make = lambda: rotary.RotaryEmbedding(32, layout="half", base=7.0)
+    thread = threading.Thread(target=make, daemon=True)
     thread.start()
-    begun.wait()
+    assert begun.wait(20)
     def child():
         import signal
         signal.alarm(20)
