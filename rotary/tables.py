@@ -30,8 +30,9 @@ from .rows import check_below, explicit_rows, known
 __all__ = ["CacheInfo", "cache_clear", "cache_info", "set_cache_limit"]
 
 DEFAULT_LIMIT = 256 * 2**20
-# A window grows by at least this many rows, so that a stream of single tokens seldom makes it grow.
-LEAST_GROWTH = 256
+# A window grows by as many rows as it has or, near the limit, by one of these shares of them, and at least by so many:
+# its rows are copied, and a stream of single tokens should seldom make it grow.
+LEAST_GROWTH, SHARES = 256, (1, 2, 4, 8)
 # Windows kept for one table: several streams may stand at places of their own.
 WINDOWS = 8
 # Scattered positions get a window that is less than this many times as long as they are many by now, in this share of
@@ -172,12 +173,11 @@ class _Cache:
             new = stop - start
             row_bytes = _row_bytes(frequencies, dtype)
             neighbour = _neighbour(self.windows.get(key, []), start, stop)
-            if neighbour is not None:
-                whole = max(stop, neighbour.stop) - min(start, neighbour.start)
-                whole += max(neighbour.stop - neighbour.start, LEAST_GROWTH)
-                # What has no room to grow in would be copied, or made anew, for every few rows.
-                if whole * row_bytes <= self.limit:
-                    new -= min(stop, neighbour.stop) - max(start, neighbour.start)
+            # What has no room to grow in would be copied, or made anew, for every few rows.
+            if neighbour is not None and _stretched(
+                neighbour, start, stop, self.limit // row_bytes
+            ):
+                new -= min(stop, neighbour.stop) - max(start, neighbour.start)
             fits = (stop - start) * row_bytes <= self.limit * SHARE
             asked = count + (self.apart.pop(key, 0) if fits else 0)
             if new >= SPARSEST * asked:
@@ -236,20 +236,30 @@ def _grown(
     limit: int,
 ) -> Window:
     """Return a window over an old one and new positions, longer than asked if there is room."""
-    row_bytes = _row_bytes(frequencies, dtype)
     if old is not None:
-        first, last = min(old.start, start), max(old.stop, stop)
-        growth = max(old.stop - old.start, LEAST_GROWTH)
-        behind = (
-            max(min(first, old.start - growth), -LARGEST_POSITION) if first < old.start else first
-        )
-        ahead = min(max(last, old.stop + growth), LARGEST_POSITION) if last > old.stop else last
-        if (ahead - behind) * row_bytes <= limit:
-            first, last = behind, ahead
-        if (last - first) * row_bytes <= limit:
-            return _extended(old, frequencies, factor, dtype, first, last)
+        most = limit // _row_bytes(frequencies, dtype)
+        rows = _stretched(old, start, stop, most)
+        overlap = start < old.stop and old.start < stop
+        if rows is None and overlap and max(old.stop, stop) - min(old.start, start) <= most:
+            rows = min(old.start, start), max(old.stop, stop)
+        if rows is not None:
+            return _extended(old, frequencies, factor, dtype, *rows)
     positions = np.arange(start, stop, dtype=np.int64)[None]
     return Window(start, stop, computed(frequencies, positions, factor, dtype))
+
+
+def _stretched(old: Window, start: int, stop: int, most: int) -> tuple[int, int] | None:
+    """Return where a window over an old one and new positions may begin and end; None where it has no room to grow."""
+    for share in SHARES:
+        growth = max((old.stop - old.start) // share, LEAST_GROWTH)
+        first, last = old.start, old.stop
+        if start < first:
+            first = max(min(start, first - growth), -LARGEST_POSITION)
+        if stop > last:
+            last = min(max(stop, last + growth), LARGEST_POSITION)
+        if last - first <= most:
+            return first, last
+    return None
 
 
 def _row_bytes(frequencies: Frequencies, dtype: TableDType) -> int:

@@ -286,7 +286,7 @@ def test_positions_whose_window_would_fill_the_cache_are_made_apart():
 @pytest.mark.parametrize("said", ["offset", "positions"])
 @pytest.mark.parametrize("rows", [2300, 4000])
 def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch, said, rows):
-    """Where a window has no room to grow in, rows beyond it are made apart."""
+    """Where a window may not become twice as long it grows by less, and where it has no room rows are made apart."""
     rotary.set_cache_limit(4000 * 2 * 32 * 4)
     rope = embedding()
     rope.tables(np.arange(rows))
@@ -302,8 +302,8 @@ def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch
     for step in range(50):
         where = np.array([rows - 700, rows]) + step
         rope(x, **{said: where if said == "offset" else where[:, None]})
-    assert sum(made) <= 50 * 2
-    assert check_accounts()[1:3] == (1, 1)
+    assert sum(made) <= {2300: 2300 // 2, 4000: 50 * 2}[rows]
+    assert check_accounts()[1:3] == ({2300: 2, 4000: 1}[rows], 1)
 
 
 def test_few_tables_are_counted(monkeypatch):
@@ -492,8 +492,35 @@ def test_near_the_limit_a_window_still_takes_in_what_fits():
     rope = embedding()
     rotary.set_cache_limit(1000 * 32 * 4 * 2)
     rope.tables(np.arange(600))
-    rope.tables(np.arange(600, 700))  # twice as long would not fit
-    assert check_accounts()[1:4] == (2, 1, 700 * 32 * 4 * 2)
+    rope.tables(np.arange(600, 700))  # twice as long would not fit, half as long again does
+    assert check_accounts()[1:4] == (2, 1, 900 * 32 * 4 * 2)
+    rope.tables(np.arange(10, 1000))  # what is asked for at once need not leave room to grow in
+    assert check_accounts()[1:4] == (3, 1, 1000 * 32 * 4 * 2)
+
+
+@pytest.mark.parametrize("rows", [2300, 3000, 4000, 5000])
+def test_a_stream_of_tokens_near_the_limit_seldom_copies_its_table(monkeypatch, rows):
+    """As it would for every token where the window may not become twice as long."""
+    rotary.set_cache_limit(4000 * 2 * 32 * 4)
+    rope = embedding()
+    rope.tables(np.arange(rows))
+    grown = []
+    extended = tables._extended
+
+    def counted(old, *rest):
+        grown.append(old.stop - old.start)
+        return extended(old, *rest)
+
+    monkeypatch.setattr(tables, "_extended", counted)
+    tokens = 4000
+    x = np.ones((1, 64), np.float32)
+    for step in range(tokens):
+        got = rope(x, offset=rows + step)
+        if step % 500 == 0:
+            np.testing.assert_array_equal(got, embedding()(x, offset=rows + step))
+    check_accounts()
+    assert len(grown) < 20
+    assert sum(grown) < 5 * tokens
 
 
 def test_a_table_larger_than_the_limit_is_computed_each_time():
