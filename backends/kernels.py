@@ -634,7 +634,8 @@ def turn_pairs(
 
     As many pairs at a time are turned as fill a cache line, then eight, then one; they are read before one
     of them is written, so that `out` may be `x`. Twos of rows are for 16-bit numbers, whose conversions
-    leave no time to read the angles for each row. Before a row is turned the lines of a later one, so many
+    leave no time to read the angles for each row, and for float32 where many tokens' angles come from the
+    second cache, for every head anew. Before a row is turned the lines of a later one, so many
     bytes ahead, are asked for: those that will be written, or, in code that streams, those to be read. The
     processor fetches by itself what else is read. `half` is None in code for interleaved pairs. `stream`
     says how large the pieces are that are written past the caches, LINE, PIECE or 0 for none, and is None in
@@ -713,9 +714,22 @@ def turn_pairs(
                 target = _at(builder, out, out_step, loop.index)
                 yield source, target, (c, builder.add(c, sine_table))
 
+        def turn_together(number):
+            with each_row() as (source, target, angles):
+                with cgutils.for_range(builder, some) as row:
+                    if not streams:
+                        soon = _at(builder, target, out_row, row.index)
+                        ask_for(builder.add(soon, out_ahead), write=True)
+                    else:
+                        soon = _at(builder, source, x_row, row.index)
+                        ask_for(builder.add(soon, x_ahead), write=False)
+                beside = builder.add(source, x_row), builder.add(target, out_row)
+                places = [(source, target), beside][:number]
+                turn_blocks(places, angles, none, done, line, in_lines)
+
         none, done = lanes.type(0), whole(line)
+        two = builder.icmp_signed("==", some, lanes.type(2))
         if item == 2:
-            two = builder.icmp_signed("==", some, lanes.type(2))
             done = builder.select(two, done, none)
         ordinarily = in_lines = in_pieces = [(0, ir.IntType(1)(1))]
         if streams:
@@ -726,18 +740,14 @@ def turn_pairs(
             done = builder.select(asked[0], none, done)
             in_lines = [(size, asked[size]) for size in (LINE, PIECE)]
             in_pieces = [(PIECE, builder.not_(asked[0])), (0, asked[0])]
-        with each_row() as (source, target, angles):
-            with cgutils.for_range(builder, some) as row:
-                if not streams:
-                    soon = _at(builder, target, out_row, row.index)
-                    ask_for(builder.add(soon, out_ahead), write=True)
-                else:
-                    soon = _at(builder, source, x_row, row.index)
-                    ask_for(builder.add(soon, x_ahead), write=False)
-            together = [(source, target)]
-            if item == 2:
-                together.append((builder.add(source, x_row), builder.add(target, out_row)))
-            turn_blocks(together, angles, none, done, line, in_lines)
+        if item == 4:
+            with builder.if_else(two) as (both, one):
+                with both:
+                    turn_together(2)
+                with one:
+                    turn_together(1)
+        else:
+            turn_together(2 if item == 2 else 1)
         with (
             builder.if_then(builder.icmp_signed("<", done, lanes)),
             each_row() as (source, target, angles),
@@ -894,7 +904,8 @@ def rotate_tokens(  # pragma: compiled
         piece = LINE if places % LINE == 0 else PIECE if places % PIECE == 0 else 0
         one_by_one = one_by_one or piece == 0
     by_head = heads == 1 or abs(x_head) > abs(x_token)
-    two = 2 if item == 2 and tables == 1 and not moved else 1
+    by_twos = item == 2 or (item == 4 and by_head)
+    two = 2 if by_twos and tables == 1 and not moved else 1
     entry_first = address(scratch)
     aside = entry_first + BLOCK * scratch.itemsize
     token = first
