@@ -136,7 +136,7 @@ def _autograd_function() -> Any:
             return _as_torch(_rotated(source, table, axes, pairing))
 
         @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Array) -> None:  # noqa: ARG004
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Array) -> None:  # noqa: ARG004  (torch calls it so)
             ctx.call = inputs[2:]
 
         @staticmethod

@@ -75,7 +75,7 @@ def _reader(device: Device) -> Callable[[Any, list[int]], list[HostArray]]:
 # NumPy.
 
 
-def with_numpy(data: Data, device: Device) -> Run:  # noqa: ARG001
+def with_numpy(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate by the formula as most code has it, tables ready, 16-bit numbers in float32."""
     case = data.case
     cosine, sine = (part[:, :, None].astype(np.float32) for part in data.tables(data.positions))
@@ -140,7 +140,7 @@ def _tensors_read(*, heads_first: bool = False) -> Callable[[Any, list[int]], li
     return read
 
 
-def in_place_on_torch(data: Data, device: Device) -> Run:  # noqa: ARG001
+def in_place_on_torch(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate by this library, over tensors of torch."""
     tensors = _Tensors(data)
     rope, xs = _embedding(data.case), (tensors.q, tensors.k)
@@ -162,14 +162,14 @@ def _formula(q: Any, k: Any, cosine: Any, sine: Any) -> tuple[Any, Any]:
     return q * cosine + _half_turned(q) * sine, k * cosine + _half_turned(k) * sine
 
 
-def with_torch(data: Data, device: Device) -> Run:  # noqa: ARG001
+def with_torch(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate by torch's own operations."""
     tensors = _Tensors(data)
     given = (*tensors.heads_first(), *tensors.full_width())
     return Run(lambda: _formula(*given), _tensors_read(heads_first=True))
 
 
-def with_torch_compile(data: Data, device: Device) -> Run:  # noqa: ARG001
+def with_torch_compile(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate by the same, compiled."""
     tensors = _Tensors(data)
     compiled = tensors.torch.compile(_formula, dynamic=False)
@@ -177,7 +177,7 @@ def with_torch_compile(data: Data, device: Device) -> Run:  # noqa: ARG001
     return Run(lambda: compiled(*given), _tensors_read(heads_first=True))
 
 
-def with_flash_attention(data: Data, device: Device) -> Run:  # noqa: ARG001
+def with_flash_attention(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate in place; https://github.com/Dao-AILab/flash-attention, flash_attn/layers/rotary.py."""
     from flash_attn.layers.rotary import apply_rotary_emb
 
@@ -194,7 +194,7 @@ def with_flash_attention(data: Data, device: Device) -> Run:  # noqa: ARG001
     return Run(call, _tensors_read())
 
 
-def with_flashinfer(data: Data, device: Device) -> Run:  # noqa: ARG001
+def with_flashinfer(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate in place, angles made in the kernel; https://docs.flashinfer.ai/api/rope.html."""
     import flashinfer
 
@@ -209,7 +209,7 @@ def with_flashinfer(data: Data, device: Device) -> Run:  # noqa: ARG001
     return Run(call, _tensors_read())
 
 
-def with_flashinfer_tables(data: Data, device: Device) -> Run:  # noqa: ARG001
+def with_flashinfer_tables(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate in place by tables, as serving engines do."""
     import flashinfer
 
@@ -226,7 +226,7 @@ def with_flashinfer_tables(data: Data, device: Device) -> Run:  # noqa: ARG001
     return Run(call, _tensors_read())
 
 
-def with_liger(data: Data, device: Device) -> Run:  # noqa: ARG001
+def with_liger(data: Data, device: Device) -> Run:  # noqa: ARG001  (contenders have one signature)
     """Rotate, which here writes over the input; https://github.com/linkedin/Liger-Kernel."""
     from liger_kernel.transformers.rope import liger_rotary_pos_emb
 

@@ -11,7 +11,7 @@ from ._checks import as_choice
 T = TypeVar("T")
 
 
-class cached_property(functools.cached_property[T]):  # noqa: N801
+class cached_property(functools.cached_property[T]):  # noqa: N801  (stands in for Python's, which has the name)
     """What follows from the fields, computed when first asked for: Python's own, without its lock.
 
     Before Python 3.12 all objects of a class share that lock, and a child forked while another thread held it

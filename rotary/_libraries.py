@@ -340,7 +340,7 @@ def prepare_untraced() -> None:
 
 # What `torch.compiler.assume_constant_result` does: the compiler calls the function instead of tracing it.
 # Here torch may be imported after the first embedding was made, and what is traced first is what calls this.
-prepare_untraced._dynamo_marked_constant = True  # type: ignore[attr-defined]
+prepare_untraced._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch reads it there
 
 
 def _called(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -432,8 +432,8 @@ def _autograd_function() -> Any:
         @staticmethod
         def forward(
             forward: Callable[[Sequence[Array]], tuple[Array, ...]],
-            backward: Any,  # noqa: ARG004
-            held: Any,  # noqa: ARG004
+            backward: Any,  # noqa: ARG004  (`setup_context` reads it)
+            held: Any,  # noqa: ARG004  (`setup_context` reads it)
             *arrays: Array,
         ) -> tuple[Array, ...]:
             return forward(arrays)

@@ -328,7 +328,7 @@ class RotaryEmbedding:
                 raise TypeError(msg)
             return [None] * count
         if role is not None:
-            return [as_choice(role, "role", ROLES)] * count  # type: ignore[list-item]
+            return [as_choice(role, "role", ROLES)] * count  # type: ignore[list-item]  # a choice is typed as any word
         if count != 2:
             msg = (
                 f"`role` must be 'query' or 'key' for {count} arrays, for `decay` scales them differently; "

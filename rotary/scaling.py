@@ -332,7 +332,7 @@ class _Schedule(Scaling):
         # What is derived or has its default is left out, and so is made again by what is shown.
         shown = [
             f"{own.name}={value!r}"
-            for own in fields(self)  # type: ignore[arg-type]
+            for own in fields(self)  # type: ignore[arg-type]  # every schedule is a dataclass
             for value in [getattr(self, own.name)]
             if origin_of(own, value) == "given"
         ]
@@ -623,7 +623,7 @@ class NTK(_Schedule):
 
     @property
     def _ratio(self) -> float:
-        return self.alpha if self.factor is None else self.factor  # type: ignore[return-value]
+        return self.alpha if self.factor is None else self.factor  # type: ignore[return-value]  # `alpha` or `factor` is there
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         ratio, lanes = self._ratio, dim // 2

@@ -101,7 +101,7 @@ def test_all_take_turns_and_medians_count():
 
 def test_who_is_wrong_missing_or_fails_is_told_and_not_timed():
     def missing(data, device):
-        import not_installed_anywhere  # noqa: F401
+        import not_installed_anywhere  # noqa: F401  (which is to fail)
 
     def raises(data, device):
         return _bench_contenders.Run(lambda: 1 / 0, None)

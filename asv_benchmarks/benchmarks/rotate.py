@@ -143,7 +143,7 @@ class Axes(Timed):
     @once
     def setup(self) -> None:
         if not hasattr(rotary, "sections"):
-            raise NotImplementedError
+            raise NotImplementedError  # by which asv leaves a benchmark out
         self.rope = embedding(sections=rotary.sections.chunked(16, 24, 24))
         self.positions = np.stack([np.full(2048, 4), *rotary.positions.grid(32, 64)])
         self.x = randn(PREFILL)

@@ -50,7 +50,7 @@ class Cached:
         self.rope.tables(POSITIONS["consecutive"])
         return rotary.cache_info().nbytes
 
-    track_bytes.unit = "bytes"  # type: ignore[attr-defined]
+    track_bytes.unit = "bytes"  # type: ignore[attr-defined]  # asv reads it there
 
 
 class Specification:
