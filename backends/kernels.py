@@ -644,7 +644,7 @@ def turn_pairs(
     halves, streams = half != types.none, stream != types.none
     dtype, computed = kind.dtype, ir.DoubleType() if sign == types.float64 else ir.FloatType()
     stored = ir.IntType(16) if dtype.bitwidth == 16 else computed
-    item, size = dtype.bitwidth // 8, sign.bitwidth // 8
+    item, table_item = dtype.bitwidth // 8, sign.bitwidth // 8
     line = LINE // item
 
     def generate(context, builder, signature, arguments):
@@ -654,7 +654,8 @@ def turn_pairs(
 
         def turn_block(places, c, s, i, count, piece):
             cosine, sine = (
-                _load(builder, _at(builder, row, i, size), computed, count) for row in (c, s)
+                _load(builder, _at(builder, row, i, table_item), computed, count)
+                for row in (c, s)
             )
             signs = ir.Constant(sine.type, ir.Undefined)
             signs = builder.insert_element(signs, sign, ir.IntType(32)(0))
