@@ -288,9 +288,10 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
         )
     streaming = out is not x and 2 * x.nbytes >= streaming_size()
     rows = table.values, table.index, 0, table.values.shape[2], table.step
-    for block, result in _blocks(x, out, axes):
+    values, index, start, stop, step = rows
+    for block, result, place in _blocks(x, out, axes):
         launch = Launch([(block, result)], pairing, nbytes=x.nbytes, streaming=streaming)
-        launch((block,), (result,), rows, apart=True)
+        launch((block,), (result,), (values, index[place], start, stop, step), apart=True)
 
 
 class Launch:
@@ -393,7 +394,9 @@ def launch_of(
             return None
     nbytes = sum(x.nbytes for x in arrays)
     in_place = any(x is result for x, result in zip(arrays, results, strict=True))
-    blocks = [next(_blocks(*each)) for each in zip(arrays, results, axes, strict=True)]
+    if any(each.batch is None for each in axes):
+        return None
+    blocks = [next(_blocks(*each))[:2] for each in zip(arrays, results, axes, strict=True)]
     streaming = not in_place and 2 * nbytes >= streaming_size()
     return Launch(blocks, pairing, nbytes=nbytes, streaming=streaming)
 
@@ -423,23 +426,25 @@ def _extent(x: HostArray) -> tuple[int, int]:
     return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + x.itemsize
 
 
-def _blocks(x: HostArray, out: HostArray, axes: Axes) -> Iterator[tuple[HostArray, HostArray]]:
-    """Yield views (batch, sequence, heads, channels) that together are all of the arrays."""
+def _blocks(
+    x: HostArray, out: HostArray, axes: Axes
+) -> Iterator[tuple[HostArray, HostArray, tuple[int, ...]]]:
+    """Yield views (batch, sequence, heads, channels) that together are all of the arrays.
+
+    With each comes the place of its positions on the axes apart.
+    """
     front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
     heads = axes.others(x.ndim)
-    order = (*front, *heads, x.ndim - 1)
+    # Axes beyond these are walked here: strided ones cannot be merged without a copy.
+    walked = (*axes.apart, *heads[:-1])
+    order = (*walked, *front, *heads[-1:], x.ndim - 1)
     x, out = x.transpose(order), out.transpose(order)
     if axes.batch is None:
-        x, out = x[None], out[None]
+        x, out = (np.expand_dims(each, len(walked)) for each in (x, out))
     if not heads:
-        x, out = x[:, :, None], out[:, :, None]
-    if x.ndim == 4:
-        yield x, out
-        return
-    # Axes of heads beyond one are walked here: strided ones cannot be merged without a copy.
-    for index in np.ndindex(x.shape[2:-2]):
-        where = (slice(None), slice(None), *index)
-        yield x[where], out[where]
+        x, out = (np.expand_dims(each, -2) for each in (x, out))
+    for index in np.ndindex(x.shape[: len(walked)]):
+        yield x[index], out[index], index[: len(axes.apart)]
 
 
 # ------------------------------------------------------------------------------------------------

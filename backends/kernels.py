@@ -654,8 +654,7 @@ def turn_pairs(
 
         def turn_block(places, c, s, i, count, piece):
             cosine, sine = (
-                _load(builder, _at(builder, row, i, table_item), computed, count)
-                for row in (c, s)
+                _load(builder, _at(builder, row, i, table_item), computed, count) for row in (c, s)
             )
             signs = ir.Constant(sine.type, ir.Undefined)
             signs = builder.insert_element(signs, sign, ir.IntType(32)(0))

@@ -45,6 +45,8 @@ def _rotate_block(
     where = [slice(*ends) for ends in block_info[0]["array-location"]]
     batch = slice(None) if axes.batch is None else where[axes.batch]
     table = recipe.part(batch, where[axes.sequence])
+    if axes.apart:
+        table = table.apart([where[axis] for axis in axes.apart])
     if table.values.shape[1] > 1:
         (head_axis,) = axes.others(block.ndim)
         table = table.heads(where[head_axis])

@@ -155,7 +155,7 @@ def _joined(xp: Namespace, parts: list[Array]) -> Array:
 
 
 def _align(table: Array, ndim: int, axes: Axes, xp: Namespace) -> Array:
-    """Return a table (heads, batch, sequence, lanes) with its axes where an array has them."""
+    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of an array's."""
     order, places = axes.align(ndim)
     sizes = [1 if place is None else table.shape[place] for place in places]
     return xp.reshape(xp.permute_dims(table, order), (*sizes, table.shape[-1]))

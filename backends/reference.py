@@ -98,7 +98,7 @@ def rotate(
 
 
 def _align(part: HostArray, ndim: int, axes: Axes) -> HostArray:
-    """Return a table (heads, batch, sequence, lanes) with its axes where an array has them."""
+    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of an array's."""
     order, places = axes.align(ndim)
     sizes = [1 if place is None else part.shape[place] for place in places]
     return part.transpose(order).reshape(*sizes, part.shape[-1])

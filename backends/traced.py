@@ -19,7 +19,7 @@ NARROW = 2**31 - 1
 def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     """Return cosine and sine of positions whose values are not known here.
 
-    Both are (heads, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of
+    Both are (heads, *apart, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of
     a turn in integer arithmetic, exact but for 2**-38 of a turn where the library's widest integer has
     32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision. Rows at
     positions that would be refused, were they known, are NaN.
@@ -30,9 +30,12 @@ def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     xp = namespace(positions)
     frequencies, factor, scale = turned
     angles = _of_floats if "float" in dtype_name(positions) else _of_integers
-    heads = [angles(frequencies, head, positions, dtype) for head in range(frequencies.heads)]
+    own = [positions[:, head] if rows.by_head else positions for head in range(frequencies.heads)]
+    heads = [angles(frequencies, head, each, dtype) for head, each in enumerate(own)]
     cosine = xp.stack([cosine for cosine, _ in heads])
     sine = xp.stack([sine for _, sine in heads])
+    if rows.by_head:
+        cosine, sine = cosine[None], sine[None]
     if scale is not None:
         cosine, sine = (part * _scale(scale, positions, dtype) for part in (cosine, sine))
     if rows.limit is not None and (rows.limit <= NARROW or has_int64(positions)):

@@ -11,13 +11,13 @@ import numpy as np
 
 from . import _libraries as libraries
 from . import device, tables
-from ._typing import Array, TableDType
+from ._typing import Array
 from .arrays import as_outputs, check_array, check_of_library, names_of
 from .backends import kernel_for, portable, views
 from .layouts import Layout, pair_channels
-from .rotation import Angles, Pairing, Recipe, Rows, Table, TracedTable, Turns
+from .rotation import Angles, Axes, Pairing, Recipe, Rows, Table, TracedTable, Turns
 from .rows import Extent, Read
-from .shapes import Frame, Shape, as_seq_axis, frames_of, shape_of
+from .shapes import AxisOptions, Frame, Shape, frames_of, shape_of
 
 AnyTable: TypeAlias = Table | TracedTable | Recipe
 
@@ -28,8 +28,7 @@ def rotate(
     *,
     head_dim: int,
     leading: bool,
-    seq_axis: Any,
-    packed: bool,
+    axes: AxisOptions,
     read: Read,
     out: Any,
 ) -> Array | tuple[Array, ...]:
@@ -44,12 +43,12 @@ def rotate(
     head_dim : int
     leading : bool
         Whether positions lead with the position axes.
-    seq_axis, out
-        As the caller gave them.
-    packed : bool
-        Whether sequences lie one after another on the sequence axis.
+    axes : AxisOptions
+        Which axes the call and the embedding name.
     read : callable
-        Returns where rows stand, given the batch and sequence they have to fit.
+        Returns the positions of all rows, given the `Extent` that they have to fit.
+    out : array, sequence of array or None
+        As the caller gave it.
 
     Returns
     -------
@@ -64,8 +63,7 @@ def rotate(
         turns,
         head_dim=head_dim,
         leading=leading,
-        seq_axis=as_seq_axis(seq_axis),
-        packed=packed,
+        axes=axes,
         read=read,
         out=out,
         otherwise=rotate,
@@ -78,19 +76,17 @@ def rotate(
     shapes = tuple(map(shape_of, arrays, names))
     first = turns[0]
     frequencies = first.angles[0].frequencies
-    frames, batch, length = frames_of(
-        shapes, as_seq_axis(seq_axis), packed, head_dim, first.pairings, frequencies.heads
-    )
+    frames, fits, length = frames_of(shapes, axes, head_dim, first.pairings, frequencies.heads)
     outputs = as_outputs(out, arrays, names)
     if first.second is not None:
         _check_real(shapes)
-    rows = read(Extent(batch, length, frequencies.axes, leading))
+    rows = read(Extent(fits, length, frequencies.axes, leading))
     if rows.traced:
         _check_traced(rows.positions, arrays, names, outputs)
     # Every table is made before the first array is written to.
-    found: dict[tuple[int, TableDType], Table | TracedTable] = {}
+    found: dict[Any, Table | TracedTable] = {}
     plans = [
-        _plan(x, frame.dtype, own, rows, found)
+        _plan(x, frame, own, rows, found)
         for x, frame, own in zip(arrays, frames, turns, strict=True)
     ]
     turned = [
@@ -101,34 +97,38 @@ def rotate(
 
 
 class _Plan(NamedTuple):
-    """The kernel of an array, and the tables of its passes."""
+    """The kernel of an array, the axes of its positions, and the tables of its passes."""
 
     backend: ModuleType
+    axes: Axes
     tables: Sequence[AnyTable]
     second: AnyTable | None
 
 
 def _plan(
     x: Array,
-    dtype: TableDType,
+    frame: Frame,
     turns: Turns,
     rows: Rows,
-    found: dict[tuple[int, TableDType], Table | TracedTable],
+    found: dict[Any, Table | TracedTable],
 ) -> _Plan:
     """Return how an array is rotated; what has been found for an earlier one is taken from there."""
     # Traced positions need operations that can be traced, whatever the array.
     backend = portable if rows.traced else kernel_for(x)
+    dtype = frame.dtype
+    own, axes = rows.along(frame.axes, turns.angles[0].frequencies.heads)
 
     def table(angles: Angles) -> AnyTable:
         if backend.LAZY:
-            return Recipe(partial(tables.lookup, angles, dtype=dtype), rows)
-        key = id(angles), dtype
+            return Recipe(partial(tables.lookup, angles, dtype=dtype), own)
+        # In positions with a size for each axis, arrays whose axes differ read different rows.
+        key = id(angles), dtype, frame.axes if rows.by_axis else None
         if key not in found:
-            found[key] = tables.table_of(angles, rows, dtype)
+            found[key] = tables.table_of(angles, own, dtype)
         return found[key]
 
     second = None if turns.second is None else table(turns.second)
-    return _Plan(backend, [table(angles) for angles in turns.angles], second)
+    return _Plan(backend, axes, [table(angles) for angles in turns.angles], second)
 
 
 def _turn(x: Array, frame: Frame, plan: _Plan, output: Array | None) -> Array:
@@ -136,7 +136,7 @@ def _turn(x: Array, frame: Frame, plan: _Plan, output: Array | None) -> Array:
     if plan.second is not None:
         return _mixed(x, frame, plan, output)
     for pairing, table in zip(frame.pairings, plan.tables, strict=True):
-        x = plan.backend.rotate(x, table, frame.axes, pairing, output)
+        x = plan.backend.rotate(x, table, plan.axes, pairing, output)
         if output is None and isinstance(x, np.ndarray):
             output = x  # nobody else has it yet, so that later passes may write to it
     return x
@@ -151,7 +151,7 @@ def _mixed(x: Array, frame: Frame, plan: _Plan, output: Array | None) -> Array:
     (pairing,), (first,) = frame.pairings, plan.tables
     if isinstance(x, np.ndarray) and isinstance(first, TracedTable):
         x = libraries.namespace(first.cosine).asarray(x)
-    rotated = partial(plan.backend.rotate, axes=frame.axes, pairing=pairing)
+    rotated = partial(plan.backend.rotate, axes=plan.axes, pairing=pairing)
     xp = libraries.namespace(x)
     wide = xp.astype(x, getattr(xp, frame.dtype))
     layout = pairing.source if pairing.inverse else pairing.target

@@ -17,6 +17,7 @@ from .backends import cuda, views
 from .device_plans import Call, Options, Plan, Results, Rotate
 from .rotation import Turns
 from .rows import Read
+from .shapes import AxisOptions
 
 PLANS_REMEMBERED = 1024
 
@@ -27,8 +28,7 @@ def rotate(
     *,
     head_dim: int,
     leading: bool,
-    seq_axis: int | None,
-    packed: bool,
+    axes: AxisOptions,
     read: Read,
     out: Any,
     otherwise: Rotate,
@@ -41,7 +41,7 @@ def rotate(
     # What is no rotation is made of two, by the library's own operations.
     if owner is None or turns[0].second is not None:
         return None
-    call = Call(owner, turns, Options(head_dim, leading, seq_axis, packed), read, otherwise)
+    call = Call(owner, turns, Options(head_dim, leading, axes), read, otherwise)
     outputs = None
     if out is not None:
         outputs = out if isinstance(out, tuple | list) else (out,)

@@ -13,15 +13,18 @@ from functools import cache, cached_property, partial
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from . import tables
 from ._typing import Array, TableDType
 from .arrays import names_of, names_of_outputs
 from .backends import cuda, views
 from .backends.traced import traced_table
 from .device_memory import check_aligned, check_devices, seen_on
+from .phases import of_head
 from .rotation import Angles, Rows, Turns, View
 from .rows import Extent, Read, Where
-from .shapes import Frame, frames_of, shape_of
+from .shapes import NO_BATCH, AxisOptions, Frame, frames_of, shape_of
 
 # Arrays of positions whose places are remembered, by how they lie.
 LINES_REMEMBERED = 1024
@@ -38,8 +41,7 @@ class Options(NamedTuple):
 
     head_dim: int
     leading: bool
-    seq_axis: int | None
-    packed: bool
+    axes: AxisOptions
 
 
 class Call(NamedTuple):
@@ -135,21 +137,19 @@ class Plan:
         if to is not None:
             check_devices([seen[0], *to], [names[0], *names_of_outputs(to)])
             check_aligned(to, names_of_outputs(to))
-        head_dim, leading, seq_axis, packed = call.options
+        head_dim, leading, axes = call.options
         shapes = tuple(map(shape_of, arrays, names))
         first = call.turns[0]
         frequencies = first.angles[0].frequencies
-        frames, batch, length = frames_of(
-            shapes, seq_axis, packed, head_dim, first.pairings, frequencies.heads
-        )
-        rows = length if batch is None else batch * length
+        frames, fits, length = frames_of(shapes, axes, head_dim, first.pairings, frequencies.heads)
+        rows = length * max(each.batch or 1 for each in fits)
         if rows > cuda.MOST_ROWS:
             msg = f"`{names[0]}` must have fewer than 2**31 rows, got {rows}"
             raise ValueError(msg)
         self.turns = call.turns  # whose identity is part of the key
         self.device = seen[0].device
         see = partial(seen_on, call.owner, self.device)
-        self.extent = Extent(batch, length, frequencies.axes, leading, see)
+        self.extent = Extent(fits, length, frequencies.axes, leading, see)
         self.wanted = [views.like(x, call.owner) for x in seen]
         self.passes = [
             _groups(call.turns, frames, number, seen, to or self.wanted, self.extent)
@@ -160,6 +160,8 @@ class Plan:
         self._apart: set[tuple[int, ...]] = set()
         self._trigs: dict[tuple[int, bool, bool], cuda.Trig] = {}
         self._lines: dict[Any, cuda.Places] = {}
+        self._heads = frequencies.heads
+        self._of_heads: dict[tuple[int, int], Turns] = {}
         self._needs_rows = any(
             angles.scale is not None or cuda.are_too_fast(angles.frequencies)
             for own in call.turns
@@ -209,6 +211,8 @@ class Plan:
                 # operations tell it.
                 return self._differentiable(call, arrays, stream) if outputs is None else None
         rows = self._line(call) or call.read(self.extent)
+        if isinstance(rows, Rows) and rows.by_axis:
+            return self._by_axis(call, rows, arrays, outputs, stream)
         if not _are_known(rows):
             return None
         with cuda.driver.stream(stream, self.device):
@@ -250,6 +254,52 @@ class Plan:
         if isinstance(rows, Rows) and (read := _read_on_gpu(rows)):
             cuda.driver.hold(read)
         return tuple(outputs)
+
+    def _by_axis(
+        self,
+        call: Call,
+        rows: Rows,
+        arrays: Sequence[Array],
+        outputs: Sequence[Array] | None,
+        stream: int | None,
+    ) -> Results:
+        """Return results for positions that differ on further axes, by a call for each index of these."""
+        if not _are_known(replace(rows, by_axis=False)):
+            return None
+        if outputs is None:
+            with cuda.driver.stream(stream, self.device):
+                outputs = [
+                    views.empty(wanted, x, call.owner)
+                    for wanted, x in zip(self.wanted, arrays, strict=True)
+                ]
+        for i, (x, turns, result) in enumerate(zip(arrays, call.turns, outputs, strict=True)):
+            own, axes = rows.along(self.extent.arrays[i].axes, self._heads)
+            rest = axes.without_apart()
+            batch = NO_BATCH if rest.batch is None else rest.batch
+            options = call.options._replace(axes=AxisOptions((rest.sequence,), (batch,)))
+            assert own.positions is not None
+            for index in np.ndindex(own.positions.shape[1 : len(axes.apart) + 1]):
+                where = axes.at(index, x.ndim)
+                part = own.at(index)
+                call.otherwise(
+                    (x[where],),
+                    (self._of_head(i, *index) if own.by_head else turns,),
+                    **options._asdict(),
+                    read=lambda _, part=part: part,
+                    out=(result[where],),
+                )
+        return tuple(outputs)
+
+    def _of_head(self, i: int, head: int) -> Turns:
+        """Return what rotates one head of an array, made once because its identity is part of a key."""
+        found = self._of_heads.get((i, head))
+        if found is None:
+            turns = self.turns[i]
+            angles = tuple(
+                each._replace(frequencies=of_head(each.frequencies, head)) for each in turns.angles
+            )
+            found = self._of_heads.setdefault((i, head), turns._replace(angles=angles))
+        return found
 
     def _turns(self, angles: Angles, places: cuda.Places) -> cuda.Trig:
         """Return the angles that kernels make by themselves; one axis where positions are alike on all."""
@@ -352,7 +402,7 @@ def _groups(
     """Return the launches of one pass, for arrays that turn alike together."""
     alike: dict[Any, list[int]] = {}
     for i, (own, frame, x) in enumerate(zip(turns, frames, seen, strict=True)):
-        key = (id(own.angles[number]), frame.pairings[number], x.dtype)
+        key = (id(own.angles[number]), frame.pairings[number], x.dtype, extent.arrays[i].batch)
         alike.setdefault(key, []).append(i)
     groups = []
     for members in alike.values():
@@ -370,7 +420,8 @@ def _groups(
             # Channels that no pass turns, or a later one does, are copied by the first.
             copy = not number and not in_place
             blocks += cuda.blocks_of(i, seen[i], to[i], frames[i].axes, pairing, copy=copy)
-        launches = cuda.launches_of(blocks, x, pairing, extent.batch, extent.length)
+        batch = extent.arrays[members[0]].batch
+        launches = cuda.launches_of(blocks, x, pairing, batch, extent.length)
         groups.append(_Group(launches, turns[members[0]].angles[number], frame.dtype))
     return groups
 
@@ -401,8 +452,10 @@ def _needs_table(angles: Angles, rows: Rows) -> bool:
 
 
 def _are_known(rows: Rows | cuda.Places) -> bool:
-    """Return whether rows stand at positions that kernels can read."""
-    return isinstance(rows, cuda.Places) or not rows.traced or isinstance(rows.positions, View)
+    """Return whether kernels can read the positions: not if they are traced, or have a size for each axis."""
+    if isinstance(rows, cuda.Places):
+        return True
+    return not rows.by_axis and (not rows.traced or isinstance(rows.positions, View))
 
 
 def _read_on_gpu(rows: Rows) -> list[Any]:

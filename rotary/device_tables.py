@@ -29,7 +29,7 @@ def uploaded(table: HostArray, like: Array) -> Any:
 def rotate(
     x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, out: Array | None
 ) -> Array | None:
-    """Return x rotated by tables (batch or 1, sequence, lanes) of its library; None where kernels do not."""
+    """Return x rotated by tables (*apart, batch or 1, sequence, lanes) of its library; None if kernels do not."""
     parts = [x, cosine, sine] if out is None else [x, cosine, sine, out]
     owner = None if isinstance(x, np.ndarray) else views.owner_of(x)
     if owner is None or not cuda.usable("x") or views.asks_for_gradient(parts):
@@ -54,6 +54,8 @@ def _rotated(
     """Return x rotated, given x, cosine, sine and any output, of CuPy or torch and on the current GPU."""
     x, cosine, sine, *outputs = parts
     out = outputs[0] if outputs else None
+    if axes.apart:
+        return _by_index(parts, owner, axes, pairing)
     seen = [views.view_of(part, owner) for part in parts]
     check_devices(seen, names)
     check_aligned(seen, names)
@@ -75,6 +77,20 @@ def _rotated(
     if out is not None and owner == views.TORCH:
         views.told_written([out])
     return result
+
+
+def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) -> Array:
+    """Return x rotated by a call for each index of the axes apart, on which tables differ."""
+    x, cosine, sine, *outputs = parts
+    seen = views.view_of(x, owner)
+    with cuda.driver.stream(views.stream_of(owner, seen.device), seen.device):
+        out = outputs[0] if outputs else views.empty(views.like(seen, owner), x, owner)
+    rest = axes.without_apart()
+    for index in np.ndindex(*cosine.shape[: len(axes.apart)]):
+        where = axes.at(index, x.ndim)
+        own = [x[where], cosine[index], sine[index], out[where]]
+        _rotated(own, ["x", "cos", "sin", "out"], owner, rest, pairing)
+    return out
 
 
 def _launched(
@@ -168,4 +184,6 @@ def _made(
         places = cuda.places_of(Rows(seen, None, length, limit))
         whole = Pairing(0, lanes, "half", "half")
         _launched(x, y, Axes(2, 1), whole, cuda.turns_of(angles, device, places), places)
-    return result.reshape((*((heads,) if heads > 1 else ()), *outer, 2 * lanes))
+    if heads == 1:
+        return result.reshape((*outer, 2 * lanes))
+    return tables.heads_inward(result.reshape((heads, *outer, 2 * lanes)), len(outer))

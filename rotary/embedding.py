@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -25,12 +25,14 @@ from .rotation import Pairing, Turns
 from .rows import Read, Where, read_delta, read_move
 from .scaling import Default, Scaling
 from .sections import Sections, as_sections
-from .shapes import as_seq_axis
+from .shapes import NO_BATCH, AxisOptions, as_axis, axis_options
 
 __all__ = ["RotaryEmbedding"]
 
+BatchAxis: TypeAlias = int | Literal[False] | None
 
-@dataclass(frozen=True, init=False, repr=False)
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class RotaryEmbedding:
     """A rotary position embedding: pairs of channels turn by angles linear in position.
 
@@ -71,15 +73,20 @@ class RotaryEmbedding:
         the port in transformers, doubles the sections over the full width, so that the two channels of a
         pair read different axes. There is then no `inverse`, `shift` or `tables`.
     seq_axis : int, optional
-        The arrays' sequence axis: -2 for (B, H, S, D), -3 for (B, S, H, D). Arrays of two and three axes
-        default to -2; with more it has to be given, here or in the call. The batch is axis 0, or axis 1
-        where the sequence is axis 0.
+        The sequence axis of the arrays: -2 for (B, H, S, D), -3 for (B, S, H, D), 0 for (S, H, D). It must
+        be given for arrays of three and more axes, here or in the call. It does not apply to arrays of two
+        axes, (S, D), whose sequence is axis 0, nor to packed ones.
+    batch_axis : int or False, optional
+        The batch axis of the arrays, False if there is none. By default it is axis 0, or axis 1 if the
+        sequence is axis 0. An array of three axes has a batch only if its sequence is axis 1, as in
+        (B, S, D): (S, H, D), the shape of packed tokens, has heads instead. An array of two axes has none.
+        The batch matters only to positions and offsets that have an entry for each of it.
 
     Attributes
     ----------
     head_dim, layout, base, scaling, rotary_dim, rotary_start, context_length, output_layout, sections
         The specification, resolved.
-    decay, quirk, seq_axis
+    decay, quirk, seq_axis, batch_axis
         The same.
     inv_freq
     attention_factor
@@ -138,6 +145,7 @@ class RotaryEmbedding:
     decay: XPos | None
     quirk: Quirk | None
     seq_axis: int | None
+    batch_axis: BatchAxis
 
     @libraries.untraced
     def __init__(
@@ -155,6 +163,7 @@ class RotaryEmbedding:
         decay: XPos | None = None,
         quirk: Quirk | None = None,
         seq_axis: int | None = None,
+        batch_axis: BatchAxis = None,
     ) -> None:
         scaling = Default() if scaling is None else _checked_scaling(scaling)
         if base is None and scaling.needs_base:
@@ -177,7 +186,8 @@ class RotaryEmbedding:
             "sections": None if sections is None else _checked_sections(sections, width // 2),
             "decay": _checked_decay(decay),
             "quirk": None if quirk is None else as_choice(quirk, "quirk", tuple(QUIRKS)),
-            "seq_axis": _checked_seq_axis(seq_axis),
+            "seq_axis": _checked_axis(seq_axis, "seq_axis"),
+            "batch_axis": False if batch_axis is False else _checked_axis(batch_axis, "batch_axis"),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -193,13 +203,24 @@ class RotaryEmbedding:
         _check_together(self)
         operators.prepare(self)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RotaryEmbedding):
+            return NotImplemented
+        return self is other or self._identity == other._identity
+
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
+    def _identity(self) -> tuple[Any, ...]:
+        """All arguments, in which the batch axes 0 and False differ."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return (*values, self.batch_axis is False)
+
+    @cached_property
     def _hash(self) -> int:
         """Hash of all arguments, made once: they do not change."""
-        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+        return hash(self._identity)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -222,6 +243,7 @@ class RotaryEmbedding:
             "decay": None,
             "quirk": None,
             "seq_axis": None,
+            "batch_axis": None,
         }
         for name, default in defaults.items():
             value = getattr(self, name)
@@ -392,7 +414,7 @@ class RotaryEmbedding:
         rotary_start      0            the first channel that turns
         context_length    None         not read by Default
         output_layout     half         as layout
-        seq_axis          None         -2 for 2 and 3 axes, to be given for more
+        seq_axis          None         0 for 2 axes, to be given for more
         inv_freq          1 .. 0.001   4 float64, wavelengths 6.283 .. 6283 positions
         attention_factor  1.0          from Default
         softmax_factor    1.0          from Default
@@ -459,8 +481,9 @@ class RotaryEmbedding:
             (
                 "seq_axis",
                 self.seq_axis,
-                "-2 for 2 and 3 axes, to be given for more" if self.seq_axis is None else "given",
+                "0 for 2 axes, to be given for more" if self.seq_axis is None else "given",
             ),
+            *([] if self.batch_axis is None else [("batch_axis", self.batch_axis, "given")]),
             ("inv_freq", f"{flat[0]:.4g} .. {flat[-1]:.4g}", f"{flat.size} float64, {span}"),
             ("attention_factor", self.attention_factor, f"from {schedule}"),
             ("softmax_factor", self.softmax_factor, f"from {schedule}"),
@@ -480,14 +503,15 @@ class RotaryEmbedding:
         offset: Any,
         cu_seqlens: Any,
         role: Any,
-        seq_axis: int | None,
+        seq_axis: Any,
+        batch_axis: Any,
         out: Any,
         delta: Any = None,
         to: RotaryEmbedding | None = None,
     ) -> Any:
         """Rotate arrays at the positions of a call, by a plan where its like was made before."""
         simple = cu_seqlens is None and role is None and verb != "shift"
-        key = key_of(verb, arrays, seq_axis, out) if simple else None
+        key = key_of(verb, arrays, seq_axis, batch_axis, out) if simple else None
         if key is None and simple:
             loan = backends.lent(arrays, positions, offset, out)
             if loan is not None:
@@ -499,6 +523,7 @@ class RotaryEmbedding:
                     None,
                     None,
                     seq_axis,
+                    batch_axis,
                     loan.out,
                 )
                 several = isinstance(result, tuple)
@@ -517,20 +542,31 @@ class RotaryEmbedding:
         else:
             self._check_target(to)
             read = partial(read_move, delta, positions, offset, cu_seqlens, self._limit, to._limit)
-        result = _rotate(
-            self,
+        options = self._axis_options(
+            seq_axis, batch_axis, len(arrays), packed=cu_seqlens is not None
+        )
+        result = apply.rotate(
             arrays,
-            verb,
-            to=to,
-            role=role,
-            seq_axis=seq_axis,
-            packed=cu_seqlens is not None,
+            [
+                self._passes(verb, each) if to is None else self._moving(to, each)
+                for each in self._roles(role, len(arrays))
+            ],
+            head_dim=self.head_dim,
+            leading=self._leading,
+            axes=options,
             read=read,
             out=out,
         )
         if key is not None and plan is None:
-            self._remember(key, verb, arrays, result, seq_axis)
+            self._remember(key, verb, arrays, result, options)
         return result
+
+    def _axis_options(
+        self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool
+    ) -> AxisOptions:
+        """Return the axes that a call of so many arrays names, and those of the embedding."""
+        own = NO_BATCH if self.batch_axis is False else self.batch_axis
+        return axis_options(seq_axis, batch_axis, count, (self.seq_axis, own), packed=packed)
 
     @cached_property
     def _plans(self) -> dict[Any, Callable[..., Any]]:
@@ -538,7 +574,7 @@ class RotaryEmbedding:
         return {}
 
     def _remember(
-        self, key: Any, verb: str, arrays: tuple[Array, ...], result: Any, seq_axis: int | None
+        self, key: Any, verb: str, arrays: tuple[Array, ...], result: Any, options: AxisOptions
     ) -> None:
         """Keep the plan of a call that was made."""
         plan = plan_of(
@@ -548,7 +584,7 @@ class RotaryEmbedding:
             head_dim=self.head_dim,
             leading=self._leading,
             limit=self._limit,
-            seq_axis=self.seq_axis if seq_axis is None else seq_axis,
+            options=options,
         )
         remember(self._plans, key, plan)
 
@@ -559,7 +595,8 @@ class RotaryEmbedding:
         offset: Any = None,
         cu_seqlens: Any = None,
         role: Role | None = None,
-        seq_axis: int | None = None,
+        seq_axis: int | tuple[int | None, ...] | None = None,
+        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
     ) -> Any:
         """Rotate arrays, such as query and key, by the angles of their positions.
@@ -567,13 +604,16 @@ class RotaryEmbedding:
         Parameters
         ----------
         *arrays : array
-            With `head_dim` channels on the last axis, or ``head_dim / 2`` complex ones. They agree in
-            sequence and batch; heads may differ. Their dtype is float16, bfloat16, float32, float64,
+            With `head_dim` channels on the last axis, or ``head_dim / 2`` complex ones. All have a sequence
+            of one length; other axes may differ. Their dtype is float16, bfloat16, float32, float64,
             complex64 or complex128, each its own.
-        positions : array_like (S,), (1, S) or (B, S), optional
+        positions : array_like (S,), (1, S), (B, S) or of one axis less than the arrays, optional
             Integers within int64, or finite floats below ``2**63`` in size, which are taken as the
-            exact float64 they are; by default 0 .. S - 1. Where frequencies are given for several
-            position axes, positions lead with these axes. For arrays on a GPU, positions that lie there
+            exact float64 they are; by default 0 .. S - 1. With one axis less than the arrays, positions
+            are in the order of their axes, each size being that axis's or 1, except the sequence's: a
+            position for each head is (B, H, S) for (B, H, S, D) and (S, H) for (S, H, D). If (B, S) fits
+            as well, it counts. If frequencies are given for several position axes, positions lead with
+            these axes. For arrays on a GPU, positions that lie there
             are read where they are and never by the host, so that a row at one that would be refused is
             NaN. Lists and NumPy arrays cost one upload, which nothing waits for, and cannot be captured
             in a CUDA graph.
@@ -586,8 +626,11 @@ class RotaryEmbedding:
             batch.
         role : {"query", "key"}, optional
             What the arrays are, with `decay`. By default two arrays are query and key.
-        seq_axis : int, optional
-            The sequence axis, for this call.
+        seq_axis : int or tuple of (int or None), optional
+            The sequence axis, for this call. A tuple has one entry for each array, where None leaves it to
+            the embedding. One negative axis for arrays of different rank is refused.
+        batch_axis : int, False or tuple of these or None, optional
+            The batch axis, for this call, False if there is none. A tuple has one entry for each array.
         out : array or tuple of array, optional
             Where results are written: the inputs themselves, or memory that overlaps no input.
 
@@ -601,7 +644,7 @@ class RotaryEmbedding:
         TypeError
             If an argument is of the wrong kind, such as an array of integers or an immutable `out`.
         ValueError
-            If shapes or values do not fit, or an array of four or more axes has no `seq_axis`. No
+            If shapes or values do not fit, or an array of three or more axes has no `seq_axis`. No
             array has then been changed.
 
         Examples
@@ -614,7 +657,9 @@ class RotaryEmbedding:
         >>> q5.shape, k5.shape
         ((1, 8, 5, 64), (1, 2, 5, 64))
         """
-        return self._rotate_at("call", arrays, positions, offset, cu_seqlens, role, seq_axis, out)
+        return self._rotate_at(
+            "call", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
+        )
 
     def inverse(
         self,
@@ -623,7 +668,8 @@ class RotaryEmbedding:
         offset: Any = None,
         cu_seqlens: Any = None,
         role: Role | None = None,
-        seq_axis: int | None = None,
+        seq_axis: int | tuple[int | None, ...] | None = None,
+        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
     ) -> Any:
         """Undo the rotation, attention factor included.
@@ -645,7 +691,7 @@ class RotaryEmbedding:
         """
         self._check_rotation("inverse")
         return self._rotate_at(
-            "inverse", arrays, positions, offset, cu_seqlens, role, seq_axis, out
+            "inverse", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
     def vjp(
@@ -655,7 +701,8 @@ class RotaryEmbedding:
         offset: Any = None,
         cu_seqlens: Any = None,
         role: Role | None = None,
-        seq_axis: int | None = None,
+        seq_axis: int | tuple[int | None, ...] | None = None,
+        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
     ) -> Any:
         """Return the vector-Jacobian product: the gradient with respect to what was rotated.
@@ -677,7 +724,9 @@ class RotaryEmbedding:
         >>> bool(np.isclose((rope(x) * dy).sum(), (x * rope.vjp(dy)).sum()))
         True
         """
-        return self._rotate_at("vjp", arrays, positions, offset, cu_seqlens, role, seq_axis, out)
+        return self._rotate_at(
+            "vjp", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
+        )
 
     def shift(
         self,
@@ -690,7 +739,8 @@ class RotaryEmbedding:
         scales: Any = None,
         cu_seqlens: Any = None,
         role: Role | None = None,
-        seq_axis: int | None = None,
+        seq_axis: int | tuple[int | None, ...] | None = None,
+        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
     ) -> Any:
         """Move what has been rotated, such as cached keys, by `delta` positions, or to other frequencies.
@@ -703,10 +753,10 @@ class RotaryEmbedding:
         ----------
         x : array
             As returned by the embedding.
-        delta : number or array_like (B,), (1, S) or (B, S)
-            How far, for all rows, each row of the batch or each row of the sequence; integers or
-            floats of either sign. Where frequencies are given for several position axes, an array
-            leads with these axes.
+        delta : number or array_like (B,), (1, S), (B, S) or of one axis less than x
+            How far, in integers or floats of either sign. An array of one axis has an entry for each of the
+            batch, or for each token if `x` has no batch. Other shapes are those of positions. If
+            frequencies are given for several position axes, an array leads with these axes.
         to : RotaryEmbedding, optional
             Whose frequencies and attention factor the result has, such as this one at another context
             length. Rows turn by ``(p + delta) * new - p * old``, reduced exactly, so that it needs to be
@@ -724,6 +774,8 @@ class RotaryEmbedding:
             What the array is, with `decay`.
         seq_axis : int, optional
             The sequence axis, for this call.
+        batch_axis : int or False, optional
+            The batch axis, for this call, False if there is none.
         out : array, optional
             Where the result is written: `x` itself, or memory that does not overlap it. With `scales` a
             pair, of values and of scales.
@@ -770,6 +822,7 @@ class RotaryEmbedding:
                 cu_seqlens=cu_seqlens,
                 role=role,
                 seq_axis=seq_axis,
+                batch_axis=batch_axis,
             )
             return quantized.moved(shift, x, scales, out)
         if to is None and (positions is not None or offset is not None):
@@ -777,7 +830,7 @@ class RotaryEmbedding:
             msg = f"`{name}` must not be given without `to`: a shift does not depend on it"
             raise ValueError(msg)
         return self._rotate_at(
-            "shift", (x,), positions, offset, cu_seqlens, role, seq_axis, out, delta, to
+            "shift", (x,), positions, offset, cu_seqlens, role, seq_axis, batch_axis, out, delta, to
         )
 
     def _check_rotation(self, verb: str) -> None:
@@ -866,7 +919,9 @@ class RotaryEmbedding:
         cos, sin : array (..., rotary_dim/2)
             Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with an attention
             factor. NumPy tables are read-only; libraries without such a flag must not write to theirs.
-            Where frequencies are given per head, the heads lead.
+            With frequencies per head, the heads stand before the last axis of the positions: positions
+            (B, S) give (B, H, S, rotary_dim/2), and (S,) give (1, H, S, rotary_dim/2), which
+            `rotary.apply_rotary` takes for arrays (B, H, S, D).
 
         Raises
         ------
@@ -925,37 +980,9 @@ class RotaryEmbedding:
         heads, width = self._frequencies.heads, self.head_dim
         channels = np.broadcast_to(np.eye(width), (1, heads, width, width))
         rows = np.repeat(place[..., None], width, axis=-1)
-        turned = self(channels, positions=rows, seq_axis=-2, role=role)[0]
+        turned = self(channels, positions=rows, seq_axis=-2, batch_axis=0, role=role)[0]
         columns: Float64Array = turned.transpose(0, 2, 1) + 0.0  # no negative zeros
         return columns if heads > 1 else columns[0]
-
-
-def _rotate(
-    rope: RotaryEmbedding,
-    arrays: tuple[Array, ...],
-    verb: str,
-    *,
-    role: Any,
-    seq_axis: int | None,
-    packed: bool,
-    to: RotaryEmbedding | None = None,
-    **call: Any,
-) -> Array | tuple[Array, ...]:
-    """Rotate arrays by an embedding."""
-    if seq_axis is None and not packed:
-        seq_axis = rope.seq_axis  # which does not hold for packed arrays
-    return apply.rotate(
-        arrays,
-        [
-            rope._passes(verb, each) if to is None else rope._moving(to, each)
-            for each in rope._roles(role, len(arrays))
-        ],
-        head_dim=rope.head_dim,
-        leading=rope._leading,
-        seq_axis=seq_axis,
-        packed=packed,
-        **call,
-    )
 
 
 def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int]:
@@ -985,11 +1012,11 @@ def _checked_scaling(value: Any) -> Scaling:
     return value
 
 
-def _checked_seq_axis(value: Any) -> int | None:
-    """Return a sequence axis that is not the last one, or None."""
-    axis = as_seq_axis(value)
+def _checked_axis(value: Any, name: str) -> int | None:
+    """Return an axis that is not the last one, or None."""
+    axis = as_axis(value, name)
     if axis == -1:
-        msg = "`seq_axis` must not be -1, the axis of the channels"
+        msg = f"`{name}` must not be -1, the axis of the channels"
         raise ValueError(msg)
     return axis
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from .backends import kernel_for, portable, views
 from .layouts import Layout, check_layout
 from .phases import frequencies
 from .rotation import Angles, Axes, Pairing, Table, TracedTable
-from .shapes import Shape, as_seq_axis, axes_of, shape_of, table_dtype
+from .rows import UNKNOWN, Fit
+from .shapes import Shape, axes_of, axis_options, shape_of, table_dtype
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
 
@@ -169,6 +170,7 @@ def apply_rotary(
     layout: Layout,
     rotary_start: int = 0,
     seq_axis: int | None = None,
+    batch_axis: int | Literal[False] | None = None,
     inverse: bool = False,
     out: Any = None,
 ) -> Array:
@@ -178,15 +180,19 @@ def apply_rotary(
     ----------
     x : array
         Its last axis the channels. A complex array has one channel per pair and no layout.
-    cos, sin : array (S, r/2) or (B, S, r/2)
-        Half wide: one number per pair, of any floating dtype. They are converted to the dtype x is
-        computed in: float64 for float64, else float32.
+    cos, sin : array (S, r/2), (B, S, r/2) or of the rank of x
+        One number for each channel pair, of any floating dtype. They are converted to the dtype x is
+        computed in: float64 for float64, else float32. Tables of the rank of x are in the order of its
+        axes, each leading size being that axis's or 1, except the sequence's: (1, H, S, r/2) for
+        (B, H, S, D), as `RotaryEmbedding.tables` gives them for frequencies per head.
     layout : {"half", "interleaved"}
         Which channels pair: ``(i, i + r/2)`` or ``(2i, 2i + 1)``.
     rotary_start : int, default 0
         The first channel that turns; ``r`` from there on do, the others pass through.
     seq_axis : int, optional
-        The sequence axis; -2 for two and three axes, to be given for more.
+        The sequence axis. It must be given for arrays of three and more axes.
+    batch_axis : int or False, optional
+        The batch axis, False if there is none; by default as in a call of `RotaryEmbedding`.
     inverse : bool, default False
         Turn back: with the sine negated. Tables that carry a factor apply it again.
     out : array, optional
@@ -225,8 +231,8 @@ def apply_rotary(
     check_layout(layout)
     backwards = as_bool(inverse, "inverse")
     shape = shape_of(x, "x")
-    axes = axes_of(shape, as_seq_axis(seq_axis))
-    cosine, sine = _own_tables(x, shape, cos, sin, axes)
+    (own_axes,) = axes_of([shape], axis_options(seq_axis, batch_axis, 1))
+    cosine, sine, axes = _own_tables(x, shape, cos, sin, own_axes)
     start = _checked_start(rotary_start, shape, cosine.shape[-1])
     (output,) = as_outputs(out, (x,), ("x",))
     if output is not None:
@@ -242,18 +248,48 @@ def apply_rotary(
     )
 
 
-def _own_tables(x: Array, shape: Shape, cos: Any, sin: Any, axes: Axes) -> tuple[Array, Array]:
-    """Return a caller's tables (batch or 1, sequence, lanes) in the dtype and library of x."""
+def _own_tables(
+    x: Array, shape: Shape, cos: Any, sin: Any, axes: Axes
+) -> tuple[Array, Array, Axes]:
+    """Return a caller's tables (*apart, batch or 1, sequence, lanes) in the dtype and library of x, and its axes."""
     for part, name in ((cos, "cos"), (sin, "sin")):
         _check_own_table(part, name, shape, axes)
     if tuple(cos.shape) != tuple(sin.shape):
         msg = f"`sin` must have the shape of `cos`, {tuple(cos.shape)}, got {tuple(sin.shape)}"
         raise ValueError(msg)
+    own, sizes, order = axes, tuple(cos.shape), None
+    if len(sizes) == 2:
+        sizes = (1, *sizes)
+    elif not _fits_batch(sizes, shape, axes):
+        own, order = axes.spread(sizes[:-1], by_head=False)
     cosine, sine = (
-        _in_library_of(x, part if part.ndim == 3 else part[None, ...], name)
+        _in_library_of(x, _arranged(part, sizes, order, len(own.apart) + 2), name)
         for part, name in ((cos, "cos"), (sin, "sin"))
     )
-    return cosine, sine
+    return cosine, sine, own
+
+
+def _fits_batch(sizes: tuple[int, ...], shape: Shape, axes: Axes) -> bool:
+    """Return whether a table has the shape (1, S, r/2) or (B, S, r/2)."""
+    fit = Fit(shape.name, shape.sizes[:-1], axes)
+    length = shape.sizes[axes.sequence]
+    return len(sizes) == 3 and fit.takes_batch(sizes[0]) and sizes[1] in (length, UNKNOWN)
+
+
+def _arranged(
+    part: Array, sizes: tuple[int, ...], order: tuple[int, ...] | None, count: int
+) -> Array:
+    """Return a table with its differing axes in an order, then the sequence; `count` axes before the last."""
+    xp = libraries.namespace(part)
+    if order is None:
+        return part if part.ndim == len(sizes) else xp.reshape(part, sizes)
+    last = len(sizes) - 1
+    rest = [axis for axis in range(last) if axis not in order]
+    moved = xp.permute_dims(part, (*rest, *order, last))
+    leading = [sizes[axis] for axis in order]
+    if len(leading) < count:
+        leading.insert(-1, 1)
+    return xp.reshape(moved, (*leading, sizes[-1]))
 
 
 def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
@@ -264,9 +300,17 @@ def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
         msg = f"`{name}` must be floating, got dtype {part.dtype}"
         raise TypeError(msg)
     length = shape.sizes[axes.sequence]
-    batch = None if axes.batch is None else shape.sizes[axes.batch]
-    if own.sizes[-2:-1] != (length,) or own.sizes[:-2] not in ((), (1,), (batch,)):
-        each = "" if batch is None else f" or ({batch}, {length}, r/2)"
+    fit = Fit(shape.name, shape.sizes[:-1], axes)
+    if (
+        own.sizes[:-1] != (length,)
+        and not _fits_batch(own.sizes, shape, axes)
+        and not fit.has_sizes(own.sizes[:-1])
+    ):
+        each = "" if fit.batch is None else f", ({fit.batch}, {length}, r/2)"
+        if fit.takes_sizes:
+            sizes = [str(size) if size == 1 else f"{size} or 1" for size in fit.sizes]
+            sizes[axes.sequence] = str(length)
+            each += f" or ({', '.join(sizes)}, r/2)"
         msg = f"`{name}` must have shape ({length}, r/2){each} for x of {shape}, got {own}"
         raise ValueError(msg)
 
@@ -292,11 +336,11 @@ def _in_library_of(x: Array, part: Array, name: str) -> Array:
 
 
 def _packed(cosine: HostArray, sine: HostArray) -> Table:
-    """Return a caller's tables (batch or 1, sequence, lanes) as the kernels read them."""
-    batch, length, lanes = cosine.shape
-    values = np.ascontiguousarray(np.stack([cosine, sine]).reshape(2, 1, batch * length, lanes))
-    index = np.arange(batch * length, dtype=np.int64).reshape(batch, length)
-    return Table(values, index, 0, length)
+    """Return a caller's tables (*apart, batch or 1, sequence, lanes) as the kernels read them."""
+    *leading, lanes = cosine.shape
+    values = np.ascontiguousarray(np.stack([cosine, sine]).reshape(2, 1, -1, lanes))
+    index = np.arange(values.shape[2], dtype=np.int64).reshape(leading)
+    return Table(values, index, 0, leading[-1])
 
 
 def _checked_start(rotary_start: Any, shape: Shape, lanes: int) -> int:

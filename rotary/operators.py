@@ -18,18 +18,22 @@ import numpy as np
 from . import _libraries as libraries
 from . import apply, backends
 from ._typing import Array, HostArray
+from .arrays import names_of
 from .phases import frequencies
 from .plans import key_of, plan_of, remember
 from .pool import empty
 from .rotation import Angles, Pairing, Scale, Turns
-from .rows import Read, Where, read_delta, read_move
+from .rows import UNKNOWN, Read, Where, read_delta, read_move
+from .shapes import NO_BATCH, AxisOptions, Shape, axes_of
 
 if TYPE_CHECKING:
     from .backends.shared import Lent
 
 # What the positions of a call are said by; those left out are None.
 PLACES = "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
-CALL = f"Tensor[] arrays, str told, bool transposed, int? seq_axis, {PLACES}"
+# Which axes are the sequence and the batch of each array, -1 if it has no batch.
+AXES = "int[] sequence, int[] batch"
+CALL = f"Tensor[] arrays, str told, bool transposed, {AXES}, {PLACES}"
 TOLD_REMEMBERED = 256
 NAMES_REMEMBERED = 256
 
@@ -95,7 +99,8 @@ def _rotated(
     arrays: Sequence[Array],
     words: str,
     transposed: bool,
-    seq_axis: int | None,
+    sequence: list[int],
+    batch: list[int],
     start: int | None,
     offset: Array | None,
     positions: Array | None,
@@ -105,10 +110,15 @@ def _rotated(
     """Return tensors rotated, or written to `out`."""
     told, plans = understood(words, transposed)
     first = start if offset is None else offset
+    axes = AxisOptions(
+        tuple(sequence),
+        tuple(NO_BATCH if axis < 0 else axis for axis in batch),
+        packed=cu_seqlens is not None,
+    )
     if delta is None and cu_seqlens is None and len(told.turns) == 1:
         loan = backends.lent(arrays, positions, first, out)
         if loan is not None:
-            return loan.give_back(_planned(told, plans, loan, seq_axis))
+            return loan.give_back(_planned(told, plans, loan, axes))
     read: Read
     if told.moving:
         read = partial(read_move, delta, positions, first, cu_seqlens, *told.limits)
@@ -116,24 +126,24 @@ def _rotated(
         read = partial(read_delta, delta, cu_seqlens)
     else:
         read = Where(positions, first, cu_seqlens, told.limits[0])
-    return _looked_at(told, arrays, read, seq_axis, out, packed=cu_seqlens is not None)
+    return _looked_at(told, arrays, read, axes, out)
 
 
 def _planned(
-    told: Told, plans: dict[Any, Callable[..., Any]], loan: Lent, seq_axis: int | None
+    told: Told, plans: dict[Any, Callable[..., Any]], loan: Lent, axes: AxisOptions
 ) -> Sequence[HostArray]:
     """Return arrays rotated, by a plan where their like was made before."""
     arrays, positions, offset, out, _ = loan
     if out is None and not all(x.flags.c_contiguous for x in arrays):
         out = tuple([empty(x.shape, x.dtype) for x in arrays])
-    key = key_of("", arrays, seq_axis, out)
+    key = key_of("", arrays, None, None, out), axes
     plan = plans.get(key)
     if plan is not None:
         result = plan(arrays, positions, offset, out)
         if result is not None:
             return result if isinstance(result, tuple) else (result,)
     read = Where(positions, offset, None, told.limits[0])
-    results = _looked_at(told, arrays, read, seq_axis, out, packed=False)
+    results = _looked_at(told, arrays, read, axes, out)
     if plan is None:
         plan = plan_of(
             arrays,
@@ -142,7 +152,7 @@ def _planned(
             head_dim=told.head_dim,
             leading=told.leading,
             limit=told.limits[0],
-            seq_axis=seq_axis,
+            options=axes,
         )
         remember(plans, key, plan)
     return results
@@ -152,10 +162,8 @@ def _looked_at(
     told: Told,
     arrays: Sequence[Array],
     read: Read,
-    seq_axis: int | None,
+    axes: AxisOptions,
     out: Any,
-    *,
-    packed: bool,
 ) -> tuple[Array, ...]:
     """Return arrays rotated, every argument of the call being looked at."""
     result = apply.rotate(
@@ -163,8 +171,7 @@ def _looked_at(
         told.turns * (len(arrays) // len(told.turns)),
         head_dim=told.head_dim,
         leading=told.leading,
-        seq_axis=seq_axis,
-        packed=packed,
+        axes=axes,
         read=read,
         out=out,
     )
@@ -190,7 +197,7 @@ def _rotate_into(out: list[Array], *call: Any) -> None:
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's names)
     """Keep what a gradient needs."""
-    _, ctx.words, ctx.transposed, ctx.seq_axis, ctx.start, *places = inputs
+    _, ctx.words, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *places = inputs
     ctx.save_for_backward(*places)
 
 
@@ -199,9 +206,15 @@ def _backward(ctx: Any, gradients: list[Array]) -> tuple[Any, ...]:
     import torch
 
     back = torch.ops.rotary.rotate(
-        gradients, ctx.words, not ctx.transposed, ctx.seq_axis, ctx.start, *ctx.saved_tensors
+        gradients,
+        ctx.words,
+        not ctx.transposed,
+        ctx.sequence,
+        ctx.batch,
+        ctx.start,
+        *ctx.saved_tensors,
     )
-    return back, *[None] * 8
+    return back, *[None] * 9
 
 
 class _Registered:
@@ -292,6 +305,7 @@ def traced(
     cu_seqlens: Any,
     role: Any,
     seq_axis: Any,
+    batch_axis: Any,
     out: Any,
     delta: Any = None,
     to: Any = None,
@@ -306,23 +320,20 @@ def traced(
 
     if not torch.compiler.is_dynamo_compiling() and not _has_open_size(arrays):
         return NotImplemented
-    if seq_axis is None and cu_seqlens is None:
-        seq_axis = rope.seq_axis
     outputs = [] if out is None else list(out) if isinstance(out, tuple | list) else [out]
     start = offset if isinstance(offset, int | torch.SymInt) and type(offset) is not bool else None
     given = [None if start is not None else offset, positions, cu_seqlens, delta]
     places = [_as_tensor(value) for value in given]
-    if (
-        not _fit_an_operator(arrays, outputs)
-        or any(place is NotImplemented for place in places)
-        or not (seq_axis is None or type(seq_axis) is int)
-    ):
+    if not _fit_an_operator(arrays, outputs) or any(place is NotImplemented for place in places):
+        return NotImplemented
+    axes = _axes_of(rope, arrays, seq_axis, batch_axis, packed=cu_seqlens is not None)
+    if axes is None:
         return NotImplemented
     own, other = (getattr(each, "_name", each) for each in (rope, to))
     words = _words_of(own, other, verb, role, len(arrays))
     if words is None:
         return NotImplemented
-    call = [list(arrays), words, False, seq_axis, start, *places]
+    call = [list(arrays), words, False, *axes, start, *places]
     recorded = any(x.requires_grad for x in (*arrays, *outputs)) and torch.is_grad_enabled()
     if outputs and not recorded:
         torch.ops.rotary.rotate_into(outputs, *call)
@@ -332,6 +343,23 @@ def traced(
         # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
         results = [output.copy_(result) for output, result in zip(outputs, results, strict=True)]
     return results[0] if len(arrays) == 1 else tuple(results)
+
+
+def _axes_of(
+    rope: Any, arrays: Sequence[Any], seq_axis: Any, batch_axis: Any, *, packed: bool
+) -> tuple[list[int], list[int]] | None:
+    """Return the sequence and batch axis of each array, -1 for no batch; None if the call is wrong."""
+    names = names_of(arrays)
+    # Only how many axes there are counts, and sizes may be symbols.
+    shapes = [Shape(name, (UNKNOWN,) * x.ndim, "") for x, name in zip(arrays, names, strict=True)]
+    try:
+        options = rope._axis_options(seq_axis, batch_axis, len(arrays), packed=packed)
+        axes = axes_of(shapes, options)
+    except (TypeError, ValueError):
+        return None
+    return [each.sequence for each in axes], [
+        -1 if each.batch is None else each.batch for each in axes
+    ]
 
 
 def _has_open_size(arrays: Sequence[Any]) -> bool:

@@ -133,6 +133,11 @@ def frequencies(values: Float64Array) -> Frequencies:
     return _frequencies(values.shape, np.ascontiguousarray(values, np.float64).tobytes())
 
 
+def of_head(of: Frequencies, head: int) -> Frequencies:
+    """Return the frequencies of one head."""
+    return frequencies(of.values[head : head + 1])
+
+
 @lru_cache(maxsize=256)
 def merged(of: Frequencies) -> Frequencies | None:
     """Return frequencies on one axis that serve where all axes have the same position.

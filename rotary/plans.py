@@ -17,7 +17,8 @@ from .arrays import names_of
 from .phases import merged
 from .pool import SMALLEST, empty_like
 from .rotation import Turns
-from .shapes import frames_of, shape_of
+from .rows import Fit
+from .shapes import AxisOptions, frames_of, shape_of
 from .tables import LARGEST_POSITION, Reader
 
 PLANS_REMEMBERED = 256
@@ -37,8 +38,10 @@ class Plan:
         The backend's call of its kernel for such arrays.
     reader : Reader
         Of their table.
-    batch, length
-        As positions have to fit.
+    fits : sequence of Fit
+        What positions have to fit in each array.
+    length : int
+        The size of the sequence.
     limit : int
         The first position that is too far.
     leading : bool
@@ -54,7 +57,7 @@ class Plan:
         launch: Callable[..., int],
         reader: Reader,
         *,
-        batch: int | None,
+        fits: Sequence[Fit],
         length: int,
         limit: int,
         leading: bool,
@@ -65,7 +68,8 @@ class Plan:
         self._reader = reader
         self._length = length
         self._limit = limit
-        counts = (1, 1 if batch is None else batch)
+        batch = fits[0].batch or 1
+        counts = (1, batch if all(each.takes_batch(batch) for each in fits) else 1)
         shapes = {(length,), *((count, length) for count in counts)}
         self._positions: set[tuple[int, ...]] = set() if leading else shapes
         self._offsets: set[tuple[int, ...]] = {(count,) for count in counts}
@@ -128,11 +132,15 @@ def unplanned(arrays: Sequence[HostArray], positions: Any, offset: Any, out: Any
     """Have every call be looked at: what stands for the plan of calls that can have none."""
 
 
-def key_of(verb: str, arrays: Sequence[Array], seq_axis: Any, out: Any) -> Hashable | None:
+def key_of(
+    verb: str, arrays: Sequence[Array], seq_axis: Any, batch_axis: Any, out: Any
+) -> Hashable | None:
     """Return what the plan of a call depends on, None where there can be no plan."""
-    if seq_axis is not None and type(seq_axis) is not int:
-        return None
-    key: list[Hashable] = [verb, seq_axis, len(arrays)]
+    for axis in (seq_axis, batch_axis):
+        # False and True would be taken for axes, being equal to 0 and 1.
+        if axis is not None and type(axis) is not int:
+            return None
+    key: list[Hashable] = [verb, seq_axis, batch_axis, len(arrays)]
     for x in arrays:
         if type(x) is not np.ndarray:
             return None
@@ -166,7 +174,7 @@ def plan_of(
     head_dim: int,
     leading: bool,
     limit: int | None,
-    seq_axis: int | None,
+    options: AxisOptions,
 ) -> Callable[..., Any]:
     """Return the plan of calls like one that was made, given its arrays and its results.
 
@@ -180,9 +188,7 @@ def plan_of(
     if launch_of is None or not plain or len(arrays) > 2:
         return unplanned
     shapes = tuple(map(shape_of, arrays, names_of(arrays)))
-    frames, batch, length = frames_of(
-        shapes, seq_axis, False, head_dim, turns.pairings, frequencies.heads
-    )
+    frames, fits, length = frames_of(shapes, options, head_dim, turns.pairings, frequencies.heads)
     if frequencies.axes > 1:
         frequencies = merged(frequencies) or frequencies
     axes = [frame.axes for frame in frames]
@@ -192,7 +198,7 @@ def plan_of(
     return Plan(
         launch,
         Reader(frequencies, factor, frames[0].dtype),
-        batch=batch,
+        fits=fits,
         length=length,
         limit=LARGEST_POSITION if limit is None else limit,
         leading=leading,

@@ -6,12 +6,13 @@ Nobody writes to them; they are not frozen because making a frozen one takes sev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import _libraries as libraries
 from ._typing import Array, Float64Array, HostArray, Int64Array
 from .layouts import Layout
 from .phases import Frequencies
@@ -70,17 +71,68 @@ class Turns(NamedTuple):
 
 
 class Axes(NamedTuple):
-    """Which axis of an array is the sequence, and which the batch, if any; both non-negative."""
+    """Which axes of an array its positions may depend on, all non-negative.
+
+    Attributes
+    ----------
+    sequence : int
+    batch : int or None
+        The one axis besides the sequence on which positions may differ. It is the array's batch, unless
+        positions differ by head.
+    apart : tuple of int
+        Further axes on which positions differ. They lead the index of a table, in this order.
+    """
 
     sequence: int
     batch: int | None
+    apart: tuple[int, ...] = ()
 
     def others(self, ndim: int) -> list[int]:
-        """Return the axes that are neither batch nor sequence nor channels: the heads."""
-        return [axis for axis in range(ndim - 1) if axis not in (self.sequence, self.batch)]
+        """Return the axes along which all elements share their position, as heads usually do."""
+        own = (self.sequence, self.batch, *self.apart)
+        return [axis for axis in range(ndim - 1) if axis not in own]
+
+    def spread(self, shape: tuple[int, ...], *, by_head: bool) -> tuple[Axes, tuple[int, ...]]:
+        """Return the axes for positions of one size for each axis of an array but its last.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the positions, without position axes: the size of each axis of the array, or 1.
+        by_head : bool
+            Whether frequencies differ by head as well.
+
+        Returns
+        -------
+        axes : Axes
+        order : tuple of int
+            Which axes of `shape` differ: those of `apart`, then the batch if it does, and the sequence.
+        """
+        differing = [axis for axis, size in enumerate(shape) if size != 1 and axis != self.sequence]
+        batch = self.batch
+        if differing and not by_head:
+            # A kernel walks the batch by itself, and is called anew for each index of the other axes.
+            batch = max(differing, key=lambda axis: shape[axis])
+        apart = tuple(axis for axis in differing if axis != batch)
+        own_batch = () if batch not in differing else (batch,)
+        return Axes(self.sequence, batch, apart), (*apart, *own_batch, self.sequence)
+
+    def without_apart(self) -> Axes:
+        """Return the axes of a slice of the array at an index of `apart`."""
+        sequence, batch = (
+            None if axis is None else axis - sum(other < axis for other in self.apart)
+            for axis in (self.sequence, self.batch)
+        )
+        assert sequence is not None
+        return Axes(sequence, batch)
+
+    def at(self, index: tuple[int, ...], ndim: int) -> tuple[int | slice, ...]:
+        """Return what selects the slice of an array of `ndim` axes at an index of `apart`."""
+        place = dict(zip(self.apart, index, strict=True))
+        return tuple(place.get(axis, slice(None)) for axis in range(ndim))
 
     def align(self, ndim: int) -> tuple[list[int], list[int | None]]:
-        """Return how a table (heads, batch, sequence, lanes) is laid along an array of `ndim` axes.
+        """Return how a table (heads, *apart, batch, sequence, lanes) is laid along an array of `ndim` axes.
 
         Returns
         -------
@@ -90,10 +142,13 @@ class Axes(NamedTuple):
             For each axis of the array but its last the table's axis, None where the table has size 1.
         """
         heads = self.others(ndim)
-        of_axis = {self.sequence: 2, self.batch: 1, heads[0] if heads else None: 0}
+        last = len(self.apart) + 2
+        of_axis = {heads[0] if heads else None: 0, self.batch: last - 1, self.sequence: last}
+        of_axis.update({axis: place for place, axis in enumerate(self.apart, 1)})
         places = [of_axis.get(axis) for axis in range(ndim - 1)]
         had = [place for place in places if place is not None]
-        return [*(place for place in range(3) if place not in had), *had, 3], places
+        absent = [place for place in range(last + 1) if place not in had]
+        return [*absent, *had, last + 1], places
 
 
 class View(NamedTuple):
@@ -119,6 +174,20 @@ class View(NamedTuple):
         """How many elements there are."""
         return math.prod(self.shape)
 
+    def permuted(self, order: tuple[int, ...]) -> View:
+        """Return the same memory with the named axes in this order; those left out have size 1."""
+        return self._replace(
+            shape=tuple(self.shape[axis] for axis in order),
+            strides=tuple(self.strides[axis] for axis in order),
+        )
+
+    def at(self, index: tuple[int, ...]) -> View:
+        """Return the part at an index of the axes that follow the first one."""
+        axes = range(1, len(index) + 1)
+        offset = sum(i * self.strides[axis] for i, axis in zip(index, axes, strict=True))
+        kept = (0, *range(len(index) + 1, self.ndim))
+        return self._replace(address=self.address + offset).permuted(kept)
+
     def with_axes(self, shape: tuple[int, ...]) -> View:
         """Return the same memory with axes of size 1 put in or left out; -1 is whatever size it has."""
         sizes = iter([each for each in zip(self.shape, self.strides, strict=True) if each[0] != 1])
@@ -134,8 +203,9 @@ class Rows:
 
     Attributes
     ----------
-    positions : int64 or float64 array (axes, 1 or batch, 1 or sequence)
-        On the host, or traced, an array of the library that traces it, or a `View` of any dtype.
+    positions : int64 or float64 array (axes, *apart, 1 or batch, 1 or sequence)
+        On the host, or traced, an array of the library that traces it, or a `View` of any dtype. `apart`
+        are the further axes on which positions differ, see `Axes`.
     start : int or None
         The first position where the rows count up from there; `positions` is then not read.
     length : int
@@ -148,6 +218,11 @@ class Rows:
     bounds : int64 array (n + 1,) or View, or None
         Where packed sequences begin and the last one ends, each of which counts from zero; `positions`
         are then (axes, n or 1, 1).
+    by_axis : bool
+        Whether the shape of `positions` is (axes, *sizes), with a size or 1 for each axis of the array
+        but its last. `along` returns the ordinary form for one array.
+    by_head : bool
+        Whether positions and frequencies both differ by head, which is then the one axis of `apart`.
     """
 
     positions: Array | View | None
@@ -156,6 +231,39 @@ class Rows:
     limit: int | None = None
     counting: bool = False
     bounds: HostArray | View | None = None
+    by_axis: bool = False
+    by_head: bool = False
+
+    def along(self, axes: Axes, heads: int) -> tuple[Rows, Axes]:
+        """Return the rows of one array in the ordinary form, and its axes, given those of its shape."""
+        if not self.by_axis:
+            return self, axes
+        assert self.positions is not None
+        lead, *sizes = self.positions.shape
+        own, order = axes.spread(tuple(sizes), by_head=heads > 1)
+        shape = [sizes[axis] for axis in order]
+        if len(order) < len(own.apart) + 2:
+            shape.insert(-1, 1)
+        if isinstance(self.positions, View):
+            moved = self.positions.permuted((0, *(axis + 1 for axis in order)))
+            positions = moved.with_axes((lead, *shape))
+        else:
+            xp = libraries.namespace(self.positions)
+            rest = [axis for axis in range(len(sizes)) if axis not in order]
+            moved = xp.permute_dims(self.positions, (0, *(axis + 1 for axis in (*rest, *order))))
+            positions = xp.reshape(moved, (lead, *shape))
+        rows = replace(
+            self, positions=positions, by_axis=False, by_head=heads > 1 and bool(own.apart)
+        )
+        return rows, own
+
+    def at(self, index: tuple[int, ...]) -> Rows:
+        """Return the rows at an index of the axes apart."""
+        positions = self.positions
+        if isinstance(positions, View):
+            return replace(self, positions=positions.at(index), by_head=False)
+        assert positions is not None
+        return replace(self, positions=positions[(slice(None), *index)], by_head=False)
 
     def part(self, batch: slice, sequence: slice) -> Rows:
         """Return the rows of a block; both slices have a start and a stop, or are of everything."""
@@ -164,11 +272,11 @@ class Rows:
             return Rows(None, self.start + first, last - first)
         assert isinstance(self.positions, np.ndarray)
         positions = self.positions
-        if positions.shape[1] > 1:
-            positions = positions[:, batch]
-        if positions.shape[2] > 1:
-            positions = positions[:, :, sequence]
-        return Rows(positions, None, last - first)
+        if positions.shape[-2] > 1:
+            positions = positions[..., batch, :]
+        if positions.shape[-1] > 1:
+            positions = positions[..., sequence]
+        return Rows(positions, None, last - first, by_head=self.by_head)
 
     @property
     def traced(self) -> bool:
@@ -181,7 +289,7 @@ class Table:
     """Cosine and sine, and the row that each batch and sequence index reads.
 
     `values` is (2, heads or 1, rows, lanes); the row for batch b and index s of the sequence is
-    ``index[b, s] + step * s``, where either axis of the index may have length 1.
+    ``index[..., b, s] + step * s``, where either axis of the index may have length 1. Axes apart lead.
     """
 
     values: HostArray
@@ -193,8 +301,12 @@ class Table:
         """Return the table of some of the heads."""
         return replace(self, values=np.ascontiguousarray(self.values[:, heads]))
 
+    def apart(self, where: Sequence[slice]) -> Table:
+        """Return the table of a block of the axes apart."""
+        return replace(self, index=np.ascontiguousarray(self.index[tuple(where)]))
+
     def gather(self) -> HostArray:
-        """Return the rows themselves, (2, heads or 1, 1 or batch, 1 or sequence, lanes).
+        """Return the rows themselves, (2, heads or 1, *apart, 1 or batch, 1 or sequence, lanes).
 
         Rows that follow one another are a view of the table.
         """
@@ -208,7 +320,7 @@ class Table:
 
 @dataclass(slots=True)
 class TracedTable:
-    """Cosine and sine in a library's own arrays, (heads or 1, batch or 1, sequence or 1, lanes)."""
+    """Cosine and sine in a library's own arrays, (heads or 1, *apart, batch or 1, sequence or 1, lanes)."""
 
     cosine: Array
     sine: Array

@@ -12,33 +12,118 @@ from . import _libraries as libraries
 from ._numbers import EXACT, as_positions, bounds_of, check_reach
 from ._typing import Array, HostArray
 from .positions import ragged
-from .rotation import Rows, View
+from .rotation import Axes, Rows, View
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 # The size of a batch that is symbolic, as in an ONNX graph.
 UNKNOWN = -1
 
 
+class Fit(NamedTuple):
+    """What positions must fit in one array: its name, its sizes but that of the channels, and its axes."""
+
+    name: str
+    sizes: tuple[int, ...]
+    axes: Axes
+
+    @property
+    def batch(self) -> int | None:
+        """The size of the batch, None if there is none."""
+        return None if self.axes.batch is None else self.sizes[self.axes.batch]
+
+    def takes_batch(self, count: int) -> bool:
+        """Return whether positions with so many entries for the batch fit."""
+        return count == 1 or (self.batch is not None and self.batch in (count, UNKNOWN))
+
+    @property
+    def takes_sizes(self) -> bool:
+        """Whether positions may have a size for each axis, in the order of the array's own axes.
+
+        Not if an array of three axes has its batch behind the sequence: (B, S) counts there.
+        """
+        sequence, batch, _ = self.axes
+        return len(self.sizes) > 2 or (len(self.sizes) == 2 and (batch is None or batch < sequence))
+
+    def has_sizes(self, shape: tuple[int, ...]) -> bool:
+        """Return whether positions have the size of each axis of the array, or 1 beside the sequence."""
+        return (
+            self.takes_sizes
+            and len(shape) == len(self.sizes)
+            and all(
+                size in (own, UNKNOWN)
+                if axis == self.axes.sequence
+                else size in (1, own) or own == UNKNOWN
+                for axis, (size, own) in enumerate(zip(shape, self.sizes, strict=True))
+            )
+        )
+
+
 class Extent(NamedTuple):
-    """What positions have to fit: batch (None where there is none), sequence and position axes.
+    """What positions have to fit: each array, the size of the sequence, and the position axes.
 
     `leading` says whether an array of positions leads with the position axes. On a GPU, `see` returns
     what lies in its memory as a view, given the name of the argument; None for values of the host.
     """
 
-    batch: int | None
+    arrays: tuple[Fit, ...]
     length: int
     axes: int
     leading: bool
     see: Callable[[Any, str], View | None] | None = None
 
     def takes_batch(self, count: int) -> bool:
-        """Return whether values for so many rows of the batch fit."""
-        return count == 1 or (self.batch is not None and self.batch in (count, UNKNOWN))
+        """Return whether positions with so many entries for the batch fit every array."""
+        return all(each.takes_batch(count) for each in self.arrays)
+
+    def has_sizes(self, shape: tuple[int, ...]) -> bool:
+        """Return whether positions have one size for each axis of every array."""
+        return all(each.has_sizes(shape) for each in self.arrays)
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether any array has a batch."""
+        return any(each.batch is not None for each in self.arrays)
 
     def lead(self) -> tuple[int, ...]:
         """Return the leading shape that an array of positions has to have."""
         return (self.axes,) if self.leading else ()
+
+    def check_batch(self, count: int, name: str) -> None:
+        """Raise unless an argument with so many entries for the batch fits every array."""
+        for each in self.arrays:
+            if each.takes_batch(count):
+                continue
+            if each.batch is None:
+                msg = (
+                    f"`{name}` must be one number for `{each.name}`, which has no batch axis, got {count}: "
+                    "give each token its own position with `positions`, or name the batch with `batch_axis`"
+                )
+            else:
+                msg = (
+                    f"`{name}` must be a number or have one entry for each of the {each.batch} of the batch "
+                    f"of `{each.name}`, got {count}"
+                )
+            raise ValueError(msg)
+
+    def shapes(self) -> str:
+        """Return the shapes that an array of positions may have, for errors."""
+        lead = self.lead()
+        told: list[str] = []
+        for each in self.arrays:
+            allowed: list[tuple[Any, ...]] = [(self.length,), (1, self.length)]
+            if each.batch is not None:
+                allowed.append((each.batch, self.length))
+            if len(self.arrays) == 1 and each.takes_sizes:
+                sizes = [f"{size} or 1" if size > 1 else size for size in each.sizes]
+                sizes[each.axes.sequence] = self.length
+                allowed.append(tuple(sizes))
+            told += [_spelled((*lead, *shape)) for shape in allowed]
+        return ", ".join(dict.fromkeys(told)).replace(str(UNKNOWN), "B")
+
+
+def _spelled(shape: tuple[Any, ...]) -> str:
+    """Return a shape as Python writes it, whose sizes may be words."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
 # What a call says of its positions, to be read once its shapes are known.
@@ -104,33 +189,37 @@ def _read(positions: Any, offset: Any, cu_seqlens: Any, extent: Extent) -> Rows:
 
 
 def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
-    """Return by how much rows move: a number, (B,), (1, S) or (B, S), after any position axes.
+    """Return by how much rows move: a number, (B,), (1, S), (B, S) or a size for each axis.
 
-    With `cu_seqlens`, a one-dimensional delta is one per sequence.
+    Any position axes lead. Of an array without a batch, (S,) has one delta for each token; of packed
+    sequences, (n,) has one for each sequence.
     """
     value = _found(delta, "delta", extent)
     bounds = None if cu_seqlens is None else _bounds(cu_seqlens, extent)
     lead = extent.lead()
-    if value.ndim == 0:
-        return _rows(_reshaped(value, (1, 1, 1)), extent)
-    if value.ndim == len(lead) + 2:
+    shape = tuple(value.shape)
+    inner = shape[len(lead) :]
+    if value.ndim == 0 or (shape == lead):
+        return _rows(_reshaped(value, (*(shape or (1,)), 1, 1)), extent)
+    if len(inner) != 1 or shape[: len(lead)] != lead:
         return _explicit(value, extent, "delta")
-    count = value.shape[-1]
-    if value.ndim == len(lead) + 1 and value.shape[:-1] == lead:
-        if bounds is not None:
-            if count == bounds.shape[0] - 1:
-                if isinstance(value, View) or isinstance(bounds, View):
-                    return _per_sequence(value, bounds, extent, counting=False)
-                if isinstance(value, np.ndarray):
-                    moved = np.repeat(value, np.diff(bounds), axis=-1)
-                    return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
-        elif extent.takes_batch(count):
-            return _rows(_reshaped(value, (*(lead or (1,)), count, 1)), extent)
-    msg = (
-        f"`delta` must be a number, (B,), (1, S) or (B, S), {_told(extent)}, got shape "
-        f"{tuple(value.shape)}"
-    )
-    raise ValueError(msg)
+    (count,) = inner
+    if bounds is not None and count == bounds.shape[0] - 1:
+        if isinstance(value, View) or isinstance(bounds, View):
+            return _per_sequence(value, bounds, extent, counting=False)
+        if isinstance(value, np.ndarray):
+            moved = np.repeat(value, np.diff(bounds), axis=-1)
+            return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
+    if not extent.has_batch:
+        return _explicit(value, extent, "delta")
+    if not extent.takes_batch(count):
+        msg = (
+            f"`delta` must be a number or one of the shapes {extent.shapes()}, where one entry for each "
+            f"token has the shape (1, S), got {shape}; a one-dimensional delta has an entry for each of the "
+            "batch"
+        )
+        raise ValueError(msg)
+    return _rows(_reshaped(value, (*(lead or (1,)), count, 1)), extent)
 
 
 def read_move(
@@ -152,7 +241,10 @@ def read_move(
     if rows.traced or steps.traced:
         msg = "`positions` and `delta` must be known, not traced, where `to` is given"
         raise TypeError(msg)
-    places, moves = np.broadcast_arrays(*(_written_out(each, own.axes) for each in (rows, steps)))
+    by_axis = rows.by_axis or steps.by_axis
+    places, moves = np.broadcast_arrays(
+        *(_written_out(each, own, by_axis=by_axis) for each in (rows, steps))
+    )
     if places.dtype != moves.dtype:
         places = _as_floats(places, "positions")
         moves = _as_floats(moves, "delta")
@@ -162,16 +254,28 @@ def read_move(
             # What has wrapped is beyond every limit.
             ends = np.where((places > 0) & (moves > 0) & (ends < 0), np.iinfo(np.int64).max, ends)
         check_below(ends, new_limit, "delta")
-    return Rows(np.concatenate([places, places, moves]), None, extent.length)
+    return Rows(np.concatenate([places, places, moves]), None, extent.length, by_axis=by_axis)
 
 
-def _written_out(rows: Rows, axes: int) -> HostArray:
-    """Return the positions (axes, batch or 1, sequence or 1) of rows that are known."""
+def _written_out(rows: Rows, extent: Extent, *, by_axis: bool) -> HostArray:
+    """Return the known positions of the one array of a call, if asked with a size for each of its axes."""
     if rows.start is None:
         assert isinstance(rows.positions, np.ndarray)
-        return rows.positions
-    line = rows.start + np.arange(rows.length, dtype=np.int64)
-    return np.broadcast_to(line, (axes, 1, rows.length))
+        written = rows.positions
+    else:
+        line = rows.start + np.arange(rows.length, dtype=np.int64)
+        written = np.broadcast_to(line, (extent.axes, 1, rows.length))
+    if rows.by_axis or not by_axis:
+        return written
+    (fit,) = extent.arrays
+    axes, count, length = written.shape
+    sequence, batch, _ = fit.axes
+    sizes = [1] * len(fit.sizes)
+    sizes[sequence] = length
+    if batch is not None:
+        sizes[batch] = count
+        written = written.swapaxes(1, 2) if batch > sequence else written
+    return written.reshape((axes, *sizes))
 
 
 def _as_floats(values: HostArray, name: str) -> HostArray:
@@ -245,22 +349,28 @@ def _explicit(value: Array | View, extent: Extent, name: str) -> Rows:
     lead = extent.lead()
     shape = tuple(value.shape)
     inner = shape[len(lead) :]
-    fits = inner[-1:] == (extent.length,) and (
+    leads = shape[: len(lead)] == lead
+    shared = inner[-1:] == (extent.length,) and (
         len(inner) == 1 or (len(inner) == 2 and extent.takes_batch(inner[0]))
     )
-    if shape[: len(lead)] != lead or not fits:
-        allowed = [(extent.length,), (1, extent.length), (extent.batch or 1, extent.length)]
-        wanted = ", ".join(str((*lead, *inner)) for inner in dict.fromkeys(allowed))
-        msg = f"`{name}` must have one of the shapes {wanted}, {_told(extent)}, got {shape}"
-        raise ValueError(msg)
-    if len(inner) == 1:
-        inner = (1, *inner)
-    return explicit_rows(_reshaped(value, (*(lead or (1,)), *inner)))
+    if leads and shared:
+        inner = inner if len(inner) == 2 else (1, *inner)
+        return explicit_rows(_reshaped(value, (*(lead or (1,)), *inner)))
+    if leads and extent.has_sizes(inner):
+        # Not `_reshaped`: a view's axes of size 1 stay where they are.
+        placed = value if lead else _reshaped(value, (1, *inner))
+        return Rows(placed, None, extent.length, by_axis=True)
+    others = ""
+    if len(extent.arrays) > 1:
+        others = ", or a size or 1 for each axis, as all arrays have them: else rotate each by a call of its own"
+    led = f", led by the {extent.axes} position axes" if extent.leading else ""
+    msg = f"`{name}` must have one of the shapes {extent.shapes()}{led}{others}, got {shape}"
+    raise ValueError(msg)
 
 
 def explicit_rows(positions: Array | View) -> Rows:
     """Return rows at positions (axes, batch or 1, sequence), known to count up where they do."""
-    length = positions.shape[2]
+    length = positions.shape[-1]
     if isinstance(positions, np.ndarray) and _consecutive(positions):
         return Rows(None, int(positions[0, 0, 0]), length)
     return Rows(positions, None, length)
@@ -280,9 +390,11 @@ def _counted(offset: Any, extent: Extent) -> Rows:
         _check_last(offset, extent.length)
         return Rows(None, offset, extent.length)
     value = _found(offset, "offset", extent)
-    if value.ndim > 1 or (value.ndim and not extent.takes_batch(value.shape[0])):
-        msg = f"`offset` must be a number or (B,), {_told(extent)}, got shape {tuple(value.shape)}"
+    if value.ndim > 1:
+        msg = f"`offset` must be a number or have the shape (B,), got shape {tuple(value.shape)}"
         raise ValueError(msg)
+    if value.ndim:
+        extent.check_batch(value.shape[0], "offset")
     if isinstance(value, View):
         return Rows(value.with_axes((1, value.size, 1)), None, extent.length, counting=True)
     if not isinstance(value, np.ndarray):
@@ -343,10 +455,3 @@ def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray | View:
         msg = f"`cu_seqlens` must end at the {extent.length} rows of the arrays, got {checked[-1]}"
         raise ValueError(msg)
     return checked
-
-
-def _told(extent: Extent) -> str:
-    """Return what the arrays of a call have, for errors."""
-    batch = "no batch axis" if extent.batch is None else f"a batch of {extent.batch}"
-    axes = f", {extent.axes} position axes leading" if extent.leading else ""
-    return f"for arrays with {batch} and {extent.length} rows{axes}"

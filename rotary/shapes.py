@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from . import _libraries as libraries
 from ._checks import as_integer
 from ._typing import Array, TableDType
 from .rotation import Axes, Pairing
-from .rows import UNKNOWN
+from .rows import UNKNOWN, Fit
 
 SHAPES_REMEMBERED = 1024
+# Stands for `batch_axis=False`, which as a key of a dictionary would be taken for axis 0.
+NoBatch: TypeAlias = Literal["none"]
+NO_BATCH: NoBatch = "none"
 
 
 class Shape(NamedTuple):
@@ -55,9 +59,68 @@ def _size(size: Any) -> int:
         return UNKNOWN
 
 
-def as_seq_axis(value: Any) -> int | None:
-    """Return a sequence axis as an int, or None where none was given."""
-    return None if value is None else as_integer(value, "seq_axis")
+def as_axis(value: Any, name: str) -> int | None:
+    """Return an axis as an int, or None if none was given."""
+    return None if value is None else as_integer(value, name)
+
+
+def as_batch_axis(value: Any) -> int | NoBatch | None:
+    """Return a batch axis as an int, as NO_BATCH for False, or None if none was given."""
+    return NO_BATCH if value is False else as_axis(value, "batch_axis")
+
+
+class AxisOptions(NamedTuple):
+    """The axes that a call names, and those that its embedding names for all calls.
+
+    Attributes
+    ----------
+    seq_axis : int, tuple of int or None, or None
+        As given in the call: a tuple has one entry for each array.
+    batch_axis : int, NO_BATCH, tuple of these or None, or None
+        The same.
+    default_seq_axis : int or None
+        What holds for arrays of three and more axes if the call names none.
+    default_batch_axis : int, NO_BATCH or None
+        The same.
+    packed : bool
+        Whether sequences lie one after another on the sequence axis. It is then axis 0 unless the call
+        says otherwise, and there is no batch.
+    """
+
+    seq_axis: int | tuple[int | None, ...] | None = None
+    batch_axis: int | NoBatch | tuple[int | NoBatch | None, ...] | None = None
+    default_seq_axis: int | None = None
+    default_batch_axis: int | NoBatch | None = None
+    packed: bool = False
+
+
+def axis_options(
+    seq_axis: Any,
+    batch_axis: Any,
+    count: int,
+    defaults: tuple[int | None, int | NoBatch | None] = (None, None),
+    *,
+    packed: bool = False,
+) -> AxisOptions:
+    """Return the axes that a call of so many arrays names, checked as far as that needs no shape."""
+    if isinstance(seq_axis, tuple):
+        _check_entries(seq_axis, "seq_axis", count)
+        own_seq: Any = tuple(as_axis(value, "seq_axis") for value in seq_axis)
+    else:
+        own_seq = as_axis(seq_axis, "seq_axis")
+    if isinstance(batch_axis, tuple):
+        _check_entries(batch_axis, "batch_axis", count)
+        own_batch: Any = tuple(map(as_batch_axis, batch_axis))
+    else:
+        own_batch = as_batch_axis(batch_axis)
+    return AxisOptions(own_seq, own_batch, *defaults, packed)
+
+
+def _check_entries(values: tuple[Any, ...], name: str, count: int) -> None:
+    """Raise unless a tuple of axes has one entry for each array."""
+    if len(values) != count:
+        msg = f"`{name}` must have one entry for each of the {count} arrays, got {values!r}"
+        raise ValueError(msg)
 
 
 def table_dtype(dtype: str) -> TableDType:
@@ -68,21 +131,18 @@ def table_dtype(dtype: str) -> TableDType:
 @lru_cache(maxsize=SHAPES_REMEMBERED)
 def frames_of(
     shapes: tuple[Shape, ...],
-    seq_axis: int | None,
-    packed: bool,
+    options: AxisOptions,
     head_dim: int,
     pairings: tuple[Pairing, ...],
     heads: int,
-) -> tuple[tuple[Frame, ...], int | None, int]:
-    """Return how the arrays of a call are rotated, their batch, if any, and their length.
+) -> tuple[tuple[Frame, ...], tuple[Fit, ...], int]:
+    """Return how the arrays of a call are rotated, what their positions must fit, and their length.
 
     Parameters
     ----------
     shapes : tuple of Shape
-    seq_axis : int or None
-        As the caller gave it.
-    packed : bool
-        Whether sequences lie one after another on the sequence axis.
+    options : AxisOptions
+        As `axis_options` returns them.
     head_dim : int
         Channels that arrays must have, complex ones half as many.
     pairings : tuple of Pairing
@@ -90,58 +150,131 @@ def frames_of(
     heads : int
         How many heads have frequencies of their own; 1 when all share them.
     """
-    frames = []
     for shape in shapes:
         _check_width(shape, head_dim, pairings[0].start)
-        axes = axes_of(shape, seq_axis, packed=packed)
-        _check_heads(shape, axes, heads)
+    axes = axes_of(shapes, options)
+    frames = []
+    for shape, own_axes in zip(shapes, axes, strict=True):
+        _check_heads(shape, own_axes, heads)
         own = pairings
         if shape.is_complex:
             own = tuple(each._replace(start=each.start // 2) for each in pairings)
-        frames.append(Frame(axes, own, table_dtype(shape.dtype)))
-    batch, length = _common_sizes(shapes, frames)
-    return tuple(frames), batch, length
+        frames.append(Frame(own_axes, own, table_dtype(shape.dtype)))
+    fits = tuple(
+        Fit(shape.name, shape.sizes[:-1], own_axes)
+        for shape, own_axes in zip(shapes, axes, strict=True)
+    )
+    return tuple(frames), fits, _common_length(shapes, axes)
 
 
-def axes_of(shape: Shape, seq_axis: int | None, *, packed: bool = False) -> Axes:
-    """Return which axes of an array are its sequence and its batch.
+def axes_of(shapes: Sequence[Shape], options: AxisOptions) -> list[Axes]:
+    """Return which axes of each array are its sequence and its batch.
 
-    Parameters
-    ----------
-    shape : Shape
-        Of two or more axes, the last one the channels.
-    seq_axis : int or None
-        The sequence axis; None is -2 for two and three axes.
-    packed : bool
-        Whether sequences lie one after another on the sequence axis, which then is by default axis 0,
-        and no axis is a batch.
+    The batch is axis 0, or axis 1 if the sequence is axis 0, unless the options name it. An array of
+    three axes whose sequence is axis 0, such as (S, H, D), has none.
     """
+    _check_one_meaning(shapes, options)
+    found = []
+    for i, shape in enumerate(shapes):
+        if len(shape.sizes) < 2:
+            msg = (
+                f"`{shape.name}` must have a sequence axis and a channel axis at least, as in (S, D), got "
+                f"{shape}"
+            )
+            raise ValueError(msg)
+        sequence = _sequence_of(shape, _entry(options.seq_axis, i), options)
+        found.append(
+            Axes(sequence, _batch_of(shape, sequence, _entry(options.batch_axis, i), options))
+        )
+    return found
+
+
+def _entry(value: Any, i: int) -> Any:
+    """Return what an axis argument says of one array."""
+    return value[i] if isinstance(value, tuple) else value
+
+
+def _check_one_meaning(shapes: Sequence[Shape], options: AxisOptions) -> None:
+    """Raise if one negative axis would name different axes of arrays of different rank."""
+    several = [shape for shape in shapes if len(shape.sizes) > 2]
+    for name, given, default in (
+        ("seq_axis", options.seq_axis, options.default_seq_axis),
+        ("batch_axis", options.batch_axis, options.default_batch_axis),
+    ):
+        if given is None and options.packed:
+            continue
+        axis, concerned = (default, several) if given is None else (given, shapes)
+        if type(axis) is not int or axis >= 0:
+            continue
+        for shape in concerned[1:]:
+            first = concerned[0]
+            if len(shape.sizes) != len(first.sizes):
+                msg = (
+                    f"`{name}` must not be negative for arrays of different rank, got {axis} for "
+                    f"`{first.name}` of {first} and `{shape.name}` of {shape}: it names another axis of "
+                    "each. Give a non-negative axis, or a tuple with one axis for each array"
+                )
+                raise ValueError(msg)
+
+
+def _sequence_of(shape: Shape, asked: int | None, options: AxisOptions) -> int:
+    """Return the sequence axis of an array, given what the call asks for."""
     ndim = len(shape.sizes)
-    if ndim < 2:
+    if asked is None and (options.packed or ndim == 2):
+        return 0
+    if asked is None and options.default_seq_axis is None:
+        msg = f"`seq_axis` must be given for an array of {ndim} axes, such as `{shape.name}` of {shape}: "
+        msg += (
+            "0 for (S, H, D), 1 for (B, S, D)"
+            if ndim == 3
+            else "-2 for (B, H, S, D), -3 for (B, S, H, D)"
+        )
+        raise ValueError(msg)
+    given = options.default_seq_axis if asked is None else asked
+    assert given is not None
+    return _checked_axis(given, "seq_axis", shape)
+
+
+def _batch_of(
+    shape: Shape, sequence: int, asked: int | NoBatch | None, options: AxisOptions
+) -> int | None:
+    """Return the batch axis of an array, or None, given what the call asks for."""
+    ndim = len(shape.sizes)
+    if options.packed:
+        if asked not in (None, NO_BATCH):
+            msg = f"`batch_axis` must not be given with `cu_seqlens`, got {asked}: packed arrays have no batch"
+            raise ValueError(msg)
+        return None
+    if asked is None and ndim > 2:
+        asked = options.default_batch_axis
+    if asked == NO_BATCH:
+        return None
+    if asked is None:
+        if ndim > 3:
+            return 1 if sequence == 0 else 0
+        return 0 if ndim == 3 and sequence == 1 else None
+    assert isinstance(asked, int)
+    axis = _checked_axis(asked, "batch_axis", shape)
+    if axis == sequence:
         msg = (
-            f"`{shape.name}` must have a sequence axis and a channel axis at least, as in (S, D), got "
+            f"`batch_axis` must not be the sequence axis of `{shape.name}`, got {asked} for {shape}"
+        )
+        raise ValueError(msg)
+    return axis
+
+
+def _checked_axis(given: int, name: str, shape: Shape) -> int:
+    """Return a non-negative axis of an array, which is not its last."""
+    ndim = len(shape.sizes)
+    axis = given + ndim if given < 0 else given
+    if not 0 <= axis < ndim - 1:
+        reason = "is the axis of the channels" if axis == ndim - 1 else "does not exist"
+        msg = (
+            f"`{name}` must be an axis of `{shape.name}` before its last, got {given}, which {reason} in "
             f"{shape}"
         )
         raise ValueError(msg)
-    if seq_axis is None:
-        if not packed and ndim > 3:
-            msg = (
-                f"`seq_axis` must be given for an array of {ndim} axes, such as `{shape.name}` of "
-                f"{shape}: -2 for (B, H, S, D), -3 for (B, S, H, D)"
-            )
-            raise ValueError(msg)
-        seq_axis = 0 if packed else -2
-    axis = seq_axis + ndim if seq_axis < 0 else seq_axis
-    if not 0 <= axis < ndim - 1:
-        reason = "is the channels" if axis == ndim - 1 else "does not exist"
-        msg = (
-            f"`seq_axis` must be an axis of `{shape.name}` before its last, got {seq_axis}, which "
-            f"{reason} in {shape}"
-        )
-        raise ValueError(msg)
-    if packed or ndim == 2:
-        return Axes(axis, None)
-    return Axes(axis, 1 if axis == 0 else 0)
+    return axis
 
 
 def _check_width(shape: Shape, head_dim: int, start: int) -> None:
@@ -171,26 +304,18 @@ def _check_heads(shape: Shape, axes: Axes, heads: int) -> None:
         raise ValueError(msg)
 
 
-def _common_sizes(shapes: tuple[Shape, ...], frames: list[Frame]) -> tuple[int | None, int]:
-    """Return batch and length of the arrays, which must agree in both."""
+def _common_length(shapes: Sequence[Shape], axes: Sequence[Axes]) -> int:
+    """Return the size of the sequence, which all arrays must share."""
     first = shapes[0]
-    batch, length = None, first.sizes[frames[0].axes.sequence]
+    length = first.sizes[axes[0].sequence]
     if length == UNKNOWN:
         msg = f"`{first.name}` must have a known number of rows, got {first}"
         raise ValueError(msg)
-    for shape, frame in zip(shapes, frames, strict=True):
-        axes = frame.axes
-        if shape.sizes[axes.sequence] != length:
+    for shape, own in zip(shapes, axes, strict=True):
+        if shape.sizes[own.sequence] != length:
             msg = (
-                f"`{shape.name}` must have {length} rows on its sequence axis {axes.sequence}, as "
+                f"`{shape.name}` must have {length} rows on its sequence axis {own.sequence}, as "
                 f"`{first.name}`, got {shape}; rotate arrays of different lengths apart"
             )
             raise ValueError(msg)
-        if axes.batch is None:
-            continue
-        own = shape.sizes[axes.batch]
-        if batch not in (None, own):
-            msg = f"`{shape.name}` must have a batch of {batch}, as `{first.name}`, got {shape}"
-            raise ValueError(msg)
-        batch = own
-    return batch, length
+    return length

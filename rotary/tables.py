@@ -23,7 +23,7 @@ from . import backends, pool
 from ._checks import as_nbytes
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
-from .phases import Frequencies, merged
+from .phases import Frequencies, merged, of_head
 from .rotation import Angles, Rows, Table, TracedTable
 from .rows import check_below, explicit_rows, known
 
@@ -379,6 +379,8 @@ def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     window; others are computed here.
     """
     frequencies, factor, scale = angles
+    if rows.by_head:
+        return _by_head(angles, rows, dtype)
     if scale is not None:
         return _scaled(angles, rows, dtype)
     if rows.start is not None:
@@ -396,6 +398,22 @@ def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     return _scattered(Angles(frequencies, factor), positions, dtype)
 
 
+def _by_head(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+    """Return rows whose positions and frequencies both differ by head: each head has its own."""
+    assert isinstance(rows.positions, np.ndarray)
+    parts = []
+    for head in range(angles.frequencies.heads):
+        own = angles._replace(frequencies=of_head(angles.frequencies, head))
+        positions = rows.positions[:, head]
+        if angles.scale is None:
+            parts.append(_scattered(own, positions, dtype))
+        else:
+            parts.append(_scaled(own, Rows(positions, None, rows.length), dtype))
+    firsts = np.cumsum([0, *(part.values.shape[2] for part in parts[:-1])])
+    index = np.stack([part.index + first for part, first in zip(parts, firsts, strict=True)])
+    return Table(np.concatenate([part.values for part in parts], axis=2), index, 0, rows.length)
+
+
 def _on_one_axis(frequencies: Frequencies, positions: HostArray) -> tuple[Frequencies, HostArray]:
     """Return both on one axis where all axes have the same positions, as text has among images."""
     if frequencies.axes > 1 and (positions == positions[:1]).all():
@@ -410,7 +428,7 @@ def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table
     flat = positions.reshape(angles.frequencies.axes, -1)
     index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
     values = computed(angles.frequencies, flat, angles.factor, dtype)
-    return Table(values, index, 0, positions.shape[2])
+    return Table(values, index, 0, positions.shape[-1])
 
 
 def _scaled(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
@@ -465,8 +483,7 @@ def cos_sin(
 ) -> tuple[Array, Array]:
     """Return cosine and sine at positions of any shape, (..., lanes), to give out.
 
-    After the position axes where `leading`; the heads lead the result where frequencies are per head.
-    Known positions stay below the limit, if there is one.
+    After the position axes where `leading`. Known positions stay below the limit, if there is one.
     """
     places = known(positions, "positions")
     if limit is not None:
@@ -482,12 +499,29 @@ def cos_sin(
     rows.limit = limit
     table = table_of(angles, rows, dtype)
     parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
-    heads = (frequencies.heads,) if frequencies.heads > 1 else ()
-    wanted = (*heads, *shape[1 if leading else 0 :], frequencies.lanes)
-    cosine, sine = (
-        _given_out(libraries.namespace(part).reshape(part, wanted), positions) for part in parts
-    )
+    outer = shape[1 if leading else 0 :]
+    cosine, sine = (_given_out(_in_order(part, frequencies, outer), positions) for part in parts)
     return cosine, sine
+
+
+def _in_order(part: Array, frequencies: Frequencies, outer: tuple[int, ...]) -> Array:
+    """Return a table (heads, 1, n, lanes) with the shape of the positions that it is for."""
+    xp = libraries.namespace(part)
+    if frequencies.heads == 1:
+        return xp.reshape(part, (*outer, frequencies.lanes))
+    own = xp.reshape(part, (frequencies.heads, *outer, frequencies.lanes))
+    return heads_inward(own, len(outer))
+
+
+def heads_inward(part: Array, count: int) -> Array:
+    """Return a table (heads, ..., S, lanes) with `count` axes of positions as (..., heads, S, lanes).
+
+    A table for positions (S,) becomes (1, heads, S, lanes), so that it rotates (B, H, S, D) as it is.
+    """
+    if not count:
+        return part
+    moved = libraries.namespace(part).permute_dims(part, (*range(1, count), 0, count, count + 1))
+    return moved if count > 1 else moved[None, ...]
 
 
 def _given_out(part: Array, like: Any) -> Array:

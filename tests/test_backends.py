@@ -35,8 +35,8 @@ BASE = 10_000.0
 PLACES = np.array([[0, -5, 1_700_000_000, 2**40 + 1, 7], [3, 2, 1, 2**31, -(2**31)]])
 
 
-def embedding(head_dim=8, layout="half", **options):
-    return RotaryEmbedding(head_dim, layout=layout, base=BASE, **options)
+def embedding(head_dim=8, layout="half", *, seq_axis=-2, **options):
+    return RotaryEmbedding(head_dim, layout=layout, base=BASE, seq_axis=seq_axis, **options)
 
 
 def width_of(dtype, head_dim):
@@ -171,7 +171,7 @@ def as_real_itemsize(x):
 
 AXES = {
     "S D": ((3, 8), None, 0),
-    "B S D": ((2, 3, 8), None, 1),
+    "B S D": ((2, 3, 8), 1, 1),
     "S B D": ((3, 2, 8), 0, 0),
     "B H S D": ((2, 4, 3, 8), -2, 2),
     "B S H D": ((2, 3, 4, 8), -3, 1),
@@ -189,7 +189,9 @@ def test_every_axis_order(xp, name):
     assert_right(xp, embedding()(xp.asarray(x), offset=7, seq_axis=seq_axis), x, places)
     if len(shape) > 2:
         rows = along(len(shape), 1 if axis == 0 else 0, [10, -3])
-        got = embedding()(xp.asarray(x), offset=[3, -10], seq_axis=seq_axis)
+        batch_axis = 1 if axis == 0 else 0
+        rope = embedding(seq_axis=seq_axis, batch_axis=batch_axis)
+        got = rope(xp.asarray(x), offset=[3, -10])
         assert_right(xp, got, x, places - 7 + rows - 7)
 
 
@@ -205,7 +207,8 @@ def test_several_arrays(xp):
 def test_arrays_of_different_axes(xp):
     """Keys without a head axis beside queries with one, as in multi-query attention."""
     q, k = random_array((2, 4, 3, 8)), random_array((2, 3, 8), seed=1)
-    got = embedding(seq_axis=-2)(xp.asarray(q), xp.asarray(k), offset=[5, 9])
+    rope = embedding()
+    got = rope(xp.asarray(q), xp.asarray(k), offset=[5, 9], seq_axis=(2, 1))
     places = np.array([[5, 6, 7], [9, 10, 11]])
     assert_right(xp, got[0], q, places[:, None])
     assert_right(xp, got[1], k, places)
@@ -296,7 +299,7 @@ def test_apply_rotary_with_tables_of_the_library(xp, shape):
     cos, sin = (np.array(part) for part in rotary.cos_sin(places, powers(BASE, 8)))
     x = random_array((2, 3, 10))
     for layout in LAYOUTS:
-        options = {"layout": layout, "rotary_start": 2}
+        options = {"layout": layout, "rotary_start": 2, "seq_axis": 1}
         for tables in ((cos, sin), (xp.asarray(cos), xp.asarray(sin))):
             got = rotary.apply_rotary(xp.asarray(x), *tables, **options)
             want = np.broadcast_to(places, (2, 3))

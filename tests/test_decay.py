@@ -18,9 +18,11 @@ from rotary import RotaryEmbedding, XPos
 ZETA = {0: 0.285714286, 1: 0.308035714, 31: 0.977678571}
 
 
-def embedding(width=8, layout="half", *, center=3.0, scale_layout=None, **options):
+def embedding(width=8, layout="half", *, center=3.0, scale_layout=None, seq_axis=-2, **options):
     decay = XPos(512, center=center, scale_layout=scale_layout)
-    return RotaryEmbedding(width, layout=layout, base=10_000.0, decay=decay, **options)
+    return RotaryEmbedding(
+        width, layout=layout, base=10_000.0, decay=decay, seq_axis=seq_axis, **options
+    )
 
 
 def scale_of(places, width, layout, center=3.0, unit=512):

@@ -15,7 +15,7 @@ X = (2, 3, 8)
 
 
 def embedding(head_dim=8, **options):
-    return RotaryEmbedding(head_dim, **({"layout": "half", "base": BASE} | options))
+    return RotaryEmbedding(head_dim, **({"layout": "half", "base": BASE, "seq_axis": -2} | options))
 
 
 class Arrays:
@@ -223,9 +223,9 @@ ROTATIONS = [
     ),
     (
         "keys of another batch",
-        lambda rope, new: rope(new(), new((1, 3, 8))),
+        lambda rope, new: rope(new(), new((3, 3, 8)), offset=[1, 2]),
         ValueError,
-        "`k`.*2.*1",
+        "`offset`.*3.*`k`.*2",
     ),
     (
         "one head's frequencies too few",
@@ -244,11 +244,16 @@ ROTATIONS = [
     # Axes.
     (
         "four axes unsaid",
-        lambda rope, new: rope(new((1, 2, 3, 8))),
+        lambda _rope, new: embedding(seq_axis=None)(new((1, 2, 3, 8))),
         ValueError,
         "`seq_axis`.*-2.*-3",
     ),
-    ("five axes unsaid", lambda rope, new: rope(new((1, 2, 3, 4, 8))), ValueError, "`seq_axis`"),
+    (
+        "five axes unsaid",
+        lambda _rope, new: embedding(seq_axis=None)(new((1, 2, 3, 4, 8))),
+        ValueError,
+        "`seq_axis`",
+    ),
     (
         "the channels as sequence",
         lambda rope, new: rope(new(), seq_axis=-1),
@@ -262,9 +267,9 @@ ROTATIONS = [
     ("an axis by truth", lambda rope, new: rope(new(), seq_axis=True), TypeError, "`seq_axis`"),
     (
         "a specification's axis that is not there",
-        lambda _rope, new: embedding(seq_axis=-3)(new((3, 8))),
+        lambda _rope, new: embedding(seq_axis=-4)(new()),
         ValueError,
-        "`seq_axis`.*-3",
+        "`seq_axis`.*-4",
     ),
     # Positions.
     (
@@ -505,7 +510,7 @@ ROTATIONS = [
     ("delta of a column", lambda rope, new: rope.shift(new(), [[1], [2]]), ValueError, "`delta`"),
     (
         "delta without a batch",
-        lambda rope, new: rope.shift(new((3, 8)), [1, 2, 3]),
+        lambda rope, new: rope.shift(new((3, 8)), [1, 2]),
         ValueError,
         "`delta`",
     ),
@@ -704,7 +709,7 @@ def test_malformed_rotations(call, error, message):
 
 
 C, S = rotary.cos_sin(range(3), [1.0, 0.5, 0.25, 0.125])
-HALF = {"layout": "half"}
+HALF = {"layout": "half", "seq_axis": -2}
 
 FUNCTIONS = [
     ("an odd dim", lambda _new: rotary.inv_freq(7, base=BASE), ValueError, "`dim`.*7"),
@@ -764,7 +769,7 @@ FUNCTIONS = [
     ),
     (
         "x of four axes",
-        lambda new: rotary.apply_rotary(new((1, 2, 3, 8)), C, S, **HALF),
+        lambda new: rotary.apply_rotary(new((1, 2, 3, 8)), C, S, layout="half"),
         ValueError,
         "`seq_axis`",
     ),

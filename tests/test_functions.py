@@ -223,7 +223,7 @@ def test_apply_rotary_takes_tables_of_every_dtype(table, inverse, layout, dtype)
     start = 1 if complex_ else 2
     for shape in [(3, 4), (1, 3, 4), (2, 3, 4)]:
         cos, sin = dyadic_tables(shape, table)
-        options = {"layout": layout, "rotary_start": start, "inverse": inverse}
+        options = {"layout": layout, "rotary_start": start, "inverse": inverse, "seq_axis": 1}
         got = rotary.apply_rotary(x, cos, sin, **options)
         assert got.dtype == x.dtype
         kind = np.float64
@@ -275,7 +275,7 @@ def test_strided_and_foreign_tables():
 def test_apply_rotary_to_nothing(shape):
     cos, sin = rotary.cos_sin(range(shape[1]), [1.0, 0.5])
     x = np.zeros(shape, np.float32)
-    assert rotary.apply_rotary(x, cos, sin, layout="half").shape == shape
+    assert rotary.apply_rotary(x, cos, sin, layout="half", seq_axis=1).shape == shape
 
 
 def test_apply_rotary_leaves_tables_and_input_alone():
@@ -322,7 +322,7 @@ def test_interleaved_is_multiplication_of_complex_numbers():
     x = random_array((2, 7, 16), "float64")
     angle = np.outer(np.arange(7), 1.0 / 10_000.0 ** (np.arange(0, 16, 2) / 16))
     want = (x.view(complex) * np.exp(1j * angle)).view(float)
-    rope = rotary.RotaryEmbedding(16, layout="interleaved", base=1e4)
+    rope = rotary.RotaryEmbedding(16, layout="interleaved", base=1e4, seq_axis=1)
     np.testing.assert_allclose(rope(x), want, rtol=0, atol=1e-14)
     np.testing.assert_allclose(rope(x.view(complex)).view(float), want, rtol=0, atol=1e-14)
 

@@ -68,7 +68,8 @@ SIGNATURES = {
     "inv_freq": "(dim, *, base)",
     "cos_sin": "(positions, inv_freq, *, dtype='float32', attention_factor=1.0)",
     "apply_rotary": (
-        "(x, cos, sin, *, layout, rotary_start=0, seq_axis=None, inverse=False, out=None)"
+        "(x, cos, sin, *, layout, rotary_start=0, seq_axis=None, batch_axis=None, "
+        "inverse=False, out=None)"
     ),
     "sinusoidal": "(positions, dim, *, base=10000.0, dtype='float32')",
     "permute_weights": "(w, num_heads, *, source, target, rotary_dim=None)",
@@ -104,15 +105,15 @@ SIGNATURES = {
     "RotaryEmbedding": (
         "(head_dim, *, layout, base=None, scaling=None, rotary_dim=None, rotary_start=0, "
         "context_length=None, output_layout=None, sections=None, decay=None, quirk=None, "
-        "seq_axis=None)"
+        "seq_axis=None, batch_axis=None)"
     ),
     "RotaryEmbedding.__call__": (
         "(self, *arrays, positions=None, offset=None, cu_seqlens=None, role=None, seq_axis=None, "
-        "out=None)"
+        "batch_axis=None, out=None)"
     ),
     "RotaryEmbedding.shift": (
         "(self, x, delta, *, to=None, positions=None, offset=None, scales=None, cu_seqlens=None, "
-        "role=None, seq_axis=None, out=None)"
+        "role=None, seq_axis=None, batch_axis=None, out=None)"
     ),
     "RotaryEmbedding.tables": "(self, positions, dtype='float32', *, role=None)",
     "RotaryEmbedding.matrix": "(self, position, *, role=None)",

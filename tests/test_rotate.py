@@ -34,8 +34,8 @@ needs_kernels = pytest.mark.xfail(
 BASE = 10_000.0
 
 
-def embedding(head_dim=8, layout="half", **options):
-    return RotaryEmbedding(head_dim, layout=layout, base=BASE, **options)
+def embedding(head_dim=8, layout="half", *, seq_axis=-2, **options):
+    return RotaryEmbedding(head_dim, layout=layout, base=BASE, seq_axis=seq_axis, **options)
 
 
 def width_of(dtype, head_dim):
@@ -156,14 +156,12 @@ def test_batch_rows_have_positions_of_their_own(name):
         return
     x = random_array(shape)
     batch_axis = 1 if axis == 0 else 0
+    rope = embedding(seq_axis=seq_axis, batch_axis=batch_axis)
     offsets = along(len(shape), batch_axis, [10, -3])
     places = offsets + along(len(shape), axis, range(shape[axis]))
-    check(embedding()(x, seq_axis=seq_axis, offset=[10, -3]), x, places)
+    check(rope(x, offset=[10, -3]), x, places)
     table = np.array([[10, 11, 12], [-3, -2, -1]])
-    assert same_bits(
-        embedding()(x, seq_axis=seq_axis, positions=table),
-        embedding()(x, seq_axis=seq_axis, offset=[10, -3]),
-    )
+    assert same_bits(rope(x, positions=table), rope(x, offset=[10, -3]))
 
 
 def test_the_call_wins_over_the_specification():
@@ -682,13 +680,13 @@ W = np.array([[0.5, 0.25, 0.0, 1.0], [0.0, 0.125, 2.0, -0.5]])
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_positions_lead_with_their_axes(layout):
-    rope = RotaryEmbedding(8, layout=layout, scaling=Custom(W=W))
+    rope = RotaryEmbedding(8, layout=layout, scaling=Custom(W=W), seq_axis=1)
     x = random_array((2, 6, 8), "float64")
     grid = rotary.positions.grid(2, 3)
     assert grid.shape == (2, 6)
     got = rope(x, positions=grid)
     for lane in range(4):
-        alone = RotaryEmbedding(8, layout=layout, scaling=Custom([1.0] * 4))
+        alone = RotaryEmbedding(8, layout=layout, scaling=Custom([1.0] * 4), seq_axis=1)
         angle = W[:, lane] @ grid  # exact: these frequencies are dyadic
         want = alone(x, positions=angle)
         channels = [lane, lane + 4] if layout == "half" else [2 * lane, 2 * lane + 1]
@@ -701,7 +699,7 @@ def test_positions_lead_with_their_axes(layout):
 
 
 def test_without_positions_every_axis_counts():
-    rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=W))
+    rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=W), seq_axis=1)
     x = random_array((3, 6, 8))
     line = np.stack([np.arange(6), np.arange(6)])
     assert same_bits(rope(x), rope(x, positions=line))
@@ -728,13 +726,13 @@ def test_heads_with_frequencies_of_their_own(axes, seq_axis):
         alone = RotaryEmbedding(8, layout="half", scaling=Custom(W=own[head]), seq_axis=-2)
         want = alone(np.take(x, [head], head_axis).reshape(2, 1, 5, 8), positions=positions)
         assert same_bits(np.take(got, [head], head_axis).reshape(2, 1, 5, 8), want)
-    assert rope.tables(positions)[0].shape == (3, 5, 4)
+    assert rope.tables(positions)[0].shape == (1, 3, 5, 4)
     assert rope.matrix([1] * axes).shape == (3, 8, 8)
     np.testing.assert_allclose(rope.inverse(got, positions=positions), x, atol=1e-14)
 
 
 def test_one_position_axis_can_lead_too():
-    rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=[powers(BASE, 8)]))
+    rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=[powers(BASE, 8)]), seq_axis=1)
     x = random_array((2, 3, 8))
     assert same_bits(rope(x), embedding()(x))
     assert same_bits(rope(x, positions=[[4, 5, 6]]), embedding()(x, offset=4))
@@ -859,6 +857,8 @@ def test_specifications_are_values(rope):
         {"context_length": 5},
         {"output_layout": "interleaved"},
         {"seq_axis": -3},
+        {"batch_axis": 0},
+        {"batch_axis": False},
         {"scaling": Custom(powers(BASE, 8))},
     ],
     ids=lambda change: next(iter(change)),
@@ -874,9 +874,9 @@ def test_a_specification_differs_by_any_argument(change):
 
 
 def test_defaults_are_resolved():
-    rope = embedding(8)
+    rope = embedding(8, seq_axis=None)
     assert (rope.rotary_dim, rope.rotary_start, rope.output_layout) == (8, 0, "half")
-    assert rope == embedding(8, rotary_dim=8, rotary_start=0, output_layout="half")
+    assert rope == embedding(8, seq_axis=None, rotary_dim=8, rotary_start=0, output_layout="half")
     assert rope == RotaryEmbedding(np.int64(8), layout="half", base=10_000)
     assert rope != "something else"
     assert (rope.attention_factor, rope.softmax_factor) == (1.0, 1.0)

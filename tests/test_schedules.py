@@ -81,11 +81,17 @@ def named(values):
     return [repr(value)[:60] for value in values]
 
 
-def embedding(schedule, dim=64, base=10_000.0, context_length=8192, **more):
+def embedding(schedule, dim=64, base=10_000.0, context_length=8192, *, seq_axis=-2, **more):
     base = base if schedule.needs_base else None
     length = context_length if schedule.needs_length else None
     return rotary.RotaryEmbedding(
-        dim, layout="half", base=base, scaling=schedule, context_length=length, **more
+        dim,
+        layout="half",
+        base=base,
+        scaling=schedule,
+        context_length=length,
+        seq_axis=seq_axis,
+        **more,
     )
 
 

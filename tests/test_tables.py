@@ -30,8 +30,8 @@ def empty_cache():
     rotary.cache_clear()
 
 
-def embedding(base=10_000.0, dim=64, **arguments):
-    return rotary.RotaryEmbedding(dim, layout="half", base=base, **arguments)
+def embedding(base=10_000.0, dim=64, *, seq_axis=-2, **arguments):
+    return rotary.RotaryEmbedding(dim, layout="half", base=base, seq_axis=seq_axis, **arguments)
 
 
 def custom(*values, factor=1.0):
@@ -167,7 +167,7 @@ def test_heads_and_axes_do_not_share():
         table = rope.tables(places, "float64")
         W = values.reshape((1,) * (3 - len(shape)) + shape)
         angles = (np.arange(20.0)[:, None, None] * W[:, None]).sum(-2)
-        wanted = (len(W), 20, shape[-1]) if len(W) > 1 else (20, shape[-1])
+        wanted = (1, len(W), 20, shape[-1]) if len(W) > 1 else (20, shape[-1])
         np.testing.assert_allclose(table[0], np.cos(angles).reshape(wanted), atol=1e-13)
     check_accounts()
 

@@ -317,7 +317,7 @@ def test_the_words_of_a_graph_say_everything(torch):
 def test_torch_finds_nothing_wrong_with_the_operators(torch, into):
     q, k = tensors(torch)
     words = operators._words_of(ROPE, None, "call", None, 2)
-    call = ([q, k], words, False, -2, 5, None, None, None, None)
+    call = ([q, k], words, False, [2, 2], [0, 0], 5, None, None, None, None)
     if into:
         call = ([torch.empty_like(q), torch.empty_like(k)], *call)
     else:

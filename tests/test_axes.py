@@ -1,0 +1,477 @@
+"""Which axis is the sequence and which the batch: every rank, axis and verb, with every library.
+
+The oracle gives each element of an array its own position and rotates in float64, so that it knows of no axes.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from helpers import random_array
+
+import rotary
+
+WIDTH = 8
+FREQUENCIES = 10.0 ** -np.arange(WIDTH // 2)
+VERBS = ("call", "inverse", "vjp", "shift", "apply_rotary")
+# A default of the library is spelled None. The last two columns are what the documentation promises.
+TABLE = [
+    # axes of the array, seq_axis, batch_axis, sequence, batch
+    (2, None, None, 0, None),
+    (2, 0, None, 0, None),
+    (2, -2, False, 0, None),
+    (3, 0, None, 0, None),
+    (3, -3, None, 0, None),
+    (3, 0, 1, 0, 1),
+    (3, 0, -2, 0, 1),
+    (3, 1, None, 1, 0),
+    (3, -2, None, 1, 0),
+    (3, -2, False, 1, None),
+    (4, 0, None, 0, 1),
+    (4, 0, 2, 0, 2),
+    (4, 0, False, 0, None),
+    (4, 1, None, 1, 0),
+    (4, -3, 2, 1, 2),
+    (4, 2, None, 2, 0),
+    (4, -2, None, 2, 0),
+    (4, -2, 1, 2, 1),
+    (4, -2, False, 2, None),
+    (5, 0, None, 0, 1),
+    (5, 1, None, 1, 0),
+    (5, -3, None, 2, 0),
+    (5, 3, None, 3, 0),
+    (5, -2, 1, 3, 1),
+    (5, -2, False, 3, None),
+]
+SIZES = {"all different": (2, 3, 4, 5), "all equal": (3, 3, 3, 3)}
+
+
+def rope_of(**options):
+    return rotary.RotaryEmbedding(WIDTH, layout="half", base=1e4, **options)
+
+
+def rotated(x, positions, *, back=False):
+    """Rotate every element by a position of its own, (..., 1) beside the channels."""
+    angle = np.broadcast_to(positions, x.shape[:-1])[..., None] * FREQUENCIES
+    cosine, sine = np.cos(angle), np.sin(-angle if back else angle)
+    a, b = x[..., : WIDTH // 2], x[..., WIDTH // 2 :]
+    return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
+
+
+def along(values, axes, rank):
+    """Values whose axes are the given ones of an array, broadcast against its other axes but the last."""
+    order = np.argsort(axes)
+    shape = [1] * (rank - 1)
+    for size, axis in zip(values.shape, axes, strict=True):
+        shape[axis] = size
+    return values.transpose(order).reshape(shape)
+
+
+def places(shape, sequence, batch):
+    """Arguments that say positions, each with the position of every element."""
+    rank = len(shape)
+    rng = np.random.default_rng(1)
+    length = shape[sequence]
+    line = np.arange(length)
+    yield {}, along(line, [sequence], rank)
+    yield {"offset": 7}, 7 + along(line, [sequence], rank)
+    yield {"offset": np.array([7])}, 7 + along(line, [sequence], rank)
+    some = rng.integers(-50, 50, length)
+    yield {"positions": some}, along(some, [sequence], rank)
+    yield {"positions": some[None]}, along(some, [sequence], rank)
+    if batch is not None:
+        count = shape[batch]
+        firsts = rng.integers(-50, 50, count)
+        starts = along(firsts, [batch], rank) + along(line, [sequence], rank)
+        yield {"offset": firsts}, starts
+        each = rng.integers(-50, 50, (count, length))
+        yield {"positions": each}, along(each, [batch, sequence], rank)
+    if rank > 2 and not (rank == 3 and batch == 1):
+        # A position for every index of all axes, and for that of some.
+        for kept in product((False, True), repeat=rank - 2):
+            others = [axis for axis in range(rank - 1) if axis != sequence]
+            own = [shape[axis] for axis in range(rank - 1)]
+            for axis, keep in zip(others, kept, strict=True):
+                own[axis] = own[axis] if keep else 1
+            if rank == 3 and sequence == 1 and batch is None and own[0] == 1:
+                continue  # (1, S), which is above
+            by_axis = rng.integers(-50, 50, own)
+            yield {"positions": by_axis}, by_axis
+
+
+def called(xp, verb, x, where, **axes):
+    """What a verb of the library makes of an array, and whether the oracle goes back."""
+    rope = rope_of()
+    own = {name: xp.asarray(value) if np.ndim(value) else value for name, value in where.items()}
+    if verb == "call":
+        return rope(x, **own, **axes), False
+    if verb == "inverse":
+        return rope.inverse(x, **own, **axes), True
+    return rope.vjp(x, **own, **axes), True
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(("rank", "seq_axis", "batch_axis", "sequence", "batch"), TABLE)
+@pytest.mark.feature("own positions")
+def test_every_position_of_every_axis(xp, rank, seq_axis, batch_axis, sequence, batch, sizes):
+    shape = (*SIZES[sizes][: rank - 1], WIDTH)
+    values = random_array(shape, "float32")
+    axes = {"seq_axis": seq_axis, "batch_axis": batch_axis}
+    verbs = ("call", "inverse", "vjp")
+    for i, (where, positions) in enumerate(places(shape, sequence, batch)):
+        # Other libraries take each way with one verb: calls of some take a hundred times as long.
+        for verb in verbs if xp.name == "numpy" else (verbs[i % 3],):
+            result, back = called(xp, verb, xp.asarray(values), where, **axes)
+            assert xp.owns(result)
+            expected = rotated(values.astype(np.float64), positions, back=back)
+            np.testing.assert_allclose(
+                xp.to_numpy(result), expected, atol=2e-6, err_msg=f"{verb} {where}"
+            )
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(("rank", "seq_axis", "batch_axis", "sequence", "batch"), TABLE)
+@pytest.mark.feature("own positions")
+def test_shift_by_every_delta(xp, rank, seq_axis, batch_axis, sequence, batch, sizes):
+    shape = (*SIZES[sizes][: rank - 1], WIDTH)
+    values = random_array(shape, "float32")
+    rope = rope_of(seq_axis=seq_axis if rank > 2 else None)
+    deltas = [({"delta": -3}, np.array(-3))]
+    for where, positions in places(shape, sequence, batch):
+        given = where.get("positions")
+        if given is not None and (given.ndim > 1 or batch is None):
+            deltas.append(({"delta": given}, positions))
+    if batch is not None:
+        firsts = np.arange(shape[batch]) ** 2
+        deltas.append(({"delta": firsts}, along(firsts, [batch], rank)))
+    for where, moved in deltas:
+        delta = where["delta"]
+        own = xp.asarray(delta) if np.ndim(delta) else delta
+        result = rope.shift(xp.asarray(values), own, batch_axis=batch_axis)
+        expected = rotated(values.astype(np.float64), moved)
+        np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6, err_msg=str(where))
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(("rank", "seq_axis", "batch_axis", "sequence", "batch"), TABLE)
+@pytest.mark.feature("own tables")
+def test_apply_rotary_with_every_table(xp, rank, seq_axis, batch_axis, sequence, batch, sizes):
+    shape = (*SIZES[sizes][: rank - 1], WIDTH)
+    values = random_array(shape, "float32")
+    for where, positions in places(shape, sequence, batch):
+        if "positions" not in where:
+            continue
+        angle = where["positions"][..., None] * FREQUENCIES
+        tables = (xp.asarray(part.astype(np.float32)) for part in (np.cos(angle), np.sin(angle)))
+        result = rotary.apply_rotary(
+            xp.asarray(values), *tables, layout="half", seq_axis=seq_axis, batch_axis=batch_axis
+        )
+        expected = rotated(values.astype(np.float64), positions)
+        np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6, err_msg=str(where))
+
+
+@pytest.mark.parametrize("seq_axis", [0, -3])
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("where", [{}, {"offset": 9}, {"positions": True}])
+@pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
+def test_tokens_first_with_grouped_heads(xp, seq_axis, length, where, verb):
+    q, k = random_array((length, 9, WIDTH)), random_array((length, 3, WIDTH), seed=1)
+    places = np.arange(length)
+    if "positions" in where:
+        where = {"positions": np.arange(length)[::-1].copy()}
+        places = where["positions"]
+    places = (places + where.get("offset", 0))[:, None]
+    rope = rope_of(seq_axis=seq_axis)
+    function = rope if verb == "call" else getattr(rope, verb)
+    results = function(xp.asarray(q), xp.asarray(k), **where)
+    for result, x in zip(results, (q, k), strict=True):
+        expected = rotated(x.astype(np.float64), places, back=verb != "call")
+        np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
+
+
+@pytest.mark.feature("jit")
+def test_tokens_first_with_grouped_heads_compiled(xp):
+    q, k = random_array((5, 9, WIDTH)), random_array((5, 3, WIDTH), seed=1)
+    rope = rope_of(seq_axis=0)
+    positions = np.array([4, 0, 3, 3, 9])
+    compiled = xp.jit(lambda q, k: rope(q, k, positions=positions))
+    for result, x in zip(compiled(xp.asarray(q), xp.asarray(k)), (q, k), strict=True):
+        expected = rotated(x.astype(np.float64), positions[:, None])
+        np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
+
+
+@pytest.mark.feature("traced positions")
+def test_traced_positions_of_tokens_and_heads(xp):
+    x = random_array((5, 4, WIDTH))
+    rope = rope_of(seq_axis=0)
+    compiled = xp.traced(lambda x, positions: rope(x, positions=positions))
+    for positions in (np.array([4, 0, 3, 3, 9]), np.arange(20).reshape(5, 4)):
+        result = compiled(xp.asarray(x), xp.asarray(positions))
+        places = positions if positions.ndim > 1 else positions[:, None]
+        expected = rotated(x.astype(np.float64), places)
+        np.testing.assert_allclose(xp.to_numpy(result), expected, atol=4e-6)
+
+
+@pytest.mark.feature("vmap")
+def test_tokens_first_vectorised(xp):
+    x = random_array((2, 5, 9, WIDTH))
+    rope = rope_of(seq_axis=0)
+    result = xp.vmap(rope)(xp.asarray(x))
+    expected = rotated(x.astype(np.float64), np.arange(5)[:, None])
+    np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
+
+
+def test_a_tuple_gives_each_array_its_axes():
+    q, k = random_array((2, 5, 9, WIDTH)), random_array((2, 5, WIDTH), seed=1)
+    rope = rope_of(seq_axis=-3)
+    with pytest.raises(
+        ValueError, match="`seq_axis` must not be negative for arrays of different rank"
+    ):
+        rope(q, k)
+    offset = np.array([3, 8])
+    for axes in ((-3, -2), (None, 1), (1, -2)):
+        a, b = rope(q, k, seq_axis=axes, offset=offset)
+        places = offset[:, None] + np.arange(5)
+        np.testing.assert_allclose(a, rotated(q, places[:, :, None]), atol=2e-6)
+        np.testing.assert_allclose(b, rotated(k, places), atol=2e-6)
+    a, b = rope(q, k, seq_axis=1, offset=offset)
+    np.testing.assert_allclose(b, rotated(k, places), atol=2e-6)
+    swapped = q.transpose(0, 2, 1, 3)
+    a, b = rope(swapped, k, seq_axis=(-2, 1), batch_axis=(None, False), offset=[4])
+    np.testing.assert_allclose(a, rotated(swapped, 4 + np.arange(5)), atol=2e-6)
+    np.testing.assert_allclose(b, rotated(k, 4 + np.arange(5)), atol=2e-6)
+
+
+def test_an_array_of_two_axes_takes_no_axis_of_the_embedding():
+    x = random_array((5, WIDTH))
+    for seq_axis in (-3, -2, 1, 2):
+        rope = rope_of(seq_axis=seq_axis, batch_axis=0)
+        np.testing.assert_allclose(rope(x), rotated(x, np.arange(5)), atol=2e-6)
+    q = random_array((5, 2, WIDTH), seed=2)
+    results = rope_of(seq_axis=-3)(q, x)
+    np.testing.assert_allclose(results[0], rotated(q, np.arange(5)[:, None]), atol=2e-6)
+    np.testing.assert_allclose(results[1], rotated(x, np.arange(5)), atol=2e-6)
+
+
+def test_batches_need_not_agree_unless_positions_have_an_entry_for_each():
+    q, k = random_array((4, 5, WIDTH)), random_array((2, 5, WIDTH), seed=1)
+    rope = rope_of(seq_axis=1)
+    for where in ({}, {"offset": 3}, {"offset": [3]}, {"positions": [[9, 8, 7, 6, 5]]}):
+        line = np.array(where.get("positions", 3 * ("offset" in where) + np.arange(5)))
+        for result, x in zip(rope(q, k, **where), (q, k), strict=True):
+            np.testing.assert_allclose(result, rotated(x, line), atol=2e-6)
+    with pytest.raises(
+        ValueError,
+        match="`offset` must be a number or have one entry for each of the 2 .* `k`, got 4",
+    ):
+        rope(q, k, offset=[1, 2, 3, 4])
+    with pytest.raises(ValueError, match=r"`positions` must have one of the shapes .*got \(4, 5\)"):
+        rope(q, k, positions=np.zeros((4, 5), int))
+
+
+def test_positions_per_head_need_the_same_heads():
+    q, k = random_array((2, 4, 5, WIDTH)), random_array((2, 2, 5, WIDTH), seed=1)
+    rope = rope_of(seq_axis=-2)
+    shared = np.arange(10).reshape(2, 1, 5)
+    for result, x in zip(rope(q, k, positions=shared), (q, k), strict=True):
+        np.testing.assert_allclose(result, rotated(x, shared), atol=2e-6)
+    with pytest.raises(ValueError, match="rotate each by a call of its own"):
+        rope(q, k, positions=np.zeros((2, 4, 5), int))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 3, 5), (2, 1, 5), (1, 1, 5)])
+def test_frequencies_and_positions_per_head(xp, shape):
+    W = np.random.default_rng(3).random((3, 1, WIDTH // 2))
+    rope = rotary.RotaryEmbedding(
+        WIDTH, layout="half", scaling=rotary.scaling.Custom(W=W), seq_axis=-2
+    )
+    x = random_array((2, 3, 5, WIDTH))
+    positions = np.random.default_rng(4).integers(0, 40, shape)
+    angle = positions[..., None] * W[:, 0][None, :, None]
+    result = rope(xp.asarray(x), positions=positions[None])
+    cosine, sine = np.cos(angle), np.sin(angle)
+    a, b = x[..., :4].astype(np.float64), x[..., 4:]
+    expected = np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
+    np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("positions", [np.arange(5), np.arange(10).reshape(2, 5)])
+def test_tables_of_frequencies_per_head_rotate_their_heads(positions):
+    # As many heads as rows and as sequences of a batch: nothing but the order tells them apart.
+    for heads in (2, 5):
+        W = np.random.default_rng(3).random((heads, 1, WIDTH // 2))
+        rope = rotary.RotaryEmbedding(
+            WIDTH, layout="half", scaling=rotary.scaling.Custom(W=W), seq_axis=-2
+        )
+        tables = rope.tables(positions[None])
+        assert tables[0].shape == (positions.size // 5, heads, 5, WIDTH // 2)
+        x = random_array((2, heads, 5, WIDTH))
+        result = rotary.apply_rotary(x, *tables, layout="half", seq_axis=-2)
+        np.testing.assert_array_equal(result, rope(x, positions=positions[None]))
+    assert rope.tables([3])[0].shape == (heads, WIDTH // 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 1, 5), (1, 4, 5)])
+def test_positions_per_head_on_several_position_axes(xp, shape):
+    rope = rope_of(seq_axis=-2, sections=rotary.sections.chunked(1, 3))
+    x = random_array((2, 4, 5, WIDTH))
+    positions = np.random.default_rng(5).integers(0, 40, (2, *shape))
+    own = np.where([True, False, False, False], positions[0][..., None], positions[1][..., None])
+    angle = own * FREQUENCIES
+    cosine, sine = np.cos(angle), np.sin(angle)
+    a, b = x[..., :4].astype(np.float64), x[..., 4:]
+    expected = np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
+    result = rope(xp.asarray(x), positions=positions)
+    np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
+
+
+def test_positions_per_head_with_decay_and_into_other_memory():
+    decay = rotary.XPos(scale_base=512, center=0)
+    rope = rope_of(seq_axis=-2, decay=decay)
+    x = random_array((2, 4, 5, WIDTH), "float64")
+    positions = np.random.default_rng(5).integers(0, 40, (2, 4, 5))
+    for batch, head in np.ndindex(2, 4):
+        one = rope(x[batch, head], positions=positions[batch, head], role="key")
+        np.testing.assert_array_equal(rope(x, positions=positions, role="key")[batch, head], one)
+    out = np.full_like(x, np.nan)
+    assert rope(x, positions=positions, role="key", out=out) is out
+    np.testing.assert_array_equal(out, rope(x, positions=positions, role="key"))
+
+
+def test_keys_move_to_other_frequencies_by_head():
+    short, long = rope_of(seq_axis=-2), rotary.RotaryEmbedding(WIDTH, layout="half", base=1e5)
+    x = random_array((2, 3, 5, WIDTH), "float64")
+    rng = np.random.default_rng(6)
+    for shape, moved in product(
+        [(2, 3, 5), (2, 5), (5,), (2, 1, 5)], [(2, 3, 5), (2, 5), (1, 3, 5), ()]
+    ):
+        positions, delta = rng.integers(0, 40, shape), rng.integers(-9, 9, moved)
+        keys = short(x, positions=positions)
+        result = short.shift(keys, delta, to=long, positions=positions)
+        own = positions if len(shape) != 2 else positions[:, None]
+        steps = delta if len(moved) != 2 else delta[:, None]
+        expected = long(x, positions=np.broadcast_to(own + steps, (2, 3, 5)), seq_axis=-2)
+        np.testing.assert_allclose(result, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4, 5])
+def test_packed_tokens_have_axis_0_and_no_batch(rank):
+    x = random_array((5, *(2, 3, 4)[: rank - 2], WIDTH))
+    rope = rope_of(seq_axis=-2, batch_axis=1)
+    expected = rotated(x, np.array([0, 1, 0, 1, 2]).reshape(5, *[1] * (rank - 2)))
+    np.testing.assert_allclose(rope(x, cu_seqlens=[0, 2, 5]), expected, atol=2e-6)
+    moved = np.moveaxis(x, 0, rank - 2)
+    result = rope(moved, cu_seqlens=[0, 2, 5], seq_axis=-2)
+    np.testing.assert_allclose(result, np.moveaxis(expected, 0, rank - 2), atol=2e-6)
+    if rank > 2:
+        with pytest.raises(ValueError, match="`batch_axis` must not be given with `cu_seqlens`"):
+            rope(x, cu_seqlens=[0, 2, 5], batch_axis=1)
+
+
+# ------------------------------------------------------------------------------------------------
+# What is refused.
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5])
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_array_of_three_and_more_axes_without_seq_axis_is_refused(xp, verb, rank):
+    x = xp.asarray(random_array((*(3, 3, 3, 3)[: rank - 1], WIDTH)))
+    rope = rope_of()
+    calls = {
+        "call": lambda: rope(x, positions=[0, 1, 2]),
+        "inverse": lambda: rope.inverse(x),
+        "vjp": lambda: rope.vjp(x, offset=4),
+        "shift": lambda: rope.shift(x, 1),
+        "apply_rotary": lambda: rotary.apply_rotary(x, *rope.tables([0, 1, 2]), layout="half"),
+    }
+    with pytest.raises(ValueError, match=f"`seq_axis` must be given for an array of {rank} axes"):
+        calls[verb]()
+
+
+WRONG = [
+    ({"seq_axis": -1}, ValueError, "`seq_axis` must be an axis of `x` before its last"),
+    ({"seq_axis": 3}, ValueError, "`seq_axis` must be an axis of `x` before its last"),
+    ({"seq_axis": -5}, ValueError, "`seq_axis` .* does not exist"),
+    ({"seq_axis": 1.0}, TypeError, "`seq_axis` must be an integer"),
+    ({"seq_axis": True}, TypeError, "`seq_axis` must be an integer"),
+    ({"seq_axis": (1, 1)}, ValueError, "`seq_axis` must have one entry for each of the 1 arrays"),
+    ({"seq_axis": ("1",)}, TypeError, "`seq_axis` must be an integer"),
+    ({"batch_axis": 2}, ValueError, "`batch_axis` must not be the sequence axis of `x`"),
+    ({"batch_axis": -2}, ValueError, "`batch_axis` must not be the sequence axis of `x`"),
+    ({"batch_axis": -1}, ValueError, "`batch_axis` must be an axis of `x` before its last"),
+    ({"batch_axis": 4}, ValueError, "`batch_axis` .* does not exist"),
+    ({"batch_axis": True}, TypeError, "`batch_axis` must be an integer"),
+    ({"batch_axis": "none"}, TypeError, "`batch_axis` must be an integer"),
+    ({"batch_axis": (0, 0)}, ValueError, "`batch_axis` must have one entry"),
+    ({"batch_axis": False, "offset": [1, 2]}, ValueError, "`offset` .* no batch axis.*`positions`"),
+    ({"offset": [1, 2, 3]}, ValueError, "`offset` .* each of the 2 of the batch"),
+    ({"offset": [[1, 2]]}, ValueError, r"`offset` must be a number or have the shape \(B,\)"),
+    ({"positions": np.zeros((3, 5), int)}, ValueError, r"`positions` .*\(2, 5\).* got \(3, 5\)"),
+    (
+        {"positions": np.zeros((2, 3, 1), int)},
+        ValueError,
+        "`positions` must have one of the shapes",
+    ),
+    (
+        {"positions": np.zeros((2, 2, 5), int)},
+        ValueError,
+        "`positions` must have one of the shapes",
+    ),
+    ({"positions": np.zeros((2, 3, 5, 1), int)}, ValueError, "`positions` must have one of"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
+@pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
+def test_a_wrong_axis_is_refused_before_anything_is_written(verb, wrong, error, message):
+    x = random_array((2, 3, 5, WIDTH))
+    before = x.copy()
+    rope = rope_of(seq_axis=2)
+    function = rope if verb == "call" else getattr(rope, verb)
+    for _ in range(2):  # without and with a plan of calls of these shapes
+        with pytest.raises(error, match=message):
+            function(x, out=x, **wrong)
+        np.testing.assert_array_equal(x, before)
+        function(x)
+
+
+def test_one_token_for_each_of_the_batch_is_not_one_for_each_head():
+    # (B, H, D) is (S, H, D) to the library, so that an offset for each of the batch has nowhere to go.
+    x = random_array((4, 4, WIDTH))
+    with pytest.raises(ValueError, match="`offset` must be one number for `x`.*`positions`"):
+        rope_of(seq_axis=0)(x, offset=[1, 2, 3, 4])
+    tokens = rope_of(seq_axis=0)(x, positions=[1, 2, 3, 4])
+    np.testing.assert_allclose(tokens, rotated(x, np.arange(1, 5)[:, None]), atol=2e-6)
+
+
+@pytest.mark.parametrize("heads", [2, 5])
+def test_a_one_dimensional_delta_of_an_array_with_a_batch_is_one_for_each_of_it(heads):
+    x = random_array((2, heads, 5, WIDTH))
+    rope = rope_of(seq_axis=-2)
+    with pytest.raises(ValueError, match=r"`delta` .*\(1, S\)"):
+        rope.shift(x, [1, 2, 3, 4, 5])
+    square = random_array((5, 2, 5, WIDTH))
+    delta = np.arange(5)
+    moved = rope.shift(square, delta)
+    np.testing.assert_allclose(moved, rotated(square, delta[:, None, None]), atol=2e-6)
+
+
+def test_the_axes_are_part_of_an_embedding():
+    first, second, third = (rope_of(seq_axis=0, batch_axis=axis) for axis in (0, False, None))
+    assert len({first, second, third}) == 3
+    assert first != second != third
+    assert second == rope_of(seq_axis=0, batch_axis=False)
+    assert repr(second).endswith("seq_axis=0, batch_axis=False)")
+    assert "batch_axis" in second.explain()
+    for wrong, error in (
+        (-1, ValueError),
+        ((0, 1), TypeError),
+        (True, TypeError),
+        ("none", TypeError),
+    ):
+        with pytest.raises(error, match="`batch_axis`"):
+            rope_of(batch_axis=wrong)
+    with pytest.raises(TypeError, match="`seq_axis`"):
+        rope_of(seq_axis=(0, 1))
