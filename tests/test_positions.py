@@ -525,10 +525,10 @@ class TestDates:
     @pytest.mark.parametrize(
         ("times", "message"),
         [
-            (np.datetime64("NaT"), "`times` must not be missing, got NaT$"),
+            (np.datetime64("NaT", "s"), "`times` must not be missing, got NaT$"),
             (np.array(["2024-01-01", "NaT"], "M8[D]"), "got NaT at index 1"),
             (np.array([["NaT"]], "M8[ns]"), r"got NaT at index \(0, 0\)"),
-            ([np.datetime64("2024-01-01"), np.datetime64("NaT")], "got NaT at index 1"),
+            ([np.datetime64("2024-01-01"), np.datetime64("NaT", "D")], "got NaT at index 1"),
         ],
     )
     def test_missing(self, times, message):
@@ -605,8 +605,8 @@ class TestOriginAndUnit:
     @pytest.mark.parametrize(
         ("origin", "message"),
         [
-            (np.datetime64("NaT"), "got NaT"),
-            (np.timedelta64("NaT"), "got NaT"),
+            (np.datetime64("NaT", "s"), "got NaT"),
+            (np.timedelta64("NaT", "s"), "got NaT"),
             (np.nan, "must be finite"),
             (np.inf, "must be finite"),
             (2**63, "within int64"),

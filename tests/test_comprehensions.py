@@ -1,0 +1,130 @@
+"""No comprehension takes a name away from an inner function, which on Python 3.12 and later is an error.
+
+There a comprehension is part of the function that it stands in (PEP 709). If it binds a name that this function only
+passes on, from an enclosing function to an inner one, the inner function finds no value: a NameError, on the versions
+that inline comprehensions alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import symtable
+from pathlib import Path
+
+import pytest
+
+import rotary
+from rotary import backends
+
+FOLDERS = (Path(rotary.__file__).parent, Path(backends.__file__).parent, Path(__file__).parent)
+MARK = "is_a_comprehension"
+
+
+class ComprehensionsAsLambdas(ast.NodeTransformer):
+    """Gives every comprehension a scope, as before Python 3.12: later ones have none in a table of symbols."""
+
+    def visit(self, node):
+        self.generic_visit(node)
+        if not isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp):
+            return node
+        targets = [target for part in node.generators for target in ast.walk(part.target)]
+        names = sorted({target.id for target in targets if isinstance(target, ast.Name)})
+        values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        for part in node.generators:
+            values += [part.iter, *part.ifs]
+        arguments = [ast.arg(name) for name in [MARK, *names]]
+        return ast.Lambda(
+            ast.arguments([], arguments, kwonlyargs=[], kw_defaults=[], defaults=[]),
+            ast.Tuple(values, ast.Load()),
+        )
+
+
+def taken(source):
+    """Yield function and name wherever a comprehension binds what its function passes on to an inner one."""
+    tree = ComprehensionsAsLambdas().visit(ast.parse(source))
+    text = ast.unparse(ast.fix_missing_locations(tree))
+    yield from _taken_in(symtable.symtable(text, "source", "exec"))
+
+
+def _taken_in(scope):
+    if scope.get_type() == "function" and not _is_comprehension(scope):
+        comprehensions, functions = _inside(scope)
+        bound = {name for each in comprehensions for name in each.get_parameters()}
+        needed = _free(scope) & {name for each in functions for name in _free(each)}
+        yield from ((scope.get_name(), name) for name in sorted(bound & needed))
+    for child in scope.get_children():
+        yield from _taken_in(child)
+
+
+def _inside(scope):
+    """Return the comprehensions of a function, those within others too, and the functions that it makes."""
+    comprehensions, functions = [], []
+    for child in scope.get_children():
+        if _is_comprehension(child):
+            nested, made = _inside(child)
+            comprehensions += [child, *nested]
+            functions += made
+        else:
+            functions.append(child)
+    return comprehensions, functions
+
+
+def _is_comprehension(scope):
+    return scope.get_type() == "function" and MARK in scope.get_parameters()
+
+
+def _free(scope):
+    return {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_free()}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for folder in FOLDERS for path in folder.glob("*.py")),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_no_comprehension_takes_a_name_away(path):
+    assert list(taken(path.read_text(encoding="utf-8"))) == []
+
+
+SAMPLE = """
+def make(size):
+    def generate():
+        def inner():
+            return {inner}
+        return inner(), {comprehension}
+    return generate
+"""
+TAKES = [
+    "[size for size in (1, 2)]",
+    "{size for size in (1, 2)}",
+    "{1: size for _, (size, *_) in ()}",
+    "[[size for size in other] for other in ()]",
+    "[None for other in () for size in other if size]",
+]
+NEEDS = ["size", "[size + i for i in (1, 2)]", "(lambda: size)()", "list(size for _ in '1')"]
+
+
+@pytest.mark.parametrize("comprehension", TAKES)
+@pytest.mark.parametrize("inner", NEEDS)
+def test_the_scan_finds_it(comprehension, inner):
+    """The test above would pass if nothing were found."""
+    source = SAMPLE.replace("{comprehension}", comprehension).replace("{inner}", inner)
+    assert list(taken(source)) == [("generate", "size")]
+
+
+@pytest.mark.parametrize(
+    ("comprehension", "inner"),
+    [
+        ("[other for other in (1, 2)]", "size"),
+        ("list(size for size in (1, 2))", "size"),
+        ("(lambda: [size for size in (1, 2)])()", "size"),
+        ("[size for size in (1, 2)]", "0"),
+        ("[size for size in (1, 2)]", "[size for size in (1, 2)]"),
+    ],
+)
+def test_what_works_everywhere_is_not_found(comprehension, inner):
+    source = SAMPLE.replace("{comprehension}", comprehension).replace("{inner}", inner)
+    assert list(taken(source)) == []
+    names = {}
+    exec(source, names)  # noqa: S102  (that it works is the reason)
+    names["make"](5)()
