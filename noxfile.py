@@ -11,10 +11,13 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nox
 from packaging.requirements import Requirement
@@ -31,6 +34,13 @@ BENCHMARKS = ROOT / "asv_benchmarks"
 RESULTS = BENCHMARKS / "results"
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
+# Every Python that the classifiers name. One that is not found is left out, with a message, unless this variable is
+# set, as in .ci/run: then its sessions fail.
+PYTHONS = nox.project.python_versions(PROJECT)
+OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
+REQUIRED = "ROTARY_ALL_PYTHONS"
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
 # Each name is a session `tests(backend='...')` and a set of variables for it. One environment serves them all.
 BACKENDS = {
     "numpy": {"ROTARY_TEST_BACKEND": "numpy"},
@@ -45,6 +55,60 @@ BACKENDS = {
 # What runs on GPUs alone; `cuda` measures its coverage.
 ON_GPU = "backends/cuda*.py,backends/views.py,rotary/device*.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
+# What the wheel is tested with on every Python but the newest, which runs all tests.
+SAMPLE = ("rotate", "tables", "errors", "formats", "packaging", "comprehensions", "public_api")
+
+
+# What a Python says of itself: a build without the GIL is another version, whose packages differ.
+ASK = """
+import sys, sysconfig
+print(sys.implementation.name, "%d.%d" % sys.version_info[:2], sysconfig.get_config_var("Py_GIL_DISABLED") or 0)
+"""
+
+
+def places(version: str) -> Iterator[Path]:
+    """Yield where a Python may be: here, on the path, or among the versions of pyenv, newest first."""
+    if version == RUNNING:
+        yield Path(sys.executable)
+    for folder in os.get_exec_path():
+        yield Path(folder) / (f"python{version}.exe" if os.name == "nt" else f"python{version}")
+    for root in (os.environ.get("PYENV_ROOT"), Path.home() / ".pyenv"):
+        if root:
+            found = Path(root).glob(f"versions/{version}.*/bin/python")
+            # By the number of the release: 3.12.10 is newer than 3.12.9.
+            yield from sorted(found, key=lambda path: _numbers(path.parts[-3]), reverse=True)
+
+
+def _numbers(text: str) -> list[int]:
+    """Return the numbers in a text."""
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+@cache
+def interpreter(version: str) -> str | None:
+    """Return the path of a Python that really starts: pyenv's shims stand on the path for versions that do not."""
+    for path in places(version):
+        with suppress(OSError, subprocess.TimeoutExpired):
+            asked = [str(path), "-c", ASK]
+            done = subprocess.run(asked, capture_output=True, check=False, text=True, timeout=60)
+            if done.returncode == 0 and done.stdout.split() == ["cpython", version, "0"]:
+                return str(path)
+    return None
+
+
+def runs_all(version: str) -> bool:
+    """Return whether the wheel meets all NumPy tests on a Python: the newest, unless `libraries` has that one."""
+    return version == NEWEST and not (RUNNING == NEWEST and interpreter(OLDEST) is None)
+
+
+def leave_out(session: nox.Session, what: str, version: str) -> NoReturn:
+    """Skip what has no interpreter, or fail if every supported Python has to be there."""
+    message = (
+        f"{what}: no Python {version} was found, neither on the path nor among pyenv's versions"
+    )
+    if os.environ.get(REQUIRED):
+        session.error(message)
+    session.skip(message)
 
 
 def group(*names: str) -> list[str]:
@@ -63,12 +127,12 @@ def numba_cache(environment: Path) -> dict[str, str]:
     return {"NUMBA_CACHE_DIR": str(environment / "numba")}
 
 
-def lower_bounds() -> list[str]:
-    """Return the dependencies of this Python, each pinned to the lowest version that is allowed."""
+def lower_bounds(python: str) -> list[str]:
+    """Return the dependencies on a Python, each pinned to the lowest version that is allowed."""
     lowest: dict[str, str] = {}
     for text in PROJECT["project"]["dependencies"]:
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate():
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
             (bound,) = requirement.specifier
             lowest[requirement.name] = bound.version  # a later line raises an earlier one
     return [f"{name}=={version}" for name, version in lowest.items()]
@@ -88,7 +152,7 @@ def lint(session: nox.Session) -> None:
     session.run("numpydoc", "lint", *(str(path.relative_to(ROOT)) for path in modules))
 
 
-@nox.session
+@nox.session(python=interpreter(OLDEST))
 def typing(session: nox.Session) -> None:
     """Run mypy in strict mode, on an installed copy: in the tree it cannot see `rotary.backends`."""
     install_copy(session, *group("typing"))
@@ -96,9 +160,9 @@ def typing(session: nox.Session) -> None:
     session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "rotary")
 
 
-@nox.session(default=False)
+@nox.session(python=interpreter(OLDEST), default=False)
 def libraries(session: nox.Session) -> None:
-    """Make the environment with every CPU library, which the sessions below share."""
+    """Make the environment with every CPU library, which the sessions below share: torch on the oldest Python alone."""
     session.install("--editable", ".", *group("test", "libraries"))
 
 
@@ -114,6 +178,8 @@ def in_libraries(session: nox.Session, *command: str, env: dict[str, str] | None
 @nox.parametrize("backend", list(BACKENDS))
 def tests(session: nox.Session, backend: str) -> None:
     """Run the tests on the arrays of one library and keep the coverage; arguments go to pytest."""
+    if backend == "torch" and not interpreter(OLDEST):
+        leave_out(session, "torch is tested on one Python", OLDEST)
     data = {"COVERAGE_FILE": str(COVERAGE / f".coverage.{backend}")}
     command = ("-m", "pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *session.posargs)
     in_libraries(session, *command, env=BACKENDS[backend] | data)
@@ -122,6 +188,8 @@ def tests(session: nox.Session, backend: str) -> None:
 @nox.session(venv_backend="none", requires=TESTS)
 def coverage(session: nox.Session) -> None:
     """Join the coverage of all `tests` sessions; below the bound in pyproject.toml it fails."""
+    if not interpreter(OLDEST):
+        leave_out(session, "what torch covers is missing", OLDEST)
     total = {"COVERAGE_FILE": str(COVERAGE / ".coverage")}
     in_libraries(session, "-m", "coverage", "combine", "--keep", str(COVERAGE), env=total)
     in_libraries(session, "-m", "coverage", "report", f"--omit={ON_GPU}", env=total)
@@ -134,24 +202,67 @@ def doctests(session: nox.Session) -> None:
     in_libraries(session, "-m", "pytest", *what, *session.posargs)
 
 
-@nox.session
+def numpy_tests(session: nox.Session, environment: Path, *arguments: str) -> None:
+    """Run NumPy tests on what is installed in an environment: `python -m pytest` would import the tree."""
+    pytest = environment / ("Scripts/pytest.exe" if os.name == "nt" else "bin/pytest")
+    variables = numba_cache(environment) | BACKENDS["numpy"]
+    session.run(str(pytest), *arguments, env=variables, external=True)
+
+
+@nox.session(python=interpreter(OLDEST))
 def minimums(session: nox.Session) -> None:
-    """Run the NumPy tests on an ordinary install with the lowest versions that are allowed."""
-    install_copy(session, *group("test"), *lower_bounds())
+    """Run the NumPy tests on an ordinary install with the lowest versions that are allowed on the oldest Python."""
+    python = OLDEST if interpreter(OLDEST) else RUNNING
+    install_copy(session, *group("test"), *lower_bounds(python))
     session.run("pip", "freeze")
-    variables = numba_cache(Path(session.virtualenv.location)) | BACKENDS["numpy"]
-    # Not `python -m pytest`: that would import the tree instead of what was installed.
-    session.run("pytest", *session.posargs, env=variables)
+    numpy_tests(session, Path(session.virtualenv.location), *session.posargs)
+
+
+def distributions(session: nox.Session, folder: Path, *arguments: str) -> Path:
+    """Build the wheel and the sdist, test what they hold and that they install, and return the wheel."""
+    session.install(*group("build"))
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    tests = ("--noconftest", "-m", "packaging", "tests/test_packaging.py", "tests/test_noxfile.py")
+    session.run("pytest", *tests, *arguments, env={"ROTARY_DIST": str(folder)})
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist into dist/, and test what they hold and that they install."""
-    session.install(*group("build"))
-    shutil.rmtree(ROOT / "dist", ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", "dist")
-    tests = ("--noconftest", "-m", "packaging", "tests/test_packaging.py")
-    session.run("pytest", *tests, *session.posargs, env={"ROTARY_DIST": str(ROOT / "dist")})
+    distributions(session, ROOT / "dist", *session.posargs)
+
+
+TESTED: dict[str, Path] = {}  # the environments of `interpreters`, by version
+
+
+@nox.session
+@nox.parametrize(
+    "python, version",
+    [nox.param(interpreter(each), each, id=f"python='{each}'") for each in PYTHONS],
+)
+def interpreters(session: nox.Session, version: str) -> None:
+    """Test the wheel on one Python with the newest versions: on the newest Python all NumPy tests, else a sample."""
+    if not interpreter(version):
+        leave_out(session, "the wheel is not tested", version)
+    environment = Path(session.virtualenv.location).resolve()
+    wheel = distributions(session, environment / "dist")
+    session.install(str(wheel), *group("test"))
+    # An earlier run may have left a wheel of the same version.
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.run("pip", "freeze")
+    chosen = [] if runs_all(version) else [f"tests/test_{name}.py" for name in SAMPLE]
+    numpy_tests(session, environment, *chosen, *session.posargs)
+    TESTED[version] = environment
+    if not session.posargs:
+        numpy_tests(
+            session, environment, "-m", "docs", "-k", "README", "tests/test_doc_examples.py"
+        )
+        session.chdir(environment)
+        command = ("python", "-m", "rotary", "selftest", "--cpu")
+        session.run(*command, env=numba_cache(environment))
 
 
 @nox.session(venv_backend="none", requires=["libraries"], default=False)
@@ -160,9 +271,11 @@ def slow(session: nox.Session) -> None:
     in_libraries(session, "-m", "pytest", "-m", "slow", *session.posargs)
 
 
-@nox.session(default=False)
+@nox.session(python=interpreter(OLDEST), default=False)
 def oracle(session: nox.Session) -> None:
     """Compare with the code of other projects, such as transformers."""
+    if not interpreter(OLDEST):
+        leave_out(session, "torch, which they need, is tested on one Python", OLDEST)
     session.install("--editable", ".", *group("oracle", "test"))
     variables = numba_cache(Path(session.virtualenv.location)) | BACKENDS["numpy"]
     session.run("pytest", "-m", "oracle", *session.posargs, env=variables)
@@ -185,9 +298,11 @@ def on_processor(environment: Path) -> dict[str, str]:
     return variables | numba_cache(environment) | {"ROTARY_CUDA_BUILD": str(environment / "cuda")}
 
 
-@nox.session(default=False)
+@nox.session(python=interpreter(OLDEST), default=False)
 def cuda(session: nox.Session) -> None:
     """Compile the CUDA kernels for every GPU, and run them without one: on the processor, by g++."""
+    if not interpreter(OLDEST):
+        leave_out(session, "torch, which some tests need, is tested on one Python", OLDEST)
     session.install("--editable", ".", *group("cuda", "test"))
     variables = on_processor(Path(session.virtualenv.location))
     variables |= {"COVERAGE_FILE": str(COVERAGE / ".coverage.cuda")}
@@ -396,7 +511,7 @@ def history_check(session: nox.Session) -> None:
     session.run("pytest", *tests, *session.posargs, env=variables)
 
 
-@nox.session(default=False)
+@nox.session(python=interpreter(OLDEST), default=False)
 def peers(session: nox.Session) -> None:
     """Measure beside other libraries and write docs/performance; `-- quick` only tries, `-- page` writes again."""
     install_copy(session, *group("peers"))
@@ -407,6 +522,23 @@ def peers(session: nox.Session) -> None:
         arguments += ["--to", str(Path(session.create_tmp()).resolve())]
     session.chdir(BENCHMARKS)
     session.run("python", "-m", "peers", *arguments, env=variables)
+
+
+# What `nox -s full` runs, in this order.
+FULL = [
+    *("lint", "typing", "docs", "doctests", "coverage", "minimums", "build"),
+    *[f"interpreters(python='{each}')" for each in PYTHONS],
+    *("oracle", "slow", "cuda", "demo", "demo_check", "examples", "examples_check"),
+    *("bench", "history_check", "mutants"),
+]
+
+
+@nox.session(venv_backend="none", requires=FULL, default=False)
+def full(session: nox.Session) -> None:
+    """Run every session that tests and needs no GPU, then all NumPy tests on the Pythons that had a sample; hours."""
+    for version, environment in TESTED.items():
+        if not runs_all(version):
+            numpy_tests(session, environment)
 
 
 if __name__ == "__main__":
