@@ -157,7 +157,8 @@ def typing(session: nox.Session) -> None:
     """Run mypy in strict mode, on an installed copy: in the tree it cannot see `rotary.backends`."""
     install_copy(session, *group("typing"))
     session.chdir(session.create_tmp())
-    session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "rotary")
+    for checked in (("-p", "rotary"), (str(ROOT / "tests" / "typed_program.py"),)):
+        session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), *checked)
 
 
 @nox.session(python=interpreter(OLDEST), default=False)

@@ -23,12 +23,12 @@ import numpy as np
 from numba import types
 
 from rotary._libraries import dtype_name
+from rotary._threads import thread_limit
 from rotary._typing import HostArray
 from rotary.layouts import LAYOUTS, Layout
 from rotary.phases import Frequencies, multipliers
 from rotary.pool import empty_like
 from rotary.rotation import Axes, Pairing, Table
-from rotary.threads import thread_limit
 
 from . import kernels
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import formats, layouts, positions, scaling, sections
 from ._errors import ConfigError
+from ._presets import Preset, Presets, preset, presets
+from ._threads import threads
 from .config import DialectComparison, compare_dialects, from_config
 from .decay import XPos
 from .embedding import RotaryEmbedding
@@ -13,14 +15,14 @@ from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
 from .gguf import from_gguf
 from .layouts import permute_weights
 from .pool import set_pool_limit
-from .presets import preset, presets
 from .service import show_config, warm_up
 from .tables import cache_clear, cache_info, set_cache_limit
-from .threads import threads
 
 __all__ = [
     "ConfigError",
     "DialectComparison",
+    "Preset",
+    "Presets",
     "RotaryEmbedding",
     "XPos",
     "apply_rotary",
@@ -48,11 +50,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Look the version up when it is asked for: the library that reads it is slow to import."""
-    if name != "__version__":
-        msg = f"module 'rotary' has no attribute {name!r}"
-        raise AttributeError(msg)
-    from importlib.metadata import version
+def __dir__() -> list[str]:
+    """Show what is public, and not the modules that it comes from."""
+    return [*__all__, "__version__"]
 
-    return version("rotary")
+
+if TYPE_CHECKING:
+    # Of a function that answers to any name, type checkers would take it that every name exists.
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Look the version up when it is asked for: the library that reads it is slow to import."""
+        if name != "__version__":
+            msg = f"module 'rotary' has no attribute {name!r}"
+            raise AttributeError(msg)
+        from importlib.metadata import version
+
+        return version("rotary")

@@ -299,12 +299,15 @@ def main(devices: list[Device], missing: str | None) -> int:
     Returns
     -------
     int
-        The exit status: 0 where everything that was checked is right, else 1.
+        The exit status: 0 if something was checked and all of it is right, else 1.
     """
     report = Report()
     run(devices, report)
     if missing is not None:
         report.line(f"GPU: not checked. {missing}: {INSTALL}.")
+    if not devices:
+        report.line("FAILED: there is no GPU, so nothing was checked")
+        return 1
     on_gpu = any(device.is_gpu for device in devices)
     told = f"{report.instances} of {len(cuda_struct.INSTANCES)} instances of the CUDA kernel"
     if report.failures:

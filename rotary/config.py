@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from . import _hints as hints
 from ._checks import as_choice, as_integer, as_positive_integer
 from ._config_builder import Builder, Options
 from ._config_dialects import DIALECTS
@@ -27,6 +28,7 @@ from .scaling import LongRope
 __all__ = ["DialectComparison", "compare_dialects", "from_config"]
 
 
+@hints.named
 def from_config(
     config: Any,
     *,
@@ -211,6 +213,7 @@ class DialectComparison:
         return "\n".join([*table, "", *(f"{name}: {text}" for name, text in self.follows.items())])
 
 
+@hints.named
 def compare_dialects(
     config: Any,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Literal, TypeAlias
 
+from . import _hints as hints
 from ._checks import as_float, as_positive_float
 from ._fields import checked
 from .layouts import Layout, check_layout
@@ -16,6 +17,7 @@ Role: TypeAlias = Literal["query", "key"]
 ROLES: tuple[Role, Role] = ("query", "key")
 
 
+@hints.constructor
 @dataclass(frozen=True)
 class XPos:
     """Scale queries by ``zeta[i] ** ((position - center) / scale_base)``, and keys by its inverse.

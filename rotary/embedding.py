@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Never, TypeAlias
 
 import numpy as np
 
+from . import _hints as hints
 from . import _libraries as libraries
 from . import apply, backends, device_tables, operators, passes, quantized
 from ._checks import as_choice, as_integer, as_positive_float, as_positive_integer, as_rotary_dim
@@ -147,6 +148,7 @@ class RotaryEmbedding:
     seq_axis: int | None
     batch_axis: BatchAxis
 
+    @hints.named
     @libraries.untraced
     def __init__(
         self,
@@ -359,6 +361,7 @@ class RotaryEmbedding:
             raise TypeError(msg)
         return list(ROLES)
 
+    @hints.named
     @libraries.untraced
     def at_length(self, context_length: int) -> RotaryEmbedding:
         """Return the same specification at another context length.
@@ -588,6 +591,7 @@ class RotaryEmbedding:
         )
         remember(self._plans, key, plan)
 
+    @hints.closed
     def __call__(
         self,
         *arrays: Array,
@@ -598,6 +602,7 @@ class RotaryEmbedding:
         seq_axis: int | tuple[int | None, ...] | None = None,
         batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
+        **unknown: Never,
     ) -> Any:
         """Rotate arrays, such as query and key, by the angles of their positions.
 
@@ -657,10 +662,13 @@ class RotaryEmbedding:
         >>> q5.shape, k5.shape
         ((1, 8, 5, 64), (1, 2, 5, 64))
         """
+        if unknown:
+            hints.refuse(self.__call__, unknown)
         return self._rotate_at(
             "call", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
+    @hints.closed
     def inverse(
         self,
         *arrays: Array,
@@ -671,6 +679,7 @@ class RotaryEmbedding:
         seq_axis: int | tuple[int | None, ...] | None = None,
         batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
+        **unknown: Never,
     ) -> Any:
         """Undo the rotation, attention factor included.
 
@@ -689,11 +698,14 @@ class RotaryEmbedding:
         >>> bool(np.allclose(rope.inverse(rope(x, offset=3), offset=3), x))
         True
         """
+        if unknown:
+            hints.refuse(self.inverse, unknown)
         self._check_rotation("inverse")
         return self._rotate_at(
             "inverse", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
+    @hints.closed
     def vjp(
         self,
         *arrays: Array,
@@ -704,6 +716,7 @@ class RotaryEmbedding:
         seq_axis: int | tuple[int | None, ...] | None = None,
         batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
+        **unknown: Never,
     ) -> Any:
         """Return the vector-Jacobian product: the gradient with respect to what was rotated.
 
@@ -724,10 +737,13 @@ class RotaryEmbedding:
         >>> bool(np.isclose((rope(x) * dy).sum(), (x * rope.vjp(dy)).sum()))
         True
         """
+        if unknown:
+            hints.refuse(self.vjp, unknown)
         return self._rotate_at(
             "vjp", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
+    @hints.closed
     def shift(
         self,
         x: Array,
@@ -742,6 +758,7 @@ class RotaryEmbedding:
         seq_axis: int | tuple[int | None, ...] | None = None,
         batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
+        **unknown: Never,
     ) -> Any:
         """Move what has been rotated, such as cached keys, by `delta` positions, or to other frequencies.
 
@@ -811,6 +828,8 @@ class RotaryEmbedding:
         >>> bool(np.allclose(short.shift(short(k), 0, to=long), long(k)))
         True
         """
+        if unknown:
+            hints.refuse(self.shift, unknown)
         self._check_rotation("shift")
         if scales is not None:
             shift = partial(
@@ -898,6 +917,7 @@ class RotaryEmbedding:
             passes.scales(self.decay, role, lanes, layout, back=False, moved=True),
         )
 
+    @hints.named
     @libraries.untraced
     def tables(
         self, positions: Any, dtype: Any = "float32", *, role: Role | None = None
@@ -947,6 +967,7 @@ class RotaryEmbedding:
             limit=self._limit,
         )
 
+    @hints.named
     @libraries.untraced
     def matrix(self, position: Any, *, role: Role | None = None) -> Float64Array:
         """Return the rotation at one position as a matrix, for reading, teaching and testing.

@@ -49,6 +49,11 @@ __all__ = [
     "to_pairs",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Order: TypeAlias = Literal["cos_sin", "sin_cos"]
 Domain: TypeAlias = Literal["", "com.microsoft"]
 

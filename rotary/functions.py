@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 
+from . import _hints as hints
 from . import _libraries as libraries
 from . import device_tables
 from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim
@@ -31,6 +32,7 @@ __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
 TABLE_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
+@hints.named
 def inv_freq(dim: int, *, base: float) -> Float64Array:
     """Return the inverse frequencies ``base ** (-2 i / dim)`` of the default schedule.
 
@@ -67,6 +69,7 @@ def inv_freq(dim: int, *, base: float) -> Float64Array:
     return powers(as_positive_float(base, "base"), as_rotary_dim(dim, "dim"))
 
 
+@hints.named
 @libraries.untraced
 def cos_sin(
     positions: Any,
@@ -118,6 +121,7 @@ def cos_sin(
     )
 
 
+@hints.named
 def sinusoidal(
     positions: Any, dim: int, *, base: float = 10_000.0, dtype: Any = "float32"
 ) -> Array:
@@ -162,6 +166,7 @@ def sinusoidal(
     return xp.reshape(pairs, (*cosine.shape[:-1], 2 * cosine.shape[-1]))
 
 
+@hints.closed
 def apply_rotary(
     x: Array,
     cos: Any,
@@ -173,6 +178,7 @@ def apply_rotary(
     batch_axis: int | Literal[False] | None = None,
     inverse: bool = False,
     out: Any = None,
+    **unknown: Never,
 ) -> Array:
     """Rotate an array by tables of one's own.
 
@@ -225,6 +231,8 @@ def apply_rotary(
     array([[ 1.    ,  1.    ,  1.    ,  1.    ],
            [-0.3012,  0.8952,  1.3818,  1.0948]])
     """
+    if unknown:
+        hints.refuse(apply_rotary, unknown)
     for part, name in ((x, "x"), (cos, "cos"), (sin, "sin")):
         check_of_library(part, name)
     check_array(x, "x")

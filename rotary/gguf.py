@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
+from . import _hints as hints
 from . import scaling, sections
 from ._checks import (
     LARGEST_WIDTH,
@@ -653,6 +654,7 @@ def _slides(data: _Metadata) -> bool:
     return bool(window) or any(map(data.has, swa))
 
 
+@hints.named
 def from_gguf(
     metadata: Any,
     *,

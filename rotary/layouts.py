@@ -7,10 +7,16 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import array_api_compat
 import numpy as np
 
+from . import _hints as hints
 from ._checks import as_positive_integer, as_rotary_dim
 from ._typing import Array, Int64Array
 
 __all__ = ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 Layout: TypeAlias = Literal["half", "interleaved"]
 
@@ -110,6 +116,7 @@ def pair_channels(rotary_dim: int, layout: Layout) -> tuple[Int64Array, Int64Arr
     return 2 * pairs, 2 * pairs + 1
 
 
+@hints.named
 def permute_weights(
     w: ArrayT, num_heads: int, *, source: Layout, target: Layout, rotary_dim: int | None = None
 ) -> ArrayT:

@@ -49,6 +49,11 @@ __all__ = [
     "zigzag",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 ArrayT = TypeVar("ArrayT")
 
 

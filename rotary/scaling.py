@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from . import _hints as hints
 from ._checks import (
     as_bool,
     as_float,
@@ -43,6 +44,11 @@ __all__ = [
     "Scaling",
     "Yarn",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Name, value and origin of a number.
 _Line = tuple[str, Any, str]
@@ -138,6 +144,7 @@ class Scaling(ABC):
         return lines
 
 
+@hints.constructor
 @dataclass(frozen=True)
 class Default(Scaling):
     """The schedule of the original paper: ``inv_freq[i] = base ** (-2 i / dim)``.
@@ -185,6 +192,7 @@ class Default(Scaling):
         return powers(base, dim)
 
 
+@hints.constructor
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Custom(Scaling):
     """Frequencies given as numbers.
@@ -423,6 +431,7 @@ def _at_least_two_lanes(dim: int, name: str) -> None:
 # The published schedules.
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Linear(_Schedule):
     """Position interpolation: ``inv_freq[i] / factor``.
@@ -460,6 +469,7 @@ class Linear(_Schedule):
         return powers(base, dim) / self.factor
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class DynamicNTK(_Schedule):
     """A base that grows with the context length.
@@ -548,6 +558,7 @@ def _grown_base(base: float, growth: float, dim: int) -> _Line:
     return ("grown base", value, f"derived: base * {growth!r} ** (dim / (dim - 2))")
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class NTK(_Schedule):
     """A larger base: high frequencies stay, the lowest one is divided by the factor.
@@ -650,6 +661,7 @@ def _mscale(factor: float, mscale: float, slope: float = 0.1) -> float:
     return 1.0 if factor <= 1.0 else slope * mscale * math.log(factor) + 1.0
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Yarn(_Schedule):
     """Interpolation by parts: high frequencies stay, low ones are divided, a ramp lies between.
@@ -829,6 +841,7 @@ class Yarn(_Schedule):
         ]
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class LongRope(_Schedule):
     """A factor for every lane, found by search: ``inv_freq[i] / short_factor[i]`` or ``long_factor[i]``.
@@ -1006,6 +1019,7 @@ def _check_count(factors: tuple[float, ...], name: str, dim: int) -> None:
         raise ValueError(msg)
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Llama3(_Schedule):
     """Interpolation by wavelength: short waves stay, long ones are divided, between them a mixture.
@@ -1092,6 +1106,7 @@ class Llama3(_Schedule):
         ]
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Proportional(_Schedule):
     """Only the first frequencies, the others zero: part of the pairs turns, over the whole head.
@@ -1159,6 +1174,7 @@ class _Baseless(_Schedule):
         return False
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Pixel(_Baseless):
     """Frequencies for coordinates within -1 .. 1: ``pi * linspace(1, max_freq / 2, dim / 2)``.
@@ -1203,6 +1219,7 @@ class Pixel(_Baseless):
         return math.pi / spaced(self.max_freq / 2.0, lanes)
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Constant(_Baseless):
     """The same frequency for every pair.
@@ -1237,6 +1254,7 @@ class Constant(_Baseless):
         return np.full(dim // 2, self.value)
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Periods(_Baseless):
     """Periods spaced evenly in their logarithm, from `min` to `max`.
@@ -1364,6 +1382,7 @@ class _Modifier(_Schedule):
         ]
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Clip(_Modifier):
     """Fade out the lowest frequencies of another schedule.
@@ -1415,6 +1434,7 @@ class Clip(_Modifier):
         return inv_freq * window
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class Resonance(_Modifier):
     """Round the wavelengths of another schedule to whole positions.
@@ -1461,6 +1481,7 @@ class Resonance(_Modifier):
         return np.where(turning, 2.0 * math.pi / whole, 0.0)
 
 
+@hints.constructor
 @dataclass(frozen=True, repr=False)
 class FreqFactors(_Modifier):
     """Divide every frequency of another schedule by a factor of its own.

@@ -32,6 +32,11 @@ __all__ = [
     "openpangu",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # So many runs of pairs are told one by one.
 FEW_RUNS = 6
 

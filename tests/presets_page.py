@@ -9,7 +9,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from rotary.presets import preset, presets
+from rotary._presets import preset, presets
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "presets.md"
 TITLES = {"text": "Text", "speech": "Speech", "time_series": "Time series", "vision": "Vision"}

@@ -14,7 +14,7 @@ import pytest
 
 import rotary
 from rotary import ConfigError
-from rotary.presets import Preset, _entry, _made, _origins, _parsed, preset, presets
+from rotary._presets import Preset, _entry, _made, _origins, _parsed, _read, preset, presets
 
 DATA = Path(__file__).parent / "data"
 CONSTANTS = {path.name: json.loads(path.read_text()) for path in DATA.glob("presets_*.json")}
@@ -420,7 +420,7 @@ def test_a_name_in_two_files_is_refused(tmp_path, monkeypatch):
     (data / "one.toml").write_text(text)
     (data / "notes.txt").write_text("no data")
     monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
-    read = preset.__globals__["_read"].__wrapped__
+    read = _read.__wrapped__
     assert list(read()) == ["a-hf"]
     (data / "two.toml").write_text(text)
     with pytest.raises(

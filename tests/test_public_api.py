@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -16,7 +17,8 @@ from rotary import backends
 
 PUBLIC = {
     "rotary": [
-        *("ConfigError", "DialectComparison", "RotaryEmbedding", "XPos", "apply_rotary"),
+        *("ConfigError", "DialectComparison", "Preset", "Presets", "RotaryEmbedding", "XPos"),
+        "apply_rotary",
         *("cache_clear", "cache_info", "compare_dialects", "cos_sin", "formats", "from_config"),
         *("from_gguf", "inv_freq", "layouts", "permute_weights"),
         *("positions", "preset"),
@@ -35,7 +37,6 @@ PUBLIC = {
         *("dual_chunk", "from_mask", "grid", "mixed", "ragged", "rerope", "self_extend"),
         *("timestamps", "zigzag"),
     ],
-    "rotary.presets": ["Preset", "Presets", "preset", "presets"],
     "rotary.scaling": [
         "Clip",
         "Constant",
@@ -60,6 +61,8 @@ PUBLIC = {
         "openpangu",
     ],
 }
+
+PUBLIC_MODULES = [name for name in PUBLIC["rotary"] if f"rotary.{name}" in PUBLIC]
 
 # Names of sets of words, which are no classes.
 ALIASES = ("Layout", "Role")
@@ -218,13 +221,61 @@ def test_public_modules_show_nothing_else(name):
     assert made <= set(module.__all__), sorted(made - set(module.__all__))
 
 
-def test_the_package_itself_shows_its_public_names():
-    shown = {name for name in dir(rotary) if not name.startswith("_")}
-    submodules = {info.name for info in pkgutil.iter_modules([str(Path(rotary.__file__).parent)])}
-    assert shown - set(rotary.__all__) <= submodules | {"Any", "annotations", "backends"}
+@pytest.mark.parametrize("name", ["rotary", *(f"rotary.{name}" for name in PUBLIC_MODULES)])
+def test_dir_and_a_star_import_give_the_public_names(name):
+    module = importlib.import_module(name)
+    assert {each for each in dir(module) if not each.startswith("_")} == set(module.__all__)
     star = {}
-    exec("from rotary import *", star)  # noqa: S102  (what a star import gives)
-    assert set(star) - {"__builtins__"} == set(rotary.__all__)
+    exec(f"from {name} import *", star)  # noqa: S102  (what a star import gives)
+    assert set(star) - {"__builtins__"} == set(module.__all__)
+
+
+def test_no_name_hides_a_module():
+    """`rotary.name` has to be what `import rotary.name` gives."""
+    for info in pkgutil.iter_modules([str(Path(rotary.__file__).parent)]):
+        module = importlib.import_module(f"rotary.{info.name}")
+        assert getattr(rotary, info.name) is module, info.name
+
+
+ROOT = Path(__file__).parent.parent
+TEXTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(path for path in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in path.parts),
+    *sorted(Path(rotary.__file__).parent.glob("*.py")),
+    *sorted(Path(backends.__file__).parent.glob("*.py")),
+]
+
+
+def named_in(text):
+    """The dotted names of this package in a text, those that autosummary lists for the reference included."""
+    found = set(re.findall(r"(?<![\w./\"'-])rotary(?:\.[A-Za-z]\w*)+", text))
+    for block in re.findall(r"currentmodule:: rotary\n(.*?)```", text, re.DOTALL):
+        names = re.findall(r"^   ([A-Za-z][\w.]*)$", block, re.MULTILINE)
+        found |= {f"rotary.{name}" for name in names}
+    return found
+
+
+def prose(path):
+    """The text of a page, or the docstrings of a module."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return text
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
+    return "\n".join(ast.get_docstring(node) or "" for node in nodes)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_name_in_a_text_exists(path):
+    for name in named_in(prose(path)):
+        resolve(name.partition(".")[2])
+
+
+def test_a_name_that_does_not_exist_is_found():
+    text = "`rotary.presets.Preset`, {func}`rotary.threads`\n.. currentmodule:: rotary\n\n   layouts.LAYOUTS\n```"
+    assert named_in(text) == {"rotary.presets.Preset", "rotary.threads", "rotary.layouts.LAYOUTS"}
+    with pytest.raises(AttributeError):
+        resolve("presets.Preset")
 
 
 def test_version():

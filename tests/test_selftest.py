@@ -48,8 +48,13 @@ def test_it_tells_that_there_is_no_cupy_and_checks_the_rest(no_cupy, monkeypatch
     assert said.startswith("GPU: not checked. CuPy is not installed: install rotary[cuda12] or")
     assert "[ctk]" in said
     assert last.startswith("passed")
-    # Who asks for a GPU is told by the exit status as well.
+
+
+def test_who_asks_for_a_gpu_that_is_not_there_is_told_that_nothing_was_checked(no_cupy, capsys):
     assert __main__.main(["selftest", "--gpu"]) == 1
+    said, last = capsys.readouterr().out.splitlines()
+    assert said.startswith("GPU: not checked. CuPy is not installed")
+    assert last == "FAILED: there is no GPU, so nothing was checked"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from . import _hints as hints
 from . import scaling, sections
 from ._checks import as_choice
 from ._errors import ConfigError
@@ -109,6 +110,13 @@ class Preset:
             If `name` is no string.
         ValueError
             If the preset does not give it: what is a default has no source.
+
+        Examples
+        --------
+        >>> import rotary
+        >>> known = rotary.presets()["mimi-hf"]
+        >>> known.source_of("base")
+        'transformers ..., models/mimi/configuration_mimi.py: the defaults are kyutai/mimi'
         """
         as_choice(name, "name", _places(self.arguments))
         return self.sources.get(name) or self.sources.get(name.partition(".")[0]) or self.source
@@ -178,6 +186,7 @@ def presets() -> Presets:
     return _read()
 
 
+@hints.named
 def preset(name: str, *, seq_axis: int | None = None) -> RotaryEmbedding:
     """Return the rotary embedding of a published checkpoint.
 

@@ -1,0 +1,125 @@
+"""What an argument is called here, for those who call it as another library does."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Words of other libraries, by the argument that they mean. If a function has none of that name, the next row counts.
+WORDS = (
+    (
+        "base",
+        "theta rope_theta freq_base rope_freq_base rotary_base rotary_emb_base max_wavelength",
+    ),
+    (
+        "head_dim",
+        "dim dims d head_size d_head size_per_head attention_head_dim kv_channels hidden_size",
+    ),
+    ("dim", "head_dim dims d d_model embed_dim embedding_dim hidden_size rotary_dim"),
+    (
+        "rotary_dim",
+        "rope_dim rot_dim n_rot rotary_ndims n_dims rotary_embedding_dim pe_rotary_dims",
+    ),
+    ("rotary_dim", "partial_rotary_factor rotary_pct rotary_percent rotary_percentage"),
+    (
+        "layout",
+        "interleaved interleave traditional is_neox is_neox_style neox style rotary_interleaved",
+    ),
+    ("factor", "scaling_factor scale rope_scale freq_scale"),
+    ("scaling", "rope_scaling rope_parameters scaling_factor rope_type scale factor"),
+    ("inv_freq", "freqs freq freqs_cis inv_freqs inverse_freq frequencies"),
+    ("scaling", "freqs freq freqs_cis inv_freq inv_freqs inverse_freq frequencies"),
+    ("context_length", "max_position max_position_embeddings max_seq_len max_length n_ctx seq_len"),
+    ("sections", "mrope_section section mrope_sections axes_dim axes_dims"),
+    ("decay", "xpos use_xpos scale_base xpos_scale_base"),
+    (
+        "positions",
+        "position pos position_ids pos_ids positions_ids input_pos cache_position indices t",
+    ),
+    ("positions", "rotary_pos timestamps times"),
+    ("position", "positions pos position_ids offset"),
+    (
+        "offset",
+        "offsets start start_pos start_index start_position seqlen_offset seqlen_offsets past",
+    ),
+    ("offset", "past_length past_key_values_length pos_offset input_offset"),
+    ("cu_seqlens", "cu_seqlens_q cu_seq_lens cu_seqlen cu_lens indptr seqlens seq_lens lengths"),
+    ("seq_axis", "axis dim seq_dim sequence_axis sequence_dim time_axis unsqueeze_dim"),
+    ("role", "is_query is_key kind which"),
+    ("delta", "shift by n amount"),
+    ("out", "out_ output outputs inplace in_place dst"),
+    ("num_heads", "heads n_heads num_attention_heads n_head"),
+    ("w", "weight weights kernel"),
+    ("cos", "cosine"),
+    ("sin", "sine"),
+)
+# How an argument is given whose values differ as well.
+GIVEN = {
+    "layout": "`layout='half'` or `layout='interleaved'`",
+    "out": "`out=(q, k)`, the arrays themselves in place",
+    "rotary_dim": "`rotary_dim`, a number of channels",
+    "scaling": "`scaling`, one of rotary.scaling",
+    "decay": "`decay`, a rotary.XPos",
+}
+
+
+def named(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a function say what an argument is called that it does not have."""
+    known = frozenset(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
+        for name in options:
+            if name not in known:
+                refuse(run, options)
+        return function(*arguments, **options)
+
+    return run
+
+
+def constructor(cls: type[T]) -> type[T]:
+    """Do the same for a class that a decorator gave its constructor, as `dataclass` does."""
+    setattr(cls, "__init__", named(cls.__init__))  # noqa: B010  (a type checker takes it for a method of all subclasses)
+    return cls
+
+
+def closed(function: F) -> F:
+    """Hide from `help` that a function collects what it does not know, which takes less time than `named`."""
+    whole = inspect.signature(function)
+    shown = [each for each in whole.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    function.__signature__ = whole.replace(parameters=shown)  # type: ignore[attr-defined]  # inspect reads it there
+    return function
+
+
+def refuse(function: Callable[..., Any], options: Iterable[str]) -> NoReturn:
+    """Raise for the first argument that a function does not have."""
+    known = [
+        name
+        for name, each in inspect.signature(function).parameters.items()
+        if name != "self" and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    ]
+    unknown = next(name for name in options if name not in known)
+    meant = _meant(unknown, known)
+    told = (
+        f"it takes {', '.join(f'`{name}`' for name in known)}"
+        if meant is None
+        else f"here it is {GIVEN.get(meant, f'`{meant}`')}"
+    )
+    msg = f"{function.__qualname__}() got an unexpected keyword argument `{unknown}`: {told}"
+    raise TypeError(msg)
+
+
+def _meant(unknown: str, known: list[str]) -> str | None:
+    """Return the argument that a word stands for, or that is written nearly so."""
+    for name, words in WORDS:
+        if name in known and unknown in words.split():
+            return name
+    close = difflib.get_close_matches(unknown.lower().strip("_"), known, n=1, cutoff=0.75)
+    return close[0] if close else None
