@@ -56,7 +56,10 @@ BACKENDS = {
 ON_GPU = "backends/cuda*.py,backends/views.py,rotary/device*.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
 # What the wheel is tested with on every Python but the newest, which runs all tests.
-SAMPLE = ("rotate", "tables", "errors", "formats", "packaging", "comprehensions", "public_api")
+SAMPLE = (
+    *("rotate", "tables", "errors", "formats", "packaging"),
+    *("comprehensions", "hints", "public_api"),
+)
 
 
 # What a Python says of itself: a build without the GIL is another version, whose packages differ.
@@ -219,21 +222,21 @@ def minimums(session: nox.Session) -> None:
     numpy_tests(session, Path(session.virtualenv.location), *session.posargs)
 
 
-def distributions(session: nox.Session, folder: Path, *arguments: str) -> Path:
+def distributions(session: nox.Session, folder: Path, *tests: str) -> Path:
     """Build the wheel and the sdist, test what they hold and that they install, and return the wheel."""
     session.install(*group("build"))
     shutil.rmtree(folder, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(folder))
-    tests = ("--noconftest", "-m", "packaging", "tests/test_packaging.py", "tests/test_noxfile.py")
-    session.run("pytest", *tests, *arguments, env={"ROTARY_DIST": str(folder)})
+    chosen = ("--noconftest", "-m", "packaging", "tests/test_packaging.py", *tests)
+    session.run("pytest", *chosen, env={"ROTARY_DIST": str(folder)})
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel and the sdist into dist/, and test what they hold and that they install."""
-    distributions(session, ROOT / "dist", *session.posargs)
+    """Build the wheel and the sdist into dist/, and test what they hold, that they install, and this file."""
+    distributions(session, ROOT / "dist", "tests/test_noxfile.py", *session.posargs)
 
 
 TESTED: dict[str, Path] = {}  # the environments of `interpreters`, by version
