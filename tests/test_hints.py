@@ -89,7 +89,7 @@ BARE = {
         ("RotaryEmbedding.__call__", "cu_seq_lens", "`cu_seqlens`"),
         ("RotaryEmbedding.inverse", "pos", "`positions`"),
         ("RotaryEmbedding.vjp", "start_index", "`offset`"),
-        ("RotaryEmbedding.shift", "positon", "`positions`"),
+        ("RotaryEmbedding.shift", "Positions_", "`positions`"),
         ("RotaryEmbedding.at_length", "max_seq_len", "`context_length`"),
         ("inv_freq", "theta", "`base`"),
         ("cos_sin", "freqs", "`inv_freq`"),
