@@ -743,7 +743,7 @@ class RotaryEmbedding:
             "vjp", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
-    @hints.closed
+    @hints.named
     def shift(
         self,
         x: Array,
@@ -758,7 +758,6 @@ class RotaryEmbedding:
         seq_axis: int | tuple[int | None, ...] | None = None,
         batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
         out: Any = None,
-        **unknown: Never,
     ) -> Any:
         """Move what has been rotated, such as cached keys, by `delta` positions, or to other frequencies.
 
@@ -828,8 +827,6 @@ class RotaryEmbedding:
         >>> bool(np.allclose(short.shift(short(k), 0, to=long), long(k)))
         True
         """
-        if unknown:
-            hints.refuse(self.shift, unknown)
         self._check_rotation("shift")
         if scales is not None:
             shift = partial(

@@ -166,8 +166,8 @@ def sinusoidal(
     return xp.reshape(pairs, (*cosine.shape[:-1], 2 * cosine.shape[-1]))
 
 
-@hints.closed
-def apply_rotary(
+@hints.closed  # which hides `**unknown`, so that there is nothing to document
+def apply_rotary(  # numpydoc ignore=PR01
     x: Array,
     cos: Any,
     sin: Any,

@@ -27,7 +27,7 @@ def refused() -> list[object]:
     from rotary import RotaryEmbeding  # type: ignore[attr-defined]
 
     rope(q, position=3)  # type: ignore[arg-type]
-    rope.shift(k, 3, position=3)  # type: ignore[arg-type]
+    rope.shift(k, 3, position=3)  # type: ignore[call-arg]
     rotary.apply_rotary(q, cos, sin, layout="half", axis=1)  # type: ignore[arg-type]
     return [
         RotaryEmbeding,
