@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ._errors import shown
+
 # Of channels: far beyond any head, so that a damaged number does not ask for gigabytes.
 LARGEST_WIDTH = 2**16
 
@@ -20,7 +22,7 @@ def as_integer(value: Any, name: str) -> int:
             return operator.index(value)
         except TypeError:
             pass
-    msg = f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}"
+    msg = f"`{name}` must be an integer, got {shown(value)} of type {type(value).__name__}"
     raise TypeError(msg)
 
 
@@ -33,7 +35,7 @@ def as_non_negative_integer(value: Any, name: str) -> int:
     """Return ``value`` as an int of at least 0."""
     number = as_integer(value, name)
     if number < 0:
-        msg = f"`{name}` must not be negative, got {number}"
+        msg = f"`{name}` must not be negative, got {shown(number)}"
         raise ValueError(msg)
     return number
 
@@ -47,24 +49,25 @@ def _as_at_least(value: Any, name: str, least: int) -> int:
     """Return ``value`` as an int that is not below the least one allowed."""
     number = as_integer(value, name)
     if number < least:
-        msg = f"`{name}` must be at least {least}, got {number}"
+        msg = f"`{name}` must be at least {least}, got {shown(number)}"
         raise ValueError(msg)
     return number
 
 
 def as_float(value: Any, name: str) -> float:
     """Return a real number as a finite float, refusing booleans and everything else."""
-    if isinstance(value, bool | np.bool_ | str | bytes | complex | np.complexfloating) or (
-        not hasattr(value, "__float__") and not hasattr(value, "__index__")
-    ):
-        msg = f"`{name}` must be a real number, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+    is_other = isinstance(value, bool | np.bool_ | str | bytes | complex | np.complexfloating)
     try:
-        number = float(value)
+        number = math.nan if is_other else float(value)
     except OverflowError:
         number = math.inf
+    except (TypeError, ValueError):  # ValueError: an array of another library
+        is_other = True
+    if is_other:
+        msg = f"`{name}` must be a real number, got {shown(value)} of type {type(value).__name__}"
+        raise TypeError(msg)
     if not math.isfinite(number):
-        msg = f"`{name}` must be finite, got {value!r}"
+        msg = f"`{name}` must be finite, got {shown(value)}"
         raise ValueError(msg)
     return number
 
@@ -73,7 +76,7 @@ def as_positive_float(value: Any, name: str) -> float:
     """Return a real number as a finite float above zero."""
     number = as_float(value, name)
     if number <= 0:
-        msg = f"`{name}` must be positive, got {value!r}"
+        msg = f"`{name}` must be positive, got {shown(value)}"
         raise ValueError(msg)
     return number
 
@@ -82,7 +85,7 @@ def as_non_negative_float(value: Any, name: str) -> float:
     """Return a real number as a finite float of at least zero."""
     number = as_float(value, name)
     if number < 0:
-        msg = f"`{name}` must not be negative, got {value!r}"
+        msg = f"`{name}` must not be negative, got {shown(value)}"
         raise ValueError(msg)
     return number
 
@@ -91,7 +94,7 @@ def as_fraction(value: Any, name: str) -> float:
     """Return a real number as a float from 0 to 1."""
     number = as_float(value, name)
     if not 0 <= number <= 1:
-        msg = f"`{name}` must be from 0 to 1, got {value!r}"
+        msg = f"`{name}` must be from 0 to 1, got {shown(value)}"
         raise ValueError(msg)
     return number
 
@@ -99,10 +102,10 @@ def as_fraction(value: Any, name: str) -> float:
 def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """Return ``value`` if it is one of the named choices."""
     if not isinstance(value, str):
-        msg = f"`{name}` must be a string, got {value!r} of type {type(value).__name__}"
+        msg = f"`{name}` must be a string, got {shown(value)} of type {type(value).__name__}"
         raise TypeError(msg)
     if value not in choices:
-        msg = f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        msg = f"`{name}` must be one of {', '.join(map(repr, choices))}, got {shown(value)}"
         raise ValueError(msg)
     return value
 
@@ -111,7 +114,7 @@ def as_rotary_dim(value: Any, name: str) -> int:
     """Return a count of channels that can be paired: a positive even int."""
     number = as_positive_integer(value, name)
     if number % 2:
-        msg = f"`{name}` must be even, for channels turn in pairs, got {number}"
+        msg = f"`{name}` must be even, for channels turn in pairs, got {shown(number)}"
         raise ValueError(msg)
     return number
 
@@ -119,6 +122,6 @@ def as_rotary_dim(value: Any, name: str) -> int:
 def as_bool(value: Any, name: str) -> bool:
     """Return ``value`` if it is a boolean."""
     if not isinstance(value, bool | np.bool_):
-        msg = f"`{name}` must be True or False, got {value!r} of type {type(value).__name__}"
+        msg = f"`{name}` must be True or False, got {shown(value)} of type {type(value).__name__}"
         raise TypeError(msg)
     return bool(value)

@@ -9,7 +9,7 @@ from typing import Any
 from ._checks import as_positive_float, as_positive_integer
 from ._config_models import FOLLOWS, Model
 from ._config_reader import Found, Keys, agreed, near
-from ._errors import ConfigError
+from ._errors import ConfigError, listed, shown, shown_name
 
 __all__ = [
     "BASES",
@@ -42,6 +42,7 @@ INTERLEAVED = (
     *("rope_interleave", "rope_interleaved", "rotary_interleaved", "rotary_emb_interleaved"),
 )
 _COUNT = ("num_hidden_layers", "n_layer", "num_layers")
+_MOST_LAYERS = 2**16  # some answers list them all
 _DICTS = ("rope_parameters", "rope_scaling")
 _LANGUAGE = ("text_config", "language_config", "llm_config")
 # Keys on top of a configuration that have to do with rope; whatever else looks like it is refused.
@@ -106,10 +107,10 @@ def language_model(top: Keys) -> Keys:
             return language_model(inner)
     if own or not parts or "head_dim" in top or _has_any(top, HEADS):
         return top
-    names = ", ".join(f"config[{name!r}]" for name in parts)
+    names = listed(parts, lambda name: f"config[{shown(name)}]")
     msg = (
         f"`config` has several parts and no text_config, and each may have a rotation of its own; pass the "
-        f"one that is meant, one of {names}, got model type {top.values.get('model_type')!r}"
+        f"one that is meant, one of {names}, got model type {shown(top.values.get('model_type'))}"
     )
     raise ConfigError(msg)
 
@@ -120,7 +121,7 @@ def _check_agreement(top: Keys, names: list[str], inner: Keys) -> None:
         if top.values[name] != inner.values.get(name):
             msg = (
                 f"`{top.name(name)}` must be what `{inner.name(name)}` is, or left out, got "
-                f"{top.values[name]!r} and {inner.values.get(name)!r}; pass the part that is meant by itself"
+                f"{shown(top.values[name])} and {shown(inner.values.get(name))}; pass the part that is meant by itself"
             )
             raise ConfigError(msg)
 
@@ -157,7 +158,7 @@ def check_rope_keys(top: Keys) -> None:
         close = near(key, _ROPE_KEYS)
         guess = f"{close} Leave" if close.startswith("did you mean") else "leave"
         advice = _ADVICE.get(key, f"{guess} it out if it changes nothing")
-        msg = f"`{top.name(key)}` is no known rope key, got {top.values[key]!r}; {advice}"
+        msg = f"`{top.name(key)}` is no known rope key, got {shown(top.values[key])}; {advice}"
         raise ConfigError(msg)
 
 
@@ -172,7 +173,7 @@ def check_is_text(top: Keys, row: Model | None) -> None:
     if "patch_size" in top and _has_any(top, marks) and (row is None or row.sections):
         msg = (
             f"`{top.name('patch_size')}` is of an image encoder, whose patches have two position axes in an "
-            f"order the configuration does not tell, got {top.values['patch_size']!r}; build it with "
+            f"order the configuration does not tell, got {shown(top.values['patch_size'])}; build it with "
             "rotary.sections.axial, or take a preset"
         )
         raise ConfigError(msg)
@@ -201,10 +202,10 @@ class Layer:
         if given is None or isinstance(given, str):
             return cls(given, None)
         kinds = kinds_of_layers(top)
-        count = top.first(_COUNT, as_positive_integer)
+        count = top.first(_COUNT, _as_layers)
         layers = len(kinds) if kinds else None if count is None else count.value
         if layers is not None and given >= layers:
-            msg = f"`layer_type` must be one of the {layers} layers, from 0 on, got {given}"
+            msg = f"`layer_type` must be one of the {layers} layers, from 0 on, got {shown(given)}"
             raise ValueError(msg)
         return cls(kinds[given] if kinds else None, given)
 
@@ -243,7 +244,7 @@ def kinds_of_layers(top: Keys) -> list[str]:
     """Return the kind of every layer, where the configuration has a list of them or a pattern."""
     kinds = top.values.get("layer_types", _pattern(top))
     if not isinstance(kinds, list | tuple) or not all(isinstance(kind, str) for kind in kinds):
-        msg = f"`{top.name('layer_types')}` must be a list of names, got {kinds!r}"
+        msg = f"`{top.name('layer_types')}` must be a list of names, got {shown(kinds)}"
         raise ConfigError(msg)
     return list(kinds)
 
@@ -252,7 +253,7 @@ def _pattern(top: Keys) -> list[str]:
     """Return the kind of every layer as older configurations tell it: by the distance of full ones."""
     if "hybrid_layer_pattern" in top:
         return [_WINDOWS[flag] for flag in _bits(top, "hybrid_layer_pattern", "a window", "none")]
-    count = top.first(_COUNT, as_positive_integer)
+    count = top.first(_COUNT, _as_layers)
     for key, shift in (("sliding_window_pattern", 1), ("global_attn_every_n_layers", 0)):
         if count is not None and isinstance(top.values.get(key), int):
             found = top.found(key, as_positive_integer)
@@ -270,7 +271,7 @@ def _bits(top: Keys, key: str, one: str, zero: str) -> list[bool]:
     if not isinstance(flags, list | tuple) or any(flag not in (0, 1) for flag in flags):
         msg = (
             f"`{top.name(key)}` must be a list with 1 for layers that have {one} and 0 for those that have "
-            f"{zero}, got {flags!r}"
+            f"{zero}, got {shown(flags)}"
         )
         raise ConfigError(msg)
     return [bool(flag) for flag in flags]
@@ -279,6 +280,15 @@ def _bits(top: Keys, key: str, one: str, zero: str) -> list[bool]:
 def _flags(top: Keys) -> list[bool]:
     """Return for every layer whether it has rotary; the key's name says the contrary."""
     return _bits(top, "no_rope_layers", "rotary", "none")
+
+
+def _as_layers(value: Any, name: str) -> int:
+    """Return a number of layers."""
+    count = as_positive_integer(value, name)
+    if count > _MOST_LAYERS:
+        msg = f"`{name}` must be at most {_MOST_LAYERS} layers, got {shown(value)}"
+        raise ValueError(msg)
+    return count
 
 
 def item(values: list[Any], index: int, name: str) -> Any:
@@ -293,7 +303,7 @@ def _check_kind(top: Keys, kind: str, names: Iterable[str]) -> None:
     """Refuse kinds of layers that the configuration does not have."""
     names = sorted({*names, *kinds_of_layers(top)})
     if kind not in names:
-        msg = f"`layer_type` must be one of {', '.join(map(repr, names))} or a layer's number, got {kind!r}"
+        msg = f"`layer_type` must be one of {listed(names)} or a layer's number, got {shown(kind)}"
         raise ValueError(msg)
 
 
@@ -317,7 +327,7 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
         if default is not None and _has_dicts(default):
             msg = (
                 f"`{given.path.rstrip('.')}` must have an object for each kind of layer, "
-                f"{', '.join(default)}, got {dict(given.values)!r}"
+                f"{listed(default, shown_name)}, got {shown(dict(given.values))}"
             )
             raise ConfigError(msg)
     elif default is not None:
@@ -334,7 +344,7 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
         _check_kind(top, layer.kind, ("full_attention", "sliding_attention", "chunked_attention"))
         if layer.kind not in _ATTENTION:
             msg = (
-                f"`layer_type` {layer.kind!r}: the configuration has one rotation for all layers that have "
+                f"`layer_type` {shown(layer.kind)}: the configuration has one rotation for all layers that have "
                 "rotary and does not tell whether these have it; leave layer_type out"
             )
             raise ConfigError(msg)
@@ -357,8 +367,8 @@ def _check_no_base(top: Keys, row: Model | None, default: Mapping[str, Any]) -> 
     if names and _has_dicts(default):
         msg = (
             f"`{top.name('rope_parameters')}` must be given, with an object for each kind of layer, "
-            f"{', '.join(default)}, for {row.name if row else ''} has a base for each, got only "
-            f"`{top.name(names[0])}` {top.values[names[0]]!r}"
+            f"{listed(default, shown_name)}, for {row.name if row else ''} has a base for each, got only "
+            f"`{top.name(names[0])}` {shown(top.values[names[0]])}"
         )
         raise ConfigError(msg)
 
@@ -370,11 +380,11 @@ def _is_scaled(top: Keys, layer: Layer) -> bool:
         return True
     name = top.name("rope_scaling_layers")
     if not isinstance(scaled, list | tuple) or not all(isinstance(index, int) for index in scaled):
-        msg = f"`{name}` must be a list of layers' numbers, got {scaled!r}"
+        msg = f"`{name}` must be a list of layers' numbers, got {shown(scaled)}"
         raise ConfigError(msg)
     if layer.index is not None:
         return layer.index in scaled
-    count = top.found("num_hidden_layers", as_positive_integer)
+    count = top.found("num_hidden_layers", _as_layers)
     if count is None or not set(range(count.value)) <= set(scaled):
         msg = f"`layer_type` must be the number of a layer, for `{name}` names those that are scaled, got None"
         raise ConfigError(msg)
@@ -412,7 +422,7 @@ def _given_dict(top: Keys) -> Keys | None:
     if len(found) == 2 and _plain(found[0].values) != _plain(found[1].values):
         msg = (
             f"`{top.name('rope_parameters')}` and `{top.name('rope_scaling')}` must not contradict each "
-            f"other, got {found[0].values!r} and {found[1].values!r}; keep rope_parameters"
+            f"other, got {shown(found[0].values)} and {shown(found[1].values)}; keep rope_parameters"
         )
         raise ConfigError(msg)
     if not found or not any(value is not None for value in found[0].values.values()):
@@ -441,7 +451,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
         if value is not None and not isinstance(value, Mapping):
             msg = (
                 f"`{given.name(key)}` must stand within a kind of layer, for the others here are kinds "
-                f"({', '.join(map(str, given.values))}), got {value!r}"
+                f"({listed(given.values, shown_name)}), got {shown(value)}"
             )
             raise ConfigError(msg)
     kind = layer.kind
@@ -449,7 +459,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
         if len({repr(value) for value in given.values.values()}) > 1:
             msg = (
                 f"`layer_type` must be given, for `{given.path.rstrip('.')}` has a rotation for each kind of "
-                f"layer, one of {', '.join(map(repr, given.values))}, got None"
+                f"layer, one of {listed(given.values)}, got None"
             )
             raise ConfigError(msg)
         kind = next(iter(given.values))
@@ -457,7 +467,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
         if kind not in kinds_of_layers(top) or kind in _ATTENTION:
             _check_kind(Keys({}), kind, given.values)
         msg = (
-            f"`{given.name(kind)}` must say what layers of the kind {kind!r} do, got none; write their rope "
+            f"`{given.name(kind)}` must say what layers of the kind {shown(kind)} do, got none; write their rope "
             "keys, or null if they have no rotary"
         )
         raise ConfigError(msg)
@@ -512,7 +522,7 @@ def _of_legacy(
     if layer.kind is None:
         msg = (
             f"`layer_type` must be given, for the configuration has a base for each kind of layer, one of "
-            f"{', '.join(map(repr, bases))}, got None"
+            f"{listed(bases)}, got None"
         )
         raise ConfigError(msg)
     _check_kind(Keys({}), layer.kind, bases)

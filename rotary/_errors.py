@@ -1,8 +1,20 @@
-"""The one exception of the library's own, for configurations as distinct from single arguments."""
+"""The library's own exception, for configurations as distinct from single arguments, and values in messages."""
 
 from __future__ import annotations
 
-__all__ = ["ConfigError"]
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["ConfigError", "listed", "naming_file", "shown", "shown_name", "shown_text"]
+
+# What a message shows of one value and of one name, so that a damaged file cannot make it long.
+_CHARACTERS = 120
+_NAME = 200
+_ITEMS = 16  # no kind of layers, dialect or schedule has more
+_DEPTH = 3
+_BITS = 2000
 
 
 class ConfigError(ValueError):
@@ -13,3 +25,90 @@ class ConfigError(ValueError):
     say which rotation is meant. The message names the key, what was found and what to write. It is a
     `ValueError`, so code that guards against bad values catches it too.
     """
+
+
+@contextmanager
+def naming_file(source: Any) -> Iterator[None]:
+    """Add the name of a file to errors that its content raises."""
+    try:
+        yield
+    except ConfigError as error:
+        if isinstance(source, str | os.PathLike):
+            name = shown_name(os.fsdecode(source))
+            if name not in str(error):
+                error.args = (f"{error} (in {name})",)
+        raise
+
+
+def shown(value: Any) -> str:
+    """Return the repr of a value for a message, cut to a length that no file can exceed."""
+    text = _shown(value, _DEPTH)
+    return text if len(text) <= 3 * _CHARACTERS else f"{text[: 3 * _CHARACTERS]}..."
+
+
+def shown_name(name: Any) -> str:
+    """Return the name of a key for a message, printable and cut like a value."""
+    if not isinstance(name, str):
+        return shown(name)
+    text = name[:_NAME] if len(name) > _NAME else name
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(name) <= _NAME else f"{text}... ({len(name)} characters)"
+
+
+def listed(values: Iterable[Any], show: Callable[[Any], str] = shown) -> str:
+    """Return values for a message, one after another, and of very many the first ones."""
+    given = list(values)
+    told = ", ".join(show(value) for value in given[:_ITEMS])
+    told = told if len(told) <= 3 * _CHARACTERS else f"{told[: 3 * _CHARACTERS]}..."
+    return told if len(given) <= _ITEMS else f"{told}, ... ({len(given)})"
+
+
+def shown_text(error: BaseException) -> str:
+    """Return another library's message, cut like a value."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # the error's own code
+        text = ""
+    return text if len(text) <= 2 * _CHARACTERS else f"{text[: 2 * _CHARACTERS]}..."
+
+
+def _shown(value: Any, depth: int) -> str:
+    """Return the repr of a value with `depth` levels of containers."""
+    if isinstance(value, str | bytes) and len(value) > _CHARACTERS:
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return f"{value[:_CHARACTERS]!r}... ({len(value)} {unit})"
+    # `repr` refuses an int of more than 4,300 digits.
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        if isinstance(value, list | tuple | set | frozenset | Mapping):
+            return _container(value, depth)
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # the object's own code must not hide the error that is told
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}..."
+
+
+def _container(value: Any, depth: int) -> str:
+    """Return a container as `repr` writes it, with its first items."""
+    opening, closing = (
+        "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
+    )
+    if not len(value):
+        return opening + closing
+    if not depth:
+        return f"{opening}...{closing}"
+    parts: Iterable[str]
+    if isinstance(value, Mapping):
+        parts = (
+            f"{_shown(key, depth - 1)}: {_shown(inner, depth - 1)}" for key, inner in value.items()
+        )
+    else:
+        parts = (_shown(inner, depth - 1) for inner in value)
+    found: list[str] = []
+    for part in parts:
+        if len(found) == _ITEMS or sum(map(len, found)) > 2 * _CHARACTERS:
+            return f"{opening}{', '.join(found)}, ... ({len(value)} items){closing}"
+        found.append(part)
+    comma = "," if isinstance(value, tuple) and len(found) == 1 else ""
+    return f"{opening}{', '.join(found)}{comma}{closing}"

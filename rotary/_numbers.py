@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from . import _libraries as libraries
 from ._checks import as_positive_integer
+from ._errors import shown
 from ._typing import Float64Array, HostArray, Int64Array
 
 __all__ = ["as_positions"]
@@ -70,7 +71,7 @@ def as_length(value: Any, name: str) -> int:
     """Return a number of positions, which must not be beyond what is counted exactly."""
     length = as_positive_integer(value, name)
     if length > EXACT:
-        msg = f"`{name}` must be at most 2**53 positions, got {value!r}"
+        msg = f"`{name}` must be at most 2**53 positions, got {shown(value)}"
         raise ValueError(msg)
     return length
 
@@ -121,7 +122,7 @@ def host_array(value: Any, name: str) -> HostArray:
 def check_reach(value: Number, name: str, *, told: str = "") -> None:
     """Refuse a position outside int64, or a float of 2**63 and more in size."""
     if not (value in INT64 if isinstance(value, int) else abs(value) < TOO_LARGE):
-        msg = f"`{name}` must keep positions within int64, got {value!r}{told}"
+        msg = f"`{name}` must keep positions within int64, got {shown(value)}{told}"
         raise ValueError(msg)
 
 

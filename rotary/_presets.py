@@ -30,11 +30,12 @@ from typing import Any
 from . import _hints as hints
 from . import scaling, sections
 from ._checks import as_choice
-from ._errors import ConfigError
+from ._errors import ConfigError, shown
 from .embedding import RotaryEmbedding
 
 __all__ = ["Preset", "Presets", "preset", "presets"]
 
+_LONGEST_NAME = 64  # of those that are looked up among the known ones
 _FACTS = ("family", "format", "description")
 _REQUIRED = (*_FACTS, "source", "head_dim", "layout")
 _VALUES = (
@@ -229,13 +230,13 @@ def preset(name: str, *, seq_axis: int | None = None) -> RotaryEmbedding:
 def _named(name: Any) -> Preset:
     """Return the preset of a name."""
     if not isinstance(name, str):
-        msg = (
-            f"`name` must be a name of rotary.presets(), got {name!r} of type {type(name).__name__}"
-        )
+        msg = f"`name` must be a name of rotary.presets(), got {shown(name)} of type {type(name).__name__}"
         raise TypeError(msg)
     known = _read()
     if name not in known:
-        msg = f"`name` must be a name of rotary.presets(), got {name!r}{_close_to(name, known)}"
+        msg = (
+            f"`name` must be a name of rotary.presets(), got {shown(name)}{_close_to(name, known)}"
+        )
         raise ValueError(msg)
     return known[name]
 
@@ -244,7 +245,7 @@ def _close_to(name: str, known: Mapping[str, Preset]) -> str:
     """Return the end of a sentence that suggests names."""
     from difflib import get_close_matches
 
-    asked = name.lower()
+    asked = name.lower()[:_LONGEST_NAME]
     begun = [other for other in known if asked and other.startswith(asked)]
     close = begun[:5] or get_close_matches(asked, known)
     return f"; close to it: {', '.join(close)}" if close else ""

@@ -19,7 +19,7 @@ from ._config_layers import (
 )
 from ._config_models import model
 from ._config_reader import Keys, opened
-from ._errors import ConfigError
+from ._errors import ConfigError, naming_file, shown
 from ._frequencies import as_frequencies
 from .embedding import RotaryEmbedding
 from .layouts import Layout, check_layout
@@ -46,7 +46,8 @@ def from_config(
     config : path, mapping or object
         A config.json or its folder, what stands in one, or a configuration object: anything with
         ``to_dict()``. Forms of transformers 4 (``rope_scaling``, ``rope_theta`` on top) and 5
-        (``rope_parameters``). Nothing is downloaded and nothing is modified.
+        (``rope_parameters``). A file may have up to 16 MiB, and objects within objects 32 levels.
+        Nothing is downloaded and nothing is modified.
     layer_type : str or int, optional
         For configurations with a rotation for each kind of layer: the kind, such as
         "sliding_attention", or the number of a layer, whose kind the configuration tells.
@@ -113,7 +114,8 @@ def from_config(
     (64, 'half', 500000.0)
     """
     options = _options(layer_type, layout, seq_axis, context_length, inv_freq, dialect)
-    return _read(config, options)
+    with naming_file(config):
+        return _read(config, options)
 
 
 def _options(
@@ -142,8 +144,8 @@ def _options(
 def _index(value: Any) -> int:
     """Return the number of a layer."""
     index = as_integer(value, "layer_type")
-    if index < 0:
-        msg = f"`layer_type` must be a kind of layer or a layer's number, from 0 on, got {index}"
+    if not 0 <= index < 2**31:
+        msg = f"`layer_type` must be a kind of layer or a layer's number, from 0 on, got {shown(index)}"
         raise ValueError(msg)
     return index
 
@@ -261,7 +263,17 @@ def compare_dialects(
     >>> comparison.differences["fixed"]["transformers"], comparison.differences["fixed"]["vllm"]
     ('False', 'True')
     """
-    values = opened(config)
+    with naming_file(config):
+        return _compared(opened(config), layer_type, layout, context_length)
+
+
+def _compared(
+    values: dict[str, Any],
+    layer_type: str | int | None,
+    layout: Layout | None,
+    context_length: int | None,
+) -> DialectComparison:
+    """Return what each dialect makes of a configuration."""
     facts: dict[str, dict[str, str]] = {}
     choices: dict[str, dict[str, str]] = {}
     errors = {}

@@ -440,7 +440,9 @@ class RotaryEmbedding:
         sizes = np.abs(self.inv_freq[self.inv_freq != 0])
         span = "all zero"
         if sizes.size:
-            span = f"wavelengths {2 * np.pi / sizes.max():.4g} .. {2 * np.pi / sizes.min():.4g} positions"
+            # Of Python's floats: a wavelength may overflow, and NumPy would warn of it.
+            first, last = (2 * np.pi / float(size) for size in (sizes.max(), sizes.min()))
+            span = f"wavelengths {first:.4g} .. {last:.4g} positions"
         flat = self.inv_freq.ravel()
         from_base = "inv_freq[i] = base ** (-2 i / rotary_dim)"
         width = self.rotary_dim if self.sections is None else max(self.sections.widths)

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _hints as hints
 from ._checks import as_positive_integer, as_rotary_dim
+from ._errors import shown
 from ._typing import Array, Int64Array
 
 __all__ = ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"]
@@ -72,16 +73,16 @@ def check_layout(value: Any, name: str = "layout") -> Layout:
     'half'
     """
     if not isinstance(value, str):
-        msg = f"`{name}` must be {_MEANINGS}, got {value!r} of type {type(value).__name__}"
+        msg = f"`{name}` must be {_MEANINGS}, got {shown(value)} of type {type(value).__name__}"
         raise TypeError(msg)
     for layout in LAYOUTS:
         if value == layout:
             return layout
-    msg = f"`{name}` must be {_MEANINGS}, got {value!r}"
+    msg = f"`{name}` must be {_MEANINGS}, got {shown(value)}"
     meant = value.strip().lower()
     hint = meant if meant in LAYOUTS else _FOREIGN.get("".join(filter(str.isalnum, meant)))
     if hint is not None:
-        msg += f"; what others call {value!r} is usually {hint!r} here"
+        msg += f"; what others call {shown(value)} is usually {hint!r} here"
     raise ValueError(msg)
 
 

@@ -409,8 +409,9 @@ def _blended(inv_freq: Float64Array, factor: float, kept: Float64Array) -> Float
 
     Written so that both ends, and a factor of 1, are exact.
     """
-    divided = inv_freq / factor
-    return np.where(kept == 1.0, inv_freq, divided + (inv_freq - divided) * kept)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
+        divided = inv_freq / factor
+        return np.where(kept == 1.0, inv_freq, divided + (inv_freq - divided) * kept)
 
 
 def _lanes(kept: Float64Array) -> _Line:

@@ -67,6 +67,7 @@ ORDER = [
     "rotary.operators",
     "rotary.embedding",
     "rotary.formats",
+    "rotary._files",
     "rotary._config_dialects",
     "rotary._config_reader",
     "rotary._config_models",
