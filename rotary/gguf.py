@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
@@ -22,7 +22,7 @@ from ._checks import (
     as_positive_integer,
     as_rotary_dim,
 )
-from ._errors import ConfigError
+from ._errors import ConfigError, naming_file, shown, shown_name, shown_text
 from ._frequencies import as_factors
 from ._gguf_file import read_header
 from ._numbers import as_length
@@ -95,13 +95,29 @@ _SOFTMAX = {"deepseek2", "deepseek32", "glm-dsa", "mistral4"}
 _FINETUNED_SWITCH = {"granite", "granitehybrid", "graniteswitch"}
 _ALPHA = {"hunyuan-dense", "hunyuan_vl"}
 _NEEDS_ROPE_FREQS = {"gemma4", "gemma4-assistant"}
+# Their converters write Llama 3.1's scaling into a tensor and into no key; all released models of the second
+# ones have it, from some length on.
 _LLAMA_3 = {"deci", "llama", "llama-embed", "llama4"}
+_LLAMA_3_ALWAYS = {"apertus", "exaone", "exaone-moe", "exaone4"}
+# Their converters write long and short factors without a scaling type: a key tells of the first ones', none
+# of the other's.
+_LONG_TOLD = {"phi3", "phimoe"}
+_LONG_UNTOLD = {"minicpm3"}
+
+# Of the name of an architecture, so that a damaged one cannot make every key long.
+_LONGEST_NAME = 256
 
 _ROPE_FREQS = "rope_freqs.weight"
 _LONG = "rope_factors_long.weight"
 _SHORT = "rope_factors_short.weight"
 _TENSORS = (_ROPE_FREQS, _LONG, _SHORT)
 
+_GENERAL = ("general.architecture", "split.count")
+_WIDTHS = (
+    *(".context_length", ".embedding_length", ".attention.head_count"),
+    *(".attention.key_length", ".attention.key_length_mla", ".attention.key_length_swa"),
+    ".attention.sliding_window",
+)
 _KEYS = (
     *("dimension_count", "dimension_count_swa", "dimension_sections", "freq_base", "freq_base_swa"),
     *(
@@ -125,7 +141,11 @@ def _plain(value: Any) -> Any:
     """Return a value of any reader as plain Python: a field of gguf-py, an array, bytes."""
     contents = getattr(value, "contents", None)
     if callable(contents):
-        value = contents()
+        try:
+            value = contents()
+        except Exception as error:  # whatever the reader makes of a damaged file
+            msg = f"a field of type {type(value).__name__} cannot be read: {shown_text(error)}"
+            raise ConfigError(msg) from error
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, bytes):
@@ -154,9 +174,9 @@ class _Metadata:
 
     def __init__(self, values: Mapping[Any, Any]) -> None:
         self._values = values
-        name = _plain(values.get("general.architecture"))
-        if not isinstance(name, str) or not name:
-            msg = f"`general.architecture` must be in the metadata and name an architecture, got {name!r}"
+        name = self._value("general.architecture") if "general.architecture" in values else None
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+            msg = f"`general.architecture` must be in the metadata and name an architecture, got {shown(name)}"
             raise ConfigError(msg)
         self.architecture = name
         self.rope_type = _ROPE_TYPES.get(name)
@@ -169,20 +189,29 @@ class _Metadata:
         """Whether there is such a key."""
         return self.key(name) in self._values
 
+    def _value(self, key: str) -> Any:
+        """Return the value of a key as plain Python."""
+        try:
+            return _plain(self._values[key])
+        except ConfigError as error:
+            msg = f"`{shown_name(key)}`: {error}"
+            raise ConfigError(msg) from error
+
     def read(self, name: str, check: Callable[[Any, str], T], *, numeric: bool = True) -> T | None:
         """Return the checked value of a key, None where there is none."""
         key = self.key(name)
         if key not in self._values:
             return None
-        value = _plain(self._values[key])
+        value = self._value(key)
         try:
-            return check(_unquoted(value) if numeric else value, key)
+            return check(_unquoted(value) if numeric else value, shown_name(key))
         except (TypeError, ValueError) as error:
             raise ConfigError(str(error)) from error
 
     def fail(self, name: str, must: str, found: Any) -> NoReturn:
         """Raise the error that names a key."""
-        msg = f"`{self.key(name)}` {must}, got {found}"
+        told = found if isinstance(found, str) else shown(found)
+        msg = f"`{shown_name(self.key(name))}` {must}, got {told}"
         raise ConfigError(msg)
 
     def refuse_unknown(self) -> None:
@@ -191,10 +220,10 @@ class _Metadata:
         for key in self._values:
             if isinstance(key, str) and ".rope." in key and key not in known:
                 own = key.startswith(self.key("rope."))
-                why = "is not known" if own else f"is not of the architecture {self.architecture!r}"
-                msg = (
-                    f"`{key}` {why}: leave it out if it changes nothing, got {self._values[key]!r}"
-                )
+                name = shown(self.architecture)
+                why = "is not known" if own else f"is not of the architecture {name}"
+                told = shown(self._value(key))
+                msg = f"`{shown_name(key)}` {why}: leave it out if it changes nothing, got {told}"
                 raise ConfigError(msg)
 
 
@@ -202,7 +231,7 @@ def _width(value: Any, name: str) -> int:
     """Return a number of channels."""
     width = as_positive_integer(value, name)
     if width > LARGEST_WIDTH:
-        msg = f"`{name}` must be at most {LARGEST_WIDTH}, got {width}"
+        msg = f"`{name}` must be at most {LARGEST_WIDTH}, got {shown(width)}"
         raise ValueError(msg)
     return width
 
@@ -225,11 +254,11 @@ def _window(value: Any, name: str) -> int:
 def _sizes(value: Any, name: str) -> tuple[int, ...]:
     """Return up to four numbers of pairs, one for each position axis."""
     if not isinstance(value, list) or not 1 <= len(value) <= 4:
-        msg = f"`{name}` must be a list of one to four integers, got {value!r}"
+        msg = f"`{name}` must be a list of one to four integers, got {shown(value)}"
         raise TypeError(msg)
     sizes = tuple(int(as_non_negative_float(size, name)) for size in value)
     if list(sizes) != value:
-        msg = f"`{name}` must hold integers, got {value}"
+        msg = f"`{name}` must hold integers, got {shown(value)}"
         raise TypeError(msg)
     return (*sizes, 0, 0, 0)[:4]
 
@@ -319,11 +348,11 @@ def _layout(data: _Metadata, given: Layout | None) -> _Part:
         return _Part(check_layout(given), "given")
     if data.rope_type is None:
         msg = (
-            f"`general.architecture` must be one whose layout is known, got {data.architecture!r}: "
+            f"`general.architecture` must be one whose layout is known, got {shown(data.architecture)}: "
             "write layout='half' or layout='interleaved'"
         )
         raise ConfigError(msg)
-    origin = f"llama.cpp rotates the architecture {data.architecture!r} by {data.rope_type}"
+    origin = f"llama.cpp rotates the architecture {shown(data.architecture)} by {data.rope_type}"
     return _Part(_LAYOUTS[data.rope_type], origin)
 
 
@@ -451,7 +480,7 @@ def _yarn_factors(data: _Metadata, factor: float, given: float | None) -> tuple[
         ):
             must = (
                 f"is not read by llama.cpp, which takes {value:.9g}, and may be meant all the same: "
-                f"write attention_factor={own!r} or attention_factor={value!r}"
+                f"write attention_factor={shown(own)} or attention_factor={shown(value)}"
             )
             data.fail("rope.scaling.yarn_attn_factor", must, own)
         part = _Part(value * times, f"derived: {words}")
@@ -481,31 +510,64 @@ def _context(data: _Metadata, given: int | None) -> _Context:
     return _Context(length, _Part(original, data.key("rope.scaling.original_context_length")))
 
 
-def _need_tensors(data: _Metadata, stretch: _Stretch, *, known: bool) -> None:
+def _need_tensors(
+    data: _Metadata,
+    stretch: _Stretch,
+    factors: Collection[str],
+    *,
+    known: bool,
+) -> None:
     """Raise where the frequencies follow from tensors that are not there."""
-    if stretch.kind == "longrope":
-        what = f"`{_LONG}` and `{_SHORT}` must be there, for the scaling type is longrope"
-    elif data.architecture in _NEEDS_ROPE_FREQS:
-        what = f"`{_ROPE_FREQS}` must be there: layers of full attention of {data.architecture} need it"
-    elif not known and _looks_like_llama_3(data, stretch):
-        what = (
-            f"`{_ROPE_FREQS}` must be there: this looks like Llama 3.1 or later, whose scaling is in that "
-            "tensor alone; write tensors={} if the file has none"
-        )
-    else:
+    names, why, told = f"`{_LONG}` and `{_SHORT}`", None, ""
+    if _LONG not in factors and _SHORT not in factors:
+        why = _announces_long(data, stretch)
+        if why is None and not known and data.architecture in _LONG_UNTOLD:
+            told = why = f"the converter of {data.architecture} writes its factors into no key"
+    if why is None and _ROPE_FREQS not in factors:
+        names = f"`{_ROPE_FREQS}`"
+        if data.architecture in _NEEDS_ROPE_FREQS:
+            why = f"layers of full attention of {data.architecture} need it"
+        elif not known and _looks_like_llama_3(data, stretch):
+            told = why = (
+                "this looks like a model with the scaling of Llama 3.1, which is in that tensor alone"
+            )
+    if why is None:
         return
-    msg = f"{what}: give `tensors`, or the path of the file, got no such tensor"
+    if known:
+        msg = f"{names} must be there: {why}, got no such tensor; without it nothing tells the frequencies"
+    else:
+        none = "; write tensors={} if the file has none" if told else ""
+        msg = (
+            f"{names} must be there: {why}{none}: give `tensors`, or the path of the file, got no "
+            "such tensor"
+        )
     raise ConfigError(msg)
 
 
+def _announces_long(data: _Metadata, stretch: _Stretch) -> str | None:
+    """Return which key says that there are long and short factors; None if none does."""
+    if stretch.kind == "longrope":
+        return "the scaling type is longrope"
+    if data.architecture not in _LONG_TOLD or stretch.kind == "yarn":
+        return None
+    name = "rope.scaling.attn_factor"
+    if data.has(name):
+        return f"`{data.key(name)}` is written beside them"
+    name = "rope.scaling.original_context_length"
+    length, original = data.read("context_length", as_length), data.read(name, as_length)
+    if length is not None and original is not None and original < length:
+        return f"`{data.key(name)}` {original} is below the context length {length}"
+    return None
+
+
 def _looks_like_llama_3(data: _Metadata, stretch: _Stretch) -> bool:
-    """Whether these are the base and the length of models whose converter writes `rope_freqs`."""
-    return (
-        data.architecture in _LLAMA_3
-        and stretch.factor == 1.0
-        and data.read("rope.freq_base", as_float) == 500_000.0
-        and (data.read("context_length", as_positive_integer) or 0) > 8192
-    )
+    """Whether released models of this base and length have `rope_freqs`, as their converters write them."""
+    length = data.read("context_length", as_positive_integer) or 0
+    if stretch.factor != 1.0 or stretch.ext or length <= 8192:
+        return False
+    if data.architecture in _LLAMA_3:
+        return data.read("rope.freq_base", as_float) == 500_000.0
+    return data.architecture in _LLAMA_3_ALWAYS
 
 
 def _schedule(
@@ -518,8 +580,7 @@ def _schedule(
 ) -> tuple[scaling.Scaling, dict[str, str]]:
     """Return the schedule of layers of full attention, and the origins of its fields."""
     stretch = _stretch(data)
-    if not factors:
-        _need_tensors(data, stretch, known=known)
+    _need_tensors(data, stretch, factors, known=known)
     origins = {"scaling": stretch.told, "scaling.factor": stretch.origin}
     if stretch.ext:
         schedule: scaling.Scaling = _yarn(data, stretch, context, attention_factor, origins)
@@ -556,11 +617,16 @@ def _schedule(
 
 def _refuse_factor(data: _Metadata, given: float | None) -> None:
     """Raise if there is an attention factor, and no schedule that has one."""
-    names = ("rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor")
-    for name in names:
+    # Without these keys the rest would be read as another rotation, so nothing advises to leave them out.
+    belongs = {
+        "attn_factor": "yarn or factor tensors, of which there is neither",
+        "yarn_attn_factor": "the scaling type yarn, which the metadata do not have",
+    }
+    for key, what in belongs.items():
+        name = f"rope.scaling.{key}"
         value = data.read(name, as_positive_float)
         if value not in (None, 1.0):
-            data.fail(name, "must be 1 or left out where neither yarn nor longrope scales", value)
+            data.fail(name, f"must go with {what}", value)
     if given not in (None, 1.0):
         msg = f"`attention_factor` must be left out where neither yarn nor longrope scales, got {given}"
         raise ConfigError(msg)
@@ -670,13 +736,14 @@ def from_gguf(
 
     Parameters
     ----------
-    metadata : mapping of str to value, or path
-        The keys and values of the file, from any reader: numbers, strings, NumPy scalars and arrays,
-        fields of gguf-py's ``GGUFReader``. Or the path of the file, whose header is then read.
+    metadata : mapping of str to value, path, or gguf.GGUFReader
+        The path of the file, of either byte order, whose header is then read; gguf-py's reader of it; or
+        the keys and values, from any reader: numbers, strings, NumPy scalars and arrays, fields of
+        gguf-py. A header may have up to 128 MiB.
     tensors : mapping of str to array, optional
         The file's factor tensors: ``rope_freqs.weight``, ``rope_factors_long.weight`` and
         ``rope_factors_short.weight``, float32 (rotary_dim/2,). Other names are not read. An empty
-        mapping says that there are none. A path brings its own.
+        mapping says that there are none. A path and a reader bring their own.
     layer_type : {"full_attention", "sliding_attention"}, optional
         Which layers, of models where they differ.
     layout : {"half", "interleaved"}, optional
@@ -718,9 +785,8 @@ def from_gguf(
     are float32.
 
     Three things differ. ``yarn_beta_fast`` and ``yarn_beta_slow`` are read for every architecture,
-    there for some. A ``yarn_attn_factor`` that contradicts llama.cpp's own is refused. So are files
-    whose `rope_freqs` cannot be known of: metadata that look like those of Llama 3.1, without the
-    tensor.
+    there for some. A ``yarn_attn_factor`` that contradicts llama.cpp's own is refused. So are metadata
+    without the factor tensors that they announce, or that models of their kind have.
 
     llama.cpp rounds the ramp of YaRN to whole lanes, also for gpt-oss, which was trained without;
     ``rotary.scaling.Yarn(truncate=False)`` is what it was trained with. In models where only some
@@ -750,11 +816,28 @@ def from_gguf(
         head_dim = _width(head_dim, "head_dim")
     if context_length is not None:
         context_length = as_positive_integer(context_length, "context_length")
-    values, tensors = _opened(metadata, tensors)
+    arguments = {
+        "layout": layout,
+        "seq_axis": seq_axis,
+        "context_length": context_length,
+        "attention_factor": attention_factor,
+        "head_dim": head_dim,
+    }
+    with naming_file(metadata):
+        return _read(*_opened(metadata, tensors), layer_type, arguments)
+
+
+def _read(
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Any] | None,
+    layer_type: LayerType | None,
+    arguments: dict[str, Any],
+) -> RotaryEmbedding | None:
+    """Return the embedding of keys and factor tensors, with the caller's arguments."""
     data = _Metadata(values)
     if data.architecture in _UNREAD:
         msg = (
-            f"`general.architecture` {data.architecture!r} cannot be read: it has "
+            f"`general.architecture` {shown(data.architecture)} cannot be read: it has "
             f"{_UNREAD[data.architecture]}; make its `RotaryEmbedding` yourself"
         )
         raise ConfigError(msg)
@@ -774,38 +857,59 @@ def from_gguf(
             factors,
             sliding=kind == "sliding_attention",
             known=tensors is not None,
-            layout=layout,
-            seq_axis=seq_axis,
-            context_length=context_length,
-            attention_factor=attention_factor,
-            head_dim=head_dim,
+            **arguments,
         )
         for kind in kinds
     }
     if len(set(found.values())) > 1:
-        bases = " and ".join(f"base {rope.base:g} in {kind!r}" for kind, rope in found.items())
+        bases = " and ".join(f"base {rope.base:g} in {shown(kind)}" for kind, rope in found.items())
         msg = f"`layer_type` must be given, for layers of this model differ, with {bases}, got None"
         raise ConfigError(msg)
     return found[kinds[0]]
 
 
+def _is_read(key: str) -> bool:
+    """Whether the value of a key of a file is looked at."""
+    return key in _GENERAL or ".rope." in key or key.endswith(_WIDTHS)
+
+
 def _opened(
     metadata: Any, tensors: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Return keys and factor tensors, read from the file where a path is given."""
+    """Return keys and factor tensors, read from the file where a path or its reader is given."""
     if isinstance(metadata, Mapping):
         return metadata, tensors
-    if not isinstance(metadata, str | os.PathLike):
-        msg = f"`metadata` must be a mapping or a path, got {type(metadata).__name__}"
+    is_path = isinstance(metadata, str | os.PathLike)
+    fields, listed = getattr(metadata, "fields", None), getattr(metadata, "tensors", None)
+    is_reader = isinstance(fields, Mapping) and isinstance(listed, list)
+    if not is_path and not is_reader:
+        msg = f"`metadata` must be a mapping, a path or a GGUFReader, got {type(metadata).__name__}"
         raise TypeError(msg)
     if tensors is not None:
-        msg = "`tensors` must be left out where `metadata` is a path: the file has its own"
+        msg = "`tensors` must be left out where `metadata` is a file: it has its own"
         raise ValueError(msg)
-    header = read_header(metadata, _TENSORS)
-    parts = _unquoted(_plain(header.metadata.get("split.count", 1)))
+    values: Mapping[str, Any]
+    if is_path:
+        values, found = read_header(os.fsdecode(metadata), _TENSORS, _is_read)
+    else:
+        values = metadata.fields
+        found = {t.name: _factors_of(t) for t in metadata.tensors if t.name in _TENSORS}
+    parts = _unquoted(_plain(values.get("split.count", 1)))
     # What one part of several does not have, another may.
-    unknown = not header.tensors and parts not in (0, 1)
-    return header.metadata, None if unknown else header.tensors
+    unknown = not found and parts not in (0, 1)
+    return values, None if unknown else found
+
+
+def _factors_of(tensor: Any) -> Any:
+    """Return the numbers of a factor tensor of gguf-py's reader."""
+    if tensor.tensor_type != 0:
+        msg = (
+            f"`{tensor.name}` must be float32, tensor type 0, got type {shown(tensor.tensor_type)}"
+        )
+        raise ConfigError(msg)
+    values = np.asarray(tensor.data)
+    # Dimensions of one are as good as none.
+    return values.reshape(-1) if values.size == values.shape[-1] else values
 
 
 def _embedding(
@@ -846,7 +950,7 @@ def _embedding(
     except ConfigError:
         raise
     except (ValueError, OverflowError) as error:
-        msg = f"the metadata of this {data.architecture!r} do not fit together: {error}"
+        msg = f"the metadata of this {shown(data.architecture)} do not fit together: {error}"
         raise ConfigError(msg) from error
     origins |= {name: part.origin for name, part in parts.items() if part.origin}
     return replace(rope, seq_axis=seq_axis)._explained(origins)
