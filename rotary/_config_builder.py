@@ -31,7 +31,7 @@ from ._config_layers import (
 from ._config_models import FOLLOWS, Model, known
 from ._config_reader import Found, Keys, agreed, checked, near
 from ._config_schedules import Reading, rope_type, schedule
-from ._errors import ConfigError
+from ._errors import ConfigError, shown
 from ._numbers import as_length
 from ._typing import Float64Array
 from .embedding import RotaryEmbedding
@@ -179,6 +179,7 @@ class Builder:
             dialect=self.options.dialect,
             strict=self.options.strict,
             nested=self.nested,
+            model=None if self.row is None else self.row.name,
             latent=self._is_latent(),
             softmax=self.row is None or self.row.softmax,
             max_position=self._max_position(),
@@ -277,8 +278,8 @@ class Builder:
                     widths[None if found is None else found.value] = found
             if len(widths) > 1:
                 msg = (
-                    f"`layer_type` must be the number of a layer, for those of the kind {kind!r} differ in "
-                    f"head_dim, got {sorted(map(str, widths))}"
+                    f"`layer_type` must be the number of a layer, for those of the kind {shown(kind)} differ in "
+                    f"head_dim, got {shown(sorted(map(shown, widths)))}"
                 )
                 raise ConfigError(msg)
             found = next(iter(widths.values()), None)
@@ -365,7 +366,7 @@ class Builder:
         def check(value: Any, name: str) -> float:
             part = as_fraction(value, name)
             if part == 0:
-                msg = f"`{name}` must be above 0, got {value!r}; a layer without rotary has null for its rope keys"
+                msg = f"`{name}` must be above 0, got {shown(value)}; a layer without rotary has null for its rope keys"
                 raise ValueError(msg)
             return part
 
@@ -400,16 +401,15 @@ class Builder:
             return False
         name = self.top.name("layer_rope_theta")
         if not isinstance(values, list | tuple) or not values:
-            msg = f"`{name}` must be a list with a base for each layer, got {values!r}"
+            msg = f"`{name}` must be a list with a base for each layer, got {shown(values)}"
             raise ConfigError(msg)
-        if self.layer.index is None:
-            chosen = {value or 0 for value in values}
-            if len(chosen) > 1:
-                msg = (
-                    f"`layer_type` must be the number of a layer, for `{name}` has a base for each, got "
-                    f"{self.layer.kind!r}"
-                )
-                raise ConfigError(msg)
+        differ = any((value or 0) != (values[0] or 0) for value in values)
+        if self.layer.index is None and differ:
+            msg = (
+                f"`layer_type` must be the number of a layer, for `{name}` has a base for each, got "
+                f"{shown(self.layer.kind)}"
+            )
+            raise ConfigError(msg)
         value = item(list(values), self.layer.index or 0, name)
         if not value:
             return True
@@ -466,7 +466,7 @@ class Builder:
         if "known are" in close:
             close = f"{len(known())} are known"
         msg = (
-            f"`layout` must be given, for the layout of model type {name!r} is not known ({close}), got "
+            f"`layout` must be given, for the layout of model type {shown(name)} is not known ({close}), got "
             "None; 'Which layout is my checkpoint' in the documentation tells how to find out"
         )
         raise ConfigError(msg)
@@ -484,7 +484,7 @@ class Builder:
             and found.value != (row.layout == "interleaved")
         ):
             msg = (
-                f"`{found.origin.removeprefix('given: ')}` must be {not found.value} for model type {row.name!r}, "
+                f"`{found.origin.removeprefix('given: ')}` must be {not found.value} for model type {shown(row.name)}, "
                 f"whose code has the layout {row.layout}, got {found.value}; write what the code has, or pass "
                 "`layout`"
             )
@@ -554,12 +554,12 @@ class Builder:
         values, name = self.rope.values[keys[0]], self.rope.name(keys[0])
         if len(keys) == 2 and values != self.rope.values[keys[1]]:
             msg = (
-                f"`{name}` and `{self.rope.name(keys[1])}` must not contradict each other, got {values!r} and "
-                f"{self.rope.values[keys[1]]!r}; keep one"
+                f"`{name}` and `{self.rope.name(keys[1])}` must not contradict each other, got {shown(values)} and "
+                f"{shown(self.rope.values[keys[1]])}; keep one"
             )
             raise ConfigError(msg)
         if not isinstance(values, list | tuple) or not 2 <= len(values) <= 4:
-            msg = f"`{name}` must be a list of two to four numbers of pairs, one for each axis, got {values!r}"
+            msg = f"`{name}` must be a list of two to four numbers of pairs, one for each axis, got {shown(values)}"
             raise ConfigError(msg)
         return tuple(checked(as_positive_integer, value, name) for value in values), name
 

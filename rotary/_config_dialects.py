@@ -21,11 +21,10 @@ class Dialect:
     yarn : frozenset of str
         Keys read under the rope type "yarn", besides the factor and the original length.
     latent_yarn : frozenset of str
-        The same in models with multi-head latent attention, which some projects treat apart.
+        The same in models with multi-head latent attention, which some projects treat apart; of llama.cpp
+        in architectures with mscale_all_dim.
     mscale : {"transformers", "both", "deepseek", "paper"}
         When the mscales count: both given and not 0; both given; always, 1 and 0 by default; never.
-    attention_factor : {"replaces", "multiplies"}
-        What ``attention_factor`` does to the factor that follows from the mscales.
     truncates : bool
         Whether the ramp is rounded whatever ``truncate`` says.
     dynamic : {"growing", "fixed", "ignored", "refused"}
@@ -49,7 +48,6 @@ class Dialect:
     yarn: frozenset[str]
     latent_yarn: frozenset[str]
     mscale: Literal["transformers", "both", "deepseek", "paper"]
-    attention_factor: Literal["replaces", "multiplies"]
     truncates: bool
     dynamic: Literal["growing", "fixed", "ignored", "refused"]
     longrope: frozenset[str]
@@ -73,7 +71,6 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
         mscale="transformers",
-        attention_factor="replaces",
         truncates=False,
         dynamic="growing",
         longrope=frozenset(("factor", "attention_factor")),
@@ -89,7 +86,6 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS)),
         mscale="transformers",
-        attention_factor="replaces",
         truncates=False,
         dynamic="fixed",
         longrope=frozenset(("short_mscale", "long_mscale")),
@@ -107,7 +103,6 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS, "truncate")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS)),
         mscale="both",
-        attention_factor="replaces",
         truncates=False,
         dynamic="fixed",
         longrope=frozenset(("short_mscale", "long_mscale")),
@@ -120,10 +115,9 @@ _EVERY = (
     Dialect(
         name="llama.cpp",
         follows="llama.cpp as vendored by llama-cpp-python 0.3.36, with its converter",
-        yarn=frozenset((*_BETAS, *_AUTHORS, "attention_factor")),
-        latent_yarn=frozenset((*_BETAS, *_AUTHORS, "attention_factor", "mscale_all_dim")),
-        mscale="paper",
-        attention_factor="multiplies",
+        yarn=frozenset((*_BETAS, "extrapolation_factor")),
+        latent_yarn=frozenset((*_BETAS, "extrapolation_factor", "mscale_all_dim")),
+        mscale="deepseek",
         truncates=True,
         dynamic="ignored",
         longrope=frozenset(),
@@ -139,7 +133,6 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor")),
         mscale="deepseek",
-        attention_factor="replaces",
         truncates=True,
         dynamic="refused",
         longrope=frozenset(),

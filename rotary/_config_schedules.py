@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from ._checks import (
 )
 from ._config_dialects import DIALECTS, Dialect
 from ._config_reader import Found, Keys, agreed, near
-from ._errors import ConfigError
+from ._errors import ConfigError, shown, shown_name
 from ._frequencies import as_factors
 from ._numbers import as_length
 from .scaling import (
@@ -95,6 +96,8 @@ _NEUTRAL: dict[str, Any] = {
     "beta_slow": 1,
     "truncate": True,
 }
+# The same under a rope type that has these keys: 1 as a factor is another than the formula's.
+_NEUTRAL_WITHIN = {**_NEUTRAL, "attention_factor": None, "mscale_all_dim": 0.0}
 
 
 @dataclass
@@ -112,6 +115,8 @@ class Reading:
         Whether what the dialect would pass over, or make up, is refused.
     nested : bool
         Whether there is a rope dict for every kind of layer.
+    model : str or None
+        The model type, if it is known.
     latent : bool
         Whether the model has multi-head latent attention.
     softmax : bool
@@ -128,6 +133,7 @@ class Reading:
     dialect: Dialect
     strict: bool
     nested: bool
+    model: str | None
     latent: bool
     softmax: bool
     max_position: Found | None
@@ -139,7 +145,7 @@ class Reading:
         found = self.keys.found(key, check)
         if found is None:
             msg = (
-                f"`{self.keys.name(key)}` must be given for the rope type {kind!r}, got none; "
+                f"`{self.keys.name(key)}` must be given for the rope type {shown(kind)}, got none; "
                 "write the value the checkpoint was trained with"
             )
             raise ConfigError(msg)
@@ -159,17 +165,17 @@ class Reading:
                 continue
             if key in read:
                 values[key] = self.told(key, found)
-            elif self.strict and found.value != _NEUTRAL.get(key):
+            elif self.strict and found.value != _NEUTRAL_WITHIN.get(key):
                 self.unread(key, found.value)
         return values
 
     def unread(self, key: str, value: Any) -> None:
         """Refuse a key that the dialect passes over."""
         others = [d.name for d in DIALECTS.values() if key in d.yarn | d.latent_yarn | d.longrope]
-        who = " or ".join(f"dialect={name!r}" for name in others) or "another project"
+        who = " or ".join(f"dialect={shown(name)}" for name in others) or "another project"
         msg = (
             f"`{self.keys.name(key)}` must be left out, for {self.dialect.follows} does not read it, got "
-            f"{value!r}; remove it, or follow who reads it: {who}"
+            f"{shown(value)}; remove it, or follow who reads it: {who}"
         )
         raise ConfigError(msg)
 
@@ -193,7 +199,7 @@ class Reading:
         stand_in = self.dialect.fallback.get(kind)
         if self.strict or stand_in is None:
             msg = (
-                f"`{self.keys.name(_L0)}` must be given for the rope type {kind!r}, got none, and "
+                f"`{self.keys.name(_L0)}` must be given for the rope type {shown(kind)}, got none, and "
                 "projects disagree on what stands in for it (compare_dialects lists them); write the "
                 "context length before the extension"
             )
@@ -206,7 +212,7 @@ class Reading:
         """Return max_position_embeddings, which the rope type needs."""
         if self.max_position is None:
             msg = (
-                f"`{self.top.name('max_position_embeddings')}` must be given for the rope type {kind!r}, "
+                f"`{self.top.name('max_position_embeddings')}` must be given for the rope type {shown(kind)}, "
                 "got none; write the longest context the checkpoint is made for"
             )
             raise ConfigError(msg)
@@ -219,7 +225,7 @@ def rope_type(keys: Keys) -> Found:
     for key in ("rope_type", "type"):
         value = keys.values.get(key)
         if value is not None and not isinstance(value, str):
-            msg = f"`{keys.name(key)}` must be a string such as 'yarn', got {value!r}"
+            msg = f"`{keys.name(key)}` must be a string such as 'yarn', got {shown(value)}"
             raise ConfigError(msg)
     if new is None and old is None:
         none = "the default: no rope_type is given"
@@ -227,13 +233,13 @@ def rope_type(keys: Keys) -> Found:
     if new is not None and old is not None and new != old and (new, old) not in _SAME:
         msg = (
             f"`{keys.name('rope_type')}` and `{keys.name('type')}` must not contradict each other, "
-            f"got {new!r} and {old!r}; keep rope_type"
+            f"got {shown(new)} and {shown(old)}; keep rope_type"
         )
         raise ConfigError(msg)
     name = "type" if new is None else "rope_type"
     value = old if old == "xdrope" or new is None else new
     assert isinstance(value, str)
-    return Found(_LEGACY.get(value, value), f"{keys.origin}: {keys.name(name)} {value!r}")
+    return Found(_LEGACY.get(value, value), f"{keys.origin}: {keys.name(name)} {shown(value)}")
 
 
 def schedule(reading: Reading, kind: str) -> Scaling:
@@ -258,12 +264,12 @@ def _check_keys(reading: Reading, kind: str) -> None:
     """Refuse unknown rope types, unknown keys, and keys of another rope type."""
     keys, dialect = reading.keys, reading.dialect
     if kind not in _READS:
-        msg = f"`{keys.name('rope_type')}` must be a known rope type, got {kind!r}; {near(kind, _READS)}"
+        msg = f"`{keys.name('rope_type')}` must be a known rope type, got {shown(kind)}; {near(kind, _READS)}"
         raise ConfigError(msg)
     if kind not in dialect.rope_types:
         who = ", ".join(d.name for d in DIALECTS.values() if kind in d.rope_types) or "none"
         msg = (
-            f"`{keys.name('rope_type')}` must be one that {dialect.follows} knows, got {kind!r}; "
+            f"`{keys.name('rope_type')}` must be one that {dialect.follows} knows, got {shown(kind)}; "
             f"dialects that know it: {who}"
         )
         raise ConfigError(msg)
@@ -271,7 +277,8 @@ def _check_keys(reading: Reading, kind: str) -> None:
         if key == "interleaved" and "mrope_section" in keys:  # as mrope_interleaved, in Qwen3-ASR
             continue
         if key not in _KNOWN:
-            msg = f"`{keys.name(str(key))}` is no known rope key, got {keys.values[key]!r}; {near(str(key), _KNOWN)}"
+            close = near(shown_name(key), _KNOWN)
+            msg = f"`{keys.name(key)}` is no known rope key, got {shown(keys.values[key])}; {close}"
             raise ConfigError(msg)
         if key in _ALWAYS or key in _READS[kind]:
             continue
@@ -280,7 +287,7 @@ def _check_keys(reading: Reading, kind: str) -> None:
             continue
         readers = sorted(name for name, reads in _READS.items() if key in reads)
         msg = (
-            f"`{keys.name(key)}` is not read by the rope type {kind!r}, got {keys.values[key]!r}; remove it, "
+            f"`{keys.name(key)}` is not read by the rope type {shown(kind)}, got {shown(keys.values[key])}; remove it, "
             f"or write the rope_type that is meant, one of {', '.join(readers)}"
         )
         raise ConfigError(msg)
@@ -364,7 +371,7 @@ def _yarn(reading: Reading) -> Scaling:
 def _latent_rule(reading: Reading) -> str:
     """Return the rule of models with latent attention, which SGLang and vLLM treat as DeepSeek's."""
     name = reading.dialect.name
-    return "deepseek" if name in ("vllm", "sglang", "llama.cpp") else reading.dialect.mscale
+    return "deepseek" if name in ("vllm", "sglang") else reading.dialect.mscale
 
 
 def _deepseek_yarn(reading: Reading) -> Scaling:
@@ -387,20 +394,19 @@ def _yarn_by(reading: Reading, rule: str, *, latent: bool = False) -> Scaling:
         factor = Found(
             stretch, "derived: max_position_embeddings / original_max_position_embeddings"
         )
-    read = dialect.latent_yarn if latent or reading.latent else dialect.yarn
+    has_mscale = latent or reading.latent
+    if dialect.name == "llama.cpp":
+        has_mscale = _architecture(reading) not in (None, "glm-dsa")  # which has no such key
+    read = dialect.latent_yarn if has_mscale else dialect.yarn
     values = reading.optional(_YARN, read)
     _check_truncate(reading, values)
     if dialect.truncates:
         values.pop("truncate", None)
         if reading.strict and reading.keys.values.get("truncate") is False:
             reading.unread("truncate", False)
-    if dialect.attention_factor == "multiplies" and "attention_factor" in values:
-        values["attn_factor"] = values.pop("attention_factor")
-        reading.origins["scaling.attn_factor"] = (
-            reading.origins.pop("scaling.attention_factor") + ", which llama.cpp multiplies by"
-        )
-    if dialect.name == "llama.cpp" and "mscale_all_dim" in values:
-        values["mscale"] = values["mscale_all_dim"]  # it has no key for the other
+    if dialect.name == "llama.cpp":
+        rule = "deepseek"
+        _as_llama_cpp(reading, factor.value, values)
     if rule == "both":
         both = "mscale" in values and "mscale_all_dim" in values
         rule = "deepseek" if both else "paper"
@@ -411,6 +417,39 @@ def _yarn_by(reading: Reading, rule: str, *, latent: bool = False) -> Scaling:
         values["softmax_factor"] = 1.0
         reading.origins["scaling.softmax_factor"] = "the model's own code leaves its softmax alone"
     return Yarn(reading.told("factor", factor), original, **values)
+
+
+# Architectures of llama.cpp with a rule of their own for mscale_all_dim, by model type.
+_LLAMA_CPP = {
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "youtu"), "deepseek2"),
+    "deepseek_v32": "deepseek32",
+    "glm_moe_dsa": "glm-dsa",
+    "ministral3": "mistral3",
+    "mistral4": "mistral4",
+}
+
+
+def _architecture(reading: Reading) -> str | None:
+    """Return the architecture of llama.cpp, where it has a rule of its own."""
+    if reading.model is None and reading.latent:
+        return "deepseek2"
+    return _LLAMA_CPP.get(reading.model or "")
+
+
+def _as_llama_cpp(reading: Reading, factor: float, values: dict[str, Any]) -> None:
+    """Put in what llama.cpp computes with, which has no key for mscale, and its own rule for the softmax."""
+    architecture = _architecture(reading)
+    all_dim = values.pop("mscale_all_dim", 0.0)
+    if values.get("extrapolation_factor") == 0.0:  # no ramp, and no factor that belongs to it
+        values |= {"attention_factor": 1.0, "softmax_factor": 1.0}
+        return
+    mscale = all_dim if all_dim and architecture == "deepseek2" else 1.0
+    if all_dim:
+        values |= {"mscale": mscale, "mscale_all_dim": all_dim}
+    if architecture not in (None, "mistral3"):
+        temperature = 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
+        values["softmax_factor"] = temperature**2
+        reading.origins["scaling.softmax_factor"] = f"as in {reading.dialect.follows}"
 
 
 def _check_truncate(reading: Reading, values: dict[str, Any]) -> None:

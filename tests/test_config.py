@@ -1308,7 +1308,16 @@ def test_dialects_have_the_factors_of_their_projects():
     assert factors(zero, "sglang") == (half, 1.0)
     given = yarn(attention_factor=2.0)
     assert factors(given, "transformers") == factors(given, "mlx") == (2.0, 1.0)
-    assert factors(given, "llama.cpp") == (2.0 * plain, 1.0)
+    # Its converter writes it into a key that llama.cpp reads for Grok alone.
+    for name in ("attention_factor", "attn_factor"):
+        with pytest.raises(
+            ConfigError, match=rf"`rope_scaling\.{name}` .*llama.cpp .* not read it"
+        ):
+            from_config(yarn(**{name: 2.0}), dialect="llama.cpp")
+    with pytest.raises(ConfigError, match="does not read it, got 1.0"):
+        from_config(yarn(attention_factor=1.0), dialect="llama.cpp")
+    shown = compare_dialects(given).differences["attention_factor"]
+    assert shown["llama.cpp"] == f"{plain:.9g}"
     with pytest.raises(ConfigError, match="SGLang 0.5.23 .* does not read it"):
         from_config(given, dialect="sglang")
     assert factors(yarn(attn_factor=2.0), "sglang") == (2.0 * plain, 1.0)
