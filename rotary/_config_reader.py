@@ -26,13 +26,15 @@ class Found(NamedTuple):
 
 # Of a file, and of objects within objects: far beyond published configurations.
 _LARGEST = 16 * 2**20
+_MANY = 2**18
 _DEPTH = 32
 # More digits than any number that a check would take.
 _DIGITS = 1000
 _BITS = 63
 # Of names that may be misspelt ones.
 _LONGEST_NAME = 64
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = {str, int, float, bool, type(None)}
+_CONTAINERS = (dict, list, tuple, Mapping)
 
 
 class _LongInteger:
@@ -93,7 +95,7 @@ def _check_depth(values: Mapping[Any, Any], name: str) -> None:
         for container, link in level:
             items = container.items() if isinstance(container, Mapping) else enumerate(container)
             for key, value in items:
-                if not isinstance(value, _PLAIN) and isinstance(value, Mapping | list | tuple):
+                if type(value) not in _PLAIN and isinstance(value, _CONTAINERS):
                     below.setdefault(id(value), (value, (link, key)))
         if not below:
             return
@@ -128,6 +130,9 @@ def _loaded(path: str) -> dict[str, Any]:
         msg = (
             f"`config` must be a file of at most {_LARGEST >> 20} MiB, got {told}, which is larger"
         )
+        raise ConfigError(msg)
+    if content.count(b"[") + content.count(b"{") > _MANY:
+        msg = f"`config` must hold at most {_MANY} lists and objects, got {told}, which has more"
         raise ConfigError(msg)
     try:
         values = json.loads(content.decode(), object_pairs_hook=_unique, parse_int=_integer)

@@ -298,7 +298,10 @@ def _default(_: Reading) -> Scaling:
 
 
 def _linear(reading: Reading) -> Scaling:
-    return Linear(reading.needed("factor", as_positive_float, "linear"))
+    factor = reading.needed("factor", as_positive_float, "linear")
+    if reading.dialect.name == "llama.cpp":
+        _check_softmax(reading, factor)
+    return Linear(factor)
 
 
 def _alpha(reading: Reading, alpha: Found) -> Scaling:
@@ -436,11 +439,22 @@ def _architecture(reading: Reading) -> str | None:
     return _LLAMA_CPP.get(reading.model or "")
 
 
+def _check_softmax(reading: Reading, factor: float) -> None:
+    """Refuse a factor that llama.cpp multiplies the softmax scale by, where the schedule has no number for it."""
+    if _architecture(reading) not in (None, "mistral3") and factor > 1.0:
+        msg = (
+            f"`{reading.keys.name('factor')}` must go with yarn, as the softmax scale of this model does in "
+            f"{reading.dialect.follows}, got {factor}"
+        )
+        raise ConfigError(msg)
+
+
 def _as_llama_cpp(reading: Reading, factor: float, values: dict[str, Any]) -> None:
     """Put in what llama.cpp computes with, which has no key for mscale, and its own rule for the softmax."""
     architecture = _architecture(reading)
     all_dim = values.pop("mscale_all_dim", 0.0)
     if values.get("extrapolation_factor") == 0.0:  # no ramp, and no factor that belongs to it
+        _check_softmax(reading, factor)
         values |= {"attention_factor": 1.0, "softmax_factor": 1.0}
         return
     mscale = all_dim if all_dim and architecture == "deepseek2" else 1.0

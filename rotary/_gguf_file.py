@@ -34,7 +34,7 @@ _LARGEST_SIZE = 2**63 - 1
 # Limits of this reader, far beyond published files.
 _HEADER = 128 * 2**20
 _KEYS = 2**16
-_TENSORS = 2**20
+_TENSORS = 2**17
 _WANTED = 1024
 _LONGEST_LIST = 1024
 _LONGEST_STRING = 2**16

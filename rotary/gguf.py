@@ -581,6 +581,10 @@ def _schedule(
     """Return the schedule of layers of full attention, and the origins of its fields."""
     stretch = _stretch(data)
     _need_tensors(data, stretch, factors, known=known)
+    if data.architecture in _SOFTMAX and not stretch.ext and stretch.factor > 1.0:
+        # Its graph multiplies the softmax scale whatever the scaling is, and linear has no number for that.
+        must = f"must go with yarn, as the softmax scale of {data.architecture} does in llama.cpp"
+        data.fail("rope.scaling.factor", must, stretch.factor)
     origins = {"scaling": stretch.told, "scaling.factor": stretch.origin}
     if stretch.ext:
         schedule: scaling.Scaling = _yarn(data, stretch, context, attention_factor, origins)

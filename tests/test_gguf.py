@@ -598,6 +598,14 @@ def test_a_configuration_and_the_file_made_of_it_agree(model_type, architecture,
         "rope_parameters": {"rope_type": rope_type, "rope_theta": 5e5, **rope},
     }
     options = _options(None, None, None, None, None, "llama.cpp", strict=False)
+    linear = rope_type == "linear" or rope.get("extrapolation_factor") == 0.0
+    if architecture in LATENT and linear:
+        # Their graphs multiply the softmax scale all the same.
+        with pytest.raises(ConfigError, match="`rope_parameters.factor` must go with yarn"):
+            _read(config, options)
+        with pytest.raises(ConfigError, match="rope.scaling.factor` must go with yarn"):
+            from_gguf(written(architecture, rope_type, rope, 64)[0])
+        return
     by_config = _read(config, options)
     metadata, tensors = written(architecture, rope_type, rope, by_config.rotary_dim)
     value = by_config.attention_factor

@@ -422,7 +422,7 @@ HOSTILE_FILES = {
     "many keys": (gguf(counts=(0, LARGE)), "has 18446744073709551615 keys, more than 65536"),
     "many tensors": (gguf(counts=(LARGE, 0)), "has 18446744073709551615 tensors, more than"),
     "more keys than there are": (gguf(keys(), counts=(0, 5)), "ends in the middle"),
-    "more tensors than there are": (gguf(keys(), counts=(2**20, 4)), "ends in the middle"),
+    "more tensors than there are": (gguf(keys(), counts=(2**17, 4)), "ends in the middle"),
     "long key": (
         gguf([struct.pack("<Q", LARGE)]),
         "has a name of 18446744073709551615 bytes",
@@ -707,6 +707,7 @@ HOSTILE_CONFIGS = {
     "nothing": (b"", "must be a JSON file"),
     "null": (b"null", "must hold a JSON object, got .* with a NoneType"),
     "number": (DIGITS, "must hold a JSON object"),
+    "many lists": ('{"x": [' + "[]," * 300_000 + "0]}", "at most 262144 lists and objects"),
     "too large": (b" " * (16 * 2**20 + 1), "must be a file of at most 16 MiB"),
 }
 
