@@ -264,7 +264,7 @@ def from_gguf_of(path, content):
     return read_or_refused(from_gguf, path)
 
 
-@pytest.mark.parametrize("mask", [0xFF, 1, 2, 4, 8, 16, 32, 64, 128])
+@pytest.mark.parametrize("mask", [0xFF, 1, 4, 32, 128])
 def test_every_flipped_byte_is_refused_or_right(tmp_path, mask):
     path = tmp_path / "model.gguf"
     whole = from_gguf_of(path, SMALL)
@@ -615,7 +615,7 @@ HOSTILE_CONFIGS = {
         "`rope_scaling.rope_type` must be a known rope type, got 'y",
     ),
     "rope type of lists": (
-        with_text("rope_scaling", json.dumps({"rope_type": [[]] * 100_000})),
+        with_text("rope_scaling", json.dumps({"rope_type": [[]] * 20_000})),
         "`rope_scaling.rope_type` must be a string",
     ),
     "key": (
