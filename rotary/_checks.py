@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _libraries as libraries
 from ._errors import shown
 
 # Of channels: far beyond any head, so that a damaged number does not ask for gigabytes.
@@ -17,13 +18,25 @@ LARGEST_WIDTH = 2**16
 
 def as_integer(value: Any, name: str) -> int:
     """Return ``value`` as an int, refusing booleans and everything that is not an integer."""
-    if not isinstance(value, bool | np.bool_):
+    if type(value) is not int:
+        check_constant(value, name)
+    if libraries.kind_of_number(value) != "b":
         try:
             return operator.index(value)
-        except TypeError:
+        except (TypeError, RuntimeError, ValueError):
             pass
     msg = f"`{name}` must be an integer, got {shown(value)} of type {type(value).__name__}"
     raise TypeError(msg)
+
+
+def check_constant(value: Any, name: str) -> None:
+    """Refuse what is traced, lazy or learned: the number that it has here and now is not all there is to it."""
+    if libraries.is_array(value) and not libraries.is_constant(value):
+        msg = (
+            f"`{name}` must be a number that is known and stays so, got {type(value).__name__}, which is traced, "
+            "lazy or learned; frequencies that are go to the call, as `inv_freq=`"
+        )
+        raise TypeError(msg)
 
 
 def as_positive_integer(value: Any, name: str) -> int:
@@ -56,20 +69,31 @@ def _as_at_least(value: Any, name: str, least: int) -> int:
 
 def as_float(value: Any, name: str) -> float:
     """Return a real number as a finite float, refusing booleans and everything else."""
-    is_other = isinstance(value, bool | np.bool_ | str | bytes | complex | np.complexfloating)
+    if type(value) is not float and type(value) is not int:
+        _check_real(value, name)
     try:
-        number = math.nan if is_other else float(value)
+        number = float(value)
     except OverflowError:
         number = math.inf
-    except (TypeError, ValueError):  # ValueError: an array of another library
-        is_other = True
-    if is_other:
-        msg = f"`{name}` must be a real number, got {shown(value)} of type {type(value).__name__}"
-        raise TypeError(msg)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _not_real(value, name) from error
     if not math.isfinite(number):
         msg = f"`{name}` must be finite, got {shown(value)}"
         raise ValueError(msg)
     return number
+
+
+def _check_real(value: Any, name: str) -> None:
+    """Refuse what Python would make a number of, although it is none or would lose what it is besides."""
+    check_constant(value, name)
+    if libraries.unit_of(value) is not None or libraries.kind_of_number(value) not in "iufV":
+        raise _not_real(value, name)
+
+
+def _not_real(value: Any, name: str) -> TypeError:
+    """Return the error for what is no real number."""
+    msg = f"`{name}` must be a real number, got {shown(value)} of type {type(value).__name__}"
+    return TypeError(msg)
 
 
 def as_positive_float(value: Any, name: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._numbers import found, frozen, host_array
+from ._numbers import constant_array, found, frozen
 from ._typing import Float64Array
 from .phases import LARGEST_FREQUENCY
 
@@ -64,7 +64,7 @@ def raised(base: float, exponents: Iterable[Decimal]) -> Float64Array:
 
 def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
     """Return given frequencies as a read-only float64 copy."""
-    array = host_array(values, name)
+    array = constant_array(values, name)
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
         raise TypeError(msg)
@@ -82,7 +82,7 @@ def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float
 
 def as_factors(values: Any, name: str) -> tuple[float, ...]:
     """Return one positive finite number per lane."""
-    array = host_array(values, name)
+    array = constant_array(values, name)
     if array.dtype.kind not in "iuf":
         msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
         raise TypeError(msg)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import datetime as dt
 import math
+import numbers
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +30,8 @@ LEFT_ALONE = (
     "of rotary, only the rotation itself can be part of a graph: make embeddings, tables and arrays of other "
     "libraries outside, and check the arguments"
 )
+# What stands for a date or a duration in an array of objects; a datetime is a date.
+DATES = (dt.date, dt.timedelta, np.datetime64, np.timedelta64)
 # What can be rotated, in NumPy's words.
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
 
@@ -44,8 +48,15 @@ def is_dask_array(x: Any) -> bool:
 
 
 def is_sparse(x: Any) -> bool:
-    """Return whether x is a torch tensor that does not store every element."""
-    return bool(array_api_compat.is_torch_array(x)) and str(x.layout) != "torch.strided"
+    """Return whether x is an array, of torch or of PyData's sparse, that does not store every element."""
+    if array_api_compat.is_torch_array(x):
+        return str(x.layout) != "torch.strided"
+    return bool(array_api_compat.is_pydata_sparse_array(x))
+
+
+def kind_of_sparse(x: Any) -> str:
+    """Return what errors call a sparse array."""
+    return f"layout {x.layout}" if hasattr(x, "layout") else type(x).__name__
 
 
 def is_array(x: Any) -> bool:
@@ -132,8 +143,8 @@ def to_host(value: Any) -> HostArray | None:
             value = value.float()  # exact; NumPy alone has no such dtype
         try:
             return np.asarray(value.numpy())
-        except RuntimeError:
-            return None  # inside a function transform
+        except (RuntimeError, TypeError):
+            return None  # inside a function transform, or sparse
     if array_api_compat.is_jax_array(value):
         here = not is_jax_tracer(value) and all(d.platform == "cpu" for d in value.devices())
         return np.asarray(value) if here else None
@@ -152,6 +163,50 @@ def to_host(value: Any) -> HostArray | None:
         return np.asarray(value)
     except (TypeError, RuntimeError):
         return None  # on a device, such as a GPU
+
+
+def is_constant(x: Array) -> bool:
+    """Return whether the values of an array, wherever it lies, are all that counts: none is traced or learned."""
+    if array_api_compat.is_torch_array(x):
+        import torch
+
+        if x.requires_grad or isinstance(x, torch.nn.Parameter):
+            return False
+        if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+            return False
+        return x.device.type != "cpu" or to_host(x) is not None
+    if array_api_compat.is_jax_array(x):
+        return not is_jax_tracer(x)
+    if is_mlx_array(x):
+        return to_host(x) is not None
+    return not (array_api_compat.is_dask_array(x) or array_api_compat.is_ndonnx_array(x))
+
+
+def unit_of(value: Any) -> Any:
+    """Return the unit of a quantity, as of astropy or pint; None for all else, dates included."""
+    if type(value) is np.ndarray or isinstance(value, DATES):
+        return None
+    # An index of pandas tells the resolution of its dates so.
+    if getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M"):
+        return None
+    unit = getattr(value, "units", None)
+    return getattr(value, "unit", None) if unit is None else unit
+
+
+def kind_of_number(value: Any) -> str:
+    """Return what a number is, in NumPy's letters: "b", "i", "f", "c" and so on; "V" where Python alone can tell."""
+    if isinstance(value, bool | np.bool_):
+        return "b"
+    if isinstance(value, np.generic | np.ndarray):
+        return value.dtype.kind
+    if isinstance(value, str | bytes):
+        return "U"
+    if hasattr(value, "dtype"):
+        name = dtype_name(value)
+        return "b" if name.startswith("bool") else "c" if name.startswith("complex") else "V"
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
+        return "c"
+    return "V"
 
 
 def _is_recorded(x: Array) -> bool:

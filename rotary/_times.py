@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import _libraries as libraries
+from ._libraries import DATES
 from ._numbers import (
-    DATES,
     EXACT,
     INT64,
     TOO_LARGE,
@@ -22,6 +24,7 @@ from ._numbers import (
     check_reach,
     found,
     host_array,
+    leaves,
 )
 from ._typing import Float64Array, HostArray
 
@@ -42,6 +45,9 @@ ATTOSECONDS = {
     "fs": 10**3,
     "as": 1,
 }
+
+# What other libraries call those whose letters mean something else to them, as "m" a metre.
+WORDS = {"W": "week", "D": "day", "h": "hour", "m": "minute"}
 
 UNIT = re.compile(r"([1-9][0-9]*)?([A-Za-z]+)")
 
@@ -68,10 +74,17 @@ def read_unit(unit: Any) -> tuple[str, int]:
     return unit if count > 1 else parts[2], count * ATTOSECONDS[parts[2]]
 
 
-def read_origin(origin: Any) -> Origin:
-    """Return an origin as a number, or as a date or duration in the longest unit that holds it."""
+def read_origin(origin: Any, unit: str) -> Origin:
+    """Return an origin as a number of a unit, or as a date or duration in the longest unit that holds it."""
     if isinstance(origin, str):
         return _longest_unit(_read_date(origin))
+    if libraries.unit_of(origin) is not None:
+        numbers, tick = read_quantity(origin, unit, "origin")
+        if numbers.ndim:
+            msg = f"`origin` must be one date, duration or number, got shape {numbers.shape}"
+            raise ValueError(msg)
+        start: Number = counted_in(numbers, tick, Fraction(0), read_unit(unit)[1], "origin").item()
+        return start
     array = host_array(origin, "origin")
     if array.ndim:
         msg = f"`origin` must be one date, duration or number, got shape {array.shape}"
@@ -96,9 +109,7 @@ def read_times(times: Any) -> HostArray:
     Its dtype is datetime64, timedelta64, a number's, or object with one `np.datetime64` or
     `np.timedelta64` of its own unit in every place.
     """
-    first = times
-    while isinstance(first, list | tuple) and first:
-        first = first[0]
+    first = next(leaves(times, "times"), None)
     # Left to itself, NumPy brings a list of dates to one unit and lets some overflow.
     listed = isinstance(times, list | tuple) and isinstance(first, DATES)
     array = host_array(np.array(times, dtype=object) if listed else times, "times")
@@ -110,6 +121,58 @@ def read_times(times: Any) -> HostArray:
         msg = f"`times` must be dates, durations or numbers, got {array.dtype}"
         raise TypeError(msg)
     return array
+
+
+def read_quantity(value: Any, unit: str, name: str) -> tuple[HostArray, Fraction]:
+    """Return the numbers of a quantity, and the attoseconds that they count, in a unit of time at least.
+
+    The library of the quantity is asked for the length of its unit, not to convert, which would round.
+    """
+    own = libraries.unit_of(value)
+    letters = unit.lstrip("0123456789")
+    tick: Fraction | None = None
+    if isinstance(own, str) and own in ATTOSECONDS:
+        tick = Fraction(ATTOSECONDS[own])
+    else:
+        with suppress(Exception):  # of whatever kind, from a library that is not known here
+            seconds = float(_numbers_of((1 * own).to("s")))
+            # The digits that a definition has, and not those that a float adds.
+            tick = Fraction(f"{seconds:.15g}") * ATTOSECONDS["s"]
+    if tick is None:
+        with suppress(Exception):
+            value = value.to(WORDS.get(letters, letters))
+            tick = Fraction(ATTOSECONDS[letters])
+    numbers = _numbers_of(value)
+    if tick is None or numbers is None:
+        msg = f"`{name}` must be in a unit that its library converts to {unit!r}, got {str(own)!r}"
+        raise TypeError(msg)
+    return host_array(numbers, name), tick
+
+
+def _numbers_of(quantity: Any) -> Any:
+    """Return the numbers of a quantity, by the names of pint and of astropy; None if it has neither."""
+    numbers = getattr(quantity, "magnitude", None)
+    return getattr(quantity, "value", None) if numbers is None else numbers
+
+
+def counted_in(
+    times: HostArray, tick: Fraction, start: Fraction, unit: int, name: str = "times"
+) -> Positions:
+    """Return ``(times * tick - start) / unit`` of numbers, each rounded once, tick, start and unit in attoseconds."""
+    numbers = as_positions(times, name=name, coarse=True)
+    if (numbers == np.trunc(numbers)).all():
+        numbers = numbers.astype(np.int64, copy=False)
+    if numbers.dtype == np.int64:
+        parts = math.lcm(tick.denominator, start.denominator)
+        scale, begin, whole = int(tick * parts), int(start * parts), unit * parts
+        common = math.gcd(scale, begin, whole)
+        return _quotient(_difference(numbers, scale // common, begin // common), whole // common)
+    exact = [(Fraction(t) * tick - start) / unit for t in numbers.ravel().tolist()]
+    if all(each.denominator == 1 for each in exact):
+        for each in exact:
+            check_reach(int(each), name, told=" from the origin")
+        return np.array(list(map(int, exact)), np.int64).reshape(numbers.shape)
+    return _within_reach(np.array(list(map(float, exact)), np.float64).reshape(numbers.shape))
 
 
 def check_same_kind(times: HostArray, origin: Origin) -> None:
@@ -125,7 +188,7 @@ def check_same_kind(times: HostArray, origin: Origin) -> None:
 def elapsed(times: HostArray, origin: Instant, unit: int) -> Positions:
     """Return ``(times - origin) / unit`` of dates or durations, the unit in attoseconds."""
     ticks, tick = _ticks(times)
-    start = _length(origin)
+    start = attoseconds_of(origin)
     common = math.gcd(tick, start, unit)
     return _quotient(_difference(ticks, tick // common, start // common), unit // common)
 
@@ -145,8 +208,8 @@ def counted(times: Positions, origin: Number) -> Positions:
     return _float_difference(times.astype(np.float64, copy=False), float(origin))
 
 
-def check_resolution(times: HostArray) -> None:
-    """Refuse floats shorter than float64 that are too coarse to tell their times apart."""
+def check_resolution(times: HostArray, units: float = 1.0) -> None:
+    """Refuse floats shorter than float64 that are too coarse to tell their times apart, each of so many units."""
     if times.dtype.itemsize >= 8 or np.can_cast(times.dtype, np.int64):
         return
     rows = times.reshape(-1, times.shape[-1] if times.ndim else 1)
@@ -158,7 +221,7 @@ def check_resolution(times: HostArray) -> None:
     close = spacing <= resolution
     coincide = (gaps == 0).any(axis=-1)
     alone = np.isinf(spacing)
-    refused = np.where(resolution > 1.0, close | coincide | alone, close & coincide)
+    refused = np.where(resolution * units > 1.0, close | coincide | alone, close & coincide)
     if refused.any():
         row = int(np.argmax(refused))
         msg = (
@@ -243,7 +306,7 @@ def _ticks(values: HostArray) -> tuple[HostArray, int]:
     """Return dates or durations as integers, and how many attoseconds one of these counts."""
     if values.dtype.kind == "O":
         lengths = np.empty(values.size, object)
-        lengths[:] = list(map(_length, values.flat))
+        lengths[:] = list(map(attoseconds_of, values.flat))
         return lengths.reshape(values.shape), 1
     unit, count = np.datetime_data(values.dtype)
     if values.dtype.kind == "M" and unit in {"Y", "M"}:
@@ -258,7 +321,7 @@ def _ticks(values: HostArray) -> tuple[HostArray, int]:
     return values.astype(np.int64), count * ATTOSECONDS[unit]
 
 
-def _length(instant: Instant) -> int:
+def attoseconds_of(instant: Instant) -> int:
     """Return a duration, or a date's distance from 1970, in attoseconds."""
     ticks, tick = _ticks(np.asarray(instant))
     return int(ticks) * tick
@@ -266,7 +329,7 @@ def _length(instant: Instant) -> int:
 
 def _longest_unit(instant: Instant) -> Instant:
     """Return a date or duration in the longest unit, days at most, that holds it exactly."""
-    length = _length(instant)
+    length = attoseconds_of(instant)
     for unit, size in ATTOSECONDS.items():
         # The smallest int64 stands for NaT.
         if unit != "W" and length % size == 0 and length // size in INT64[1:]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
+from ._numbers import check_dense, check_without_unit
 from ._typing import Array, HostArray, TableDType
 from .backends import views
 
@@ -33,12 +34,11 @@ def check_plain(x: Any, name: str) -> None:
     """Raise unless x is an array that keeps nothing besides its elements, in its blocks neither."""
     if type(x) is np.ndarray:
         return  # as most are; what follows asks every library in turn
+    check_without_unit(x, name)
     if not libraries.is_array(x):
         msg = f"`{name}` must be an array, got {type(x).__name__}"
         raise TypeError(msg)
-    if libraries.is_sparse(x):
-        msg = f"`{name}` must be a dense array, got layout {x.layout}"
-        raise TypeError(msg)
+    check_dense(x, name)
     plain = getattr(x, "_meta", x) if libraries.is_dask_array(x) else x
     if isinstance(plain, np.ma.MaskedArray | np.matrix):
         msg = f"`{name}` must be a plain array, got {type(plain).__name__}"
@@ -177,8 +177,13 @@ def _same_memory(a: Array, b: Array) -> bool:
         a is not None
         and b is not None
         and a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
-        and a.strides == b.strides
+        and _steps(a) == _steps(b)
     )
+
+
+def _steps(x: HostArray) -> list[int]:
+    """Return the strides that say where elements lie: on an axis of size 1 any stride says nothing."""
+    return [step for step, n in zip(x.strides, x.shape, strict=True) if n > 1]
 
 
 def _overlap(a: Array, b: Array) -> bool:

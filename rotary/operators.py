@@ -17,6 +17,7 @@ import numpy as np
 
 from . import _libraries as libraries
 from . import apply, backends
+from ._numbers import EXACT, INT64
 from ._typing import Array, HostArray
 from .arrays import names_of
 from .phases import frequencies
@@ -399,13 +400,18 @@ def _as_tensor(value: Any) -> Any:
         recorded = value.requires_grad and torch.is_grad_enabled()
         return NotImplemented if recorded else value
     if isinstance(value, np.ndarray):
-        return torch.as_tensor(value)
+        # Of masks and units torch knows nothing.
+        return torch.as_tensor(value) if type(value) is np.ndarray else NotImplemented
     values = value if isinstance(value, tuple | list) else [value]
     if not all(
         isinstance(each, int | float | torch.SymInt) and type(each) is not bool for each in values
     ):
         return NotImplemented
     wide = any(isinstance(each, float) for each in values)
+    # What the dtype does not hold is refused by name, which torch would round.
+    held = EXACT if wide else INT64.stop - 1
+    if any(isinstance(each, int) and abs(each) > held for each in values):
+        return NotImplemented
     return torch.tensor(value, dtype=torch.float64 if wide else torch.int64)
 
 

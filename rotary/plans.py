@@ -108,7 +108,8 @@ class Plan:
         The index is a copy, for the caller may go on writing to it while the kernel reads it.
         """
         if positions is None:
-            if isinstance(offset, np.integer):
+            # NumPy counts its durations among its integers.
+            if isinstance(offset, np.integer) and offset.dtype.kind in "iu":
                 return self._counted(int(offset))
             if not _is_int64_of(offset, self._offsets):
                 return None

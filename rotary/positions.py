@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import array_api_compat
@@ -19,11 +20,14 @@ from ._grids import grid
 from ._multimodal import Audio, Image, Mixed, Text, Video, mixed
 from ._numbers import Number, Positions, as_positions, bounds_of, check_reach, found, host_array
 from ._times import (
+    attoseconds_of,
     check_resolution,
     check_same_kind,
     counted,
+    counted_in,
     elapsed,
     read_origin,
+    read_quantity,
     read_times,
     read_unit,
 )
@@ -170,14 +174,16 @@ def timestamps(times: Any, *, unit: str, origin: Any) -> Positions:
         Dates: ``datetime64`` of any unit, `datetime.datetime` and `datetime.date`, and whatever
         becomes these as a NumPy array, such as a pandas index. Dates with a time zone are
         converted to UTC, and dates without one are taken to be UTC. Durations: ``timedelta64`` or
-        `datetime.timedelta`. Numbers: integers and floats that count `unit`.
+        `datetime.timedelta`. Numbers: integers and floats that count `unit`. Quantities of astropy or
+        pint in any unit of time: their own unit is converted, exactly.
     unit : str
         What one step of position is: ``"W"``, ``"D"``, ``"h"``, ``"m"`` (minutes), ``"s"``,
         ``"ms"``, ``"us"``, ``"ns"``, ``"ps"``, ``"fs"`` or ``"as"``, or a multiple such as
         ``"40ms"``. Months and years have no fixed length and are refused.
     origin : date, duration or number
         What becomes position 0, of the same kind as `times`; a date may be a string such as
-        ``"2024-01-01T12:00"``. For numbers it is a number of the same units.
+        ``"2024-01-01T12:00"``. For numbers it is a number of the same units. Quantities take such a
+        number, a duration or a quantity.
 
     Returns
     -------
@@ -256,7 +262,7 @@ class Clock:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", read_unit(self.unit)[0])
-        object.__setattr__(self, "origin", read_origin(self.origin))
+        object.__setattr__(self, "origin", read_origin(self.origin, self.unit))
 
     def __call__(self, times: Any) -> Positions:
         """Return the positions of `times`, as `timestamps` does.
@@ -271,15 +277,32 @@ class Clock:
         array, shape of `times`
             int64 if every position is a whole number, else float64.
         """
+        if libraries.unit_of(times) is not None:
+            return self._of_quantity(times)
         values = read_times(times)
         if not values.size:
             return np.zeros(values.shape, np.int64)
         check_same_kind(values, self.origin)
         if isinstance(self.origin, np.datetime64 | np.timedelta64):
             return elapsed(values, self.origin, read_unit(self.unit)[1])
-        numbers = as_positions(times, name="times")
+        numbers = as_positions(times, name="times", coarse=True)
         check_resolution(values)
         return counted(numbers, self.origin)
+
+    def _of_quantity(self, times: Any) -> Positions:
+        """Return the positions of times that have a unit of their own."""
+        values, tick = read_quantity(times, self.unit, "times")
+        if not values.size:
+            return np.zeros(values.shape, np.int64)
+        unit = read_unit(self.unit)[1]
+        if isinstance(self.origin, np.datetime64 | np.timedelta64):
+            check_same_kind(np.empty(0, "m8[s]"), self.origin)
+            start = Fraction(attoseconds_of(self.origin))
+        else:
+            start = Fraction(self.origin) * unit
+        positions = counted_in(values, tick, start, unit)
+        check_resolution(values, float(tick / unit))
+        return positions
 
 
 def zigzag(length: int, *, rank: int, world: int) -> Int64Array:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import as_choice, as_integer, as_positive_integer
-from ._numbers import host_array
+from ._numbers import constant_array
 
 __all__ = [
     "Sections",
@@ -172,7 +172,7 @@ def from_axes(axes: Any, *, name: str = "axes") -> Sections:
     >>> print(sections.from_axes([0, 0, 1, 0]))
     0x2 1x1 0x1
     """
-    values = host_array(axes, name)
+    values = constant_array(axes, name)
     if values.dtype.kind not in "iu":
         msg = f"`{name}` must be made by rotary.sections or hold integers, got {axes!r}"
         raise TypeError(msg)

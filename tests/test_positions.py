@@ -255,7 +255,7 @@ class TestRagged:
             ([-1, 2], 0, ValueError, "`cu_seqlens` must start at 0, got -1"),
             ([0, 3, 2], 0, ValueError, "`cu_seqlens` must not decrease, got 2 after 3"),
             ([0, HIGHEST, LOWEST], 0, ValueError, "`cu_seqlens` must not decrease"),
-            ([0, 2**63], 0, ValueError, "`cu_seqlens` must be finite and below"),
+            ([0, 2**63], 0, ValueError, "`cu_seqlens` must keep positions within int64"),
             (
                 [0, 2, 3],
                 [1],
@@ -890,7 +890,7 @@ class TestAsPositions:
             (np.uint64(2**63), "within int64"),
             (np.array([0, 2**64 - 1], np.uint64), "within int64"),
             (range(HIGHEST, HIGHEST + 2), "within int64"),
-            ([-1, 2**63], "below 2\\*\\*63"),
+            ([-1, 2**63], "within int64, got 9223372036854775808"),
             (np.nan, "must be finite and below 2\\*\\*63 in size, got nan$"),
             ([0.0, np.inf], "got inf at index 1"),
             (np.array([[0, 1], [-np.inf, 0]], np.float32), r"got -inf at index \(1, 0\)"),

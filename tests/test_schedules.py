@@ -1253,3 +1253,55 @@ def test_softmax_factor_is_that_of_deepseek_in_transformers(factor, mscale_all_d
     theirs = yarn_apply_mscale(parameters, 1.0)
     ours = Yarn(factor, 4096, mscale_all_dim=mscale_all_dim).softmax_factor
     assert ours == pytest.approx(theirs, rel=1e-15)
+
+
+# ------------------------------------------------------------------------------------------------
+# Numbers that are learned or traced.
+
+
+def numbers_of(schedule):
+    """The fields of a schedule that are numbers, or several of them, with what may stand there."""
+    for own in dataclasses.fields(schedule):
+        value = getattr(schedule, own.name)
+        kinds = {"float": 1.5, "int": 4096, "Any": 1.5, "tuple": [1.5] * 32}
+        kind = next((kind for kind in kinds if str(own.type).startswith(kind)), None)
+        if kind is not None and not isinstance(value, Scaling):
+            yield own.name, kinds[kind]
+
+
+def assert_refused(schedule, name, value):
+    with pytest.raises(TypeError, match=f"`{name}` must be a number that is known.*`inv_freq=`"):
+        dataclasses.replace(schedule, **{name: value})
+
+
+def test_the_numbers_of_schedules_are_all_found():
+    found = {(type(schedule), name) for schedule in EVERY for name, _ in numbers_of(schedule)}
+    assert (Yarn, "beta_fast") in found
+    assert (Yarn, "softmax_factor") in found
+    assert (LongRope, "short_factor") in found
+    assert (FreqFactors, "freq_factors") in found
+    assert (Clip, "clip_low_n") in found
+    assert len(found) > 30
+
+
+@pytest.mark.library("torch")
+@pytest.mark.parametrize("schedule", EVERY, ids=named(EVERY))
+def test_learned_numbers_are_refused(schedule):
+    import torch
+
+    for name, number in numbers_of(schedule):
+        learned = torch.nn.Parameter(torch.tensor(number, dtype=torch.float64))
+        assert_refused(schedule, name, learned)
+        if learned.ndim:
+            assert_refused(schedule, name, list(learned))
+
+
+@pytest.mark.library("jax")
+@pytest.mark.parametrize("schedule", EVERY, ids=named(EVERY))
+def test_traced_numbers_are_refused(schedule):
+    import jax
+
+    for name, number in numbers_of(schedule):
+        jax.jit(lambda traced, name=name: assert_refused(schedule, name, traced))(
+            jax.numpy.asarray(number)
+        )
