@@ -24,10 +24,15 @@ def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision. Rows at
     positions that would be refused, were they known, are NaN.
     """
-    positions = rows.positions
+    positions, held = rows.positions, rows.held
     assert positions is not None
     check_precision(dtype, positions)
     xp = namespace(positions)
+    if dtype_name(positions) == "uint64":
+        positions = xp.astype(positions, xp.int64)
+        for axis in range(positions.shape[0]):
+            within = positions[axis, ...] >= 0
+            held = within if held is None else held & within
     frequencies, factor, scale = turned
     angles = _of_floats if "float" in dtype_name(positions) else _of_integers
     own = [positions[:, head] if rows.by_head else positions for head in range(frequencies.heads)]
@@ -41,6 +46,8 @@ def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     if rows.limit is not None and (rows.limit <= NARROW or has_int64(positions)):
         fits = xp.max(positions, axis=0)[..., None] < rows.limit
         cosine, sine = _nan_unless(fits, cosine), _nan_unless(fits, sine)
+    if held is not None:
+        cosine, sine = (_nan_unless(held[..., None], part) for part in (cosine, sine))
     return TracedTable(cosine * factor, sine * factor)
 
 

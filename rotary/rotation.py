@@ -223,6 +223,8 @@ class Rows:
         but its last. `along` returns the ordinary form for one array.
     by_head : bool
         Whether positions and frequencies both differ by head, which is then the one axis of `apart`.
+    held : bool array (1 or batch, sequence) or None
+        Of traced integers that were added to, whether their dtype holds the sum.
     """
 
     positions: Array | View | None
@@ -233,6 +235,7 @@ class Rows:
     bounds: HostArray | View | None = None
     by_axis: bool = False
     by_head: bool = False
+    held: Array | None = None
 
     def along(self, axes: Axes, heads: int) -> tuple[Rows, Axes]:
         """Return the rows of one array in the ordinary form, and its axes, given those of its shape."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from . import _libraries as libraries
-from ._numbers import EXACT, as_positions, bounds_of, check_reach
+from ._numbers import EXACT, as_positions, bounds_of, check_dense, check_reach, first_coarse
 from ._typing import Array, HostArray
 from .positions import ragged
 from .rotation import Axes, Rows, View
@@ -235,6 +235,9 @@ def read_move(
 
     So the angle ``p * new - p * old + delta * new`` is one sum of products, reduced exactly.
     """
+    if positions is None and offset is None:
+        msg = "`positions` or `offset` must be given with `to`: the angles depend on the positions of `x`"
+        raise ValueError(msg)
     own = extent._replace(axes=extent.axes // 3)
     rows = Where(positions, offset, cu_seqlens, old_limit)(own)
     steps = read_delta(delta, cu_seqlens, own)
@@ -289,10 +292,12 @@ def _as_floats(values: HostArray, name: str) -> HostArray:
 
 def known(value: Any, name: str) -> Array:
     """Return positions as int64 or float64 on the host, or as they are where they are not known."""
-    host = libraries.to_host(value) if libraries.is_array(value) else value
-    if host is not None or value is None:
+    is_array = libraries.is_array(value)
+    if is_array:
+        check_dense(value, name)
+    if not is_array or libraries.to_host(value) is not None:
         # A copy, for the caller may go on writing to an array of positions while it is still read.
-        return np.array(as_positions(host, name=name), order="C")
+        return np.array(as_positions(value, name=name), order="C")
     if libraries.is_bare(value):
         msg = (
             f"`{name}` must be known on the host, or an array of a library on the GPU of the arrays, got "
@@ -303,7 +308,16 @@ def known(value: Any, name: str) -> Array:
     if "int" not in kind and kind not in FLOATS:
         msg = f"`{name}` must hold integers or floats, got dtype {value.dtype}"
         raise TypeError(msg)
-    return libraries.widened(value)
+    if libraries.is_dask_array(value) and kind in FLOATS:
+        msg = f"`{name}` must hold integers in a dask array, got {kind}: compute floats, to keep them exact"
+        raise TypeError(msg)
+    if kind == "uint64":
+        return value  # what of it is beyond int64 shows no more once it has that dtype
+    wide, limit = libraries.widened(value), first_coarse(kind)
+    if limit is None:
+        return wide
+    xp = libraries.namespace(wide)
+    return xp.where(xp.abs(wide) < limit, wide, xp.ones_like(wide) * float("nan"))
 
 
 def _found(value: Any, name: str, extent: Extent) -> Any:
@@ -398,9 +412,7 @@ def _counted(offset: Any, extent: Extent) -> Rows:
     if isinstance(value, View):
         return Rows(value.with_axes((1, value.size, 1)), None, extent.length, counting=True)
     if not isinstance(value, np.ndarray):
-        xp = libraries.namespace(value)
-        steps = xp.astype(libraries.arange(extent.length, like=value), value.dtype)
-        return _rows(xp.reshape(value, (1, -1, 1)) + steps, extent)
+        return _counted_unknown(value, extent)
     if value.dtype == np.int64 and value.size == 1:
         start = int(value.reshape(()))
         _check_last(start, extent.length)
@@ -409,6 +421,22 @@ def _counted(offset: Any, extent: Extent) -> Rows:
         _check_last(value.max().item(), extent.length)
     steps = np.arange(extent.length, dtype=np.int64)
     return _rows(value.reshape((1, -1, 1)) + steps, extent)
+
+
+def _counted_unknown(offset: Array, extent: Extent) -> Rows:
+    """Return rows that count up from an offset without a known value, marking those that its dtype cannot hold."""
+    xp = libraries.namespace(offset)
+    beyond = libraries.dtype_name(offset) == "uint64"
+    if beyond:
+        offset = xp.astype(offset, xp.int64)
+    first = xp.reshape(offset, (1, -1, 1))
+    positions = first + xp.astype(libraries.arange(extent.length, like=offset), offset.dtype)
+    rows = _rows(positions, extent)
+    if "int" in libraries.dtype_name(offset):
+        # An integer that wraps is less than what was added to.
+        held = (positions >= first) & (first >= 0) if beyond else positions >= first
+        rows.held = held[0, ...]
+    return rows
 
 
 def _check_last(first: float, length: int) -> None:

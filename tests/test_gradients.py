@@ -422,8 +422,8 @@ class TestTracedIntegers:
             ("uint8", 254),
             ("int16", 2**15 - 2),
             ("uint16", 2**16 - 2),
-            ("bfloat16", 256),
-            ("float16", 2048),
+            ("bfloat16", 254),
+            ("float16", 2046),
         ],
     )
     def test_narrow_offsets_do_not_wrap_or_round(self, narrow_jax, kind, start):

@@ -414,3 +414,20 @@ def test_a_window_is_found_however_many_there_are(fresh_cache):
             same(rope(q, k, offset=offset), anew(rope)(q, k, offset=offset))
             rows = np.array([offset, offset + 1])
             same(rope(q, k, offset=rows), anew(rope)(q, k, offset=rows))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [[0, 2, 1, 3], [0, 1, 1, 3], [0, 0, 3, 3], [5, 7, 6, 8], [0, 1, 3, 2, 4], [3, 2, 1, 0]],
+)
+def test_positions_count_up_only_if_every_one_of_them_does(places):
+    """Ends as far apart as if they did are not enough, at first and by a plan."""
+    rope = rotary.RotaryEmbedding(8, layout="half", base=100.0, seq_axis=-2)
+    x = np.ones((1, 1, len(places), 8), np.float32)
+    want = np.concatenate([rope(x[:, :, :1], offset=place) for place in places], axis=2)
+    lengthened = rope.tables(range(20))
+    for _ in range(3):
+        for positions in (places, np.array(places), np.array([places])):
+            same(rope(x, positions=positions), want)
+            for part, whole in zip(rope.tables(positions), lengthened, strict=True):
+                same(part.reshape(-1, 4), whole[places])
