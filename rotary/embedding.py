@@ -780,10 +780,11 @@ class RotaryEmbedding:
             length. Rows turn by ``(p + delta) * new - p * old``, reduced exactly, so that it needs to be
             known where they stand.
         positions, offset : optional
-            Where the rows of `x` stand, as in the call, for `to`: by default 0 .. S - 1.
+            The positions of the rows of `x`, as in the call. `to` needs one of the two.
         scales : number or array, optional
             Of a cache quantised to int8 or to eight-bit floats, whose values are ``x * scales``: a number,
-            or a floating array of as many axes, of size 1 where a scale is shared. The values are rotated
+            or a floating array of as many axes, of size 1 where a scale is shared, and 0 for empty slots,
+            which stay zeros. The values are rotated
             in float32 and quantised again, with new scales as large as the greatest finite value of each
             needs. What is not finite stays so.
         cu_seqlens : array_like of int (n + 1,), optional
@@ -826,7 +827,7 @@ class RotaryEmbedding:
         ...     8, layout="half", base=100.0, scaling=ntk, context_length=16
         ... )
         >>> long = short.at_length(64)
-        >>> bool(np.allclose(short.shift(short(k), 0, to=long), long(k)))
+        >>> bool(np.allclose(short.shift(short(k), 0, to=long, offset=0), long(k)))
         True
         """
         self._check_rotation("shift")
@@ -926,9 +927,8 @@ class RotaryEmbedding:
         Parameters
         ----------
         positions : number or array_like
-            Of any shape, after the position axes where frequencies are given for several. Arrays of
-            another library give tables of that library, which share memory with the cache where the
-            library can.
+            Of any shape, after the position axes if frequencies are given for several. Arrays of another
+            library give tables of that library.
         dtype : {"float32", "float64"}, default "float32"
         role : {"query", "key"}, optional
             Whose tables, with `decay`.
@@ -937,7 +937,7 @@ class RotaryEmbedding:
         -------
         cos, sin : array (..., rotary_dim/2)
             Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with an attention
-            factor. NumPy tables are read-only; libraries without such a flag must not write to theirs.
+            factor. They are read-only views of the cache, or copies if the library has no such flag, as torch.
             With frequencies per head, the heads stand before the last axis of the positions: positions
             (B, S) give (B, H, S, rotary_dim/2), and (S,) give (1, H, S, rotary_dim/2), which
             `rotary.apply_rotary` takes for arrays (B, H, S, D).

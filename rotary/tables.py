@@ -528,11 +528,14 @@ def _given_out(part: Array, like: Any) -> Array:
     """Return part of a table in the library of the positions it was asked for."""
     if not isinstance(part, np.ndarray):
         return part
+    # A view of a read-only buffer: the cache's own memory stays writeable, for torch reads no other.
+    shown = np.asarray(part.data.toreadonly())
     if isinstance(like, np.ndarray) or not libraries.is_array(like):
-        # A view of a read-only buffer, for the cache's own memory stays writeable for torch.
-        return np.asarray(part.data.toreadonly())
+        return shown
     libraries.check_precision(str(part.dtype), like)
-    return libraries.from_host(part, libraries.namespace(like), like)
+    # A tensor has no flag that would keep its owner from writing into the cache.
+    own = shown if libraries.device_of(like) is None else part.copy()
+    return libraries.from_host(own, libraries.namespace(like), like)
 
 
 def cache_info() -> CacheInfo:

@@ -29,6 +29,7 @@ FEATURES = {
     "complex64": "complex64 arrays",
     "complex128": "complex128 arrays",
     "own positions": "positions, offsets and shifts given as the library's own arrays",
+    "float positions": "the same as floats",
     "float64 positions": "the same in float64, without loss",
     "own bounds": "`cu_seqlens` given as the library's own array",
     "own tables": "`apply_rotary` with the library's own cosine and sine",
@@ -67,13 +68,18 @@ MISSING: dict[str, dict[str, str]] = {
         "mlx": "MLX has no such dtype",
         "ndonnx": "ndonnx has no such dtype",
     },
-    "float64 positions": {"ndonnx": "ONNX Runtime has no cosine of float64"},
+    "float positions": {"dask": "refused: dask would not keep them exact"},
+    "float64 positions": {
+        "dask": "refused: dask would not keep them exact",
+        "ndonnx": "ONNX Runtime has no cosine of float64",
+    },
     "own bounds": {
         "dask": "bounds of sequences must be known: pass `positions`",
         "ndonnx": "bounds of sequences must be known: pass `positions`",
     },
     "out": IMMUTABLE,
     "shared tables": {
+        "torch": "a tensor has no flag that makes it read-only, so that it is a copy",
         "mlx": "the library copies",
         "dask": "a dask array has no memory of its own",
         "ndonnx": "an ndonnx array has no memory of its own",

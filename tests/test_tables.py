@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import threading
@@ -192,16 +193,20 @@ def test_windows_start_on_a_cache_line():
 
 @pytest.mark.library("torch")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_torch_tables_are_views_of_the_same_memory(dtype):
+def test_torch_tables_are_copies_and_the_kernels_read_the_cache(dtype):
     import torch
 
     rope = embedding()
     host = rope.tables(np.arange(100), dtype)
-    for part, other in zip(host, rope.tables(torch.arange(100), dtype), strict=True):
-        assert other.dtype == getattr(torch, dtype)
-        assert other.data_ptr() == address(part)
-    part = rope.tables(torch.arange(7, 20, dtype=torch.int32), dtype)[1]
-    assert part.data_ptr() == address(host[1]) + 7 * host[1].strides[0]
+    kept = [part.copy() for part in host]
+    given = rope.tables(torch.arange(100), dtype)
+    given += rope.tables(torch.arange(7, 20, dtype=torch.int32), dtype)
+    for part, want in zip(given, (*kept, *(part[7:20] for part in kept)), strict=True):
+        assert part.dtype == getattr(torch, dtype)
+        np.testing.assert_array_equal(part.numpy(), want)
+        part.fill_(7.0)
+    for part, want in zip(host, kept, strict=True):
+        np.testing.assert_array_equal(part, want)
     x = torch.ones((100, 64), dtype=getattr(torch, dtype))
     rope(x)
     rope(x, positions=torch.arange(100))
@@ -719,3 +724,23 @@ def test_equal_frequencies_are_one_object_for_all_threads(restless):
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(work, range(8)))) == 1
+
+
+def test_no_table_of_any_library_writes_to_the_cache(xp):
+    """What is given out may be written to where the library allows it, and is then its own."""
+    rope = embedding()
+    x = np.ones((10, 64), np.float32)
+    before = rope(x)
+    places = xp.asarray(np.arange(10))
+    given = [*rope.tables(places), *rotary.cos_sin(places, rope.inv_freq)]
+    for part in given:
+        with contextlib.suppress(TypeError, ValueError):
+            part[...] = 7.0
+        seen = xp.to_numpy(part)
+        if seen.flags.writeable:
+            seen[...] = 9.0
+    np.testing.assert_array_equal(rope(x), before)
+    for part, kept in zip(rope.tables(np.arange(10)), given[2:], strict=False):
+        assert (
+            not np.shares_memory(part, xp.to_numpy(kept)) or not xp.to_numpy(kept).flags.writeable
+        )
