@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import _libraries as libraries
-from ._checks import as_positive_float
+from ._checks import as_non_negative_float
+from ._numbers import found
 from ._typing import Array, Float64Array
 from .arrays import as_outputs, check_plain
 from .rows import FLOATS
@@ -65,7 +66,7 @@ def _scales(x: Array, scales: Any) -> Array:
     xp = libraries.namespace(x)
     greatest = GREATEST[libraries.dtype_name(x)]
     if not libraries.is_array(scales):
-        number = as_positive_float(scales, "scales")
+        number = as_non_negative_float(scales, "scales")
         _check_range(np.array(number), greatest)
         return libraries.from_host(np.array(number, np.float32), xp, x)
     check_plain(scales, "scales")
@@ -89,14 +90,17 @@ def _scales(x: Array, scales: Any) -> Array:
 
 
 def _check_range(scales: Float64Array, greatest: float) -> None:
-    """Raise unless scales are positive, and the greatest value times each of them stays in float32."""
-    if not (np.isfinite(scales) & (scales > 0)).all():
-        msg = f"`scales` must be positive and finite, got {scales.min()} .. {scales.max()}"
+    """Raise unless scales are zero or positive, and the greatest value times each of them stays in float32."""
+    bad = ~(np.isfinite(scales) & (scales >= 0))
+    if bad.any():
+        msg = f"`scales` must be finite and not negative, got {found(scales, bad)}"
         raise ValueError(msg)
     # Twice, for a channel grows where the other one of its pair turns into it.
     largest = float(FLOAT32.max) / (2 * greatest)
-    if not ((scales >= FLOAT32.tiny) & (scales <= largest)).all():
-        msg = f"`scales` must keep values within float32, got {scales.min()} .. {scales.max()}"
+    # An empty slot has none.
+    bad = (scales != 0) & ~((scales >= FLOAT32.tiny) & (scales <= largest))
+    if bad.any():
+        msg = f"`scales` must keep values within float32, got {found(scales, bad)}"
         raise ValueError(msg)
 
 
@@ -123,6 +127,8 @@ def _quantised(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
         scales = xp.astype(xp.astype(scales, old.dtype), xp.float32)
     # Where all is zero any scale will do.
     scales = xp.where(scales > 0, scales, xp.astype(old, xp.float32))
-    values = xp.where(finite, xp.clip(wide / scales, -greatest, greatest), wide)
+    # Zeros without a scale stay zeros.
+    divisors = xp.where(scales > 0, scales, xp.ones_like(scales))
+    values = xp.where(finite, xp.clip(wide / divisors, -greatest, greatest), wide)
     values = xp.astype(xp.round(values) if name == "int8" else values, like.dtype)
     return values, xp.astype(xp.reshape(scales, old.shape), old.dtype)
