@@ -31,7 +31,7 @@ from . import _hints as hints
 from . import scaling, sections
 from ._checks import as_choice
 from ._errors import ConfigError, shown
-from .embedding import RotaryEmbedding
+from .embedding import BatchAxis, RotaryEmbedding
 
 __all__ = ["Preset", "Presets", "preset", "presets"]
 
@@ -188,7 +188,9 @@ def presets() -> Presets:
 
 
 @hints.named
-def preset(name: str, *, seq_axis: int | None = None) -> RotaryEmbedding:
+def preset(
+    name: str, *, seq_axis: int | None = None, batch_axis: BatchAxis = None
+) -> RotaryEmbedding:
     """Return the rotary embedding of a published checkpoint.
 
     Parameters
@@ -196,7 +198,9 @@ def preset(name: str, *, seq_axis: int | None = None) -> RotaryEmbedding:
     name : str
         One of `rotary.presets`: the checkpoint and the format of its weights.
     seq_axis : int, optional
-        The arrays' sequence axis; see `rotary.RotaryEmbedding`.
+        The sequence axis of the arrays, as for `rotary.RotaryEmbedding`.
+    batch_axis : int or False, optional
+        Their batch axis, as for `rotary.RotaryEmbedding`.
 
     Returns
     -------
@@ -206,9 +210,9 @@ def preset(name: str, *, seq_axis: int | None = None) -> RotaryEmbedding:
     Raises
     ------
     TypeError
-        If `name` is no string, or `seq_axis` no integer.
+        If `name` is no string, or an axis no integer.
     ValueError
-        If there is no such preset, or `seq_axis` does not fit.
+        If there is no such preset, or an axis does not fit.
 
     See Also
     --------
@@ -222,8 +226,8 @@ def preset(name: str, *, seq_axis: int | None = None) -> RotaryEmbedding:
     """
     entry = _named(name)
     made = _made(entry)
-    if seq_axis is not None:
-        made = replace(made, seq_axis=seq_axis)
+    if seq_axis is not None or batch_axis is not None:
+        made = replace(made, seq_axis=seq_axis, batch_axis=batch_axis)
     return made._explained(_origins(entry))
 
 

@@ -26,7 +26,7 @@ from ._errors import ConfigError, naming_file, shown, shown_name, shown_text
 from ._frequencies import as_factors
 from ._gguf_file import read_header
 from ._numbers import as_length
-from .embedding import RotaryEmbedding
+from .embedding import BatchAxis, RotaryEmbedding
 from .layouts import Layout, check_layout
 
 __all__ = ["from_gguf"]
@@ -732,6 +732,7 @@ def from_gguf(
     layer_type: LayerType | None = None,
     layout: Layout | None = None,
     seq_axis: int | None = None,
+    batch_axis: BatchAxis = None,
     context_length: int | None = None,
     attention_factor: float | None = None,
     head_dim: int | None = None,
@@ -753,6 +754,8 @@ def from_gguf(
     layout : {"half", "interleaved"}, optional
         In place of the architecture's, and required where that is not known.
     seq_axis : int, optional
+        As for `RotaryEmbedding`.
+    batch_axis : int or False, optional
         As for `RotaryEmbedding`.
     context_length : int, optional
         By default what the file says. It decides between the long and the short factors.
@@ -823,6 +826,7 @@ def from_gguf(
     arguments = {
         "layout": layout,
         "seq_axis": seq_axis,
+        "batch_axis": batch_axis,
         "context_length": context_length,
         "attention_factor": attention_factor,
         "head_dim": head_dim,
@@ -924,6 +928,7 @@ def _embedding(
     known: bool,
     layout: Layout | None,
     seq_axis: int | None,
+    batch_axis: BatchAxis,
     context_length: int | None,
     attention_factor: float | None,
     head_dim: int | None,
@@ -957,4 +962,4 @@ def _embedding(
         msg = f"the metadata of this {shown(data.architecture)} do not fit together: {error}"
         raise ConfigError(msg) from error
     origins |= {name: part.origin for name, part in parts.items() if part.origin}
-    return replace(rope, seq_axis=seq_axis)._explained(origins)
+    return replace(rope, seq_axis=seq_axis, batch_axis=batch_axis)._explained(origins)

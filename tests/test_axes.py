@@ -191,6 +191,31 @@ def test_tokens_first_with_grouped_heads(xp, seq_axis, length, where, verb):
         np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decay": rotary.XPos(512, center=0)},
+        {"sections": rotary.sections.chunked(1, 3)},
+        {"output_layout": "interleaved"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
+def test_each_head_of_packed_tokens_is_rotated_as_it_is_alone(options, verb):
+    q, k = random_array((5, 9, WIDTH)), random_array((5, 1, WIDTH), seed=1)
+    rope = rope_of(seq_axis=0, **options)
+    function = rope if verb == "call" else getattr(rope, verb)
+    positions = np.array([4, 0, 3, 3, 9])
+    if "sections" in options:
+        positions = np.stack([positions, positions[::-1]])
+    results = function(q, k, positions=positions)
+    for result, x, role in zip(results, (q, k), ("query", "key"), strict=True):
+        own = {"role": role} if "decay" in options else {}
+        for head in range(x.shape[1]):
+            alone = function(np.ascontiguousarray(x[:, head]), positions=positions, **own)
+            np.testing.assert_array_equal(result[:, head], alone)
+
+
 @pytest.mark.feature("jit")
 def test_tokens_first_with_grouped_heads_compiled(xp):
     q, k = random_array((5, 9, WIDTH)), random_array((5, 3, WIDTH), seed=1)

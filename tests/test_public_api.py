@@ -99,7 +99,7 @@ SIGNATURES = {
         "(config, *, layer_type=None, layout=None, seq_axis=None, context_length=None, "
         "inv_freq=None, dialect='transformers')"
     ),
-    "preset": "(name, *, seq_axis=None)",
+    "preset": "(name, *, seq_axis=None, batch_axis=None)",
     "presets": "()",
     "positions.timestamps": "(times, *, unit, origin)",
     "positions.zigzag": "(length, *, rank, world)",
