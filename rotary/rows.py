@@ -137,7 +137,8 @@ class Where:
     Attributes
     ----------
     positions : array_like or None
-        (S,), (1, S) or (B, S), after the position axes where the extent says so.
+        (S,), (1, S), (B, S), or with a size or 1 for each axis of the array but its last. The position axes
+        lead if the extent says so.
     offset : number, array_like (B,) or None
         First position of every row of the batch, or of every packed sequence. None is 0.
     cu_seqlens : array_like of int (n + 1,) or None
