@@ -285,6 +285,15 @@ def oracle(session: nox.Session) -> None:
     session.run("pytest", "-m", "oracle", *session.posargs, env=variables)
 
 
+@nox.session(default=False)
+def oracle_next(session: nox.Session) -> None:
+    """Compare every rope key of every model type with the transformers after the one that is followed."""
+    session.install("--editable", ".", *group("oracle-next", "test"))
+    variables = numba_cache(Path(session.virtualenv.location)) | BACKENDS["numpy"]
+    sweep = ("-m", "oracle", "tests/test_config_sweep.py")
+    session.run("pytest", *sweep, *session.posargs, env=variables)
+
+
 def sanitizers(session: nox.Session) -> dict[str, str]:
     """Return the variables under which the kernels are built, and loaded into Python, with g++'s sanitizers."""
     names = ("libasan.so", "libubsan.so")

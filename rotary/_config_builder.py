@@ -12,16 +12,18 @@ from ._checks import (
     LARGEST_WIDTH,
     as_bool,
     as_fraction,
+    as_non_negative_integer,
     as_positive_float,
     as_positive_integer,
     as_rotary_dim,
 )
-from ._config_dialects import Dialect
+from ._config_dialects import DIALECTS, Dialect
 from ._config_layers import (
     BASES,
     HEADS,
     HIDDEN,
     INTERLEAVED,
+    LEGACY_BASES,
     PARTS,
     Layer,
     attention_part,
@@ -38,13 +40,24 @@ from .embedding import RotaryEmbedding
 from .layouts import Layout
 from .scaling import Custom, Scaling, Yarn
 
-__all__ = ["Builder", "Options"]
+__all__ = ["WIDTHS", "Builder", "Options"]
 
 # bfloat16 buffers are off by up to 2**-9; twice that is still far from any other schedule.
 BUFFER_TOLERANCE = 2.0**-8
 
-_HEAD_DIM = ("head_dim", "kv_channels")
-_LENGTH = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
+# The names that a head's width has in configurations; models other than the known ones may mean other widths by them.
+WIDTHS = (
+    *("head_dim", "kv_channels", "attention_head_dim", "attention_head_size", "attn_head_dim"),
+    *("head_size", "head_width", "head_dims", "d_head", "d_kv", "dim_head", "dim_per_head"),
+    *("size_per_head", "hidden_size_per_head", "hidden_size_per_attention_head", "qk_head_dim"),
+    *("qk_rope_head_dim", "global_head_dim", "swa_head_dim"),
+)
+# These are of one kind of layer, or a part of a head.
+_NOT_WHOLE = ("qk_rope_head_dim", "global_head_dim", "swa_head_dim")
+_LENGTH = (
+    *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length"),
+    "model_max_length",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class Options:
     inv_freq: Any
     dialect: Dialect
     strict: bool
+    unread: list[str]
 
 
 class CheckpointBuffer(Custom):
@@ -160,6 +174,26 @@ class Builder:
             return None
         return Found(self.row.defaults[key], f"the default of {self.row.name} in {FOLLOWS}")
 
+    def _reads(self, key: str) -> bool:
+        """Whether the code of the model type reads a key of the configuration."""
+        if self.row is None:
+            return True
+        if key in (BASES[0], PARTS[0], WIDTHS[0]):
+            return key not in self.row.unread
+        return key in self.row.reads
+
+    def _pass_over(self, name: str, value: Any, instead: str, advice: str = "leave it out") -> None:
+        """Refuse a key that the model's code does not read, or keep its name if the caller only compares."""
+        if not self.options.strict:
+            self.options.unread.append(name)
+            return
+        kind = "" if self.row is None else f"model type {self.row.name!r}"
+        msg = (
+            f"`{name}` is not read by the code of {kind} in {FOLLOWS} for the rope type {shown(self.kind.value)}, "
+            f"{instead}, got {shown(value)}; {advice}"
+        )
+        raise ConfigError(msg)
+
     def _told(self, name: str, found: Found) -> Any:
         """Return a value and keep its origin."""
         self.origins[name] = found.origin
@@ -167,6 +201,7 @@ class Builder:
 
     def embedding(self) -> RotaryEmbedding | None:
         """Return the embedding."""
+        self._leave_dict()
         head_dim = self._head_dim()
         if self._is_without_base():
             return None
@@ -182,7 +217,9 @@ class Builder:
             model=None if self.row is None else self.row.name,
             latent=self._is_latent(),
             softmax=self.row is None or self.row.softmax,
+            mscales=self.row is not None and self.row.mscales,
             max_position=self._max_position(),
+            own_original=self._default("original_max_position_embeddings"),
             part=part,
         )
         if self.kind.value == "axial":
@@ -191,13 +228,15 @@ class Builder:
                 "order the configuration does not tell; build it with rotary.sections.axial"
             )
             raise ConfigError(msg)
+        base = self._told("base", self._base())
+        self._check_unread(base, rotary_dim, head_dim)
         scaling = self._own_factor(schedule(reading, self.kind.value), reading)
         self._check_lists(scaling, rotary_dim)
         self.origins.update(reading.origins)
         self.origins["scaling"] = self.kind.origin
         arguments: dict[str, Any] = {
             "layout": layout,
-            "base": self._told("base", self._base()),
+            "base": base,
             "scaling": scaling,
             "rotary_dim": rotary_dim,
             "rotary_start": self._start(head_dim, rotary_dim),
@@ -207,6 +246,17 @@ class Builder:
             "seq_axis": self.options.seq_axis,
         }
         return self._made(head_dim, arguments)
+
+    def _leave_dict(self) -> None:
+        """Refuse a rope dict that the model's code does not read, unless it says what that code does."""
+        if self.row is None or "rope_parameters" not in self.row.unread or not self.rope.values:
+            return
+        usual = {"rope_type": "default", "type": "default", "rope_theta": 10_000.0}
+        for key, value in self.rope.values.items():
+            if value != usual.get(key):
+                self._pass_over(self.rope.name(key), value, "whose base is fixed and not scaled")
+        self.rope = Keys({}, self.rope.path)
+        self.kind = rope_type(self.rope)
 
     def _own_factor(self, scaling: Scaling, reading: Reading) -> Scaling:
         """Return the schedule of DeepSeek-V4, whose code leaves out YaRN's factor."""
@@ -240,6 +290,30 @@ class Builder:
             rope = RotaryEmbedding(head_dim, **arguments, seq_axis=axis)
         return rope._explained(self.origins)
 
+    def _check_unread(self, base: float, rotary_dim: int, head_dim: int) -> None:
+        """Refuse keys of other model types that say something else than what is read."""
+        if self.row is None:
+            return
+        for key in (*BASES, *LEGACY_BASES):
+            is_read = self._reads(key) or self.row.legacy in LEGACY_BASES.get(key, ())
+            is_read = is_read or (self.row.legacy is not None and key == BASES[0])
+            found = None if is_read else self.top.found(key, as_positive_float)
+            if found is not None and found.value != base:
+                self._pass_over(self.top.name(key), found.value, f"whose base is {base} here")
+        for key in PARTS:
+            found = None if self._reads(key) else self.top.found(key, as_fraction)
+            if found is not None and int(head_dim * found.value) != rotary_dim:
+                self._pass_over(
+                    *(self.top.name(key), found.value),
+                    f"which rotates {rotary_dim} of {head_dim} channels here, not {int(head_dim * found.value)}",
+                )
+        found = None if self._reads("rotary_dim") else self.top.found("rotary_dim", as_rotary_dim)
+        if found is not None and found.value != rotary_dim:
+            self._pass_over(
+                *(self.top.name("rotary_dim"), found.value),
+                f"which rotates {rotary_dim} of {head_dim} channels here",
+            )
+
     # Widths.
 
     def _is_latent(self) -> bool:
@@ -253,16 +327,59 @@ class Builder:
         if self._is_latent():
             found = self.top.found("qk_rope_head_dim", as_rotary_dim)
             found = found or self._default("qk_rope_head_dim")
+            self._check_latent(found)
         else:
-            # Of models that are not known, other names may go with other rules.
-            names = _HEAD_DIM[:1] if self.row is None else _HEAD_DIM
-            found = self._special_head_dim() or self.top.first(names, as_positive_integer)
+            names = [name for name in WIDTHS if name not in _NOT_WHOLE and self._reads(name)]
+            names = names[:1] if self.row is None else names
+            special = self._special_head_dim()
+            found = special or self.top.first(names, as_positive_integer)
             found = found or self._default("head_dim") or self._derived_head_dim()
+            self._check_widths(int(found.value), special is not None)
         assert found is not None
         if found.value > LARGEST_WIDTH:
             msg = f"`head_dim` must be at most {LARGEST_WIDTH} channels, got {found.value} ({found.origin})"
             raise ConfigError(msg)
         return int(self._told("head_dim", found))
+
+    def _check_latent(self, found: Found | None) -> None:
+        """Refuse a width of heads from which the model's code would make tables of another width."""
+        if self.row is None or not self._reads("head_dim") or found is None:
+            return
+        given = self.top.found("head_dim", as_positive_integer)
+        part = self._default("partial_rotary_factor")
+        if given is None or int(given.value * (1.0 if part is None else part.value)) == found.value:
+            return
+        msg = (
+            f"`{self.top.name('head_dim')}` must agree with qk_rope_head_dim {found.value}, for the code of "
+            f"model type {self.row.name!r} in {FOLLOWS} makes its tables from it, got {given.value}; leave it out"
+        )
+        raise ConfigError(msg)
+
+    def _check_widths(self, width: int, special: bool) -> None:
+        """Refuse another width under a name that is not read."""
+        for key in WIDTHS:
+            if self._is_whole(key, special):
+                continue
+            found = self.top.found(key, as_positive_integer)
+            if found is None or found.value == width:
+                continue
+            name = self.top.name(key)
+            if self.row is not None:
+                self._pass_over(name, found.value, f"which rotates heads of {width} channels")
+            elif "head_dim" not in self.top:
+                msg = (
+                    f"`{self.top.name('head_dim')}` must be given, for `{name}` is {found.value} and hidden_size "
+                    f"divided by the heads is {width}, got none; write the channels of one head"
+                )
+                raise ConfigError(msg)
+
+    def _is_whole(self, name: str, special: bool) -> bool:
+        """Whether a width is read, or says nothing about the heads of this layer."""
+        if self.row is None:
+            return name in ("head_dim", *_NOT_WHOLE)
+        if name == "qk_rope_head_dim":
+            return self.row.last
+        return self._reads(name) or (special and name == "head_dim")
 
     def _special_head_dim(self) -> Found | None:
         """Return the width of this kind of layer, where kinds differ in width."""
@@ -288,7 +405,10 @@ class Builder:
         key = {"full_attention": "global_head_dim", "sliding_attention": "swa_head_dim"}.get(
             kind or ""
         )
-        return None if key is None else self.top.found(key, as_positive_integer)
+        if key is None or not self._reads(key):
+            return None
+        given = self.top.found(key, as_positive_integer)
+        return given or (self._default(key) if layers is None else None)
 
     def _derived_head_dim(self) -> Found:
         """Return the width of the model divided by its heads."""
@@ -316,30 +436,72 @@ class Builder:
         part, given = self._part(), self._given_rotary_dim()
         if self._is_latent():
             self.origins["rotary_dim"] = "derived: the whole of qk_rope_head_dim"
+            own = self._default("partial_rotary_factor")
+            if (
+                self.row is not None
+                and part is not None
+                and (own is None or own.value != part.value)
+            ):
+                self._check_part(part, head_dim)
             return head_dim, 1.0
         if self.kind.value == "proportional":
             self.origins["rotary_dim"] = "derived: proportional turns pairs of the whole head"
+            if part is None and given is not None and self.row is not None and self.row.last:
+                part = Found(given.value / head_dim, f"derived: {given.origin} / head_dim")
             return head_dim, 1.0 if part is None else self._told(
                 "scaling.partial_rotary_factor", part
             )
+        self._check_last(part, head_dim)
+        counted = self.top.found("rotary_dim", as_rotary_dim) or given
+        if counted is not None and counted.value > head_dim:
+            msg = f"`rotary_dim` must be at most head_dim {head_dim}, got {counted.value} ({counted.origin})"
+            raise ConfigError(msg)
         if part is None and given is None:
             return self._even(head_dim, "derived: the whole head"), 1.0
         if part is None:
             assert given is not None
-            if given.value > head_dim:
-                msg = f"`rotary_dim` must be at most head_dim {head_dim}, got {given.value} ({given.origin})"
-                raise ConfigError(msg)
             return int(self._told("rotary_dim", given)), given.value / head_dim
         width = int(head_dim * part.value)
-        if given is not None and given.value != width:
+        if counted is not None and counted.value != width and part.origin.startswith("given"):
+            name = counted.origin.removeprefix("given: ")
             msg = (
-                f"`{self.top.name('rotary_dim')}` and partial_rotary_factor must not contradict each other, got "
-                f"{given.value} and {part.value}, which is {width} of {head_dim} channels; keep one"
+                f"`{name}` and partial_rotary_factor must not contradict each other, got {counted.value} and "
+                f"{part.value}, which is {width} of {head_dim} channels; keep one"
             )
             raise ConfigError(msg)
-        return self._even(
-            width, f"derived: int(head_dim * {part.value}), {part.origin}"
-        ), part.value
+        width = self._even(width, f"derived: int(head_dim * {part.value}), {part.origin}")
+        if self._rotates_a_part() or width == head_dim:
+            return width, part.value
+        self._check_part(part, head_dim)
+        return self._even(head_dim, "derived: the whole head"), 1.0
+
+    def _check_last(self, part: Found | None, head_dim: int) -> None:
+        """Refuse DeepSeek-V4's width beside a rope dict without the part, where its code rotates the whole head."""
+        found = self.top.found("qk_rope_head_dim", as_rotary_dim)
+        if self.row is None or not self.row.last or part is not None or found is None:
+            return
+        if self.rope.origin == "given" and self.rope.values and self.kind.value == "default":
+            self._pass_over(
+                *(self.top.name("qk_rope_head_dim"), found.value),
+                f"which rotates all {head_dim} channels of a head without partial_rotary_factor",
+                f"write `{self.rope.name('partial_rotary_factor')}` {found.value / head_dim}",
+            )
+
+    def _rotates_a_part(self) -> bool:
+        """Whether a part of each head can be rotated: by the model's own code, or by the dialect's for every model."""
+        return self.row is None or self.row.partial or self.row.last or self.options.dialect.partial
+
+    def _check_part(self, part: Found, head_dim: int) -> None:
+        """Refuse a part of the head that the model's code does not leave out."""
+        if part.value != 1.0:
+            name = part.origin.removeprefix("given: ")
+            width = int(head_dim * part.value)
+            who = [own.name for own in DIALECTS.values() if own.partial]
+            self._pass_over(
+                *(name, part.value, f"which rotates all {head_dim} channels of a head"),
+                f"that is {width} of {head_dim} channels: leave it out, or follow who reads it: "
+                + " or ".join(f"dialect={own!r}" for own in who),
+            )
 
     def _even(self, width: int, origin: str) -> int:
         """Return a width whose channels pair."""
@@ -358,7 +520,8 @@ class Builder:
             found = self.top.found("qk_rope_head_dim", as_rotary_dim)
             if found is not None:
                 return found
-        return self.top.found("rotary_dim", as_rotary_dim) or self._default("rotary_dim")
+        found = self.top.found("rotary_dim", as_rotary_dim) if self._reads("rotary_dim") else None
+        return found or self._default("rotary_dim")
 
     def _part(self) -> Found | None:
         """Return the part of the head that turns, where a key tells it."""
@@ -371,13 +534,14 @@ class Builder:
             return part
 
         within = self.rope.found("partial_rotary_factor", check)
-        on_top = self.top.first(PARTS, check)
+        on_top = self.top.first([name for name in PARTS if self._reads(name)], check)
         if self.options.strict and not self.nested:
             name = "partial_rotary_factor"
             found = agreed([(self.rope.name(name), within), (self.top.name(name), on_top)])
         else:
             found = within or on_top
-        if found is None and self._given_rotary_dim() is None:
+        usual = not self.nested or self.kind.value == "default"
+        if found is None and usual and self._given_rotary_dim() is None:
             found = self._default("partial_rotary_factor") or self._default_of_kind()
         return found
 
@@ -421,7 +585,11 @@ class Builder:
         if self.given_base is not None:
             return self.given_base
         within = self.rope.found("rope_theta", as_positive_float)
-        on_top = [(self.top.name(key), self.top.found(key, as_positive_float)) for key in BASES]
+        on_top = [
+            (self.top.name(key), self.top.found(key, as_positive_float))
+            for key in BASES
+            if self._reads(key)
+        ]
         attention = attention_part(self.top)
         if attention is not None:
             name = "rope_theta"
@@ -561,7 +729,7 @@ class Builder:
         if not isinstance(values, list | tuple) or not 2 <= len(values) <= 4:
             msg = f"`{name}` must be a list of two to four numbers of pairs, one for each axis, got {shown(values)}"
             raise ConfigError(msg)
-        return tuple(checked(as_positive_integer, value, name) for value in values), name
+        return tuple(checked(as_non_negative_integer, value, name) for value in values), name
 
     def _order(self, own: str | None) -> str:
         """Return how lanes are dealt out: as the model does it, or as the key says."""

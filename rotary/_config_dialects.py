@@ -41,6 +41,8 @@ class Dialect:
         Rope types that are known.
     sections : bool
         Whether ``mrope_interleaved`` decides how sections lie, and not the model.
+    partial : bool
+        Whether ``partial_rotary_factor`` is read for every model, and not by the models that know it.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dialect:
     length_on_top: bool
     rope_types: frozenset[str]
     sections: bool
+    partial: bool
 
 
 _COMMON = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
@@ -79,6 +82,7 @@ _EVERY = (
         length_on_top=True,
         rope_types=frozenset((*_COMMON, "proportional", "axial", "xdrope")),
         sections=False,
+        partial=False,
     ),
     Dialect(
         name="vllm",
@@ -96,6 +100,7 @@ _EVERY = (
             (*_COMMON, "proportional", "ntk", "xdrope", "deepseek_yarn", "telechat3-yarn")
         ),
         sections=True,
+        partial=True,
     ),
     Dialect(
         name="sglang",
@@ -111,6 +116,7 @@ _EVERY = (
         length_on_top=True,
         rope_types=frozenset((*_COMMON, "proportional", "deepseek_yarn")),
         sections=True,
+        partial=True,
     ),
     Dialect(
         name="llama.cpp",
@@ -126,6 +132,7 @@ _EVERY = (
         length_on_top=True,
         rope_types=frozenset((*_COMMON, "proportional", "xdrope")),
         sections=False,
+        partial=False,
     ),
     Dialect(
         name="mlx",
@@ -141,6 +148,7 @@ _EVERY = (
         length_on_top=False,
         rope_types=frozenset((*_COMMON, "proportional", "deepseek_yarn", "telechat3-yarn")),
         sections=False,
+        partial=False,
     ),
 )
 DIALECTS = {dialect.name: dialect for dialect in _EVERY}

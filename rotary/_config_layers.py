@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ._checks import as_positive_float, as_positive_integer
-from ._config_models import FOLLOWS, Model
+from ._checks import as_non_negative_integer, as_positive_float, as_positive_integer
+from ._config_models import FOLLOWS, Model, part_type
 from ._config_reader import Found, Keys, agreed, near
+from ._config_schedules import LEGACY_TYPES
 from ._errors import ConfigError, listed, shown, shown_name
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "HEADS",
     "HIDDEN",
     "INTERLEAVED",
+    "LANGUAGE",
+    "LEGACY_BASES",
     "PARTS",
     "Layer",
     "attention_part",
@@ -44,7 +48,7 @@ INTERLEAVED = (
 _COUNT = ("num_hidden_layers", "n_layer", "num_layers")
 _MOST_LAYERS = 2**16  # some answers list them all
 _DICTS = ("rope_parameters", "rope_scaling")
-_LANGUAGE = ("text_config", "language_config", "llm_config")
+LANGUAGE = ("text_config", "language_config", "llm_config")
 # Keys on top of a configuration that have to do with rope; whatever else looks like it is refused.
 _ROPE_KEYS = {
     *BASES,
@@ -67,6 +71,11 @@ _ROPE_KEYS = {
     "use_mem_rope",
 }
 _LOOKS_LIKE_ROPE = r"(^|_)(rope|rotary|yarn|mrope|xdrope|ntk)(_|$)"
+# Keys that turn rotary off, and the values of the others that turn it on.
+_TURNS_OFF = r"(^|_)(alibi|nope|norope|no_rope)(_|$)"
+_WIDTHS_WITHOUT = ("qk_nope_head_dim",)
+_POSITIONS = r"^(rel_)?pos(ition(al)?)?_(embed(ding)?s?|emb|encoding)(_type|_name|_kind)?$"
+_MEANS_ROPE = r"(^|[^a-z])(rope|rotary|mrope)([^a-z]|$)"
 # Switches of published configurations, and where they stand if what they say is so anyway.
 _SWITCHES: dict[str, Any] = {
     **dict.fromkeys(("rope", "rotary", "use_rope", "use_rotary", "use_rotary_pos_emb"), True),
@@ -87,7 +96,10 @@ _ADVICE = {
     "rope_3d": "the order of the sections is the model's own, that of rotary.sections.ernie in Ernie 4.5-VL",
     "rope_ratio": "ChatGLM turns half of each head, interleaved, by the base 10000 * rope_ratio: write that as "
     "rope_theta, and partial_rotary_factor 0.5",
-    "rope_type": "it stands within rope_scaling or rope_parameters, with what belongs to it",
+    **dict.fromkeys(
+        ("rope_type", "mrope_section", "mrope_interleaved", "xdrope_section"),
+        "it belongs within rope_parameters, or rope_scaling in older configurations",
+    ),
     "rotary_scaling_factor": "write rope_scaling, with the rope_type that the model's own code has, often 'dynamic'",
     "use_dynamic_ntk": "the base grows with the length as the model's own code does; write false for positions "
     "below seq_length",
@@ -100,10 +112,12 @@ def language_model(top: Keys) -> Keys:
     """Return the configuration itself, or its language model's where it has several parts."""
     parts = _parts(top)
     own = top.matching(_LOOKS_LIKE_ROPE)
-    for name in _LANGUAGE:
+    for name in LANGUAGE:
         inner = parts.get(name)
         if inner is not None:
             _check_agreement(top, own, inner)
+            if "model_type" in top and "model_type" not in inner:
+                inner.values["model_type"] = part_type(top.values["model_type"])
             return language_model(inner)
     if own or not parts or "head_dim" in top or _has_any(top, HEADS):
         return top
@@ -118,12 +132,29 @@ def language_model(top: Keys) -> Keys:
 def _check_agreement(top: Keys, names: list[str], inner: Keys) -> None:
     """Refuse rope keys that a configuration has beside its language model's, and that say something else."""
     for name in names:
-        if top.values[name] != inner.values.get(name):
+        if not _is_said(name, top, inner):
             msg = (
                 f"`{top.name(name)}` must be what `{inner.name(name)}` is, or left out, got "
                 f"{shown(top.values[name])} and {shown(inner.values.get(name))}; pass the part that is meant by itself"
             )
             raise ConfigError(msg)
+
+
+def _is_said(name: str, top: Keys, inner: Keys) -> bool:
+    """Whether a part says the same as a key above it, under that name or within its rope dict."""
+    value = top.values[name]
+    if value == inner.values.get(name):
+        return True
+    given = next((keys for key in _DICTS if (keys := inner.inner(key)) is not None), None)
+    if name in _DICTS:
+        own = top.inner(name)
+        if own is None or given is None:
+            return False
+        said = _plain(given.values) | {
+            "rope_theta": given.values.get("rope_theta", inner.values.get("rope_theta"))
+        }
+        return all(said.get(key) == here for key, here in _plain(own.values).items())
+    return name not in inner and given is not None and value == given.values.get(name)
 
 
 def _parts(top: Keys) -> dict[str, Keys]:
@@ -145,11 +176,12 @@ def _has_any(keys: Keys, names: Iterable[str]) -> bool:
     return any(name in keys for name in names)
 
 
-def check_rope_keys(top: Keys) -> None:
+def check_rope_keys(top: Keys, row: Model | None) -> None:
     """Refuse keys that look as if they had to do with rope and are not known."""
     attention = attention_part(top)
     if attention is not None:
-        check_rope_keys(attention)
+        check_rope_keys(attention, row)
+    _check_switches(top, row)
     for key in top.matching(_LOOKS_LIKE_ROPE):
         if key in _ROPE_KEYS or key in _UNRELATED or key.startswith("memory_attention_rope"):
             continue
@@ -159,6 +191,32 @@ def check_rope_keys(top: Keys) -> None:
         guess = f"{close} Leave" if close.startswith("did you mean") else "leave"
         advice = _ADVICE.get(key, f"{guess} it out if it changes nothing")
         msg = f"`{top.name(key)}` is no known rope key, got {shown(top.values[key])}; {advice}"
+        raise ConfigError(msg)
+
+
+def _check_switches(top: Keys, row: Model | None) -> None:
+    """Refuse keys that turn rotary off, or name other positions, where the model type does not read them."""
+    read = {"mla_use_nope", "no_rope_layers", "no_rope_layer_interval"}
+    if row is not None and row.only is not None:
+        read.add(row.only[0])
+    who = "the configuration's own code" if row is None else f"the code of model type {row.name!r}"
+    for key in top.matching(_TURNS_OFF):
+        value = top.values[key]
+        if key in read or key in _WIDTHS_WITHOUT or not value or isinstance(value, str):
+            continue
+        msg = (
+            f"`{top.name(key)}` must be false or left out, for {who} is not known to read it, got {shown(value)}; "
+            "layers without rotary are those of `no_rope_layers`, or null in rope_parameters"
+        )
+        raise ConfigError(msg)
+    for key in top.matching(_POSITIONS):
+        value = top.values[key]
+        if key in read or not isinstance(value, str) or re.search(_MEANS_ROPE, value.lower()):
+            continue
+        msg = (
+            f"`{top.name(key)}` must be 'rope' or left out, for {who} is not known to read it, got {shown(value)}; "
+            "other positions than rotary ones are no part of this library"
+        )
         raise ConfigError(msg)
 
 
@@ -195,39 +253,54 @@ class Layer:
 
     kind: str | None
     index: int | None
+    published: str | None = None
 
     @classmethod
     def of(cls, top: Keys, given: str | int | None) -> Layer:
         """Return the layer a caller names."""
         if given is None or isinstance(given, str):
-            return cls(given, None)
+            return cls(None if given is None else _RENAMED.get(given, given), None, given)
         kinds = kinds_of_layers(top)
         count = top.first(_COUNT, _as_layers)
         layers = len(kinds) if kinds else None if count is None else count.value
         if layers is not None and given >= layers:
             msg = f"`layer_type` must be one of the {layers} layers, from 0 on, got {shown(given)}"
             raise ValueError(msg)
-        return cls(kinds[given] if kinds else None, given)
+        if kinds:
+            return cls(kinds[given], given, _published_kinds(top)[given])
+        return cls(None, given)
 
     def rotates(self, top: Keys, row: Model | None) -> bool:
         """Whether the configuration says that this layer has rotary."""
-        if row is not None and row.sliding and self.index is not None:
+        if row is not None and (row.hybrid or row.sliding) and self.index is not None:
             self.needed_kind(top)
+        if self.kind in _NO_ATTENTION and (row is None or row.hybrid):
+            return False
+        crossed = top.values.get("cross_attention_layers")
+        if isinstance(crossed, list | tuple) and self.index in crossed:
+            return False
         if row is not None and row.sliding and self.kind is not None:
             _check_kind(top, self.kind, ("sliding_attention", "full_attention"))
             return self.kind == "sliding_attention" or (
                 row.sliding == "windowed" and "sliding_window" in top.nulls
             )
         flags = _flags(top)
+        found = top.found("no_rope_layer_interval", as_positive_integer)
+        interval = None if row is None else row.defaults.get("no_rope_layer_interval")
+        if row is not None and interval is None and (found is not None or not all(flags)):
+            key = "no_rope_layer_interval" if all(flags) else "no_rope_layers"
+            msg = (
+                f"`{top.name(key)}` is not read by the code of model type {row.name!r} in {FOLLOWS}, every "
+                f"layer of which rotates, got {shown(top.values[key])}; leave it out, or write the model type that "
+                "is meant"
+            )
+            raise ConfigError(msg)
         if flags:
             if self.index is None:
                 return any(flags)
             return bool(item(flags, self.index, top.name("no_rope_layers")))
-        interval = None if row is None else row.defaults.get("no_rope_layer_interval")
-        if interval is not None and self.index is not None:
-            found = top.found("no_rope_layer_interval", as_positive_integer)
-            return bool((self.index + 1) % (interval if found is None else found.value))
-        return True
+        interval = interval if found is None else found.value
+        return interval is None or self.index is None or bool((self.index + 1) % interval)
 
     def needed_kind(self, top: Keys) -> None:
         """Refuse a layer's number where nothing tells the kind of that layer."""
@@ -240,29 +313,90 @@ class Layer:
             raise ConfigError(msg)
 
 
+# Names that checkpoints wrote before for kinds of layers; transformers renames them too.
+_RENAMED = {
+    **dict.fromkeys(("attention", "*"), "full_attention"),
+    **dict.fromkeys(("mamba", "mamba2", "recurrent", "rglru", "M"), "linear_attention"),
+    **dict.fromkeys(("gated_deltanet", "lightning_attention", "kda"), "linear_attention"),
+    **dict.fromkeys(("deepseek_sparse_attention", "qwen_sparse_attention"), "indexed_attention"),
+    "E": "moe",
+    "-": "mlp",
+}
+# Kinds of layers without attention of their own, and so without rotary.
+_NO_ATTENTION = {"linear_attention", "conv", "short_conv", "moe", "mlp", "cross_attention"}
+
+
 def kinds_of_layers(top: Keys) -> list[str]:
     """Return the kind of every layer, where the configuration has a list of them or a pattern."""
-    kinds = top.values.get("layer_types", _pattern(top))
-    if not isinstance(kinds, list | tuple) or not all(isinstance(kind, str) for kind in kinds):
-        msg = f"`{top.name('layer_types')}` must be a list of names, got {shown(kinds)}"
-        raise ConfigError(msg)
-    return list(kinds)
+    return [_RENAMED.get(kind, kind) for kind in _published_kinds(top)]
+
+
+def _published_kinds(top: Keys) -> list[str]:
+    """Return the kind of every layer in the words of the configuration."""
+    for key in ("layer_types", "layers_block_type", "hybrid_override_pattern", "block_types"):
+        if key not in top:
+            continue
+        kinds = top.values[key]
+        pattern = key == "hybrid_override_pattern"
+        whole = isinstance(kinds, str) if pattern else isinstance(kinds, list | tuple)
+        if not whole or not all(isinstance(kind, str) for kind in kinds):
+            msg = f"`{top.name(key)}` must be a list of names, got {shown(kinds)}"
+            raise ConfigError(msg)
+        if key == "block_types":  # RecurrentGemma repeats them
+            named = {"attention": "sliding_attention"}
+            kinds = [named.get(kind, kind) for kind in kinds]
+            return [kinds[i % len(kinds)] for i in _layers(top)] if kinds else []
+        return list(kinds)
+    return _pattern(top)
+
+
+def _layers(top: Keys) -> range:
+    """Return the numbers of the layers; none where the configuration does not tell how many."""
+    count = top.first(_COUNT, _as_layers)
+    return range(0 if count is None else count.value)
 
 
 def _pattern(top: Keys) -> list[str]:
     """Return the kind of every layer as older configurations tell it: by the distance of full ones."""
     if "hybrid_layer_pattern" in top:
         return [_WINDOWS[flag] for flag in _bits(top, "hybrid_layer_pattern", "a window", "none")]
-    count = top.first(_COUNT, _as_layers)
-    for key, shift in (("sliding_window_pattern", 1), ("global_attn_every_n_layers", 0)):
-        if count is not None and isinstance(top.values.get(key), int):
+    if "attn_type_list" in top:
+        return [_LINEAR[not flag] for flag in _bits(top, "attn_type_list", "attention", "none")]
+    for key, (kinds, shift) in _INTERVALS.items():
+        if isinstance(top.values.get(key), int):
             found = top.found(key, as_positive_integer)
             assert found is not None
-            return [_WINDOWS[(i + shift) % found.value != 0] for i in range(count.value)]
+            return [kinds[(i + shift) % found.value != 0] for i in _layers(top)]
+    for key in ("attn_layer_indices", "full_attn_idxs"):
+        if key in top:
+            numbers = _numbers_of_layers(top, key)
+            return [_LINEAR[i not in numbers] for i in _layers(top)]
+    period, offset = (
+        top.found(f"attn_layer_{name}", as_non_negative_integer) for name in ("period", "offset")
+    )
+    if period is not None and offset is not None and period.value:
+        return [_LINEAR[i % period.value != offset.value] for i in _layers(top)]
     return []
 
 
 _WINDOWS = ("full_attention", "sliding_attention")
+_LINEAR = ("full_attention", "linear_attention")
+# Keys that tell every which layer is of the first kind, and which one is the first of them.
+_INTERVALS = {
+    "sliding_window_pattern": (_WINDOWS, 1),
+    "global_attn_every_n_layers": (_WINDOWS, 0),
+    "full_attention_interval": (_LINEAR, 1),
+    "layer_group_size": (_LINEAR, 1),
+}
+
+
+def _numbers_of_layers(top: Keys, key: str) -> set[int]:
+    """Return the numbers of layers that a key lists."""
+    values = top.values[key]
+    if not isinstance(values, list | tuple) or not all(isinstance(value, int) for value in values):
+        msg = f"`{top.name(key)}` must be a list of layers' numbers, got {shown(values)}"
+        raise ConfigError(msg)
+    return set(values)
 
 
 def _bits(top: Keys, key: str, one: str, zero: str) -> list[bool]:
@@ -318,6 +452,8 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
     """
     given = _given_dict(top)
     default = None if row is None else row.defaults.get("rope_parameters")
+    if row is not None and row.legacy == "compressed" and layer.kind in _COMPRESSED:
+        layer = replace(layer, kind=_COMPRESSED[layer.kind])
     if given is not None and _is_nested(given, top):
         return _of_kind(top, given, layer)
     legacy = _legacy(top, row)
@@ -355,15 +491,27 @@ _ATTENTION = {
     "full_attention",
     "sliding_attention",
     "chunked_attention",
-    "attention",
+    "indexed_attention",
+    "reference_sliding_attention",
+    "window_attention",
+    "hybrid",
+    "hybrid_sliding",
     "global",
     "local",
+}
+# DeepSeek-V4 names its rotations otherwise than its layers.
+_COMPRESSED = {
+    "sliding_attention": "main",
+    "compressed_sparse_attention": "compress",
+    "heavily_compressed_attention": "compress",
 }
 
 
 def _check_no_base(top: Keys, row: Model | None, default: Mapping[str, Any]) -> None:
     """Refuse a base beside a default that is more than a base: which of the two is meant is unclear."""
-    names = [name for name in BASES if name in top]
+    names = [
+        name for name in BASES if name in top and (row is None or name in (BASES[0], *row.reads))
+    ]
     if names and _has_dicts(default):
         msg = (
             f"`{top.name('rope_parameters')}` must be given, with an object for each kind of layer, "
@@ -419,12 +567,15 @@ def _given_dict(top: Keys) -> Keys | None:
             value = top.values[name]
             raw = value if isinstance(value, Mapping) else value.to_dict()
             found.append(_raw(raw, inner.path))
-    if len(found) == 2 and _plain(found[0].values) != _plain(found[1].values):
-        msg = (
-            f"`{top.name('rope_parameters')}` and `{top.name('rope_scaling')}` must not contradict each "
-            f"other, got {shown(found[0].values)} and {shown(found[1].values)}; keep rope_parameters"
-        )
-        raise ConfigError(msg)
+    if len(found) == 2:
+        _check_same(top, *(keys.values for keys in found))
+        typed = {"type", "rope_type"} & found[0].values.keys()
+        besides = {key: value for key, value in found[1].values.items() if value is not None}
+        if typed:
+            besides = {
+                key: value for key, value in besides.items() if key not in ("type", "rope_type")
+            }
+        found[0].values = besides | found[0].values
     if not found or not any(value is not None for value in found[0].values.values()):
         return None
     if _has_dicts(found[0].values) or set(found[0].values) & set(kinds_of_layers(top)):
@@ -432,11 +583,30 @@ def _given_dict(top: Keys) -> Keys | None:
     return Keys(found[0].values, found[0].path)
 
 
+def _check_same(top: Keys, new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Refuse an old rope dict that says something else than the new one; each may leave out what the other says."""
+    one, other = _plain(new), _plain(old)
+    nested = _has_dicts(one) != _has_dicts(other) and one and other
+    if nested or any(one[key] != other[key] for key in one.keys() & other.keys()):
+        msg = (
+            f"`{top.name('rope_parameters')}` and `{top.name('rope_scaling')}` must not contradict each "
+            f"other, got {shown(dict(new))} and {shown(dict(old))}; keep rope_parameters"
+        )
+        raise ConfigError(msg)
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a rope dict without the old name of its type, and without nulls."""
-    result = {key: value for key, value in values.items() if value is not None}
+    result = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if value is not None
+    }
     if "type" in result:
         result.setdefault("rope_type", result.pop("type"))
+    name = result.get("rope_type")
+    if isinstance(name, str):
+        result["rope_type"] = LEGACY_TYPES.get(name, name)
     return result
 
 
@@ -454,7 +624,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
                 f"({listed(given.values, shown_name)}), got {shown(value)}"
             )
             raise ConfigError(msg)
-    kind = layer.kind
+    kind = layer.published if layer.published in given.values else layer.kind
     if kind is None:
         if len({repr(value) for value in given.values.values()}) > 1:
             msg = (
@@ -502,6 +672,15 @@ _LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 }
 
 
+# Which of these forms read a base.
+LEGACY_BASES = {
+    key: {form for form, (bases, _) in _LEGACY.items() if key in bases.values()}
+    for key in sorted(
+        {key for bases, _ in _LEGACY.values() for key in bases.values()} - {"rope_theta"}
+    )
+}
+
+
 def _legacy(top: Keys, row: Model | None) -> str | None:
     """Return the old form with a base for each kind of layer, where it is meant."""
     if row is not None:
@@ -531,6 +710,17 @@ def _of_legacy(
         keys = _left_aside(given, top)
     key = bases[layer.kind]
     base = top.found(key, as_positive_float)
+    # OLMo 3 takes the key for its full layers alone.
+    fixed = form == "shared" and layer.kind not in scaled
+    if row is not None and base is not None and (fixed or (given is None and key in row.unread)):
+        own = row.defaults["rope_parameters"][layer.kind]["rope_theta"]
+        if base.value != own:
+            msg = (
+                f"`{top.name(key)}` is not read by the code of model type {row.name!r} in {FOLLOWS} for "
+                f"{layer.kind} layers, whose base is {own} there, got {base.value}; write rope_parameters, with "
+                "an object for each kind of layer"
+            )
+            raise ConfigError(msg)
     if base is None:
         if row is None:
             msg = f"`{top.name(key)}` must be given, the base of {layer.kind} layers, got none"

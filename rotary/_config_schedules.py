@@ -29,12 +29,12 @@ from .scaling import (
     Yarn,
 )
 
-__all__ = ["Reading", "rope_type", "schedule"]
+__all__ = ["LEGACY_TYPES", "Reading", "rope_type", "schedule"]
 
 _Check = Callable[[Any, str], Any]
 
 # Names that checkpoints wrote before, and what they stand for.
-_LEGACY = {"su": "longrope", "mrope": "default"}
+LEGACY_TYPES = {"su": "longrope", "mrope": "default"}
 _SAME = {("longrope", "su"), ("default", "mrope"), ("dynamic", "xdrope")}
 
 # Keys that may stand beside those of any rope type.
@@ -68,6 +68,7 @@ _LONGROPE: dict[str, _Check] = {
     "short_mscale": as_positive_float,
     "long_mscale": as_positive_float,
 }
+_MSCALES = frozenset(("short_mscale", "long_mscale"))
 # What a rope type reads, besides what stands beside any.
 _READS = {
     "default": set[str](),
@@ -121,7 +122,11 @@ class Reading:
         Whether the model has multi-head latent attention.
     softmax : bool
         Whether the model's own code multiplies its softmax scale by YaRN's temperature.
+    mscales : bool
+        Whether the model's own code takes its factors from ``short_mscale`` and ``long_mscale``.
     max_position : Found or None
+    own_original : Found or None
+        The original length that the model type has on top of its configuration by itself.
     part : float
         Which part of the head's pairs turns.
     origins : dict
@@ -136,7 +141,9 @@ class Reading:
     model: str | None
     latent: bool
     softmax: bool
+    mscales: bool
     max_position: Found | None
+    own_original: Found | None
     part: float
     origins: dict[str, str] = field(default_factory=dict)
 
@@ -182,7 +189,7 @@ class Reading:
     def original(self, kind: str) -> int:
         """Return the original length: within the rope dict, on top, or what the dialect makes up."""
         within = self.keys.found(_L0, as_length)
-        on_top = self.top.found(_L0, as_length)
+        on_top = self.top.found(_L0, as_length) or self.own_original
         if self.strict:
             both = [(self.keys.name(_L0), within), (self.top.name(_L0), on_top)]
             found = agreed(both)
@@ -239,7 +246,7 @@ def rope_type(keys: Keys) -> Found:
     name = "type" if new is None else "rope_type"
     value = old if old == "xdrope" or new is None else new
     assert isinstance(value, str)
-    return Found(_LEGACY.get(value, value), f"{keys.origin}: {keys.name(name)} {shown(value)}")
+    return Found(LEGACY_TYPES.get(value, value), f"{keys.origin}: {keys.name(name)} {shown(value)}")
 
 
 def schedule(reading: Reading, kind: str) -> Scaling:
@@ -486,7 +493,9 @@ def _longrope(reading: Reading) -> Scaling:
         name: reading.needed(name, as_factors, "longrope")
         for name in ("short_factor", "long_factor")
     }
-    values = reading.optional(_LONGROPE, reading.dialect.longrope)
+    read = _MSCALES if reading.mscales else reading.dialect.longrope
+    checks = {key: check for key, check in _LONGROPE.items() if key in read or not reading.mscales}
+    values = reading.optional(checks, read)
     has_both = "short_mscale" in values and "long_mscale" in values
     if not {"factor", "attention_factor"} & values.keys() and not has_both:
         values["max_position"] = reading.length("longrope")

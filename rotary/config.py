@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from . import _hints as hints
@@ -17,7 +17,7 @@ from ._config_layers import (
     language_model,
     rope_dict,
 )
-from ._config_models import model
+from ._config_models import FOLLOWS, has_no_rotary, is_recurrent, model
 from ._config_reader import Keys, opened
 from ._errors import ConfigError, naming_file, shown
 from ._frequencies import as_frequencies
@@ -138,7 +138,8 @@ def _options(
     if inv_freq is not None:
         inv_freq = as_frequencies(inv_freq, "inv_freq", (1,))
     name = as_choice(dialect, "dialect", tuple(DIALECTS))
-    return Options(layer_type, layout, seq_axis, context_length, inv_freq, DIALECTS[name], strict)
+    own = DIALECTS[name]
+    return Options(layer_type, layout, seq_axis, context_length, inv_freq, own, strict, [])
 
 
 def _index(value: Any) -> int:
@@ -153,8 +154,12 @@ def _index(value: Any) -> int:
 def _read(config: Any, options: Options) -> RotaryEmbedding | None:
     """Return the embedding of a configuration."""
     top = language_model(Keys(opened(config)))
-    check_rope_keys(top)
-    row = model(top.values.get("model_type"))
+    name = top.values.get("model_type")
+    row = model(name)
+    if row is None and options.layout is None and has_no_rotary(name):
+        _tell_of(name)
+        return None
+    check_rope_keys(top, row)
     check_is_text(top, row)
     if not has_rotary(top, row):
         return None
@@ -165,6 +170,17 @@ def _read(config: Any, options: Options) -> RotaryEmbedding | None:
     if rope is None:
         return None
     return Builder(top, row, layer, *rope, options).embedding()
+
+
+def _tell_of(name: Any) -> None:
+    """Tell that a model type has no rotation, unless its layers are worth asking for one by one."""
+    if is_recurrent(name):
+        return
+    msg = (
+        f"`model_type` {name!r} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
+        "if the checkpoint has code of its own that does, pass `layout`"
+    )
+    raise ConfigError(msg)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -183,6 +199,8 @@ class DialectComparison:
         What differs to what each dialect has: dialect to value. First the choices, such as the fields
         of a schedule, then the numbers they lead to. A dialect that refuses the configuration has an
         entry under "refused" only.
+    unread : dict
+        Dialect to the keys that it passes over, although they would change the result.
 
     Examples
     --------
@@ -194,6 +212,7 @@ class DialectComparison:
 
     follows: dict[str, str]
     differences: dict[str, dict[str, str]]
+    unread: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def agree(self) -> bool:
@@ -212,7 +231,9 @@ class DialectComparison:
         ]
         if self.agree:
             table = ["All dialects agree."]
-        return "\n".join([*table, "", *(f"{name}: {text}" for name, text in self.follows.items())])
+        passed = [f"{name} does not read {', '.join(keys)}" for name, keys in self.unread.items()]
+        told = [f"{name}: {text}" for name, text in self.follows.items()]
+        return "\n".join([*table, "", *passed, *([""] if passed else []), *told])
 
 
 @hints.named
@@ -277,11 +298,14 @@ def _compared(
     facts: dict[str, dict[str, str]] = {}
     choices: dict[str, dict[str, str]] = {}
     errors = {}
+    unread = {}
     for name in DIALECTS:
         options = _options(layer_type, layout, None, context_length, None, name, strict=False)
         try:
             rope = _read(values, options)
             facts[name], choices[name] = _facts(rope), _choices(rope)
+            if options.unread:
+                unread[name] = tuple(dict.fromkeys(options.unread))
         except ConfigError as error:
             errors[name] = error
             facts[name] = {"refused": str(error)}
@@ -290,9 +314,10 @@ def _compared(
     differences = _differing(facts)
     if differences:
         # What leads to other numbers is told beside them, and not where the numbers are the same.
-        differences = _differing(choices) | differences
+        rows = {name: {"unread": ", ".join(unread.get(name, ())) or "nothing"} for name in choices}
+        differences = _differing(choices) | _differing(rows) | differences
     follows = {name: dialect.follows for name, dialect in DIALECTS.items()}
-    return DialectComparison(follows, differences)
+    return DialectComparison(follows, differences, unread)
 
 
 def _differing(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:

@@ -1111,7 +1111,10 @@ REFUSED = {
     ),
     "sections": (with_rope(type="mrope", mrope_section=[16, 24, 25]), "add up to the 64 pairs"),
     "one section": (with_rope(type="mrope", mrope_section=64), "list of two to four numbers"),
-    "zero section": (with_rope(type="mrope", mrope_section=[0, 32, 32]), "must be at least 1"),
+    "negative section": (
+        with_rope(type="mrope", mrope_section=[-1, 33, 32]),
+        "`rope_scaling.mrope_section` must not be negative",
+    ),
     "two sections": (
         with_rope(type="mrope", mrope_section=[16, 24, 24], xdrope_section=[24, 16, 24]),
         "must not contradict each other",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import json
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from test_config import PUBLISHED
 
 import rotary
+from rotary import _config_builder as builder
+from rotary import _config_layers as reader
 from rotary import _config_models as models
 from rotary.config import from_config
 
@@ -58,7 +61,10 @@ EXPLAINED = {
 }
 
 # What cannot be seen in what the classes compute, and was read in the source of each.
-SLIDING = {"cohere2": "always", "exaone4": "windowed", "exaone_moe": "windowed"}
+SLIDING = {
+    **dict.fromkeys(("afmoe", "cohere2", "flint"), "always"),
+    **dict.fromkeys(("exaone4", "exaone_moe", "kolibri1"), "windowed"),
+}
 LEGACY = {
     **dict.fromkeys(("gemma3_text", "gemma3n_text", "t5gemma2_decoder", "t5gemma2_text"), "local"),
     **dict.fromkeys(("modernbert", "modernbert-decoder"), "global"),
@@ -73,13 +79,34 @@ ONLY = {
 INTERVAL = {"llama4_text": 4, "smollm3": 4}
 # Models whose configuration has no rope parameters at all.
 BY_HAND = {
-    "codegen": "codegen interleaved rotary_dim=64",
-    "esm": 'esm half only:position_embedding_type="rotary"',
-    "gptj": "gptj interleaved rotary_dim=64",
-    "roformer": "roformer interleaved",
-    "wav2vec2-bert": 'wav2vec2-bert half only:position_embeddings_type="rotary"',
-    "wav2vec2-conformer": 'wav2vec2-conformer half only:position_embeddings_type="rotary"',
+    "codegen": "codegen interleaved partial reads:rotary_dim unread:rope_parameters,rope_theta "
+    "rotary_dim=64",
+    "esm": 'esm half only:position_embedding_type="rotary" unread:head_dim,rope_parameters',
+    "gptj": "gptj interleaved partial reads:rotary_dim unread:rope_parameters,rope_theta rotary_dim=64",
+    "roformer": "roformer interleaved unread:head_dim,rope_parameters,rope_theta",
+    **{
+        name: f'{name} half only:position_embeddings_type="rotary" reads:rotary_embedding_base '
+        "unread:head_dim,rope_parameters,rope_theta"
+        for name in ("wav2vec2-bert", "wav2vec2-conformer")
+    },
 }
+# Read by a model's published code; transformers cannot load weights of such a width.
+READ_ELSEWHERE = {"mimo_v2_flash": {"swa_head_dim"}}
+# They define a function that rotates, and never call it.
+NEVER_CALLED = {"jamba", "nemotron_h"}
+# The part that code takes if a rope dict is given without one.
+PART = {"mimo_v2_flash": 0.334}
+# Their attention cuts the part out of each head itself.
+CUTS = {"gpt_neox_japanese", "persimmon", "phi", "stablelm"}
+# Model types without rotation whose layers are of several kinds, or recurrent.
+RECURRENT = {
+    *("falcon_mamba", "jamba", "kimi_linear", "mamba", "mamba2", "nemotron_h", "rwkv", "xlstm"),
+    "zamba",
+}
+# They have layers without attention, though their classes' own defaults have none.
+HYBRID = {"lfm2", "lfm2_moe"}
+# Kinds of layers that have no attention.
+NO_ATTENTION = {"linear_attention", "conv"}
 # Where a module has several, the one the model of this type makes.
 ROTARY = {"qwen3_omni_moe_talker_code_predictor": "Qwen3OmniMoeRotaryEmbedding"}
 
@@ -252,12 +279,107 @@ def static_defaults(config_class):
     aliases = dict(config_class.attribute_map or {})
     fields = config_class.__dataclass_fields__
     found = {}
-    for key in ("head_dim", "qk_rope_head_dim", "rope_interleave"):
+    numbers = ("head_dim", "qk_rope_head_dim", "original_max_position_embeddings")
+    for key in (*numbers, "rope_interleave"):
         name = aliases.get(key, key)
         value = fields[name].default if name in fields else None
         if isinstance(value, int):
             found[key] = value
+    layers = getattr(config_class(), "per_layer_config", None)
+    widths = {own.head_dim for own in layers or [] if hasattr(own, "head_dim")}
+    if len(widths) == 2:
+        found["global_head_dim"] = max(widths)
     return found
+
+
+# Keys that some classes read, the usual ones first, and values that no class has by itself.
+USUAL = {"head_dim": 48, "rope_theta": 77_777.0, "partial_rotary_factor": 0.125}
+BESIDES = {
+    **dict.fromkeys(("rotary_emb_base", "rotary_embedding_base", "rope_embedding_base"), 77_777.0),
+    **dict.fromkeys(("rotary_pct", "rope_pct", "rope_percent", "rotary_percent"), 0.5),
+    "rope_freq_constant": 77_777.0,
+    "rotary_emb_fraction": 0.5,
+    "rotary_dim": 16,
+    **dict.fromkeys(builder.WIDTHS[1:], 48),
+}
+
+
+def bare_dict(config):
+    """A rope dict that says nothing but what a class cannot do without."""
+    sections = {k: v for k, v in config.rope_parameters.items() if k.startswith("mrope")}
+    return {"rope_type": "default", **sections}
+
+
+def numbers(config_class, kind, keys):
+    """The frequencies and factors that a class gives, or None where it cannot."""
+    try:
+        config = config_class(**copy.deepcopy(keys))
+        embedding = kind(config)
+        return [
+            (
+                buffer(embedding, layer).tolist(),
+                float(buffer(embedding, layer, "attention_scaling")),
+            )
+            for layer in kinds_of_layers(config)
+            if hasattr(embedding, f"{layer}_inv_freq" if layer else "inv_freq")
+        ]
+    except Exception:  # noqa: BLE001  (of 700 classes, some refuse a width)
+        return None
+
+
+def reading(config_class, kind, config):
+    """The keys that a class reads besides the usual ones, and the usual ones that it does not read."""
+    flat = kinds_of_layers(config) == [None]
+    keys = {"rope_parameters": bare_dict(config)} if flat else {}
+    usual = numbers(config_class, kind, keys)
+    if usual is None:
+        keys = {}
+        usual = numbers(config_class, kind, keys)
+
+    def changes(key, value):
+        changed = numbers(config_class, kind, keys | {key: value})
+        return changed is not None and changed != usual
+
+    reads = [key for key, value in BESIDES.items() if changes(key, value)]
+    refused = [
+        key for key, value in USUAL.items() if numbers(config_class, kind, {key: value}) is None
+    ]
+    unread = [key for key, value in USUAL.items() if key not in refused and not changes(key, value)]
+    return sorted(reads), sorted(unread)
+
+
+def rotates_a_part(name, config_class, module, kind):
+    """Whether a class that is given a part rotates that part, and passes on the rest."""
+    layer_types = kinds_of_layers(config_class())
+    own = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    keys = own if layer_types == [None] else dict.fromkeys(layer_types, own)
+    try:
+        config = config_class(rope_parameters=copy.deepcopy(keys))
+        embedding = kind(config)
+    except Exception:  # noqa: BLE001  (it refuses a part, or a rope dict of its own for a kind)
+        return False
+    width = 2 * len(buffer(embedding, layer_types[0]))
+    if numbers(config_class, kind, {"rope_parameters": keys}) == numbers(
+        config_class,
+        kind,
+        {"rope_parameters": json.loads(json.dumps(keys).replace("0.5", "1.0"))},
+    ):
+        return False
+    if name in CUTS:
+        return True
+    with wide(module), suppress(RuntimeError):
+        embedding = kind(config)
+        place = [1]
+        if order_of_sections(embedding):
+            embedding.mrope_section, place = [width // 2, 0, 0], [1, 1, 1]
+        their_matrix(module, config, embedding, place, layer_types[0], 2 * width)
+        return True
+    return False
+
+
+def varied(values):
+    """A rope dict without what has a place of its own in the table."""
+    return {key: value for key, value in values.items() if key != "mrope_section"}
 
 
 def rope_defaults(config_class, config):
@@ -265,16 +387,21 @@ def rope_defaults(config_class, config):
     if kinds_of_layers(config) != [None]:
         return {"rope_parameters": config.rope_parameters}
     own = {k: v for k, v in config.rope_parameters.items() if v is not None}
-    bare = made(config_class, rope_parameters={"rope_type": "default"}) or config
+    bare = made(config_class, rope_parameters=bare_dict(config)) or config
     filled = bare.rope_parameters if "rope_theta" in bare.rope_parameters else own
     found = {}
     if filled["rope_theta"] != 10_000:
         found["rope_theta"] = filled["rope_theta"]
     if filled.get("partial_rotary_factor", 1.0) != 1.0:
         found["partial_rotary_factor"] = filled["partial_rotary_factor"]
-    besides = {k: v for k, v in own.items() if k not in ("partial_rotary_factor", "mrope_section")}
-    if besides != {"rope_type": "default", "rope_theta": filled["rope_theta"]}:
-        found["rope_parameters"] = own
+    on_top = made(config_class, rope_theta=77_777.0)
+    if on_top is not None and on_top.rope_parameters["rope_theta"] == own["rope_theta"]:
+        on_top = made(config_class, rope_theta=77_777.0, rope_parameters=bare_dict(config))
+        is_fixed = on_top is not None and on_top.rope_parameters["rope_theta"] == 77_777
+    else:
+        is_fixed = False
+    if varied(own) != varied(filled) or is_fixed:
+        found["rope_parameters"] = varied(own)
     return found
 
 
@@ -319,6 +446,11 @@ def row(name, config_class, module, kind):
     with wide(module):
         layout, negative = layout_of(their_matrix(module, config, embedding, place, layer, width))
     words = ["rope_interleave" if defaults.pop("rope_interleave", False) else layout]
+    part = rotates_a_part(name, config_class, module, kind)
+    reads, unread = reading(config_class, kind, config)
+    reads = sorted({*reads, *READ_ELSEWHERE.get(name, ())})
+    if not part and "partial_rotary_factor" in unread:
+        unread.remove("partial_rotary_factor")
     if order:
         words.append(f"sections:{order}")
     if defaults.get("qk_rope_head_dim") == width and name != "deepseek_v4":
@@ -328,10 +460,19 @@ def row(name, config_class, module, kind):
         defaults.pop("qk_rope_head_dim", None)
     words += ["softmax"] if "yarn_apply_mscale" in vars(module) else []
     words += ["last"] if name == "deepseek_v4" else []
+    words += ["partial"] if part else []
+    words += ["mscales"] if "long_mscale" in inspect.getsource(kind) else []
+    words += ["hybrid"] if is_hybrid(config_class) else []
     words += [f"sliding:{SLIDING[name]}"] if name in SLIDING else []
     words += ["negative"] if negative else []
     words += [f"legacy:{LEGACY[name]}"] if name in LEGACY else []
     words += [f"only:{ONLY[name]}"] if name in ONLY else []
+    words += [f"reads:{','.join(reads)}"] if reads else []
+    if LEGACY.get(name) == "windowed" and "rope_theta" in unread:
+        unread.append("swa_rope_theta")
+    words += [f"unread:{','.join(unread)}"] if unread else []
+    if name in PART:
+        defaults["partial_rotary_factor"] = PART[name]
     if name in INTERVAL:
         defaults["no_rope_layer_interval"] = INTERVAL[name]
     words += [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in flat(defaults)]
@@ -360,8 +501,72 @@ def table():
     return "\n".join(wrap.fill(rows[name]) for name in sorted(rows))
 
 
+def is_hybrid(config_class):
+    """Whether a class knows layers without attention."""
+    return config_class.model_type in HYBRID or bool(
+        NO_ATTENTION & set(getattr(config_class(), "layer_types", None) or ())
+    )
+
+
 def test_the_table_is_what_the_code_of_every_model_does():
     assert models._TABLE.strip() == table()
+
+
+def every_class():
+    """Every configuration class of transformers, with the folder it stands in."""
+    import transformers
+    from transformers.configuration_utils import PreTrainedConfig
+
+    for path in sorted(
+        (Path(transformers.__file__).parent / "models").glob("*/configuration_*.py")
+    ):
+        module = importlib.import_module(f"transformers.models.{path.parent.name}.{path.stem}")
+        for config_class in vars(module).values():
+            if not (inspect.isclass(config_class) and issubclass(config_class, PreTrainedConfig)):
+                continue
+            if config_class.__module__ == module.__name__ and config_class.model_type:
+                yield config_class, path.parent
+
+
+ROTATES = re.compile(
+    r"^\s*(class \w*(Rotary|Rope|RoPE)\w*\b|def \w*(apply_rot|rotate_|rotary)\w*)", re.MULTILINE
+)
+
+
+def lists_of_types():
+    """The model types without rotation, the recurrent ones of them, and those of parts."""
+    without, parts = set(), {}
+    with quiet():
+        for config_class, folder in every_class():
+            name = config_class.model_type
+            within = set(config_class.sub_configs or ()) - {"attn_config"}
+            inner = within & set(reader.LANGUAGE)
+            if inner:
+                made_of = made(config_class)
+                part = getattr(made_of, inner.pop(), None)
+                if part is not None:
+                    parts[name] = part.model_type
+            code = [path.read_text(encoding="utf-8") for path in folder.glob("modeling_*.py")]
+            if (
+                name not in families()
+                and not within
+                and not getattr(
+                    config_class, "has_no_defaults_at_init", False
+                )  # it is made of other configurations
+                and code
+                and (name in NEVER_CALLED or not any(ROTATES.search(text) for text in code))
+            ):
+                without.add(name)
+    pairs = [f"{name}={part}" for name, part in parts.items() if name != part]
+    return sorted(without), sorted(RECURRENT), sorted(pairs)
+
+
+def test_the_lists_of_model_types_are_those_of_transformers():
+    without, recurrent, parts = lists_of_types()
+    assert models._WITHOUT.split() == without
+    assert models._RECURRENT.split() == recurrent
+    assert models._PARTS.split() == parts
+    assert set(recurrent) <= set(without)
 
 
 # ------------------------------------------------------------------------------------------------
