@@ -237,13 +237,18 @@ def check_is_text(top: Keys, row: Model | None) -> None:
         raise ConfigError(msg)
 
 
+# Of model types that are not known, a key and the value at which they have rotary at all.
+_ONLY: dict[str, tuple[str, Any]] = {"zamba2": ("use_mem_rope", True)}
+
+
 def has_rotary(top: Keys, row: Model | None) -> bool:
     """Whether the model has rotary at all, where a key decides."""
     if top.values.get("mla_use_nope") is True:  # Kimi Linear, whose other layers have none either
         return False
-    if row is None or row.only is None:
+    only = _ONLY.get(str(top.values.get("model_type"))) if row is None else row.only
+    if only is None:
         return True
-    key, wanted = row.only
+    key, wanted = only
     return bool(top.values.get(key, None if wanted is not False else False) == wanted)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _hints as hints
 from ._checks import as_choice, as_integer, as_positive_integer
@@ -68,14 +68,15 @@ def from_config(
     Returns
     -------
     RotaryEmbedding or None
-        None for layers without rotary.
+        None for layers without rotary, such as those of linear attention in a hybrid model.
 
     Raises
     ------
     ConfigError
         If the configuration is unclear, incomplete or contradictory, or has a rope key that is not
-        known; the message names the key, what was found and what to write. Keys that have nothing
-        to do with rotary are not looked at.
+        known; the message names the key, what was found and what to write. A known key that the code
+        of the model type does not read is refused if it would change the result. So is a model type
+        without any rotation. Keys that have nothing to do with rotary are not looked at.
     TypeError, ValueError
         If another argument is of the wrong kind or value.
     FileNotFoundError
@@ -156,9 +157,11 @@ def _read(config: Any, options: Options) -> RotaryEmbedding | None:
     top = language_model(Keys(opened(config)))
     name = top.values.get("model_type")
     row = model(name)
-    if row is None and options.layout is None and has_no_rotary(name):
-        _tell_of(name)
-        return None
+    if has_no_rotary(name) and top.values.get("mla_use_nope") is not False:
+        if is_recurrent(name):
+            return None
+        if options.layout is None:
+            _tell_of(name)
     check_rope_keys(top, row)
     check_is_text(top, row)
     if not has_rotary(top, row):
@@ -172,10 +175,8 @@ def _read(config: Any, options: Options) -> RotaryEmbedding | None:
     return Builder(top, row, layer, *rope, options).embedding()
 
 
-def _tell_of(name: Any) -> None:
-    """Tell that a model type has no rotation, unless its layers are worth asking for one by one."""
-    if is_recurrent(name):
-        return
+def _tell_of(name: Any) -> NoReturn:
+    """Tell that a model type has no rotation, for whose layout nobody should have to look."""
     msg = (
         f"`model_type` {name!r} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
         "if the checkpoint has code of its own that does, pass `layout`"

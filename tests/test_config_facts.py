@@ -164,6 +164,7 @@ LAYERS = [
     ("mamba", {"num_hidden_layers": 4}, []),
     ("nemotron_h", {"hybrid_override_pattern": "M-*E"}, []),
     ("kimi_linear", {"num_hidden_layers": 4}, []),
+    ("zamba2", {"layers_block_type": ["mamba", "hybrid"], "num_hidden_layers": 2}, []),
 ]
 
 
