@@ -36,7 +36,7 @@ from ._config_schedules import Reading, rope_type, schedule
 from ._errors import ConfigError, shown
 from ._numbers import as_length
 from ._typing import Float64Array
-from .embedding import RotaryEmbedding
+from .embedding import BatchAxis, RotaryEmbedding
 from .layouts import Layout
 from .scaling import Custom, Scaling, Yarn
 
@@ -66,7 +66,7 @@ class Options:
 
     layer_type: str | int | None
     layout: Layout | None
-    seq_axis: int | None
+    axes: tuple[int | None, BatchAxis]  # the arguments `seq_axis` and `batch_axis`
     context_length: int | None
     inv_freq: Any
     dialect: Dialect
@@ -243,7 +243,6 @@ class Builder:
             "context_length": length,
             "output_layout": output_layout,
             **self._sections(rotary_dim),
-            "seq_axis": self.options.seq_axis,
         }
         return self._made(head_dim, arguments)
 
@@ -269,7 +268,7 @@ class Builder:
 
     def _made(self, head_dim: int, arguments: dict[str, Any]) -> RotaryEmbedding:
         """Return the embedding, with the frequencies of a buffer where there is one."""
-        axis = arguments.pop("seq_axis")
+        seq_axis, batch_axis = self.options.axes
         try:
             rope = RotaryEmbedding(head_dim, **arguments)
         except (TypeError, ValueError, OverflowError) as error:
@@ -286,8 +285,9 @@ class Builder:
             arguments["scaling"] = CheckpointBuffer(values, rope.scaling, rope.context_length)
             self.origins["scaling"] = f"given: inv_freq, in place of {type(rope.scaling).__name__}"
             rope = RotaryEmbedding(head_dim, **arguments)
-        if axis is not None:
-            rope = RotaryEmbedding(head_dim, **arguments, seq_axis=axis)
+        if seq_axis is not None or batch_axis is not None:
+            # Apart from the rest, because a wrong axis is no fault of the configuration.
+            rope = RotaryEmbedding(head_dim, **arguments, seq_axis=seq_axis, batch_axis=batch_axis)
         return rope._explained(self.origins)
 
     def _check_unread(self, base: float, rotary_dim: int, head_dim: int) -> None:

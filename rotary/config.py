@@ -21,7 +21,7 @@ from ._config_models import FOLLOWS, has_no_rotary, is_recurrent, model
 from ._config_reader import Keys, opened
 from ._errors import ConfigError, naming_file, shown
 from ._frequencies import as_frequencies
-from .embedding import RotaryEmbedding
+from .embedding import BatchAxis, RotaryEmbedding
 from .layouts import Layout, check_layout
 from .scaling import LongRope
 
@@ -35,6 +35,7 @@ def from_config(
     layer_type: str | int | None = None,
     layout: Layout | None = None,
     seq_axis: int | None = None,
+    batch_axis: BatchAxis = None,
     context_length: int | None = None,
     inv_freq: Any = None,
     dialect: str = "transformers",
@@ -55,6 +56,8 @@ def from_config(
         Required for model types that are not known. Where the model type is known it wins over what
         is known, for weights may have been permuted; `explain` tells both.
     seq_axis : int, optional
+        As for `RotaryEmbedding`.
+    batch_axis : int or False, optional
         As for `RotaryEmbedding`.
     context_length : int, optional
         How long sequences get; ``max_position_embeddings`` by default. Schedules that depend on the
@@ -114,7 +117,9 @@ def from_config(
     >>> rope.head_dim, rope.layout, rope.base
     (64, 'half', 500000.0)
     """
-    options = _options(layer_type, layout, seq_axis, context_length, inv_freq, dialect)
+    options = _options(
+        layer_type, layout, (seq_axis, batch_axis), context_length, inv_freq, dialect
+    )
     with naming_file(config):
         return _read(config, options)
 
@@ -122,7 +127,7 @@ def from_config(
 def _options(
     layer_type: Any,
     layout: Any,
-    seq_axis: Any,
+    axes: tuple[Any, Any],
     context_length: Any,
     inv_freq: Any,
     dialect: Any,
@@ -140,7 +145,7 @@ def _options(
         inv_freq = as_frequencies(inv_freq, "inv_freq", (1,))
     name = as_choice(dialect, "dialect", tuple(DIALECTS))
     own = DIALECTS[name]
-    return Options(layer_type, layout, seq_axis, context_length, inv_freq, own, strict, [])
+    return Options(layer_type, layout, axes, context_length, inv_freq, own, strict, [])
 
 
 def _index(value: Any) -> int:

@@ -500,3 +500,28 @@ def test_the_axes_are_part_of_an_embedding():
             rope_of(batch_axis=wrong)
     with pytest.raises(TypeError, match="`seq_axis`"):
         rope_of(seq_axis=(0, 1))
+
+
+def test_configurations_presets_and_gguf_files_take_the_axes():
+    config = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "rope_theta": 1e4,
+        "max_position_embeddings": 128,
+    }
+    metadata = {
+        "general.architecture": "llama",
+        "llama.attention.head_count": 4,
+        "llama.embedding_length": 64,
+        "llama.rope.freq_base": 1e4,
+        "llama.rope.dimension_count": 16,
+        "llama.context_length": 128,
+    }
+    for made in (
+        rotary.from_config(config, seq_axis=0, batch_axis=False),
+        rotary.from_gguf(metadata, seq_axis=0, batch_axis=False),
+        rotary.preset("gpt-j-6b-hf", seq_axis=0, batch_axis=False),
+    ):
+        assert (made.seq_axis, made.batch_axis) == (0, False)
+    assert rotary.preset("gpt-j-6b-hf", batch_axis=1).batch_axis == 1

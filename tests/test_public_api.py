@@ -96,8 +96,8 @@ SIGNATURES = {
     "positions.self_extend": "(positions, *, group, window)",
     "positions.rerope": "(positions, *, window, factor=None)",
     "from_config": (
-        "(config, *, layer_type=None, layout=None, seq_axis=None, context_length=None, "
-        "inv_freq=None, dialect='transformers')"
+        "(config, *, layer_type=None, layout=None, seq_axis=None, batch_axis=None, "
+        "context_length=None, inv_freq=None, dialect='transformers')"
     ),
     "preset": "(name, *, seq_axis=None, batch_axis=None)",
     "presets": "()",

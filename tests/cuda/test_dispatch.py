@@ -669,7 +669,8 @@ def test_copies_and_casts_are_made_on_the_gpu_of_the_arrays(device):
     tables = [to_device(part, 1) for part in rope.tables(np.array([4, 5, 9]))]
     positions = to_device(np.array([4, 5, 9], np.int16), 1)
     for out in (None, to_device(np.zeros_like(x), 1).swapaxes(1, 2), there):
-        got = rotary.apply_rotary(to_device(x, 1).swapaxes(1, 2), *tables, layout="half", out=None)
+        given = to_device(x, 1).swapaxes(1, 2)
+        got = rotary.apply_rotary(given, *tables, layout="half", seq_axis=1)
         assert got.data.device_id == 1
         np.testing.assert_allclose(to_host(got), want, rtol=0, atol=2e-6)
         got = rope(there, positions=positions, out=out)
@@ -828,7 +829,7 @@ def shifted(x, nbytes):
         (
             lambda x: embedding()(x, offset=to_device(np.arange(2))),
             ValueError,
-            "`offset` must be a number or",
+            "`offset` must be one number for `x`, which has no batch axis",
         ),
         (
             lambda x: embedding()(x, offset=to_device(np.ones((), complex))),
@@ -838,7 +839,7 @@ def shifted(x, nbytes):
         (
             lambda x: embedding().shift(x, to_device(np.arange(2))),
             ValueError,
-            "`delta` must be a number",
+            r"`delta` must have one of the shapes \(3,\), \(1, 3\), got \(2,\)",
         ),
         (
             lambda x: embedding()(x, cu_seqlens=to_device(np.ones(4))),
