@@ -628,6 +628,19 @@ def test_a_configuration_and_the_file_made_of_it_agree(model_type, architecture,
         assert one.softmax_factor == pytest.approx(other.softmax_factor, rel=1e-6)
 
 
+def test_unknown_models_with_latent_attention_are_read_as_deepseek():
+    rope = ROPES["yarn"] | {"rope_type": "yarn", "rope_theta": 5e5, "mscale_all_dim": 0.707}
+    config = {
+        "model_type": "mystery",
+        "qk_rope_head_dim": 64,
+        "max_position_embeddings": 16_384,
+        "rope_parameters": rope,
+    }
+    rope = rotary.from_config(config, layout="half", dialect="llama.cpp")
+    assert rope.attention_factor == 1.0
+    assert rope.softmax_factor == pytest.approx((0.0707 * math.log(4) + 1) ** 2)
+
+
 def test_ministral_3_is_not_scaled_twice():
     rope = {
         "rope_type": "yarn",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import rotary
-from rotary import ConfigError, _gguf_file, from_config, from_gguf
+from rotary import ConfigError, _files, _gguf_file, from_config, from_gguf
 from rotary._config_layers import _ROPE_KEYS, _SWITCHES
 from rotary._config_schedules import _KNOWN
 
@@ -105,6 +105,16 @@ def test_what_is_no_regular_file_is_refused_without_waiting(read, special):
     name = "metadata" if read is from_gguf else "config"
     message = refused(read, special, match=f"^`{name}` must be a regular file")
     assert str(special) in message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+@pytest.mark.parametrize("read", [from_gguf, from_config])
+def test_a_file_that_becomes_a_fifo_once_it_was_looked_at(read, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "x")
+    status = Path(__file__).stat()
+    monkeypatch.setattr(_files.Path, "stat", lambda self, **_: status)
+    monkeypatch.setattr(_files.Path, "is_dir", lambda self: False)
+    refused(read, str(tmp_path / "x"), match="must be a regular file, got .* which is a FIFO")
 
 
 @pytest.mark.parametrize("read", [from_gguf, from_config])
@@ -332,6 +342,17 @@ def test_files_and_readers_of_gguf_py(tmp_path, order):
         t._replace(tensor_type=module.GGMLQuantizationType.F16) for t in reader.tensors
     ]
     refused(from_gguf, reader, match="`rope_factors_long.weight` must be float32")
+
+
+class SilentError(Exception):
+    """An error without a message."""
+
+    def __str__(self):
+        raise RuntimeError
+
+
+def fail(error):
+    raise error
 
 
 class Broken:
@@ -722,6 +743,21 @@ def test_hostile_configurations(tmp_path, name):
     read_or_refused(rotary.compare_dialects, path)
 
 
+@pytest.mark.parametrize("mask", [0xFF, 1, 0x20])
+def test_every_cut_and_flipped_byte_of_a_configuration_is_refused_or_right(tmp_path, mask):
+    rope = {"rope_type": "linear", "factor": 2.5}
+    whole = json.dumps(LLAMA | {"rope_scaling": rope}).encode()
+    contents = [whole[:end] for end in range(len(whole))]
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= mask
+        contents.append(bytes(content))
+    for content in contents:
+        found = read_or_refused(from_config, written(tmp_path, content), layout="half")
+        if found is not None:
+            assert found == from_config(json.loads(content), layout="half"), content
+
+
 def test_a_large_file_is_not_read_whole(tmp_path):
     path = written(tmp_path, json.dumps(LLAMA))
     try:
@@ -804,6 +840,7 @@ LOOP.append(LOOP)
         (Object(lambda self: [1] * 100_000), "must have a to_dict.. that returns a mapping"),
         (Object(lambda self: self.to_dict()), "`config` cannot be read: RecursionError"),
         (Object(lambda self: 1 / 0), "`config` cannot be read: ZeroDivisionError"),
+        (Object(lambda self: fail(SilentError())), "`config` cannot be read: SilentError: $"),
         (Object(forever), r"`text_config.*must not nest more than 32"),
         (LLAMA | {"rope_scaling": Object(lambda self: self)}, "`rope_scaling` must have a to_dict"),
         (LLAMA | {"rope_scaling": Object(lambda self: 1 / 0)}, "`rope_scaling` cannot be read"),
