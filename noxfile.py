@@ -253,7 +253,8 @@ def interpreters(session: nox.Session, version: str) -> None:
         leave_out(session, "the wheel is not tested", version)
     environment = Path(session.virtualenv.location).resolve()
     wheel = distributions(session, environment / "dist")
-    session.install(str(wheel), *group("test"))
+    newest = ("--upgrade", "--upgrade-strategy", "eager")
+    session.install(*newest, str(wheel), *group("test"))
     # An earlier run may have left a wheel of the same version.
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.run("pip", "freeze")
