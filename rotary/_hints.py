@@ -52,6 +52,7 @@ WORDS = (
     ("offset", "past_length past_key_values_length pos_offset input_offset"),
     ("cu_seqlens", "cu_seqlens_q cu_seq_lens cu_seqlen cu_lens indptr seqlens seq_lens lengths"),
     ("seq_axis", "axis dim seq_dim sequence_axis sequence_dim time_axis unsqueeze_dim"),
+    ("batch_axis", "batch batch_dim batch_first"),
     ("role", "is_query is_key kind which"),
     ("delta", "shift by n amount"),
     ("out", "out_ output outputs inplace in_place dst"),

@@ -84,6 +84,7 @@ BARE = {
         ("RotaryEmbedding.__call__", "start_pos", "`offset`"),
         ("RotaryEmbedding.__call__", "offsets", "`offset`"),
         ("RotaryEmbedding.__call__", "dim", "`seq_axis`"),
+        ("RotaryEmbedding.__call__", "batch_dim", "`batch_axis`"),
         ("RotaryEmbedding.__call__", "out_", "`out=(q, k)`, the arrays themselves in place"),
         ("RotaryEmbedding.__call__", "inplace", "`out=(q, k)`, the arrays themselves in place"),
         ("RotaryEmbedding.__call__", "cu_seq_lens", "`cu_seqlens`"),
