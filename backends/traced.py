@@ -24,8 +24,8 @@ def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
     32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision. Rows at
     positions that would be refused, were they known, are NaN.
     """
-    positions, held = rows.positions, rows.held
-    assert positions is not None
+    positions: Array = rows.positions
+    held = rows.held
     check_precision(dtype, positions)
     xp = namespace(positions)
     if dtype_name(positions) == "uint64":

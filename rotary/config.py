@@ -306,7 +306,9 @@ def _compared(
     errors = {}
     unread = {}
     for name in DIALECTS:
-        options = _options(layer_type, layout, None, context_length, None, name, strict=False)
+        options = _options(
+            layer_type, layout, (None, None), context_length, None, name, strict=False
+        )
         try:
             rope = _read(values, options)
             facts[name], choices[name] = _facts(rope), _choices(rope)
