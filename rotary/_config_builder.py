@@ -347,7 +347,8 @@ class Builder:
             return
         given = self.top.found("head_dim", as_positive_integer)
         part = self._default("partial_rotary_factor")
-        if given is None or int(given.value * (1.0 if part is None else part.value)) == found.value:
+        widths = () if given is None else (given.value, part and int(given.value * part.value))
+        if given is None or found.value in widths:
             return
         msg = (
             f"`{self.top.name('head_dim')}` must agree with qk_rope_head_dim {found.value}, for the code of "
