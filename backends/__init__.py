@@ -12,12 +12,13 @@ import numpy as np
 
 from rotary._typing import Array
 
+from .guard import failures
 from .host import host
 
 if TYPE_CHECKING:
     from .shared import Lent
 
-__all__ = ["host", "kernel_for", "lent"]
+__all__ = ["failures", "host", "kernel_for", "lent"]
 
 
 def kernel_for(x: Array) -> ModuleType:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from types import FunctionType
@@ -30,7 +29,8 @@ from rotary.phases import Frequencies, multipliers
 from rotary.pool import empty_like
 from rotary.rotation import Axes, Pairing, Table
 
-from . import kernels
+from . import kernels, portable
+from .guard import HOME, failed, failures, is_torn, shielded, tell
 
 # How a channel of each dtype lies in memory as the kernels read it: a 16-bit number as its bits (the
 # signedness tells float16 from bfloat16), a complex one as two real channels.
@@ -49,10 +49,12 @@ ROW_BYTES_PER_THREAD = 64 * 1024
 # What Linux says of the largest cache, as "32768K", and its bytes where nothing is said.
 LARGEST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 CACHE_UNKNOWN = 96 * 2**20
+# What a launch answers if Numba fails; kernels have answers of their own.
+NO_KERNEL = -1
 
-_forked_with_threads = False
 _compiled: dict[tuple[str, str, bool], Any] = {}
-_compiling = threading.RLock()
+# By process: whether the process that it was forked from had started Numba's threads.
+_inherited: dict[int, bool] = {}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -111,15 +113,44 @@ def rotation(layout: Layout, *, streaming: bool) -> str:
     return f"rotate_{layout}" + ("_streaming" if streaming else "")
 
 
-def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any:
-    """Return a kernel compiled for one storage or table dtype, from the disk cache if it is there."""
+def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any | None:
+    """Return a kernel compiled for one storage or table dtype, from the disk cache if it is there.
+
+    None if Numba fails, now or before.
+    """
     key = (kernel, dtype, parallel)
     function = _compiled.get(key)
-    if function is None:
-        with _compiling:
-            function = _compiled.get(key) or _compile(kernel, dtype, parallel)
-            _compiled[key] = function
+    if function is None and not _is_given_up(parallel):
+        shielded(partial(_add, *key))
+        function = _compiled.get(key)
+        tell()
     return function
+
+
+def _is_given_up(parallel: bool) -> bool:
+    """Return whether no more kernels are compiled."""
+    return "kernels" in failures or (parallel and "threads" in failures)
+
+
+def _add(kernel: str, dtype: str, parallel: bool) -> None:
+    """Compile a kernel, unless another thread did so meanwhile, and remember it or why there is none."""
+    key = (kernel, dtype, parallel)
+    if key in _compiled or _is_given_up(parallel):
+        return
+    try:
+        if is_torn():
+            msg = "the process was forked while another thread compiled"
+            raise RuntimeError(msg)
+        _compiled[key] = _compile(*key)
+    except BaseException as error:
+        if not parallel:
+            failed("kernels", "Numba cannot compile rotary's kernels", error)
+        elif isinstance(error, Exception):
+            _add(kernel, dtype, parallel=False)
+            if (kernel, dtype, False) in _compiled:
+                failed("threads", "Numba cannot compile rotary's parallel kernels", error)
+        if not isinstance(error, Exception):
+            raise
 
 
 @cache
@@ -138,20 +169,17 @@ def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
         source = kernels.fill_table if parallel else kernels.fill_chunk
     function = _named(source, kernel + ("_parallel" if parallel else "_serial"))
     signature = [_signature(kernel, dtype, parallel)]
-    if os.environ.get("ROTARY_CACHE", "1") != "0":
-        try:
-            return numba.njit(signature, cache=True, **options)(function)
-        except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; see below)
-            # Where no folder is writable Numba says so when asked to cache, and only in words. What has
-            # another cause than the cache is raised again by what follows.
-            if "cannot cache" not in str(error):
-                warnings.warn(
-                    f"Numba's disk cache cannot be used ({type(error).__name__}: {error}); empty the "
-                    "folder that NUMBA_CACHE_DIR names, or __pycache__ beside rotary's backends",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-    return numba.njit(signature, **options)(function)
+    if os.environ.get("ROTARY_CACHE", "1") == "0":
+        return numba.njit(signature, **options)(function)
+    try:
+        return numba.njit(signature, cache=True, **options)(function)
+    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; see below)
+        # What has another cause than the cache is raised again by this, and is then what is told.
+        result = numba.njit(signature, **options)(function)
+        # If no folder is writable Numba says so when asked to cache, and only in words.
+        if "cannot cache" not in str(error):
+            failed("disk cache", "Numba's disk cache cannot be used", error)
+        return result
 
 
 def _named(function: Any, name: str) -> Any:
@@ -176,20 +204,14 @@ def _numba_threads_started() -> bool:
     return bool(getattr(module, "_is_initialized", False))
 
 
-def _after_fork() -> None:
-    """Note in a child that its parent's threads are gone, and free the lock."""
-    global _forked_with_threads  # noqa: PLW0603  (a fact about the process, told once)
-    _forked_with_threads = _forked_with_threads or _numba_threads_started()
-    _compiling.release()
-
-
-if hasattr(os, "register_at_fork"):
-    # A fork waits until no thread compiles: Numba's own lock would stay taken in the child for ever.
-    os.register_at_fork(
-        before=_compiling.acquire,
-        after_in_parent=_compiling.release,
-        after_in_child=_after_fork,
-    )
+def _threads_are_inherited() -> bool:
+    """Return whether this process was forked from one whose threads had started: they are gone."""
+    process = os.getpid()
+    found = _inherited.get(process)
+    if found is None:
+        found = process != HOME and _numba_threads_started()
+        _inherited[process] = found
+    return found
 
 
 def parallel_is_safe() -> bool:
@@ -199,7 +221,7 @@ def parallel_is_safe() -> bool:
     two threads use it at once. Which layer runs is known only after the first parallel call, so that
     one is left to the main thread.
     """
-    if _forked_with_threads:
+    if "threads" in failures or _threads_are_inherited():
         return False
     if threading.current_thread() is threading.main_thread():
         return True
@@ -211,12 +233,38 @@ def thread_count(nbytes: int, bytes_per_thread: int) -> int:
     wanted = nbytes // bytes_per_thread
     if wanted < 2:
         return 1
-    limit = thread_limit.get()
+    limit = thread_limit()
     if limit is not None:
         wanted = min(wanted, limit)
     if wanted < 2 or not parallel_is_safe():
         return 1
-    return int(min(wanted, numba.get_num_threads()))
+    return min(wanted, _numba_threads())
+
+
+def _numba_threads_start() -> bool:
+    """Return whether Numba's threads run, and start them if they do not."""
+    _numba_threads()
+    return "threads" not in failures
+
+
+def _numba_threads() -> int:
+    """Return how many threads Numba may use, and start them; 1 if they cannot be started.
+
+    Numba's own function takes two locks each time, and an interrupted one stays taken.
+    """
+    module = sys.modules.get("numba.np.ufunc.parallel")
+    count = getattr(module, "_get_num_threads", None)
+    if count is not None and _numba_threads_started():
+        return int(count())
+    try:
+        return int(numba.get_num_threads())
+    except Exception as error:  # noqa: BLE001  (the library of a layer may raise anything)
+        failed("threads", "Numba's threads cannot be started", error)
+    except BaseException as interruption:
+        failed("threads", "the start of Numba's threads was interrupted", interruption)
+        raise
+    tell()
+    return 1
 
 
 @cache
@@ -246,9 +294,15 @@ def fill_table(
 ) -> None:
     """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
     threads = thread_count(2 * positions.shape[1] * table[0, :, 0].nbytes, ROW_BYTES_PER_THREAD)
-    kernel = compiled("fill_table", dtype_name(table), parallel=threads > 1)
+    dtype = dtype_name(table)
+    kernel = compiled("fill_table", dtype, parallel=True) if threads > 1 else None
+    chunks: tuple[int, ...] = (threads,)
+    if kernel is None:
+        kernel, chunks = compiled("fill_table", dtype, parallel=False), (0, 1)
+    if kernel is None:
+        portable.fill_table(frequencies, positions, factor, table, row)
+        return
     numbers = multipliers(positions)
-    chunks = (0, 1) if threads == 1 else (threads,)
     kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, *chunks)
 
 
@@ -262,11 +316,13 @@ def rotate(
     if not x.size:
         return np.empty_like(x, subok=False) if out is None else out
     source = x if _is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
-    if out is not None and _is_plain(out):
-        _rotate_into(out, source, table, axes, pairing)
-        return out
-    target = empty_like(source)
-    _rotate_into(target, source, table, axes, pairing)
+    plain = out is not None and _is_plain(out)
+    target = out if plain else empty_like(source)
+    if not _rotate_into(target, source, table, axes, pairing):
+        result: HostArray = portable.rotate(x, table, axes, pairing, out)
+        return result
+    if plain:
+        return target
     if out is None:
         return target if x.dtype.isnative else target.astype(x.dtype)
     out[...] = target
@@ -278,8 +334,8 @@ def _is_plain(x: HostArray) -> bool:
     return bool(x.strides[-1] == x.itemsize and x.dtype.isnative)
 
 
-def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> None:
-    """Run the kernel on plain arrays, which are the same or do not overlap."""
+def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> bool:
+    """Run the kernel on plain arrays, which are the same or do not overlap, and return whether there is one."""
     if x.dtype.kind == "c":
         real = STORAGE[dtype_name(x)]
         x, out = x.view(real), out.view(real)
@@ -291,7 +347,9 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
     values, index, start, stop, step = rows
     for block, result, place in _blocks(x, out, axes):
         launch = Launch([(block, result)], pairing, nbytes=x.nbytes, streaming=streaming)
-        launch((block,), (result,), (values, index[place], start, stop, step), apart=True)
+        if launch((block,), (result,), (values, index[place], start, stop, step), apart=True):
+            return False
+    return True
 
 
 class Launch:
@@ -344,7 +402,7 @@ class Launch:
         *,
         apart: bool = False,
     ) -> int:
-        """Rotate arrays of four axes, in whatever order, and return what the kernel answers.
+        """Rotate arrays of four axes, in whatever order, and return what the kernel answers: 0, or why it does nothing.
 
         The rows are values, index, start, stop and step, as the kernel explains them.
         """
@@ -352,6 +410,11 @@ class Launch:
         if self._nbytes >= 2 * BYTES_PER_THREAD:
             threads = thread_count(self._nbytes, BYTES_PER_THREAD)
         run = self._runs.get(threads > 1) or self._run(threads > 1)
+        if run is None and threads > 1:
+            threads = 1
+            run = self._runs.get(False) or self._run(False)
+        if run is None:
+            return NO_KERNEL
         values, index, start, stop, step = rows
         return run(
             arrays[0],
@@ -371,9 +434,12 @@ class Launch:
             threads,
         )
 
-    def _run(self, parallel: bool) -> Callable[..., int]:
-        """Return the compiled kernel itself."""
-        run = entry_point(compiled(self._kernel, self._dtype, parallel=parallel))
+    def _run(self, parallel: bool) -> Callable[..., int] | None:
+        """Return the compiled kernel itself, None if Numba fails."""
+        function = compiled(self._kernel, self._dtype, parallel=parallel)
+        if function is None:
+            return None
+        run = entry_point(function)
         self._runs[parallel] = run
         return run
 
@@ -455,7 +521,8 @@ def warm_up(dtype: str) -> None:
     """Compile everything that rotating arrays of a dtype may run."""
     storage = STORAGE[dtype]
     layouts: Sequence[Layout] = ("interleaved",) if dtype.startswith("complex") else LAYOUTS
-    for parallel in (False, True):
+    # Numba starts its threads when it compiles for them, which fails where no layer can be loaded.
+    for parallel in (False, True) if _numba_threads_start() else (False,):
         for layout, streaming in product(layouts, (False, True)):
             compiled(rotation(layout, streaming=streaming), storage, parallel=parallel)
         compiled("fill_table", "float64" if storage == "float64" else "float32", parallel=parallel)

@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 import os
-import threading
-import warnings
-from functools import cache
 from types import ModuleType
 
-_choosing = threading.RLock()
+from .guard import failed, failures, is_torn, loaded, shielded, tell
 
-if hasattr(os, "register_at_fork"):
-    # Numba must not be half imported in a child.
-    os.register_at_fork(
-        before=_choosing.acquire,
-        after_in_parent=_choosing.release,
-        after_in_child=_choosing.release,
-    )
+_chosen: dict[str, ModuleType] = {}
 
 
-@cache
 def host() -> ModuleType:
     """Return the module that works on NumPy arrays: `cpu`, or `portable` without Numba."""
-    with _choosing:
-        return _choose()
+    module = _chosen.get("host")
+    if module is not None:
+        return module
+    shielded(_choose)
+    tell()
+    if "kernels" in failures:
+        _chosen.setdefault("host", _portable())
+    return _chosen.get("host") or _portable()
 
 
-@cache
-def _choose() -> ModuleType:
-    """Return the module, chosen once; the caller holds the lock."""
+def _portable() -> ModuleType:
+    """Return the module that needs no Numba."""
     from . import portable
 
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return portable
+    return portable
+
+
+def _choose() -> None:
+    """Choose the module, once."""
+    if "host" not in _chosen:
+        _chosen.setdefault("host", _found())
+
+
+def _found() -> ModuleType:
+    """Return the module that works on NumPy arrays."""
+    portable = _portable()
     try:
-        from . import cpu, kernels
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "numba"
-        reason = "is not installed" if missing else f"cannot be imported ({error})"
-        warnings.warn(
-            f"Numba {reason}: rotary runs on NumPy's own operations, which is slower",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        if is_torn():
+            msg = "the process was forked while another thread imported or compiled"
+            raise RuntimeError(msg)
+        from . import kernels
+
+        loaded.append("kernels")
+        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+            return portable
+        if kernels.WITHOUT is not None:
+            raise kernels.WITHOUT
+        from . import cpu
+    except BaseException as error:  # whatever an import raises, SystemExit included
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            failed("import", "Numba is not installed")
+        else:
+            failed("import", "Numba cannot be imported", error)
+        if not isinstance(error, Exception):
+            _chosen["host"] = portable
+            raise
         return portable
     return cpu if kernels.COMPILED else portable

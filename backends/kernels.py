@@ -18,21 +18,26 @@ from typing import Any
 
 import numpy as np
 
+# Why there is no Numba, None if there is one.
+WITHOUT: BaseException | None = None
 try:
+    if "PLAIN" in globals():
+        msg = "this copy does without Numba"
+        raise ImportError(msg)
     import numba
 
     COMPILED = not numba.config.DISABLE_JIT
-except ImportError:
-    COMPILED = False
+    if COMPILED:
+        import llvmlite.binding
+        from llvmlite import ir
+        from numba import njit, prange, types
+        from numba.core import cgutils
+        from numba.extending import intrinsic
+        from numba.np import arrayobj
+except BaseException as error:  # noqa: BLE001  (an import may raise anything; `host` tells)
+    WITHOUT, COMPILED = error, False
 
 if COMPILED:
-    import llvmlite.binding
-    from llvmlite import ir
-    from numba import njit, prange, types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-    from numba.np import arrayobj
-
     # For kernels alone to call: what lets Python and C call a function takes a tenth of its compilation.
     loop = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 

@@ -17,6 +17,8 @@ from rotary.layouts import Layout
 from rotary.phases import Frequencies, Multipliers, multipliers
 from rotary.rotation import Axes, Pairing, Table, TracedTable
 
+from .guard import formulas
+
 # Whether `rotate` takes a recipe and puts the work off.
 LAZY = False
 ROWS_AT_A_TIME = 1024
@@ -41,8 +43,7 @@ def fill_table(
 
     The kernels' formulas, run by NumPy on whole arrays: the bits are the same.
     """
-    from . import kernels
-
+    kernels = formulas()
     for first in range(0, positions.shape[1], ROWS_AT_A_TIME):
         part = positions[:, first : first + ROWS_AT_A_TIME]
         numbers = multipliers(part)
@@ -84,6 +85,20 @@ def rotate(
     out: Array | None = None,
 ) -> Array:
     """Return x rotated, in x's library, or written to `out`."""
+    if isinstance(x, np.ndarray):
+        # As the kernels read it: NumPy's operations would keep a subclass, and the byte order of some parts.
+        whole = _rotated(x.view(np.ndarray), table, axes, pairing)
+        result = whole.astype(x.dtype, copy=False) if isinstance(whole, np.ndarray) else whole
+    else:
+        result = _rotated(x, table, axes, pairing)
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+def _rotated(x: Array, table: Table | TracedTable, axes: Axes, pairing: Pairing) -> Array:
+    """Return x rotated, in the library of x, or in that of a table that is traced."""
     if isinstance(table, Table):
         xp = namespace(x)
         cosine, sine = (from_host(part, xp, x) for part in table.gather())
@@ -91,11 +106,7 @@ def rotate(
         cosine, sine = table.cosine, table.sine
         xp = namespace(cosine)
         x = x if not isinstance(x, np.ndarray) else xp.asarray(x)
-    result = _turned(x, cosine, sine, axes, pairing, xp)
-    if out is None:
-        return result
-    out[...] = result
-    return out
+    return _turned(x, cosine, sine, axes, pairing, xp)
 
 
 def _turned(

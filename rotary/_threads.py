@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from contextlib import AbstractContextManager, ContextDecorator
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from ._checks import as_positive_integer
 
 __all__ = ["threads"]
 
-thread_limit: ContextVar[int | None] = ContextVar("thread_limit", default=None)
+
+class _Within(NamedTuple):
+    """A limit, in force as long as the object behind its ``with`` statement is there, and the one around it."""
+
+    of: weakref.ref[_Limit]
+    n: int
+    around: _Within | None
 
 
-@contextmanager
-def threads(n: int) -> Iterator[None]:
+_within: ContextVar[_Within | None] = ContextVar("rotary_threads", default=None)
+
+
+class _Limit(ContextDecorator):
+    """What a ``with`` statement holds; where an interruption skips its end, the limit ends with the object."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._around: list[_Within | None] = []
+
+    def _recreate_cm(self) -> _Limit:
+        """Return an object of its own for each call of a decorated function, as `ContextDecorator` asks."""
+        return _Limit(self._n)
+
+    def __enter__(self) -> None:
+        around = _within.get()
+        self._around.append(around)
+        _within.set(_Within(weakref.ref(self), self._n, around))
+
+    def __exit__(self, *_: object) -> None:
+        _within.set(self._around.pop())
+
+
+def thread_limit() -> int | None:
+    """Return how many threads the caller allows, None if all."""
+    within = _within.get()
+    while within is not None and within.of() is None:
+        within = within.around
+    return None if within is None else within.n
+
+
+def threads(n: int) -> AbstractContextManager[None]:
     """Use at most n threads within a ``with`` statement, in the thread or task that runs it.
 
     Parameters
@@ -37,8 +74,4 @@ def threads(n: int) -> Iterator[None]:
     >>> with rotary.threads(1):
     ...     y = rope(np.ones((8, 64)))
     """
-    token = thread_limit.set(as_positive_integer(n, "n"))
-    try:
-        yield
-    finally:
-        thread_limit.reset(token)
+    return _Limit(as_positive_integer(n, "n"))

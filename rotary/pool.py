@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections import deque
+import weakref
+from collections import OrderedDict, deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +32,8 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 HUGE_PAGE = 2 * 2**20
 # Below it the allocator recycles memory by itself.
 SMALLEST = 2**20
-# How long a block may lie idle before the next call that uses the pool lets it go.
+# How long a block may lie idle, from when a call found it so, before the next call that uses the pool lets it go.
 SECONDS = 10.0
-# Blocks that came back while the pool was busy; more of them are let go.
-WAITING = 64
 
 
 class PoolInfo(NamedTuple):
@@ -59,17 +58,6 @@ class PoolInfo(NamedTuple):
     limit: int
 
 
-class _Block:
-    """Memory that starts on a cache line or a page, and since when it lies idle."""
-
-    __slots__ = ("capacity", "idle_since", "memory")
-
-    def __init__(self, capacity: int) -> None:
-        self.memory = aligned((capacity,), np.uint8, _alignment(capacity))
-        self.capacity = capacity
-        self.idle_since = 0.0
-
-
 class _Owner:
     """What an array on a block has as its base: once it is gone nobody can reach the memory.
 
@@ -77,81 +65,155 @@ class _Owner:
     view of it, in this process's Python or in that of whoever was handed the memory.
     """
 
-    __slots__ = ("__array_interface__", "block")
+    __slots__ = ("__array_interface__", "__weakref__", "_memory")
 
-    def __init__(self, block: _Block) -> None:
-        self.block = block
-        self.__array_interface__ = block.memory.__array_interface__
+    def __init__(self, memory: HostArray) -> None:
+        self._memory = memory
+        self.__array_interface__ = memory.__array_interface__
 
-    def __del__(self) -> None:
-        _pool.give_back(self.block)
+
+class _Blocks:
+    """The blocks of one size: lent ones by their handles, oldest first, and idle ones, oldest first.
+
+    A handle is a weak reference to an owner, which is in the queue of those that came back once the owner is gone. It
+    is put there by `deque.append` itself: a finaliser written in Python would swallow an interruption in it.
+    """
+
+    __slots__ = ("capacity", "idle", "lent", "returned")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.lent: OrderedDict[int, tuple[weakref.ref[_Owner], HostArray]] = OrderedDict()
+        self.returned: deque[weakref.ref[_Owner]] = deque()
+        self.idle: deque[tuple[float, HostArray]] = deque()
+
+    def nbytes(self) -> int:
+        """Return how many bytes they occupy."""
+        return self.capacity * (len(self.lent) + len(self.idle))
+
+    def lend(self, memory: HostArray) -> _Owner:
+        """Return an owner of a block, which comes back when the owner is gone."""
+        owner = _Owner(memory)
+        handle = weakref.ref(owner, self.returned.append)
+        self.lent[id(handle)] = handle, memory
+        return owner
+
+    def sort_in(self, now: float) -> None:
+        """Count what came back as idle, unless the pool gave it up while it was lent, and let go what is too old."""
+        while self.returned:
+            # A handle stays in the queue till it is dealt with. Another thread may deal with the same one.
+            with suppress(IndexError, ValueError):
+                handle = self.returned[0]
+                found = self.lent.pop(id(handle), None)
+                if found is not None:
+                    self.idle.append((now, found[1]))
+                self.returned.remove(handle)
+        while self.oldest() < now - SECONDS:
+            self.let_go()
+
+    def latest(self) -> HostArray | None:
+        """Return the block that came back last, which may still be in a cache, None if there is none."""
+        try:
+            return self.idle.pop()[1]
+        except IndexError:
+            return None
+
+    def oldest(self) -> float:
+        """Return since when the oldest idle block lies idle, infinity if there is none."""
+        try:
+            return self.idle[0][0]
+        except IndexError:
+            return math.inf
+
+    def let_go(self) -> None:
+        """Let go of the oldest idle block, if there is one."""
+        with suppress(IndexError):
+            self.idle.popleft()
+
+    def give_up(self) -> None:
+        """Have the block that was lent first be freed when its owner is gone."""
+        with suppress(KeyError):
+            self.lent.popitem(last=False)
+
+
+class _Kept:
+    """All that the pool holds and counts; to clear the pool is to begin another."""
+
+    __slots__ = ("hits", "misses", "sizes")
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, _Blocks] = {}
+        self.hits = self.misses = 0
 
 
 class _Pool:
-    """Idle blocks, oldest first.
+    """Blocks that are idle, and those in use that will be.
 
-    A block comes back in a finaliser, which Python may run anywhere, also in a thread that holds the
-    lock: it is then left in a queue, whose appending is atomic, and whoever holds the lock sorts it in.
+    As in `_memo`, every step is one operation of a container, so that there is no lock that an interrupted thread, a
+    signal handler or a forked child could find taken. Idle blocks and those in use together stay within the limit:
+    of the size that takes most, the block lent first is given up. So nothing need run when many come back at once.
     """
 
     def __init__(self, limit: int) -> None:
-        self.lock = threading.Lock()
         self.limit = limit
-        self.returned: deque[_Block] = deque(maxlen=WAITING)
-        self.idle: list[_Block] = []
-        self.nbytes = self.hits = self.misses = 0
+        self.kept = _Kept()
 
-    def take(self, nbytes: int) -> _Block:
-        """Return a block of at least so many bytes, which nobody else has."""
+    def take(self, nbytes: int) -> _Owner:
+        """Return the owner of a block of at least so many bytes, which nobody else has."""
+        kept = self.kept
+        self._sort_in(kept)
         capacity = _capacity(nbytes)
-        with self.lock:
-            self._sort_in()
-            for place in range(len(self.idle) - 1, -1, -1):  # the latest may still be in a cache
-                if self.idle[place].capacity == capacity:
-                    self.hits += 1
-                    self.nbytes -= capacity
-                    return self.idle.pop(place)
-            self.misses += 1
-        return _Block(capacity)
+        blocks = kept.sizes.get(capacity) or kept.sizes.setdefault(capacity, _Blocks(capacity))
+        memory = blocks.latest()
+        if memory is None:
+            kept.misses += 1
+            memory = aligned((capacity,), np.uint8, _alignment(capacity))
+        else:
+            kept.hits += 1
+        owner = blocks.lend(memory)
+        self._trim(kept)
+        return owner
 
-    def give_back(self, block: _Block) -> None:
-        """Take a block back, whatever else is going on."""
-        block.idle_since = time.monotonic()
-        self.returned.append(block)
-        if self.lock.acquire(blocking=False):
-            try:
-                self._sort_in()
-            finally:
-                self.lock.release()
+    def _sort_in(self, kept: _Kept) -> None:
+        """Sort in what came back, and let go what has been idle for too long."""
+        now = time.monotonic()
+        for blocks in list(kept.sizes.values()):
+            blocks.sort_in(now)
 
-    def _sort_in(self) -> None:
-        """Sort in what came back, and let go what is too old or too much; the lock is held."""
-        while self.returned:
-            block = self.returned.popleft()
-            self.idle.append(block)
-            self.nbytes += block.capacity
-        oldest_allowed = time.monotonic() - SECONDS
-        while self.idle and (self.nbytes > self.limit or self.idle[0].idle_since < oldest_allowed):
-            self.nbytes -= self.idle.pop(0).capacity
+    def _trim(self, kept: _Kept) -> None:
+        """Let go what is too much: idle blocks, oldest first, then those in use."""
+        while True:
+            sizes = list(kept.sizes.values())
+            if sum(blocks.nbytes() for blocks in sizes) <= self.limit:
+                return
+            oldest = min(sizes, key=_Blocks.oldest)
+            if oldest.idle:
+                oldest.let_go()
+            else:
+                max(sizes, key=_Blocks.nbytes).give_up()
 
     def clear(self) -> None:
-        """Let all idle blocks go and count from zero."""
-        with self.lock:
-            self.returned.clear()
-            self.idle.clear()
-            self.nbytes = self.hits = self.misses = 0
+        """Let all blocks go and count from zero; those in use are freed when nobody can reach them."""
+        self.kept = _Kept()
 
     def set_limit(self, limit: int) -> None:
         """Set how many bytes may lie idle."""
-        with self.lock:
-            self.limit = limit
-            self._sort_in()
+        self.limit = limit
+        self.info()
 
     def info(self) -> PoolInfo:
         """Return the accounts."""
-        with self.lock:
-            self._sort_in()
-            return PoolInfo(self.hits, self.misses, len(self.idle), self.nbytes, self.limit)
+        kept = self.kept
+        self._sort_in(kept)
+        self._trim(kept)
+        idle = [(blocks.capacity, len(blocks.idle)) for blocks in list(kept.sizes.values())]
+        return PoolInfo(
+            kept.hits,
+            kept.misses,
+            sum(count for _, count in idle),
+            sum(capacity * count for capacity, count in idle),
+            self.limit,
+        )
 
 
 def _capacity(nbytes: int) -> int:
@@ -187,14 +249,6 @@ def _memory() -> int:
 
 _pool = _Pool(_limit_at_start())
 
-if hasattr(os, "register_at_fork"):
-    # A child must not inherit a lock that another thread of its parent held.
-    os.register_at_fork(
-        before=_pool.lock.acquire,
-        after_in_parent=_pool.lock.release,
-        after_in_child=_pool.lock.release,
-    )
-
 
 def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
     """Return a new array in C order on a cache line, its memory from the pool where it is large."""
@@ -202,7 +256,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= _pool.limit:
         return aligned(shape, dtype, _alignment(nbytes))
-    memory: HostArray = np.asarray(_Owner(_pool.take(nbytes)))[:nbytes].view(dtype)
+    memory: HostArray = np.asarray(_pool.take(nbytes))[:nbytes].view(dtype)
     return memory.reshape(shape)
 
 
@@ -234,7 +288,7 @@ def set_pool_limit(nbytes: int) -> None:
     The memory of a large result, of 1 MiB and more, is used again once the last view of it is gone: fresh
     memory costs two to three times as much as the rotation. Such an array does not own its memory, as
     ``x.flags.owndata`` tells, so that ``x.resize`` in place is refused; in all else it is an array like
-    others. What has lain idle for ten seconds is let go by the next call.
+    others. The next call lets go of what earlier ones have found idle for ten seconds.
 
     Parameters
     ----------

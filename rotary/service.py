@@ -34,7 +34,8 @@ REPORTED = (
 def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
     """Compile, or load from the disk cache, the CPU's kernels for some dtypes, before the first call.
 
-    Those of a GPU are compiled by the first call of a kind, which see :doc:`/guides/gpu`.
+    Those of a GPU are compiled by the first call of a kind, which see :doc:`/guides/gpu`. If Numba fails, a warning
+    says why, unless an earlier call has, and `show_config` says so at any time.
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ def show_config() -> None:
         *((name, version) for name in REPORTED if (version := _version(name))),
         ("kernels", host.__name__.rsplit(".", 1)[-1]),
         *host.configuration(),
+        *(("failed", f"{what}: {problem}") for what, problem in list(backends.failures.items())),
         ("processors", os.cpu_count()),
         ("GPU", no_gpu() or "; ".join(Gpu().described())),
         ("tables", cache_info()),

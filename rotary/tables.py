@@ -9,8 +9,6 @@ by its size. The least recently used windows are dropped beyond a limit in bytes
 
 from __future__ import annotations
 
-import os
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,6 +19,7 @@ import numpy as np
 from . import _libraries as libraries
 from . import backends, pool
 from ._checks import as_nbytes
+from ._memo import Memo
 from ._typing import Array, HostArray, Int64Array, TableDType
 from .backends import traced
 from .phases import Frequencies, merged, of_head
@@ -81,75 +80,124 @@ class Window:
     values : float array (2, heads, stop - start, lanes)
     read : bool
         Whether it was read, without asking the cache, since the cache last looked.
+    reference : weak reference
+        To itself, for those who keep no memory.
     """
 
-    __slots__ = ("__weakref__", "read", "start", "stop", "values")
+    __slots__ = ("__weakref__", "read", "reference", "start", "stop", "values")
 
     def __init__(self, start: int, stop: int, values: HostArray) -> None:
         self.start = start
         self.stop = stop
         self.values = values
         self.read = False
+        self.reference = weakref.ref(self)
+
+
+class _Windows(Memo[tuple[int, int], Window]):
+    """The windows of one table by the positions they begin and end at, and the one that was read last."""
+
+    __slots__ = ("latest",)
+
+    def __init__(self, window: Window) -> None:
+        super().__init__(WINDOWS)
+        self.latest: Callable[[], Window | None] = window.reference
+        self.held[window.start, window.stop] = window
+
+    def found(self, start: int, stop: int) -> Window | None:
+        """Return a window that holds positions start .. stop - 1, and count this as a use."""
+        for window in self.values():
+            if _covers(window, start, stop):
+                self.use(window)
+                return window
+        return None
+
+    def use(self, window: Window) -> None:
+        """Count a use of a window."""
+        self.touch((window.start, window.stop))
+        self.latest = window.reference
+
+    def nbytes(self) -> int:
+        """Return how many bytes they occupy."""
+        return sum(window.values.nbytes for window in self.values())
+
+    def thinned(self, must: bool) -> bool:
+        """Drop the window used least recently and return whether there are others; spare it once if it was read."""
+        windows = self.values()
+        for window in windows[:1]:
+            if window.read and not must:  # by somebody who did not ask: this is the first to know
+                window.read = False
+                self.touch((window.start, window.stop))
+                return True
+        if len(windows) > 1:  # else the entry goes as a whole, and no empty one is left
+            self.held.pop((windows[0].start, windows[0].stop), None)
+        return len(windows) > 1
 
 
 class _Cache:
-    """The windows, least recently used first, and their accounts."""
+    """The windows of all tables, and how often they were asked for.
+
+    Nothing waits for a lock: see `_memo`.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.windows: OrderedDict[Key, list[Window]] = OrderedDict()
-        self.limit = DEFAULT_LIMIT
+        self.tables: Memo[Key, _Windows] = Memo(
+            DEFAULT_LIMIT, size=_Windows.nbytes, thin=_Windows.thinned
+        )
         self.clear()
+
+    @property
+    def windows(self) -> OrderedDict[Key, _Windows]:
+        """The windows by table."""
+        return self.tables.held
+
+    @property
+    def limit(self) -> int:
+        """The bytes that windows may occupy."""
+        return self.tables.limit
 
     def clear(self) -> None:
         """Drop all windows and count from zero."""
-        with self.lock:
-            self.windows.clear()
-            self.apart: dict[Key, int] = {}
-            self.hits = self.misses = self.nbytes = 0
+        self.tables.clear()
+        self.apart: dict[Key, int] = {}
+        self.hits = self.misses = 0
 
     def info(self) -> CacheInfo:
         """Return the accounts."""
-        with self.lock:
-            entries = sum(len(windows) for windows in self.windows.values())
-            return CacheInfo(self.hits, self.misses, entries, self.nbytes, self.limit)
+        while True:
+            windows = [window for kept in self.tables.trim() for window in kept.values()]
+            nbytes = sum(window.values.nbytes for window in windows)
+            if nbytes <= self.limit:  # else another thread kept one meanwhile
+                return CacheInfo(self.hits, self.misses, len(windows), nbytes, self.limit)
 
     def set_limit(self, limit: int) -> None:
         """Set the bytes that windows may occupy, and drop what exceeds them."""
-        with self.lock:
-            self.limit = limit
-            self._evict()
+        self.tables.limit = limit
+        self.tables.trim()
 
     def window(
         self, frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int
     ) -> Window:
         """Return a window that holds positions start .. stop - 1.
 
-        It is computed outside the lock, which would keep every other thread from its own table; two
-        threads that ask for the same one at once may both compute it, and either is right.
+        Two threads that ask for the same one at once may both compute it, and either is right.
         """
         key = (frequencies.key, factor, dtype)
-        with self.lock:
-            window = self._found(key, start, stop)
-            if window is not None:
-                return window
-            self.misses += 1
-            neighbour = _neighbour(self.windows.get(key, []), start, stop)
-            limit = self.limit
-        window = _grown(neighbour, frequencies, factor, dtype, start, stop, limit)
-        with self.lock:
-            return self._kept(key, window)
+        windows = self.tables.get(key)
+        window = self._found(windows, start, stop)
+        if window is not None:
+            return window
+        self.misses += 1
+        neighbour = _neighbour(windows, start, stop)
+        window = _grown(neighbour, frequencies, factor, dtype, start, stop, self.limit)
+        return self._kept(key, window)
 
-    def _found(self, key: Key, start: int, stop: int) -> Window | None:
-        """Return a window that is there and holds positions start .. stop - 1; the lock is held."""
-        windows = self.windows.get(key, [])
-        for place, window in enumerate(windows):
-            if _covers(window, start, stop):
-                self.hits += 1
-                windows.append(windows.pop(place))
-                self.windows.move_to_end(key)
-                return window
-        return None
+    def _found(self, windows: _Windows | None, start: int, stop: int) -> Window | None:
+        """Return a window that is there and holds positions start .. stop - 1."""
+        window = None if windows is None else windows.found(start, stop)
+        if window is not None:
+            self.hits += 1
+        return window
 
     def among(
         self,
@@ -166,64 +214,49 @@ class _Cache:
         several sequences soon have one, and rare positions never pay twice what they need.
         """
         key = (frequencies.key, factor, dtype)
-        with self.lock:
-            window = self._found(key, start, stop)
-            if window is not None or stop > LARGEST_POSITION:
-                return window
-            new = stop - start
-            row_bytes = _row_bytes(frequencies, dtype)
-            neighbour = _neighbour(self.windows.get(key, []), start, stop)
-            # What has no room to grow in would be copied, or made anew, for every few rows.
-            if neighbour is not None and _stretched(
-                neighbour, start, stop, self.limit // row_bytes
-            ):
-                new -= min(stop, neighbour.stop) - max(start, neighbour.start)
-            fits = (stop - start) * row_bytes <= self.limit * SHARE
-            asked = count + (self.apart.pop(key, 0) if fits else 0)
-            if new >= SPARSEST * asked:
-                if fits:
-                    self._count(key, asked)
-                return None
+        windows = self.tables.get(key)
+        window = self._found(windows, start, stop)
+        if window is not None or stop > LARGEST_POSITION:
+            return window
+        new = stop - start
+        row_bytes = _row_bytes(frequencies, dtype)
+        neighbour = _neighbour(windows, start, stop)
+        # What has no room to grow in would be copied, or made anew, for every few rows.
+        if neighbour is not None and _stretched(neighbour, start, stop, self.limit // row_bytes):
+            new -= min(stop, neighbour.stop) - max(start, neighbour.start)
+        fits = (stop - start) * row_bytes <= self.limit * SHARE
+        asked = count + (self.apart.pop(key, 0) if fits else 0)
+        if new >= SPARSEST * asked:
+            if fits:
+                self._count(key, asked)
+            return None
         return self.window(frequencies, factor, dtype, start, stop)
 
     def _count(self, key: Key, asked: int) -> None:
-        """Remember how many scattered positions of a table were asked for; the lock is held."""
+        """Remember how many scattered positions of a table were asked for."""
         if len(self.apart) >= COUNTS_REMEMBERED:
-            self.apart.clear()
+            self.apart = {}
         self.apart[key] = asked
 
     def latest(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> Window | None:
         """Return the window of a table that was read last."""
-        windows = self.windows.get((frequencies.key, factor, dtype))
-        return windows[-1] if windows else None
+        windows = self.tables.held.get((frequencies.key, factor, dtype))
+        return None if windows is None else windows.latest()
 
     def _kept(self, key: Key, window: Window) -> Window:
         """Keep a window in place of those it covers, or return one that another thread has kept."""
         if window.values.nbytes > self.limit:
             return window
-        windows = self.windows.setdefault(key, [])
-        self.windows.move_to_end(key)
-        for other in windows:
-            if _covers(other, window.start, window.stop):
-                return other
-        kept = [old for old in windows if not _covers(window, old.start, old.stop)]
-        windows[:] = [*kept, window][-WINDOWS:]
-        self.nbytes = sum(w.values.nbytes for each in self.windows.values() for w in each)
-        self._evict()
+        windows = self.tables.first(key, _Windows(window))
+        start, stop = window.start, window.stop
+        window = windows.found(start, stop) or windows.first((start, stop), window)
+        windows.use(window)
+        for old in windows.values():
+            if old is not window and _covers(window, old.start, old.stop):
+                windows.held.pop((old.start, old.stop), None)
+        windows.trim()
+        self.tables.trim()
         return window
-
-    def _evict(self) -> None:
-        """Drop least recently used windows until the limit holds."""
-        while self.nbytes > self.limit:
-            key, windows = next(iter(self.windows.items()))
-            if windows[0].read:  # by somebody who did not ask: this is the first to know
-                windows[0].read = False
-                windows.append(windows.pop(0))
-                self.windows.move_to_end(key)
-                continue
-            self.nbytes -= windows.pop(0).values.nbytes
-            if not windows:
-                del self.windows[key]
 
 
 def _grown(
@@ -272,9 +305,9 @@ def _covers(window: Window, start: int, stop: int) -> bool:
     return window.start <= start and stop <= window.stop
 
 
-def _neighbour(windows: list[Window], start: int, stop: int) -> Window | None:
+def _neighbour(windows: _Windows | None, start: int, stop: int) -> Window | None:
     """Return a window that positions start .. stop - 1 overlap or continue."""
-    for window in reversed(windows):
+    for window in reversed(() if windows is None else windows.values()):
         if start <= window.stop and window.start <= stop:
             return window
     return None
@@ -322,15 +355,6 @@ def computed(
 
 _cache = _Cache()
 
-if hasattr(os, "register_at_fork"):
-    # A child must not inherit a lock that another thread of its parent held, nor what that thread
-    # had changed by half.
-    os.register_at_fork(
-        before=_cache.lock.acquire,
-        after_in_parent=_cache.lock.release,
-        after_in_child=_cache.lock.release,
-    )
-
 
 class Reader:
     """Reads one table again and again, and asks the cache only where the window it read last will not do.
@@ -349,7 +373,7 @@ class Reader:
         window = self._window()
         if window is None or start < window.start or window.stop < stop:
             window = _cache.window(*self._of_table, start, stop)
-            self._window = weakref.ref(window)
+            self._window = window.reference
         else:
             window.read = True
             _cache.hits += 1

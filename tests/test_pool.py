@@ -195,19 +195,38 @@ def test_blocks_are_hardly_larger_than_asked():
     assert address(block()) == where
 
 
-def test_a_finaliser_may_run_while_the_lock_is_held():
-    x = block()
-    where = address(x)
-    with pool._pool.lock:
-        del x  # would wait for ever if it took the lock
-    assert address(block()) == where
+def test_no_python_code_runs_when_a_block_comes_back():
+    """A signal that arrives in it would be swallowed."""
+    x, seen = block(), []
+    sys.setprofile(lambda frame, event, _: seen.append((frame.f_code.co_name, event)))
+    del x
+    sys.setprofile(None)
+    # The profiler is removed by a call that it sees; it sees those of C in Python code alone.
+    assert [event for _, event in seen] == ["c_call"]
+    assert pool.info().blocks == 1
 
 
-def test_what_comes_back_while_the_pool_is_busy_is_bounded():
-    held = [pool.empty((MIB,), np.uint8) for _ in range(pool.WAITING + 10)]
-    with pool._pool.lock:
-        del held
-    assert pool.info().blocks == pool.WAITING
+def test_what_comes_back_at_once_is_bounded():
+    """Nothing runs when it does, so that there may never be too many that will."""
+    rotary.set_pool_limit(20 * MIB)
+    held = [pool.empty((MIB,), np.uint8) for _ in range(90)]
+    first = {address(x) for x in held[:70]}
+    lent = pool._pool.kept.sizes[MIB].lent
+    assert sum(memory.nbytes for _, memory in lent.values()) == 20 * MIB
+    del held
+    assert pool.info()[2:] == (20, 20 * MIB, 20 * MIB)
+    # Those that were lent last; what is held for long is no hindrance to what comes and goes.
+    assert first.isdisjoint(address(pool.empty((MIB,), np.uint8)) for _ in range(20))
+
+
+def test_results_that_are_kept_leave_room_for_others():
+    """A cache of keys takes all there is, and the results of other calls come and go."""
+    rotary.set_pool_limit(20 * MIB)
+    kept = [block() for _ in range(15)]
+    for _ in range(4):
+        block(4)
+    assert pool.info()[:2] == (3, 16)
+    assert len(kept) == 15
 
 
 def test_no_array_in_use_is_ever_handed_out():

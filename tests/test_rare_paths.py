@@ -8,12 +8,23 @@ import pytest
 
 import rotary
 from rotary import RotaryEmbedding, arrays, backends, scaling
-from rotary.backends import cuda, kernels, reference
+from rotary.backends import cuda, guard, kernels, reference
 from rotary.rotation import Axes, Pairing, Table
 
 host = importlib.import_module("rotary.backends.host")  # the package has a function of this name
 if kernels.COMPILED:
     from rotary.backends import cpu
+
+
+@pytest.fixture
+def nothing_failed(monkeypatch):
+    """As in a new process."""
+    for told in (guard.failures, guard._untold):
+        for what in list(told):
+            monkeypatch.delitem(told, what)
+    yield
+    guard.failures.clear()
+    guard._untold.clear()
 
 
 def embedding(**options):
@@ -26,7 +37,9 @@ class TestCompiling:
         ("error", "warnings"),
         [(RuntimeError("cannot cache function"), 0), (EOFError("Ran out of input"), 1)],
     )
-    def test_a_cache_that_fails_is_done_without(self, monkeypatch, recwarn, error, warnings):
+    def test_a_cache_that_fails_is_done_without(
+        self, monkeypatch, recwarn, nothing_failed, error, warnings
+    ):
         whole = cpu.numba.njit
 
         def njit(*arguments, cache=False, **options):
@@ -37,13 +50,14 @@ class TestCompiling:
         monkeypatch.setattr(cpu.numba, "njit", njit)
         kernel = cpu._compile("rotate_half", "float32", parallel=False)
         assert len(kernel.signatures) == 1
+        guard.tell()
         assert [w.category for w in recwarn] == [RuntimeWarning] * warnings
 
     def test_a_forked_child_stays_serial_where_threads_had_started(self, monkeypatch):
-        monkeypatch.setattr(cpu, "_forked_with_threads", False)
         monkeypatch.setattr(cpu, "_numba_threads_started", lambda: True)
-        cpu._compiling.acquire()  # as before a fork
-        cpu._after_fork()
+        monkeypatch.setattr(cpu, "_inherited", {})
+        assert cpu.parallel_is_safe()
+        monkeypatch.setattr(cpu.os, "getpid", lambda: -1)
         assert not cpu.parallel_is_safe()
         assert cpu.thread_count(2**30, 1) == 1
 
@@ -67,17 +81,18 @@ class TestCompiling:
         assert kernels._converts_half() is expected
 
 
-def test_without_an_importable_numba_one_warning_tells_why(monkeypatch):
+def test_without_an_importable_numba_one_warning_tells_why(monkeypatch, nothing_failed):
     monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
     monkeypatch.delattr(backends, "cpu", raising=False)
     monkeypatch.setitem(sys.modules, "rotary.backends.cpu", None)
+    assert host._found() is backends.portable
     with pytest.warns(RuntimeWarning, match="Numba cannot be imported"):
-        assert host._choose.__wrapped__() is backends.portable
+        guard.tell()
 
 
 def test_with_the_jit_disabled_array_operations_run(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    assert host._choose.__wrapped__() is backends.portable
+    assert host._found() is backends.portable
 
 
 def test_the_reference_rotates_complex_arrays():

@@ -58,7 +58,7 @@ def exact(rope, positions, dtype="float32"):
 
 def accounts():
     """What the cache really holds: windows, and bytes of them."""
-    windows = [window for kept in tables._cache.windows.values() for window in kept]
+    windows = [window for kept in tables._cache.windows.values() for window in kept.values()]
     return len(windows), sum(window.values.nbytes for window in windows)
 
 

@@ -1,0 +1,209 @@
+"""What stands between Numba and interruptions, and what is known of its failures.
+
+An exception that arrives while Numba is imported, or while it compiles, leaves Numba broken until the process ends. So
+both are done in threads of their own: signals, Ctrl-C among them, are handled by the main thread alone. Whatever fails
+costs one warning, and the next best way is taken from then on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from types import FrameType, ModuleType
+
+# The process that imported this module; its children are others.
+HOME = os.getpid()
+# How often a thread that waits looks whether it was interrupted, and how often a fork looks again, in seconds.
+PATIENCE, MOMENT = 0.1, 0.001
+LONGEST_CAUSE = 500
+
+# What failed, and why: "import", "kernels", "threads" or "disk cache".
+failures: dict[str, str] = {}
+_untold: dict[str, str] = {}
+# Not empty once the module of the kernels was imported.
+loaded: list[str] = []
+
+
+# ------------------------------------------------------------------------------------------------
+# What no signal interrupts.
+
+# By process, for a forked child has none of its parent's threads: who loads or compiles one after another, and the
+# thread that does so now.
+_turns: dict[int, threading.Lock] = {}
+_working: dict[int, int] = {}
+# Not empty while a fork is under way.
+_forking: dict[str, bool] = {}
+
+
+def shielded(work: Callable[[], None]) -> None:
+    """Run work on Numba in a thread of its own, which goes on if the caller is interrupted.
+
+    Nothing is done in a signal handler that interrupted Numba, for it would wait for itself.
+    """
+    if _working.get(os.getpid()) == threading.get_ident() or _is_inside_numba():
+        return
+    if _has_lock():
+        failed("kernels", "Numba cannot compile, because an interruption left its lock taken")
+        return
+    ended = threading.Lock()
+    ended.acquire()
+    thread = threading.Thread(target=_apart, args=(work, ended), name="rotary-numba")
+    try:
+        thread.start()
+    except RuntimeError:  # there are too many threads, or the interpreter ends
+        _in_turn(work)
+        return
+    while not ended.acquire(timeout=PATIENCE) and thread.is_alive():
+        pass
+
+
+def _has_lock() -> bool:
+    """Return whether this thread has the lock under which Numba compiles; outside of Numba it should not."""
+    module = sys.modules.get("numba.core.compiler_lock")
+    lock = getattr(module, "global_compiler_lock", None)
+    return lock is not None and bool(lock.is_locked())
+
+
+def _is_inside_numba() -> bool:
+    """Return whether Numba, on whose behalf this thread runs, is being imported or compiles."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if package_of(frame) in ("numba", "llvmlite"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def package_of(frame: FrameType) -> str:
+    """Return the name of the package that the code of a frame belongs to."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _apart(work: Callable[[], None], ended: threading.Lock) -> None:
+    """Run work in a thread of its own, whose failure nobody but `failed` tells."""
+    try:
+        _in_turn(work)
+    except BaseException:  # noqa: BLE001, S110  (SystemExit of an import, say)
+        pass
+    finally:
+        ended.release()
+
+
+def _in_turn(work: Callable[[], None]) -> None:
+    """Run work when no other thread works on Numba and no process is forked."""
+    process = os.getpid()
+    with _turns.setdefault(process, threading.Lock()):
+        _working[process] = threading.get_ident()
+        while _forking:
+            _working.pop(process)
+            time.sleep(MOMENT)
+            _working[process] = threading.get_ident()
+        try:
+            work()
+        finally:
+            _working.pop(process)
+
+
+def is_torn() -> bool:
+    """Return whether this process was forked in the middle of another thread's work on Numba."""
+    return not _working.keys() <= {os.getpid()}
+
+
+def _wait_for_work() -> None:
+    """Have a fork wait until no other thread works on Numba, whose locks would stay taken in the child."""
+    interruption = None
+    while True:
+        try:
+            while _working.get(os.getpid(), threading.get_ident()) != threading.get_ident():
+                time.sleep(MOMENT)
+        except BaseException as error:  # noqa: BLE001  (Python forks all the same, and reports it)
+            interruption = error
+        else:
+            break
+    if interruption is not None:
+        raise interruption
+
+
+if hasattr(os, "register_at_fork"):
+    # What is registered last runs first, before a fork. The flag is set and cleared in C, so that no signal comes
+    # between, and it may be cleared without having been set, as in a fork during which this module is imported.
+    os.register_at_fork(before=_wait_for_work)
+    os.register_at_fork(
+        before=partial(_forking.setdefault, "now", True),
+        after_in_parent=_forking.clear,
+        after_in_child=_forking.clear,
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# What fails.
+
+_UNTIL = "which is slower, until the process is restarted"
+_CONSEQUENCES = {
+    "import": f"rotary runs on NumPy's own operations, {_UNTIL}",
+    "kernels": f"what is not compiled yet runs on NumPy's own operations, {_UNTIL}",
+    "threads": f"rotary uses one thread, {_UNTIL}",
+    "disk cache": "empty the folder that NUMBA_CACHE_DIR names, or __pycache__ beside rotary's backends",
+}
+
+
+def failed(what: str, problem: str, error: BaseException | None = None) -> None:
+    """Remember that something failed for the rest of the process, and tell it once."""
+    if error is not None:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        if len(cause) > LONGEST_CAUSE:
+            cause = cause[:LONGEST_CAUSE] + " ..."
+        problem += f" ({cause})"
+    if failures.setdefault(what, problem) is problem:
+        _untold[what] = f"{problem}: {_CONSEQUENCES[what]}"
+
+
+def tell() -> None:
+    """Warn of what failed since somebody was last told."""
+    for what in list(_untold):
+        message = _untold.pop(what, None)
+        if message is not None:
+            warnings.warn(message, RuntimeWarning, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """Return how far up the stack, from who asks, the code is that called the library."""
+    level = 2
+    frame: FrameType | None = sys._getframe(level)
+    while frame is not None and package_of(frame) == "rotary":
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+# ------------------------------------------------------------------------------------------------
+# What is left without it.
+
+
+def formulas() -> ModuleType:
+    """Return the module of the formulas of tables; before there is a choice, a copy that does without Numba.
+
+    That is so in a signal handler that interrupted Numba's own import, which cannot be imported again meanwhile.
+    """
+    if loaded:
+        from . import kernels
+
+        return kernels
+    return _plain()
+
+
+@cache
+def _plain() -> ModuleType:
+    """Return a copy of the kernels' module that does without Numba."""
+    specification = importlib.util.find_spec(f"{__package__}.kernels")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    module.PLAIN = True  # type: ignore[attr-defined]  # read by the module
+    specification.loader.exec_module(module)
+    return module

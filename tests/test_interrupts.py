@@ -1,0 +1,525 @@
+"""Ctrl-C, signal handlers, other threads and forks at every instruction of the library's own code.
+
+A tracing function stands in for the signal, so that it comes between any two instructions, and each in its turn. What
+is interrupted must leave caches, pool and locks as usable as they were. A handler, a thread or a child may use them
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rotary
+from rotary import _memo, _threads, backends, pool, tables
+
+host = importlib.import_module("rotary.backends.host")
+
+MIB = 2**20
+FOLDERS = tuple(str(Path(module.__file__).parent) + os.sep for module in (rotary, backends))
+PATIENCE = 60
+
+
+@pytest.fixture(autouse=True)
+def own_limits(monkeypatch):
+    """Small limits, so that there is something to drop, and the usual ones afterwards."""
+    before = pool.info().limit
+    monkeypatch.setattr(tables, "WINDOWS", 2)
+    rotary.cache_clear()
+    yield
+    rotary.set_cache_limit(tables.DEFAULT_LIMIT)
+    rotary.set_pool_limit(before)
+    rotary.cache_clear()
+
+
+class Moment:
+    """Does something at the n-th instruction that Python runs of the library's files, or of some of them."""
+
+    def __init__(self, at, action, files=FOLDERS):
+        self.left, self.action, self.files = at, action, files
+
+    def __enter__(self):
+        sys.settrace(self.called)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    def called(self, frame, _event, _arg):
+        if not frame.f_code.co_filename.startswith(self.files):
+            return None
+        frame.f_trace_opcodes = True
+        return self.stepped
+
+    def stepped(self, _frame, event, _arg):
+        if event == "opcode":
+            self.left -= 1
+            if not self.left:
+                self.action()
+        return self.stepped
+
+
+def interrupt():
+    sys.settrace(None)
+    raise KeyboardInterrupt
+
+
+def at_every_instruction(
+    work, action, *, prepare=lambda: None, check=lambda: None, step=1, **which
+):
+    """Run work again and again, with an action an instruction later each time; return how often it was done."""
+    at = 1
+    while True:
+        prepare()
+        with Moment(at, action, **which) as moment:
+            try:
+                next(apart(work))
+            except KeyboardInterrupt:
+                assert action is interrupt
+        check()
+        if moment.left > 0:
+            return at // step
+        at += step
+
+
+def apart(work):
+    """Do work where exceptions that are being handled are a generator's own, and gone with it.
+
+    Between two instructions of an `except` clause, where no signal is handled, one may be left behind.
+    """
+    yield work()
+
+
+def in_a_thread(work):
+    """Run work in a thread, which must end; what it raises is raised here."""
+    errors = []
+
+    def run():
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "it waits for ever"
+    if errors:
+        raise errors[0]
+
+
+def in_a_child(work):
+    """Run work in a forked child, which must succeed."""
+    with ignoring_threads():
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            import signal
+
+            sys.settrace(None)
+            signal.alarm(PATIENCE)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@contextmanager
+def ignoring_threads():
+    """From 3.12 on Python warns of a fork where there are threads."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+# ------------------------------------------------------------------------------------------------
+# What is done, and what must hold afterwards.
+
+BASES = (1e2, 1e3, 1e4)
+ROW_BYTES = 2 * 4 * 8
+
+
+@functools.cache
+def embedding(base):
+    return rotary.RotaryEmbedding(16, layout="half", base=base, seq_axis=-2)
+
+
+@functools.cache
+def truth(base, start, length):
+    """Cosine and sine by NumPy's own, near enough to tell one position from another."""
+    angles = np.arange(start, start + length)[:, None] * base ** (-np.arange(0, 16, 2) / 16)
+    return np.cos(angles), np.sin(angles)
+
+
+def check_rows(base, start, length):
+    found = embedding(base).tables(np.arange(start, start + length))
+    np.testing.assert_allclose(found, truth(base, start, length), atol=1e-6)
+
+
+def check_accounts():
+    """What is told is what is there, and within the limits."""
+    info = rotary.cache_info()
+    windows = [window for kept in tables._cache.windows.values() for window in kept.values()]
+    assert all(len(kept.held) for kept in tables._cache.windows.values())
+    assert info.entries == len(windows)
+    assert info.nbytes == sum(window.values.nbytes for window in windows) <= info.limit
+    blocks = info.pool
+    assert blocks.nbytes <= blocks.limit
+    assert bool(blocks.blocks) == bool(blocks.nbytes)
+
+
+def fill_tables():
+    """Windows that are made, grow, take in others, are too many, and are counted before they are made."""
+    first, second, third = map(embedding, BASES)
+    first.tables(np.arange(20))
+    first.tables(np.arange(10, 40))
+    second.tables([0, 15, 30])
+    second.tables([0, 7, 30])
+    for place in (0, 1000, 2000):
+        third.tables(np.arange(place, place + 3))
+    first.tables(np.arange(90))
+    rotary.set_cache_limit(50 * ROW_BYTES)
+    rotary.cache_info()
+
+
+def prepare_tables():
+    rotary.set_cache_limit(150 * ROW_BYTES)
+    rotary.cache_clear()
+
+
+def check_tables():
+    check_accounts()
+    rotary.set_cache_limit(150 * ROW_BYTES)
+    for base in BASES:
+        check_rows(base, 5, 40)
+    check_accounts()
+
+
+def use_pool():
+    """Blocks that are new, come back, are used again, are too many and too old."""
+    held = [pool.empty((MIB,), np.uint8) for _ in range(3)]
+    held.append(pool.empty((2 * MIB,), np.uint8))
+    del held[1:3]
+    held.append(pool.empty((MIB,), np.uint8))
+    rotary.set_pool_limit(2 * MIB)
+    held.clear()
+    pool.info()
+    rotary.set_pool_limit(4 * MIB)
+    pool.clear()
+
+
+def prepare_pool():
+    rotary.set_pool_limit(5 * MIB)
+    pool.clear()
+
+
+def check_pool(*, meanwhile=False):
+    """No memory is lent twice, and what comes back is lent again, all of it unless others have some meanwhile."""
+    check_accounts()
+    rotary.set_pool_limit(4 * MIB)
+    held = [pool.empty((MIB,), np.uint8) for _ in range(4)]
+    assert len({x.__array_interface__["data"][0] for x in held}) == 4
+    del held
+    assert pool.info().blocks == 4 or (meanwhile and pool.info().blocks)
+    hits = pool.info().hits
+    again = pool.empty((MIB,), np.uint8)
+    assert pool.info().hits == hits + 1
+    assert again.size == MIB
+
+
+X = np.random.default_rng(0).standard_normal((2, 6, 16)).astype(np.float32)
+
+
+def turned(x, base, offset):
+    angles = (offset + np.arange(x.shape[-2]))[:, None] * base ** (-np.arange(0, 16, 2) / 16)
+    a, b = x[..., :8].astype(np.float64), x[..., 8:].astype(np.float64)
+    return np.concatenate(
+        [a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=-1
+    )
+
+
+def rotate(base=1e3):
+    """Calls of every kind, those with plans twice."""
+    rope = rotary.RotaryEmbedding(16, layout="half", base=base, seq_axis=-2)
+    for _ in range(2):
+        rope(X, X[:, :, :], offset=3)
+        rope(X, positions=np.arange(6))
+    rope(X, out=X.copy())
+    rope.inverse(X, offset=0.5)
+    rope.shift(X, 2)
+
+
+def check_rotations():
+    check_accounts()
+    for base in (1e3, 7e3):
+        rope = embedding(base)
+        for offset in (0, 3):
+            got = rope(X, offset=offset)
+            np.testing.assert_allclose(got, turned(X, base, offset), atol=1e-5)
+
+
+WORK = {
+    "tables": (fill_tables, prepare_tables, check_tables),
+    "pool": (use_pool, prepare_pool, check_pool),
+    "calls": (rotate, rotary.cache_clear, check_rotations),
+}
+# Instructions of these tell everything about those whose state they keep.
+FILES = {
+    "tables": (tables.__file__, _memo.__file__),
+    "pool": (pool.__file__,),
+    "calls": FOLDERS,
+}
+
+
+def between(work):
+    """What a signal handler, another thread or a child may do meanwhile."""
+    _, _, check = WORK[work]
+
+    def run():
+        rotary.cache_info()
+        if work == "pool":
+            check(meanwhile=True)
+        else:
+            check()
+        rotary.cache_clear()
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+# Every so manieth instruction: of calls nearly all are of code that keeps nothing.
+STEPS = {"tables": 3, "pool": 1, "calls": 7}
+LEAST = {"tables": 2500, "pool": 2500, "calls": 2500}
+
+
+@pytest.mark.parametrize(
+    ("work", "step"),
+    [
+        *STEPS.items(),
+        *(pytest.param(work, 1, marks=pytest.mark.slow) for work in ("tables", "calls")),
+    ],
+)
+def test_an_interruption_leaves_everything_usable(work, step):
+    """Other threads wait for no lock afterwards, and the results are right."""
+    run, prepare, check = WORK[work]
+    done = []
+
+    def checked():
+        check()
+        done.append(1)
+        if len(done) % 20 == 0:
+            in_a_thread(check)
+
+    run()
+    at_every_instruction(
+        run, interrupt, prepare=prepare, check=checked, files=FILES[work], step=step
+    )
+    assert len(done) > LEAST[work]
+
+
+@pytest.mark.parametrize("work", ["tables", "pool"])
+@pytest.mark.parametrize("how", ["handler", "thread", "child"])
+def test_who_comes_between_finds_everything_usable(work, how):
+    """A signal handler that rotates, another thread, a forked child: none waits, and both get what is right."""
+    if how == "child" and not hasattr(os, "fork"):
+        pytest.skip("there is no fork")
+    run, prepare, check = WORK[work]
+    meanwhile = between(work)
+    action = {
+        "handler": meanwhile,
+        "thread": lambda: in_a_thread(meanwhile),
+        "child": lambda: in_a_child(meanwhile),
+    }[how]
+    run()
+    step = {"handler": 7, "thread": 11, "child": 97}[how]
+    count = at_every_instruction(
+        run, action, prepare=prepare, check=check, files=FILES[work], step=step
+    )
+    assert count > 10
+
+
+def test_a_limit_of_threads_ends_with_its_block():
+    def limited():
+        with rotary.threads(3), rotary.threads(1):
+            assert _threads.thread_limit() == 1
+
+    def check():
+        assert _threads.thread_limit() is None
+        with rotary.threads(2):
+            assert _threads.thread_limit() == 2
+
+    count = at_every_instruction(limited, interrupt, check=check, files=(_threads.__file__,))
+    assert count > 40
+
+
+def test_a_value_that_follows_from_fields_is_kept_or_not():
+    def ask():
+        found.append(rotary.RotaryEmbedding(16, layout="half", base=33.0))
+        assert found[-1].inv_freq[1] == pytest.approx(33 ** (-1 / 8), rel=1e-15)
+
+    def check():
+        for rope in found:
+            rope(X[0], offset=1)
+        found.clear()
+
+    found = []
+    files = tuple(str(Path(rotary.__file__).parent / name) for name in ("_fields.py", "plans.py"))
+    assert at_every_instruction(ask, interrupt, check=check, files=files) > 20
+
+
+TIMED = """
+import random, signal, sys, threading
+import numpy as np
+import rotary
+rope = rotary.RotaryEmbedding(64, layout="half", base=1e4, seq_axis=-2)
+large, small = np.ones((2, 8, 600, 64), np.float32), np.ones((1, 4, 3, 64))
+want = rope(large).copy(), rope(small, offset=9).copy()
+raised = caught = 0
+lost = []
+sys.unraisablehook = lambda args: lost.append(str(args))
+def handler(*_):
+    global raised
+    raised += 1
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, handler)
+rnd = random.Random(0)
+while caught < int(sys.argv[1]):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rnd.uniform(3e-4, 3e-3))
+        while True:
+            rope(large)
+            rope(small, offset=rnd.randrange(9999))
+            rotary.cache_info().pool
+            rotary.cache_clear()
+    except KeyboardInterrupt:
+        caught += 1
+def check():
+    assert np.array_equal(rope(large), want[0]) and np.array_equal(rope(small, offset=9), want[1])
+    right.append(rotary.cache_info().pool.misses)
+right = []
+thread = threading.Thread(target=check, daemon=True)
+thread.start()
+thread.join(60)
+check()
+assert len(right) == 2 and raised == caught and not lost, (right, raised, caught, lost)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no such timer")
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_interruptions_by_a_timer_are_never_lost(count):
+    """Each is raised to the caller, none is swallowed by a finaliser, and other threads go on."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TIMED, str(count)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------------------------------------------
+# The bounded memory by itself.
+
+
+def test_what_was_used_least_recently_goes_first():
+    memo = _memo.Memo(3)
+    for key in "abc":
+        memo.keep(key, key.upper())
+    assert memo.get("a") == "A"
+    assert memo.get("z") is None
+    memo.touch("z")
+    memo.keep("d", "D")
+    assert memo.values() == ["C", "A", "D"]
+    memo.keep("c", "C2")
+    memo.keep("e", "E")
+    assert memo.values() == ["D", "C2", "E"]
+    memo.clear()
+    assert memo.values() == []
+
+
+def test_what_is_kept_first_stays():
+    memo = _memo.Memo(2)
+    assert memo.first("a", "A") == "A"
+    assert memo.first("a", "B") == "A"
+    assert memo.values() == ["A"]
+
+
+def test_a_limit_on_sizes():
+    memo = _memo.Memo(10, size=len)
+    memo.keep(1, "xxxx")
+    memo.keep(2, "xxxx")
+    memo.keep(3, "xx")
+    assert memo.values() == ["xxxx", "xxxx", "xx"]
+    memo.keep(4, "x")
+    assert memo.values() == ["xxxx", "xx", "x"]
+    memo.keep(5, "x" * 11)  # what never fits displaces what is older, and itself
+    assert memo.values() == []
+    memo.limit = 2
+    memo.keep(6, "xx")
+    assert memo.values() == ["xx"]
+
+
+def test_an_entry_may_be_thinned_and_is_put_off_once():
+    asked = []
+
+    def thin(value, must):
+        asked.append((value[0], must))
+        if value[0] != "a" or must:
+            value.pop()
+        return len(value) > 1
+
+    memo = _memo.Memo(6, size=len, thin=thin)
+    memo.keep(1, ["a", 1, 2])
+    memo.keep(2, ["b", 1, 2])
+    memo.keep(3, ["c", 1])
+    assert asked == [("a", False), ("b", False), ("b", False)]
+    assert memo.values() == [["c", 1], ["a", 1, 2]]
+    memo.limit = 1
+    assert memo.trim() == []
+    assert ("a", True) in asked
+
+
+def test_threads_share_a_bounded_memory():
+    memo = _memo.Memo(50, size=lambda value: value)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for key in rng.integers(0, 30, 3000).tolist():
+            value = memo.get(key)
+            assert value in (None, key % 7)
+            memo.keep(key, key % 7)
+            assert memo.first(key, key % 7) == key % 7
+            assert sum(memo.trim()) <= 50
+            if key == 0:
+                memo.clear()
+
+    try:
+        others = [
+            threading.Thread(target=in_a_thread, args=(lambda s=s: work(s),)) for s in range(4)
+        ]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert sum(memo.trim()) <= 50
