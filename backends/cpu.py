@@ -316,12 +316,11 @@ def rotate(
     if not x.size:
         return np.empty_like(x, subok=False) if out is None else out
     source = x if _is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
-    plain = out is not None and _is_plain(out)
-    target = out if plain else empty_like(source)
+    target = out if out is not None and _is_plain(out) else empty_like(source)
     if not _rotate_into(target, source, table, axes, pairing):
         result: HostArray = portable.rotate(x, table, axes, pairing, out)
         return result
-    if plain:
+    if target is out:
         return target
     if out is None:
         return target if x.dtype.isnative else target.astype(x.dtype)

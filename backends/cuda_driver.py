@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.util import find_spec
-from threading import Lock
+from itertools import count
 from typing import Any
 
+from rotary._fields import cached_property
 from rotary._libraries import namespace
 from rotary._typing import Array, HostArray
 
@@ -32,8 +32,8 @@ class Driver:
     """Everything that is asked of CuPy and needs a driver."""
 
     def __init__(self) -> None:
-        self._held: deque[tuple[Any, Sequence[Any]]] = deque()
-        self._lock = Lock()
+        self._held: dict[int, tuple[Any, Sequence[Any]]] = {}
+        self._numbers = count()
 
     @cached_property
     def installed(self) -> bool:
@@ -100,10 +100,13 @@ class Driver:
         stream = self.cupy.cuda.get_current_stream()
         if stream.is_capturing():
             return  # whoever replays a graph keeps what it reads
-        with self._lock:
-            while self._held and self._held[0][0].done:
-                self._held.popleft()
-            self._held.append((stream.record(), owners))
+        # Each step is whole before and after it, so that there is no lock that an interruption could leave taken.
+        for number in list(self._held):
+            held = self._held.get(number)
+            if held is not None and not held[0].done:
+                break
+            self._held.pop(number, None)
+        self._held[next(self._numbers)] = stream.record(), owners
 
     def upload(self, values: HostArray, *, blocking: bool) -> Any:
         """Return a CuPy array of host values on the current GPU; without `blocking` in the stream's order."""

@@ -10,11 +10,11 @@ import importlib.util
 import platform
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
+from ._fields import cached_property
 from ._typing import Array, HostArray
 from .backends import cuda, host
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, cached_property, partial
-from threading import Lock
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from . import tables
+from ._fields import cached_property
+from ._memo import Memo
 from ._typing import Array, TableDType
 from .arrays import names_of, names_of_outputs
 from .backends import cuda, views
@@ -78,21 +79,21 @@ class _Windows:
     """
 
     def __init__(self) -> None:
-        self.held: OrderedDict[Any, _Window] = OrderedDict()
-        self._lock = Lock()
+        self._kept: Memo[Any, _Window] = Memo(WINDOWS_REMEMBERED)
+
+    @property
+    def held(self) -> OrderedDict[Any, _Window]:
+        """The windows by all that tells them apart."""
+        return self._kept.held
 
     def of(self, angles: Angles, rows: Rows, dtype: TableDType, device: int) -> _Window:
         """Return a window that holds rows which count up."""
         assert rows.start is not None
         start, stop = rows.start, rows.start + rows.length
         key = id(angles), dtype, device, cuda.driver.current_stream(), start // PAGE
-        with self._lock:
-            window = self.held.get(key)
-            if window is None or not window.first <= start <= stop <= window.stop:
-                window = self.held[key] = self._made(angles, start, stop, dtype)
-            self.held.move_to_end(key)
-            if len(self.held) > WINDOWS_REMEMBERED:
-                self.held.popitem(last=False)
+        window = self._kept.get(key)
+        if window is None or not window.first <= start <= stop <= window.stop:
+            window = self._kept.keep(key, self._made(angles, start, stop, dtype))
         return window
 
     def _made(self, angles: Angles, start: int, stop: int, dtype: TableDType) -> _Window:

@@ -48,6 +48,8 @@ class Moment:
         self.left, self.action, self.files = at, action, files
 
     def __enter__(self):
+        # Python 3.12 looks for a frame that asks when tracing begins.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self.called)
         return self
 
@@ -303,8 +305,8 @@ def between(work):
 
 
 # Every so manieth instruction: of calls nearly all are of code that keeps nothing.
-STEPS = {"tables": 3, "pool": 1, "calls": 7}
-LEAST = {"tables": 2500, "pool": 2500, "calls": 2500}
+STEPS = {"tables": 2, "pool": 1, "calls": 6}
+LEAST = {"tables": 2500, "pool": 2000, "calls": 2500}
 
 
 @pytest.mark.parametrize(

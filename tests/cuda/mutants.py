@@ -308,7 +308,7 @@ MUTANTS = (
     Mutant("strides", LAUNCHES, "_line_of(_on_device(rows.bounds))", "_on_device(rows.bounds)"),
     Mutant("phase", PLANS, 'if name == "offset" and limit is None', "if limit is None"),
     Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
-    Mutant("launch", DRIVER, "self._held.append((stream.record(), owners))", "pass"),
+    Mutant("launch", DRIVER, "self._held[next(self._numbers)] = stream.record(), owners", "pass"),
     Mutant("launch", CALLS, "scope(cuda.device_of(arrays[0], owner))", "scope(0)"),
     Mutant("launch", PLANS, ", device, cuda.driver.current_stream(), start", ", device, start"),
 )
