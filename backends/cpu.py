@@ -409,11 +409,11 @@ class Launch:
         if self._nbytes >= 2 * BYTES_PER_THREAD:
             threads = thread_count(self._nbytes, BYTES_PER_THREAD)
         run = self._runs.get(threads > 1) or self._run(threads > 1)
-        if run is None and threads > 1:
+        if run is None:
             threads = 1
             run = self._runs.get(False) or self._run(False)
-        if run is None:
-            return NO_KERNEL
+            if run is None:
+                return NO_KERNEL
         values, index, start, stop, step = rows
         return run(
             arrays[0],
