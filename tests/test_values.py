@@ -179,7 +179,7 @@ NOT_NUMBERS = {
     "ns": np.timedelta64(5, "ns"),
     "s": np.timedelta64(5, "s"),
     "Y": np.timedelta64(5, "Y"),
-    "no unit of time": np.timedelta64(5),
+    "no unit of time": np.array(5).astype("m8")[()],
     "ns in an array": np.array([5], "m8[ns]"),
     "ns in a list": [np.timedelta64(5, "ns")],
     "a date": np.datetime64("2024-01-01"),
