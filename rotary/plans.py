@@ -137,10 +137,11 @@ def key_of(
     verb: str, arrays: Sequence[Array], seq_axis: Any, batch_axis: Any, out: Any
 ) -> Hashable | None:
     """Return what the plan of a call depends on, None where there can be no plan."""
-    for axis in (seq_axis, batch_axis):
-        # False and True would be taken for axes, being equal to 0 and 1.
-        if axis is not None and type(axis) is not int:
-            return None
+    # False and True would be taken for axes, being equal to 0 and 1.
+    if seq_axis is not None and type(seq_axis) is not int:
+        return None
+    if batch_axis is not None and type(batch_axis) is not int:
+        return None
     key: list[Hashable] = [verb, seq_axis, batch_axis, len(arrays)]
     for x in arrays:
         if type(x) is not np.ndarray:
