@@ -187,7 +187,7 @@ class Builder:
         if not self.options.strict:
             self.options.unread.append(name)
             return
-        kind = "" if self.row is None else f"model type {self.row.name!r}"
+        kind = "" if self.row is None else f"model type {shown(self.row.name)}"
         msg = (
             f"`{name}` is not read by the code of {kind} in {FOLLOWS} for the rope type {shown(self.kind.value)}, "
             f"{instead}, got {shown(value)}; {advice}"
@@ -352,7 +352,7 @@ class Builder:
             return
         msg = (
             f"`{self.top.name('head_dim')}` must agree with qk_rope_head_dim {found.value}, for the code of "
-            f"model type {self.row.name!r} in {FOLLOWS} makes its tables from it, got {given.value}; leave it out"
+            f"model type {shown(self.row.name)} in {FOLLOWS} makes its tables from it, got {given.value}; leave it out"
         )
         raise ConfigError(msg)
 
@@ -501,7 +501,7 @@ class Builder:
             self._pass_over(
                 *(name, part.value, f"which rotates all {head_dim} channels of a head"),
                 f"that is {width} of {head_dim} channels: leave it out, or follow who reads it: "
-                + " or ".join(f"dialect={own!r}" for own in who),
+                + " or ".join(f"dialect={shown(own)}" for own in who),
             )
 
     def _even(self, width: int, origin: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from ._checks import as_non_negative_integer, as_positive_float, as_positive_integer
@@ -70,6 +71,9 @@ _ROPE_KEYS = {
     "rotary_value",
     "use_mem_rope",
 }
+# Without these the class's default counts, so that a slip of the pen must not pass for a key of the rest of the model.
+_PLAIN_KEYS = ("ropetheta", "ropescaling", "ropeparameters", "partialrotaryfactor")
+_NEARLY = 0.88
 _LOOKS_LIKE_ROPE = r"(^|_)(rope|rotary|yarn|mrope|xdrope|ntk)(_|$)"
 # Keys that turn rotary off, and the values of the others that turn it on.
 _TURNS_OFF = r"(^|_)(alibi|nope|norope|no_rope)(_|$)"
@@ -182,16 +186,27 @@ def check_rope_keys(top: Keys, row: Model | None) -> None:
     if attention is not None:
         check_rope_keys(attention, row)
     _check_switches(top, row)
-    for key in top.matching(_LOOKS_LIKE_ROPE):
+    for key in [*top.matching(_LOOKS_LIKE_ROPE), *_misspelt(top)]:
         if key in _ROPE_KEYS or key in _UNRELATED or key.startswith("memory_attention_rope"):
             continue
         if key in _SWITCHES and top.values[key] == _SWITCHES[key]:
             continue
-        close = near(key, _ROPE_KEYS)
+        close = near(key.lower(), _ROPE_KEYS)
         guess = f"{close} Leave" if close.startswith("did you mean") else "leave"
         advice = _ADVICE.get(key, f"{guess} it out if it changes nothing")
         msg = f"`{top.name(key)}` is no known rope key, got {shown(top.values[key])}; {advice}"
         raise ConfigError(msg)
+
+
+def _misspelt(top: Keys) -> list[str]:
+    """Return keys that do not look like rope keys and yet are written nearly as the most important ones."""
+    found = []
+    for key in top.matching(r"^.{7,25}$"):
+        # As `ropeTheta` and `rope-theta` are written, and `rop_theta`.
+        plain = re.sub("[^a-z]", "", key.lower())
+        if key not in _ROPE_KEYS and get_close_matches(plain, _PLAIN_KEYS, n=1, cutoff=_NEARLY):
+            found.append(key)
+    return found
 
 
 def _check_switches(top: Keys, row: Model | None) -> None:
@@ -199,7 +214,11 @@ def _check_switches(top: Keys, row: Model | None) -> None:
     read = {"mla_use_nope", "no_rope_layers", "no_rope_layer_interval"}
     if row is not None and row.only is not None:
         read.add(row.only[0])
-    who = "the configuration's own code" if row is None else f"the code of model type {row.name!r}"
+    who = (
+        "the configuration's own code"
+        if row is None
+        else f"the code of model type {shown(row.name)}"
+    )
     for key in top.matching(_TURNS_OFF):
         value = top.values[key]
         if key in read or key in _WIDTHS_WITHOUT or not value or isinstance(value, str):
@@ -245,7 +264,8 @@ def has_rotary(top: Keys, row: Model | None) -> bool:
     """Whether the model has rotary at all, where a key decides."""
     if top.values.get("mla_use_nope") is True:  # Kimi Linear, whose other layers have none either
         return False
-    only = _ONLY.get(str(top.values.get("model_type"))) if row is None else row.only
+    name = top.values.get("model_type")
+    only = row.only if row is not None else _ONLY.get(name) if isinstance(name, str) else None
     if only is None:
         return True
     key, wanted = only
@@ -295,7 +315,7 @@ class Layer:
         if row is not None and interval is None and (found is not None or not all(flags)):
             key = "no_rope_layer_interval" if all(flags) else "no_rope_layers"
             msg = (
-                f"`{top.name(key)}` is not read by the code of model type {row.name!r} in {FOLLOWS}, every "
+                f"`{top.name(key)}` is not read by the code of model type {shown(row.name)} in {FOLLOWS}, every "
                 f"layer of which rotates, got {shown(top.values[key])}; leave it out, or write the model type that "
                 "is meant"
             )
@@ -721,7 +741,7 @@ def _of_legacy(
         own = row.defaults["rope_parameters"][layer.kind]["rope_theta"]
         if base.value != own:
             msg = (
-                f"`{top.name(key)}` is not read by the code of model type {row.name!r} in {FOLLOWS} for "
+                f"`{top.name(key)}` is not read by the code of model type {shown(row.name)} in {FOLLOWS} for "
                 f"{layer.kind} layers, whose base is {own} there, got {base.value}; write rope_parameters, with "
                 "an object for each kind of layer"
             )

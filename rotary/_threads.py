@@ -59,6 +59,11 @@ def threads(n: int) -> AbstractContextManager[None]:
     n : int
         At least 1, which is serial. Small arrays use fewer, and never more than Numba has.
 
+    Returns
+    -------
+    context manager
+        For a ``with`` statement, or a decorator of functions.
+
     Raises
     ------
     TypeError

@@ -62,6 +62,8 @@ def check_array(x: Any, name: str) -> None:
     dtype = libraries.dtype_name(x)
     if dtype not in libraries.DTYPES:
         msg = f"`{name}` must have one of the dtypes {', '.join(sorted(libraries.DTYPES))}, got {x.dtype}"
+        if "int" in dtype:
+            msg += "; positions are given by name, as `positions=`"
         raise TypeError(msg)
 
 

@@ -183,7 +183,7 @@ def _read(config: Any, options: Options) -> RotaryEmbedding | None:
 def _tell_of(name: Any) -> NoReturn:
     """Tell that a model type has no rotation, for whose layout nobody should have to look."""
     msg = (
-        f"`model_type` {name!r} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
+        f"`model_type` {shown(name)} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
         "if the checkpoint has code of its own that does, pass `layout`"
     )
     raise ConfigError(msg)

@@ -375,12 +375,21 @@ def _explicit(value: Array | View, extent: Extent, name: str) -> Rows:
         # Not `_reshaped`: a view's axes of size 1 stay where they are.
         placed = value if lead else _reshaped(value, (1, *inner))
         return Rows(placed, None, extent.length, by_axis=True)
-    others = ""
-    if len(extent.arrays) > 1:
-        others = ", or a size or 1 for each axis, as all arrays have them: else rotate each by a call of its own"
     led = f", led by the {extent.axes} position axes" if extent.leading else ""
-    msg = f"`{name}` must have one of the shapes {extent.shapes()}{led}{others}, got {shape}"
+    msg = f"`{name}` must have one of the shapes {extent.shapes()}{led}, got {shape}{_advice(inner, extent)}"
     raise ValueError(msg)
+
+
+def _advice(inner: tuple[int, ...], extent: Extent) -> str:
+    """Return what to do about positions of a shape that does not fit, if it is plain what was meant."""
+    length = extent.length
+    if len(inner) == 1 and inner[0] != 1 and extent.has_batch and extent.takes_batch(inner[0]):
+        return "; one number for each of the batch goes to `offset`, or has the shape (B, 1)"
+    if len(inner) == 2 and inner[1] == length and not extent.has_batch:
+        return "; an array has a batch of its own only if `batch_axis` names it"
+    if len(extent.arrays) > 1 and any(each.has_sizes(inner) for each in extent.arrays):
+        return "; a size for each axis must fit every array: rotate those that differ by calls of their own"
+    return ""
 
 
 def explicit_rows(positions: Array | View) -> Rows:

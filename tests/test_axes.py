@@ -302,7 +302,7 @@ def test_positions_per_head_need_the_same_heads():
     shared = np.arange(10).reshape(2, 1, 5)
     for result, x in zip(rope(q, k, positions=shared), (q, k), strict=True):
         np.testing.assert_allclose(result, rotated(x, shared), atol=2e-6)
-    with pytest.raises(ValueError, match="rotate each by a call of its own"):
+    with pytest.raises(ValueError, match="rotate those that differ by calls of their own"):
         rope(q, k, positions=np.zeros((2, 4, 5), int))
 
 

@@ -314,3 +314,16 @@ def test_equal_values_under_two_keys_do_not_contradict_each_other(old):
     assert from_config(whole) == from_config(part)
     with pytest.raises(ConfigError, match="must not contradict each other"):
         from_config(both | {"rope_scaling": old | {"factor": 8.0}})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("rop_theta", "rpoe_theta", "ropetheta", "ropeTheta", "RopeTheta", "rope-theta"),
+        *("rope theta", "rop_scaling", "ropeScaling", "ropeParameters", "partialRotaryFactor"),
+        *("partial_rotari_factor", "rop_parameters"),
+    ],
+)
+def test_a_misspelt_key_never_leaves_the_default_of_a_class_in_silence(key):
+    with pytest.raises(ConfigError, match=f"`{key}` is no known rope key.*did you mean"):
+        from_config(geometry("llama", rope_theta=None) | {key: 5e5})

@@ -597,7 +597,7 @@ def test_a_configuration_and_the_file_made_of_it_agree(model_type, architecture,
         "max_position_embeddings": 131_072,
         "rope_parameters": {"rope_type": rope_type, "rope_theta": 5e5, **rope},
     }
-    options = _options(None, None, None, None, None, "llama.cpp", strict=False)
+    options = _options(None, None, (None, None), None, None, "llama.cpp", strict=False)
     linear = rope_type == "linear" or rope.get("extrapolation_factor") == 0.0
     if architecture in LATENT and linear:
         # Their graphs multiply the softmax scale all the same.
