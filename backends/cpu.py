@@ -49,7 +49,7 @@ ROW_BYTES_PER_THREAD = 64 * 1024
 # What Linux says of the largest cache, as "32768K", and its bytes where nothing is said.
 LARGEST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 CACHE_UNKNOWN = 96 * 2**20
-# What a launch answers if Numba fails; kernels have answers of their own.
+# What a launch returns if Numba fails; kernels return other numbers.
 NO_KERNEL = -1
 
 _compiled: dict[tuple[str, str, bool], Any] = {}
@@ -174,7 +174,7 @@ def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
     try:
         return numba.njit(signature, cache=True, **options)(function)
     except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; see below)
-        # What has another cause than the cache is raised again by this, and is then what is told.
+        # If the cache is not the cause, this raises the error again.
         result = numba.njit(signature, **options)(function)
         # If no folder is writable Numba says so when asked to cache, and only in words.
         if "cannot cache" not in str(error):
@@ -205,7 +205,7 @@ def _numba_threads_started() -> bool:
 
 
 def _threads_are_inherited() -> bool:
-    """Return whether this process was forked from one whose threads had started: they are gone."""
+    """Return whether this process was forked from one that had started Numba's threads, which the fork ended."""
     process = os.getpid()
     found = _inherited.get(process)
     if found is None:
@@ -520,7 +520,7 @@ def warm_up(dtype: str) -> None:
     """Compile everything that rotating arrays of a dtype may run."""
     storage = STORAGE[dtype]
     layouts: Sequence[Layout] = ("interleaved",) if dtype.startswith("complex") else LAYOUTS
-    # Numba starts its threads when it compiles for them, which fails where no layer can be loaded.
+    # Compiling a parallel kernel starts Numba's threads, which fails if no threading layer can be loaded.
     for parallel in (False, True) if _numba_threads_start() else (False,):
         for layout, streaming in product(layouts, (False, True)):
             compiled(rotation(layout, streaming=streaming), storage, parallel=parallel)

@@ -100,7 +100,7 @@ class Driver:
         stream = self.cupy.cuda.get_current_stream()
         if stream.is_capturing():
             return  # whoever replays a graph keeps what it reads
-        # Each step is whole before and after it, so that there is no lock that an interruption could leave taken.
+        # Each step is atomic, so that no lock is needed, which an interruption could leave taken.
         for number in list(self._held):
             held = self._held.get(number)
             if held is not None and not held[0].done:

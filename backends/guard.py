@@ -1,8 +1,8 @@
-"""What stands between Numba and interruptions, and what is known of its failures.
+"""Protects Numba from interruptions, and records its failures.
 
-An exception that arrives while Numba is imported, or while it compiles, leaves Numba broken until the process ends. So
-both are done in threads of their own: signals, Ctrl-C among them, are handled by the main thread alone. Whatever fails
-costs one warning, and the next best way is taken from then on.
+An exception that interrupts the import of Numba, or a compilation, leaves Numba broken until the process ends. So both
+run in a separate thread: Python handles signals, Ctrl-C among them, in the main thread alone. A failure is reported by
+one warning, and a fallback is used until the process ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import FrameType, ModuleType
 
 # The process that imported this module; its children are others.
 HOME = os.getpid()
-# How often a thread that waits looks whether it was interrupted, and how often a fork looks again, in seconds.
+# The intervals at which a waiting thread checks for interruptions, and a fork for work in progress, in seconds.
 PATIENCE, MOMENT = 0.1, 0.001
 LONGEST_CAUSE = 500
 
@@ -33,9 +33,9 @@ loaded: list[str] = []
 # ------------------------------------------------------------------------------------------------
 # What no signal interrupts.
 
-# By process, for a forked child has none of its parent's threads: who loads or compiles one after another, and the
-# thread that does so now.
-_turns: dict[int, threading.Lock] = {}
+# By process, because a forked child has none of its parent's threads: a lock for work on Numba, and the thread that
+# works now.
+_locks: dict[int, threading.Lock] = {}
 _working: dict[int, int] = {}
 # Not empty while a fork is under way.
 _forking: dict[str, bool] = {}
@@ -44,7 +44,7 @@ _forking: dict[str, bool] = {}
 def shielded(work: Callable[[], None]) -> None:
     """Run work on Numba in a thread of its own, which goes on if the caller is interrupted.
 
-    Nothing is done in a signal handler that interrupted Numba, for it would wait for itself.
+    In a signal handler that interrupted Numba it does nothing, because it would wait for itself.
     """
     if _working.get(os.getpid()) == threading.get_ident() or _is_inside_numba():
         return
@@ -64,14 +64,14 @@ def shielded(work: Callable[[], None]) -> None:
 
 
 def _has_lock() -> bool:
-    """Return whether this thread has the lock under which Numba compiles; outside of Numba it should not."""
+    """Return whether this thread holds Numba's compiler lock, which it should not outside of Numba."""
     module = sys.modules.get("numba.core.compiler_lock")
     lock = getattr(module, "global_compiler_lock", None)
     return lock is not None and bool(lock.is_locked())
 
 
 def _is_inside_numba() -> bool:
-    """Return whether Numba, on whose behalf this thread runs, is being imported or compiles."""
+    """Return whether this thread is inside an import or a compilation of Numba."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if package_of(frame) in ("numba", "llvmlite"):
@@ -86,7 +86,7 @@ def package_of(frame: FrameType) -> str:
 
 
 def _apart(work: Callable[[], None], ended: threading.Lock) -> None:
-    """Run work in a thread of its own, whose failure nobody but `failed` tells."""
+    """Run work in a separate thread; failures are reported by `failed` alone."""
     try:
         _in_turn(work)
     except BaseException:  # noqa: BLE001, S110  (SystemExit of an import, say)
@@ -96,9 +96,9 @@ def _apart(work: Callable[[], None], ended: threading.Lock) -> None:
 
 
 def _in_turn(work: Callable[[], None]) -> None:
-    """Run work when no other thread works on Numba and no process is forked."""
+    """Run work while no other thread works on Numba and no fork is under way."""
     process = os.getpid()
-    with _turns.setdefault(process, threading.Lock()):
+    with _locks.setdefault(process, threading.Lock()):
         _working[process] = threading.get_ident()
         while _forking:
             _working.pop(process)
@@ -154,7 +154,7 @@ _CONSEQUENCES = {
 
 
 def failed(what: str, problem: str, error: BaseException | None = None) -> None:
-    """Remember that something failed for the rest of the process, and tell it once."""
+    """Remember a failure for the rest of the process, and have `tell` warn of it once."""
     if error is not None:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         if len(cause) > LONGEST_CAUSE:
@@ -165,7 +165,7 @@ def failed(what: str, problem: str, error: BaseException | None = None) -> None:
 
 
 def tell() -> None:
-    """Warn of what failed since somebody was last told."""
+    """Warn of the failures that were not yet reported."""
     for what in list(_untold):
         message = _untold.pop(what, None)
         if message is not None:
@@ -173,7 +173,7 @@ def tell() -> None:
 
 
 def _callers_level() -> int:
-    """Return how far up the stack, from who asks, the code is that called the library."""
+    """Return the stack level, for `warnings.warn`, of the code that called the library."""
     level = 2
     frame: FrameType | None = sys._getframe(level)
     while frame is not None and package_of(frame) == "rotary":
@@ -186,9 +186,9 @@ def _callers_level() -> int:
 
 
 def formulas() -> ModuleType:
-    """Return the module of the formulas of tables; before there is a choice, a copy that does without Numba.
+    """Return the module of kernels, or a copy without Numba if it is not imported yet.
 
-    That is so in a signal handler that interrupted Numba's own import, which cannot be imported again meanwhile.
+    The copy is for a signal handler that interrupted the import of Numba, which cannot be imported then.
     """
     if loaded:
         from . import kernels

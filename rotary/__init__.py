@@ -56,7 +56,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    # Of a function that answers to any name, type checkers would take it that every name exists.
+    # If they saw `__getattr__`, type checkers would accept every name.
     __version__: str
 else:
 

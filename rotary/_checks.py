@@ -30,11 +30,12 @@ def as_integer(value: Any, name: str) -> int:
 
 
 def check_constant(value: Any, name: str) -> None:
-    """Refuse what is traced, lazy or learned: the number that it has here and now is not all there is to it."""
+    """Refuse what is traced, lazy or learned: its current value alone would be wrong later, or lose its gradient."""
     if libraries.is_array(value) and not libraries.is_constant(value):
         msg = (
             f"`{name}` must be a number that is known and stays so, got {type(value).__name__}, which is traced, "
-            "lazy or learned; frequencies that are go to the call, as `inv_freq=`"
+            "lazy or learned; embeddings, and `inv_freq=` of from_config, take constants alone: of other "
+            "frequencies make cosine and sine with their library, for rotary.apply_rotary"
         )
         raise TypeError(msg)
 
@@ -84,7 +85,7 @@ def as_float(value: Any, name: str) -> float:
 
 
 def _check_real(value: Any, name: str) -> None:
-    """Refuse what Python would make a number of, although it is none or would lose what it is besides."""
+    """Refuse what `float` accepts although it is no number, or a number with a unit or a gradient."""
     check_constant(value, name)
     if libraries.unit_of(value) is not None or libraries.kind_of_number(value) not in "iufV":
         raise _not_real(value, name)

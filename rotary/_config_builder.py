@@ -45,7 +45,7 @@ __all__ = ["WIDTHS", "Builder", "Options"]
 # bfloat16 buffers are off by up to 2**-9; twice that is still far from any other schedule.
 BUFFER_TOLERANCE = 2.0**-8
 
-# The names that a head's width has in configurations; models other than the known ones may mean other widths by them.
+# Names of the width of a head in configurations. Model types that are not known may mean other widths by them.
 WIDTHS = (
     *("head_dim", "kv_channels", "attention_head_dim", "attention_head_size", "attn_head_dim"),
     *("head_size", "head_width", "head_dims", "d_head", "d_kv", "dim_head", "dim_per_head"),
@@ -500,7 +500,7 @@ class Builder:
             who = [own.name for own in DIALECTS.values() if own.partial]
             self._pass_over(
                 *(name, part.value, f"which rotates all {head_dim} channels of a head"),
-                f"that is {width} of {head_dim} channels: leave it out, or follow who reads it: "
+                f"that is {width} of {head_dim} channels: leave it out, or choose a dialect that reads it: "
                 + " or ".join(f"dialect={shown(own)}" for own in who),
             )
 

@@ -406,7 +406,7 @@ def _pattern(top: Keys) -> list[str]:
 
 _WINDOWS = ("full_attention", "sliding_attention")
 _LINEAR = ("full_attention", "linear_attention")
-# Keys that tell every which layer is of the first kind, and which one is the first of them.
+# Keys with the distance between layers of the first kind: the two kinds, and what is added to the number of a layer.
 _INTERVALS = {
     "sliding_window_pattern": (_WINDOWS, 1),
     "global_attn_every_n_layers": (_WINDOWS, 0),

@@ -182,7 +182,7 @@ class Reading:
         who = " or ".join(f"dialect={shown(name)}" for name in others) or "another project"
         msg = (
             f"`{self.keys.name(key)}` must be left out, for {self.dialect.follows} does not read it, got "
-            f"{shown(value)}; remove it, or follow who reads it: {who}"
+            f"{shown(value)}; remove it, or choose a dialect that reads it: {who}"
         )
         raise ConfigError(msg)
 

@@ -1,4 +1,4 @@
-"""The library's own exception, for configurations as distinct from single arguments, and values in messages."""
+"""The exception for configurations, and values as messages show them."""
 
 from __future__ import annotations
 

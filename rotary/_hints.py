@@ -1,4 +1,4 @@
-"""What an argument is called here, for those who call it as another library does."""
+"""Suggests the right argument to callers who use another library's name for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Words of other libraries, by the argument that they mean. If a function has none of that name, the next row counts.
+# Names in other libraries, by the argument that they mean. The first row counts whose argument the function has.
 WORDS = (
     (
         "base",
@@ -61,7 +61,7 @@ WORDS = (
     ("cos", "cosine"),
     ("sin", "sine"),
 )
-# How an argument is given whose values differ as well.
+# Arguments whose values differ too, not only their names, and what the message says of them.
 GIVEN = {
     "layout": "`layout='half'` or `layout='interleaved'`",
     "out": "`out=(q, k)`, the arrays themselves in place",
@@ -72,7 +72,7 @@ GIVEN = {
 
 
 def named(function: Callable[P, T]) -> Callable[P, T]:
-    """Have a function say what an argument is called that it does not have."""
+    """Make a function suggest the right name for an unknown keyword argument."""
     known = frozenset(inspect.signature(function).parameters)
 
     @wraps(function)
@@ -86,13 +86,13 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def constructor(cls: type[T]) -> type[T]:
-    """Do the same for a class that a decorator gave its constructor, as `dataclass` does."""
+    """Do the same for a class whose constructor a decorator made, such as `dataclass`."""
     setattr(cls, "__init__", named(cls.__init__))  # noqa: B010  (a type checker takes it for a method of all subclasses)
     return cls
 
 
 def closed(function: F) -> F:
-    """Hide from `help` that a function collects what it does not know, which takes less time than `named`."""
+    """Hide `**unknown` from the signature of a function that calls `refuse` itself, which is faster than `named`."""
     whole = inspect.signature(function)
     shown = [each for each in whole.parameters.values() if each.kind is not each.VAR_KEYWORD]
     function.__signature__ = whole.replace(parameters=shown)  # type: ignore[attr-defined]  # inspect reads it there
@@ -118,7 +118,7 @@ def refuse(function: Callable[..., Any], options: Iterable[str]) -> NoReturn:
 
 
 def _meant(unknown: str, known: list[str]) -> str | None:
-    """Return the argument that a word stands for, or that is written nearly so."""
+    """Return the argument that a name means, or that is spelled nearly like it."""
     for name, words in WORDS:
         if name in known and unknown in words.split():
             return name

@@ -166,7 +166,7 @@ def to_host(value: Any) -> HostArray | None:
 
 
 def is_constant(x: Array) -> bool:
-    """Return whether the values of an array, wherever it lies, are all that counts: none is traced or learned."""
+    """Return whether an array is constant: not traced, lazy or learned."""
     if array_api_compat.is_torch_array(x):
         import torch
 
@@ -194,7 +194,7 @@ def unit_of(value: Any) -> Any:
 
 
 def kind_of_number(value: Any) -> str:
-    """Return what a number is, in NumPy's letters: "b", "i", "f", "c" and so on; "V" where Python alone can tell."""
+    """Return NumPy's letter for the kind of a number, such as "b", "i", "f" or "c"; "V" if it is not known."""
     if isinstance(value, bool | np.bool_):
         return "b"
     if isinstance(value, np.generic | np.ndarray):

@@ -1,9 +1,9 @@
 """A bounded memory of what was made before, which neither an interruption nor a thread can damage.
 
 Python switches threads, runs signal handlers and forks between any two instructions. A lock does not help: an
-interrupted thread may keep it, a signal handler may wait for what it interrupted, and a child inherits it taken. So
-there is none. Each step here is one operation of a container written in C, which is whole before and after it. What
-is held is counted when somebody asks, because an interruption could make a running total wrong.
+interrupted thread may keep it, a signal handler may wait for the code that it interrupted, and a forked child may
+inherit it taken. So there is no lock. Each step is one atomic operation of a container written in C. Sizes are
+summed when they are asked for, because an interruption could make a running total wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _one(_: Any) -> int:
 
 
 def _nothing_left(_: Any, __: bool) -> bool:
-    """Have an entry dropped as a whole."""
+    """Let `Memo` drop an entry as a whole."""
     return False
 
 
@@ -38,8 +38,8 @@ class Memo(Generic[K, V]):
     size : callable, optional
         Returns the size of a value, by default 1.
     thin : callable, optional
-        Makes a value smaller, given whether it must, and returns whether something is left of it. A value that
-        is no smaller is put off once. By default nothing is left.
+        Makes a value smaller and returns whether something is left of it. Its second argument says whether it
+        has to; if not, a value that it leaves as it is counts as used. By default nothing is left.
     """
 
     __slots__ = ("_size", "_thin", "held", "limit")
@@ -86,7 +86,7 @@ class Memo(Generic[K, V]):
         return value
 
     def clear(self) -> None:
-        """Drop everything; who is about to keep something keeps it in what is dropped."""
+        """Drop everything; a `keep` that has begun in another thread writes to what is dropped."""
         self.held = OrderedDict()
 
     def values(self) -> list[V]:
@@ -105,7 +105,7 @@ class Memo(Generic[K, V]):
             must = True
 
     def _drop(self, excess: int, must: bool) -> None:
-        """Drop about so much; `trim` counts again, because other threads may have dropped or kept as well."""
+        """Drop about `excess`; `trim` counts again, because other threads may drop or keep values meanwhile."""
         held = self.held
         for key in list(held):
             while (value := held.get(key)) is not None:

@@ -29,7 +29,7 @@ EXACT = 2**53
 DEEPEST = 64
 # Sequences whose items are of one kind, or that are no numbers.
 TYPED = (str, bytes, bytearray, memoryview, range, buffers.array)
-# Fraction bits of floats of 16 bits, and how the names of shorter ones tell them.
+# Fraction bits of floats of 16 bits, and the pattern of their number in the names of shorter ones.
 SHORT_FLOATS = {"float16": 10, "bfloat16": 7}
 SHORTER_FLOAT = re.compile(r"float[0-9]+_e[0-9]+m([0-9]+)")
 
@@ -44,7 +44,7 @@ def as_positions(value: Any, *, name: str = "positions", coarse: bool = False) -
     name : str
         The argument that an error names.
     coarse : bool
-        Whether floats of 16 bits and less may be so large that neighbouring positions are one number.
+        Whether floats of 16 bits and less may be so large that neighbouring positions coincide.
 
     Returns
     -------

@@ -13,7 +13,7 @@ __all__ = ["threads"]
 
 
 class _Within(NamedTuple):
-    """A limit, in force as long as the object behind its ``with`` statement is there, and the one around it."""
+    """A limit, in force while the object of its ``with`` statement exists, and the limit around it."""
 
     of: weakref.ref[_Limit]
     n: int
@@ -24,7 +24,7 @@ _within: ContextVar[_Within | None] = ContextVar("rotary_threads", default=None)
 
 
 class _Limit(ContextDecorator):
-    """What a ``with`` statement holds; where an interruption skips its end, the limit ends with the object."""
+    """What a ``with`` statement holds. If an interruption skips `__exit__`, the limit ends with this object."""
 
     def __init__(self, n: int) -> None:
         self._n = n

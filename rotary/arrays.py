@@ -184,7 +184,7 @@ def _same_memory(a: Array, b: Array) -> bool:
 
 
 def _steps(x: HostArray) -> list[int]:
-    """Return the strides that say where elements lie: on an axis of size 1 any stride says nothing."""
+    """Return the strides of axes longer than 1; those of others say nothing about where elements lie."""
     return [step for step, n in zip(x.strides, x.shape, strict=True) if n > 1]
 
 

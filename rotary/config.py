@@ -152,7 +152,10 @@ def _index(value: Any) -> int:
     """Return the number of a layer."""
     index = as_integer(value, "layer_type")
     if not 0 <= index < 2**31:
-        msg = f"`layer_type` must be a kind of layer or a layer's number, from 0 on, got {shown(index)}"
+        msg = (
+            "`layer_type` must be a kind of layer or a layer's number, from 0 on and below 2**31, got "
+            f"{shown(index)}"
+        )
         raise ValueError(msg)
     return index
 
@@ -181,7 +184,7 @@ def _read(config: Any, options: Options) -> RotaryEmbedding | None:
 
 
 def _tell_of(name: Any) -> NoReturn:
-    """Tell that a model type has no rotation, for whose layout nobody should have to look."""
+    """Refuse a model type without rotation by name, instead of asking for its layout."""
     msg = (
         f"`model_type` {shown(name)} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
         "if the checkpoint has code of its own that does, pass `layout`"
@@ -206,7 +209,7 @@ class DialectComparison:
         of a schedule, then the numbers they lead to. A dialect that refuses the configuration has an
         entry under "refused" only.
     unread : dict
-        Dialect to the keys that it passes over, although they would change the result.
+        Dialect to the keys that it does not read although they would change the result.
 
     Examples
     --------

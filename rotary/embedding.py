@@ -81,7 +81,7 @@ class RotaryEmbedding:
         The batch axis of the arrays, False if there is none. By default it is axis 0, or axis 1 if the
         sequence is axis 0. An array of three axes has a batch only if its sequence is axis 1, as in
         (B, S, D): (S, H, D), the shape of packed tokens, has heads instead. An array of two axes has none.
-        The batch matters only to positions and offsets that have an entry for each of it.
+        The batch matters only to positions and offsets with one entry per batch element.
 
     Attributes
     ----------
@@ -440,7 +440,7 @@ class RotaryEmbedding:
         sizes = np.abs(self.inv_freq[self.inv_freq != 0])
         span = "all zero"
         if sizes.size:
-            # Of Python's floats: a wavelength may overflow, and NumPy would warn of it.
+            # Computed with Python's floats: a wavelength may overflow, of which NumPy would warn.
             first, last = (2 * np.pi / float(size) for size in (sizes.max(), sizes.min()))
             span = f"wavelengths {first:.4g} .. {last:.4g} positions"
         flat = self.inv_freq.ravel()
@@ -614,13 +614,13 @@ class RotaryEmbedding:
             With `head_dim` channels on the last axis, or ``head_dim / 2`` complex ones. All have a sequence
             of one length; other axes may differ. Their dtype is float16, bfloat16, float32, float64,
             complex64 or complex128, each its own.
-        positions : array_like (S,), (1, S), (B, S) or of one axis less than the arrays, optional
+        positions : array_like (S,), (1, S), (B, S) or with one axis less than the arrays, optional
             Integers within int64, or finite floats below ``2**63`` in size, which are taken as the
             exact float64 they are; by default 0 .. S - 1. With one axis less than the arrays, positions
-            are in the order of their axes, each size being that axis's or 1, except the sequence's: a
-            position for each head is (B, H, S) for (B, H, S, D) and (S, H) for (S, H, D). If (B, S) fits
-            as well, it counts. If frequencies are given for several position axes, positions lead with
-            these axes. For arrays on a GPU, positions that lie there
+            have the arrays' own axes without the channels, and each size but the sequence's may be 1. So
+            positions per head are (B, H, S) for (B, H, S, D) and (S, H) for (S, H, D). What also fits as
+            (B, S) is read as (B, S). If frequencies are given for several position axes, positions lead
+            with these axes. For arrays on a GPU, positions that lie there
             are read where they are and never by the host, so that a row at one that would be refused is
             NaN. Lists and NumPy arrays cost one upload, which nothing waits for, and cannot be captured
             in a CUDA graph.
@@ -634,8 +634,8 @@ class RotaryEmbedding:
         role : {"query", "key"}, optional
             What the arrays are, with `decay`. By default two arrays are query and key.
         seq_axis : int or tuple of (int or None), optional
-            The sequence axis, for this call. A tuple has one entry for each array, where None leaves it to
-            the embedding. One negative axis for arrays of different rank is refused.
+            The sequence axis, for this call. A tuple has one entry for each array; None stands for the
+            embedding's axis. One negative axis for arrays of different rank is refused.
         batch_axis : int, False or tuple of these or None, optional
             The batch axis, for this call, False if there is none. A tuple has one entry for each array.
         out : array or tuple of array, optional
@@ -771,10 +771,11 @@ class RotaryEmbedding:
         ----------
         x : array
             As returned by the embedding.
-        delta : number or array_like (B,), (1, S), (B, S) or of one axis less than x
-            How far, in integers or floats of either sign. An array of one axis has an entry for each of the
-            batch, or for each token if `x` has no batch. Other shapes are those of positions. If
-            frequencies are given for several position axes, an array leads with these axes.
+        delta : number or array_like (B,), (1, S), (B, S) or with one axis less than x
+            How far, in integers or floats of either sign. A one-dimensional array is (B,) if `x` has a
+            batch, and (S,) if it has none: with a batch, one entry per token is (1, S). Other shapes are
+            those of positions. If frequencies are given for several position axes, an array leads with
+            these axes.
         to : RotaryEmbedding, optional
             Whose frequencies and attention factor the result has, such as this one at another context
             length. Rows turn by ``(p + delta) * new - p * old``, reduced exactly, so that it needs to be
@@ -783,10 +784,10 @@ class RotaryEmbedding:
             The positions of the rows of `x`, as in the call. `to` needs one of the two.
         scales : number or array, optional
             Of a cache quantised to int8 or to eight-bit floats, whose values are ``x * scales``: a number,
-            or a floating array of as many axes, of size 1 where a scale is shared, and 0 for empty slots,
-            which stay zeros. The values are rotated
-            in float32 and quantised again, with new scales as large as the greatest finite value of each
-            needs. What is not finite stays so.
+            or a floating array of as many axes, of size 1 where a scale is shared. The scale of an empty
+            slot may be 0; the slot then stays zero. The values are rotated in float32 and quantised again,
+            with new scales as large as the greatest finite value of each needs. What is not finite stays
+            so.
         cu_seqlens : array_like of int (n + 1,), optional
             Bounds of packed sequences, as in the call; delta may then be one per sequence (n,).
         role : {"query", "key"}, optional
@@ -937,10 +938,10 @@ class RotaryEmbedding:
         -------
         cos, sin : array (..., rotary_dim/2)
             Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with an attention
-            factor. They are read-only views of the cache, or copies if the library has no such flag, as torch.
-            With frequencies per head, the heads stand before the last axis of the positions: positions
-            (B, S) give (B, H, S, rotary_dim/2), and (S,) give (1, H, S, rotary_dim/2), which
-            `rotary.apply_rotary` takes for arrays (B, H, S, D).
+            factor. They are read-only views of the cache, or copies in a library without read-only arrays,
+            such as torch. With frequencies per head, an axis of heads comes before the last axis of the
+            positions: (B, S) gives (B, H, S, rotary_dim/2), and (S,) gives (1, H, S, rotary_dim/2).
+            `rotary.apply_rotary` takes these tables for arrays (B, H, S, D).
 
         Raises
         ------

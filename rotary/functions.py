@@ -186,11 +186,11 @@ def apply_rotary(  # numpydoc ignore=PR01
     ----------
     x : array
         Its last axis the channels. A complex array has one channel per pair and no layout.
-    cos, sin : array (S, r/2), (B, S, r/2) or of the rank of x
+    cos, sin : array (S, r/2), (B, S, r/2) or with as many axes as x
         One number for each channel pair, of any floating dtype. They are converted to the dtype x is
-        computed in: float64 for float64, else float32. Tables of the rank of x are in the order of its
-        axes, each leading size being that axis's or 1, except the sequence's: (1, H, S, r/2) for
-        (B, H, S, D), as `RotaryEmbedding.tables` gives them for frequencies per head.
+        computed in: float64 for float64, else float32. With as many axes as x, tables have its axes in
+        its order, and each size but those of the sequence and the channels may be 1: for (B, H, S, D),
+        `RotaryEmbedding.tables` gives (1, H, S, r/2) if frequencies differ by head.
     layout : {"half", "interleaved"}
         Which channels pair: ``(i, i + r/2)`` or ``(2i, 2i + 1)``.
     rotary_start : int, default 0
@@ -198,7 +198,7 @@ def apply_rotary(  # numpydoc ignore=PR01
     seq_axis : int, optional
         The sequence axis. It must be given for arrays of three and more axes.
     batch_axis : int or False, optional
-        The batch axis, False if there is none; by default as in a call of `RotaryEmbedding`.
+        The batch axis, False if there is none. The default is that of `RotaryEmbedding`.
     inverse : bool, default False
         Turn back: with the sine negated. Tables that carry a factor apply it again.
     out : array, optional

@@ -95,12 +95,12 @@ _SOFTMAX = {"deepseek2", "deepseek32", "glm-dsa", "mistral4"}
 _FINETUNED_SWITCH = {"granite", "granitehybrid", "graniteswitch"}
 _ALPHA = {"hunyuan-dense", "hunyuan_vl"}
 _NEEDS_ROPE_FREQS = {"gemma4", "gemma4-assistant"}
-# Their converters write Llama 3.1's scaling into a tensor and into no key; all released models of the second
-# ones have it, from some length on.
+# Their converters write the scaling of Llama 3.1 into a tensor and into no key. All released models of the second
+# set have it if they are longer than 8192.
 _LLAMA_3 = {"deci", "llama", "llama-embed", "llama4"}
 _LLAMA_3_ALWAYS = {"apertus", "exaone", "exaone-moe", "exaone4"}
-# Their converters write long and short factors without a scaling type: a key tells of the first ones', none
-# of the other's.
+# Their converters write long and short factors without a scaling type. For the first set another key implies
+# them, for the second set none does.
 _LONG_TOLD = {"phi3", "phimoe"}
 _LONG_UNTOLD = {"minicpm3"}
 
@@ -534,7 +534,7 @@ def _need_tensors(
     if why is None:
         return
     if known:
-        msg = f"{names} must be there: {why}, got no such tensor; without it nothing tells the frequencies"
+        msg = f"{names} must be there: {why}, got no such tensor; without it the frequencies are not known"
     else:
         none = "; write tensors={} if the file has none" if told else ""
         msg = (
@@ -545,7 +545,7 @@ def _need_tensors(
 
 
 def _announces_long(data: _Metadata, stretch: _Stretch) -> str | None:
-    """Return which key says that there are long and short factors; None if none does."""
+    """Return why the metadata imply long and short factors; None if they do not."""
     if stretch.kind == "longrope":
         return "the scaling type is longrope"
     if data.architecture not in _LONG_TOLD or stretch.kind == "yarn":
@@ -621,7 +621,7 @@ def _schedule(
 
 def _refuse_factor(data: _Metadata, given: float | None) -> None:
     """Raise if there is an attention factor, and no schedule that has one."""
-    # Without these keys the rest would be read as another rotation, so nothing advises to leave them out.
+    # Without these keys the rest would mean another rotation, so the message does not advise to leave them out.
     belongs = {
         "attn_factor": "yarn or factor tensors, of which there is neither",
         "yarn_attn_factor": "the scaling type yarn, which the metadata do not have",

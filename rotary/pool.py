@@ -32,7 +32,7 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 HUGE_PAGE = 2 * 2**20
 # Below it the allocator recycles memory by itself.
 SMALLEST = 2**20
-# How long a block may lie idle, from when a call found it so, before the next call that uses the pool lets it go.
+# How long a block may be idle, counted from the first call that finds it idle, before a later call frees it.
 SECONDS = 10.0
 
 
@@ -288,7 +288,7 @@ def set_pool_limit(nbytes: int) -> None:
     The memory of a large result, of 1 MiB and more, is used again once the last view of it is gone: fresh
     memory costs two to three times as much as the rotation. Such an array does not own its memory, as
     ``x.flags.owndata`` tells, so that ``x.resize`` in place is refused; in all else it is an array like
-    others. The next call lets go of what earlier ones have found idle for ten seconds.
+    others. A later call frees memory that has been idle for ten seconds.
 
     Parameters
     ----------

@@ -182,8 +182,8 @@ def timestamps(times: Any, *, unit: str, origin: Any) -> Positions:
         ``"40ms"``. Months and years have no fixed length and are refused.
     origin : date, duration or number
         What becomes position 0, of the same kind as `times`; a date may be a string such as
-        ``"2024-01-01T12:00"``. For numbers it is a number of the same units. Quantities take such a
-        number, a duration or a quantity.
+        ``"2024-01-01T12:00"``. For numbers it is a number of the same units. For quantities it is a
+        number of `unit`, a duration or a quantity.
 
     Returns
     -------

@@ -97,7 +97,7 @@ def _check_range(scales: Float64Array, greatest: float) -> None:
         raise ValueError(msg)
     # Twice, for a channel grows where the other one of its pair turns into it.
     largest = float(FLOAT32.max) / (2 * greatest)
-    # An empty slot has none.
+    # Zero is the scale of an empty slot.
     bad = (scales != 0) & ~((scales >= FLOAT32.tiny) & (scales <= largest))
     if bad.any():
         msg = f"`scales` must keep values within float32, got {found(scales, bad)}"
@@ -127,7 +127,7 @@ def _quantised(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
         scales = xp.astype(xp.astype(scales, old.dtype), xp.float32)
     # Where all is zero any scale will do.
     scales = xp.where(scales > 0, scales, xp.astype(old, xp.float32))
-    # Zeros without a scale stay zeros.
+    # The values of empty slots stay zero.
     divisors = xp.where(scales > 0, scales, xp.ones_like(scales))
     values = xp.where(finite, xp.clip(wide / divisors, -greatest, greatest), wide)
     values = xp.astype(xp.round(values) if name == "int8" else values, like.dtype)

@@ -224,7 +224,7 @@ class Rows:
     by_head : bool
         Whether positions and frequencies both differ by head, which is then the one axis of `apart`.
     held : bool array (1 or batch, sequence) or None
-        Of traced integers that were added to, whether their dtype holds the sum.
+        For traced integer positions that were computed by a sum, whether the sum fits their dtype.
     """
 
     positions: Array | View | None

@@ -20,7 +20,7 @@ UNKNOWN = -1
 
 
 class Fit(NamedTuple):
-    """What positions must fit in one array: its name, its sizes but that of the channels, and its axes."""
+    """What the positions of one array must fit: its name, its sizes without the channels, and its axes."""
 
     name: str
     sizes: tuple[int, ...]
@@ -39,7 +39,7 @@ class Fit(NamedTuple):
     def takes_sizes(self) -> bool:
         """Whether positions may have a size for each axis, in the order of the array's own axes.
 
-        Not if an array of three axes has its batch behind the sequence: (B, S) counts there.
+        Not if an array of three axes has its batch after the sequence: positions are (B, S) there.
         """
         sequence, batch, _ = self.axes
         return len(self.sizes) > 2 or (len(self.sizes) == 2 and (batch is None or batch < sequence))
@@ -215,9 +215,8 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
         return _explicit(value, extent, "delta")
     if not extent.takes_batch(count):
         msg = (
-            f"`delta` must be a number or one of the shapes {extent.shapes()}, where one entry for each "
-            f"token has the shape (1, S), got {shape}; a one-dimensional delta has an entry for each of the "
-            "batch"
+            f"`delta` must be a number or have one of the shapes {extent.shapes()}, got {shape}: a "
+            "one-dimensional delta has one entry per batch element; one entry per token is (1, S)"
         )
         raise ValueError(msg)
     return _rows(_reshaped(value, (*(lead or (1,)), count, 1)), extent)
@@ -262,7 +261,7 @@ def read_move(
 
 
 def _written_out(rows: Rows, extent: Extent, *, by_axis: bool) -> HostArray:
-    """Return the known positions of the one array of a call, if asked with a size for each of its axes."""
+    """Return the known positions of the single array of a call, `by_axis` with a size or 1 for each of its axes."""
     if rows.start is None:
         assert isinstance(rows.positions, np.ndarray)
         written = rows.positions
@@ -310,10 +309,13 @@ def known(value: Any, name: str) -> Array:
         msg = f"`{name}` must hold integers or floats, got dtype {value.dtype}"
         raise TypeError(msg)
     if libraries.is_dask_array(value) and kind in FLOATS:
-        msg = f"`{name}` must hold integers in a dask array, got {kind}: compute floats, to keep them exact"
+        msg = (
+            f"`{name}` must hold integers in a dask array, got {kind}, which dask would not keep exact: "
+            "call compute() first"
+        )
         raise TypeError(msg)
     if kind == "uint64":
-        return value  # what of it is beyond int64 shows no more once it has that dtype
+        return value  # converted to int64, values beyond it could no longer be recognised
     wide, limit = libraries.widened(value), first_coarse(kind)
     if limit is None:
         return wide
@@ -434,7 +436,7 @@ def _counted(offset: Any, extent: Extent) -> Rows:
 
 
 def _counted_unknown(offset: Array, extent: Extent) -> Rows:
-    """Return rows that count up from an offset without a known value, marking those that its dtype cannot hold."""
+    """Return rows that count up from a traced offset, marking those whose position does not fit its dtype."""
     xp = libraries.namespace(offset)
     beyond = libraries.dtype_name(offset) == "uint64"
     if beyond:

@@ -34,8 +34,8 @@ REPORTED = (
 def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
     """Compile, or load from the disk cache, the CPU's kernels for some dtypes, before the first call.
 
-    Those of a GPU are compiled by the first call of a kind, which see :doc:`/guides/gpu`. If Numba fails, a warning
-    says why, unless an earlier call has, and `show_config` says so at any time.
+    Those of a GPU are compiled by the first call of a kind, which see :doc:`/guides/gpu`. If Numba fails, one warning
+    names the cause, here or in an earlier call, and `show_config` lists it.
 
     Parameters
     ----------

@@ -801,10 +801,9 @@ def test_outputs_that_are_the_input_with_another_stride_of_one_row(verb, step):
 def test_outputs_that_are_other_elements_of_the_input_are_refused():
     x = random_array((1, 4, 3, 8))
     before = x.copy()
-    for out in (x[:, ::-1], x.transpose(0, 1, 3, 2).reshape(1, 4, 3, 8)[:, ::-1], x[:, :, ::-1]):
-        if np.shares_memory(out, x):
-            with pytest.raises(ValueError, match="`out` must be the input itself"):
-                embedding()(x, out=out)
+    for out in (x[:, ::-1], x[:, :, ::-1]):
+        with pytest.raises(ValueError, match="`out` must be the input itself"):
+            embedding()(x, out=out)
     assert same_bits(x, before)
 
 
