@@ -55,6 +55,11 @@ BACKENDS = {
 # What runs on GPUs alone; `cuda` measures its coverage.
 ON_GPU = "backends/cuda*.py,backends/views.py,rotary/device*.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
+# What `nojit` leaves out, because it would only repeat what `numpy` tests: files, names, threads, interruptions.
+ALIKE_WITHOUT_JIT = [
+    *("comprehensions", "config*", "gguf", "hints", "hostile_files", "imports"),
+    *("interrupts", "pool", "presets", "public_api", "threads"),
+]
 # What the wheel is tested with on every Python but the newest, which runs all tests.
 SAMPLE = (
     *("rotate", "tables", "errors", "formats", "packaging"),
@@ -185,7 +190,10 @@ def tests(session: nox.Session, backend: str) -> None:
     if backend == "torch" and not interpreter(OLDEST):
         leave_out(session, "torch is tested on one Python", OLDEST)
     data = {"COVERAGE_FILE": str(COVERAGE / f".coverage.{backend}")}
-    command = ("-m", "pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *session.posargs)
+    measured = ("--cov", "--cov-report=", "--cov-fail-under=0")
+    ignored = [f"--ignore-glob=tests/test_{each}.py" for each in ALIKE_WITHOUT_JIT]
+    left_out = ignored if backend == "nojit" else []
+    command = ("-m", "pytest", *measured, *left_out, *session.posargs)
     in_libraries(session, *command, env=BACKENDS[backend] | data)
 
 
@@ -286,9 +294,11 @@ def oracle(session: nox.Session) -> None:
     session.run("pytest", "-m", "oracle", *session.posargs, env=variables)
 
 
-@nox.session(default=False)
+@nox.session(python=interpreter(OLDEST), default=False)
 def oracle_next(session: nox.Session) -> None:
     """Compare every rope key of every model type with the transformers after the one that is followed."""
+    if not interpreter(OLDEST):
+        leave_out(session, "torch, which it needs, is tested on one Python", OLDEST)
     session.install("--editable", ".", *group("oracle-next", "test"))
     variables = numba_cache(Path(session.virtualenv.location)) | BACKENDS["numpy"]
     sweep = ("-m", "oracle", "tests/test_config_sweep.py")
@@ -542,7 +552,7 @@ def peers(session: nox.Session) -> None:
 FULL = [
     *("lint", "typing", "docs", "doctests", "coverage", "minimums", "build"),
     *[f"interpreters(python='{each}')" for each in PYTHONS],
-    *("oracle", "slow", "cuda", "demo", "demo_check", "examples", "examples_check"),
+    *("oracle", "oracle_next", "slow", "cuda", "demo", "demo_check", "examples", "examples_check"),
     *("bench", "history_check", "mutants"),
 ]
 

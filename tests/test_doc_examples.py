@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,10 @@ def parameter(page):
         for name, (_, module) in LIBRARIES.items()
         if name != "numpy" and re.search(rf"^>>> import {module}\b", text, re.MULTILINE)
     ]
-    mark = pytest.mark.library("numpy", *needed)
-    return pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=mark)
+    marks = [pytest.mark.library("numpy", *needed)]
+    if re.search(r"^>>> import pint\b", text, re.MULTILINE) and not find_spec("pint"):
+        marks.append(pytest.mark.skip(reason="its examples need pint"))
+    return pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=marks)
 
 
 @pytest.mark.docs

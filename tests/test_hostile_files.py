@@ -674,7 +674,7 @@ HOSTILE_CONFIGS = {
             json.dumps(
                 {
                     "rope_type": "longrope",
-                    "short_factor": [1.0] * 1_000_000,
+                    "short_factor": [1.0] * 100_000,
                     "long_factor": [1.0] * 32,
                     "original_max_position_embeddings": 2048,
                 }
