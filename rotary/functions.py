@@ -23,7 +23,7 @@ from .arrays import (
 from .backends import kernel_for, portable, views
 from .layouts import Layout, check_layout
 from .phases import frequencies
-from .rotation import Angles, Axes, Pairing, Table, TracedTable
+from .rotation import Angles, Axes, Pairing, Table, TracedTable, in_order
 from .rows import UNKNOWN, Fit
 from .shapes import Shape, axes_of, axis_options, shape_of, table_dtype
 
@@ -265,15 +265,14 @@ def _own_tables(
     if tuple(cos.shape) != tuple(sin.shape):
         msg = f"`sin` must have the shape of `cos`, {tuple(cos.shape)}, got {tuple(sin.shape)}"
         raise ValueError(msg)
-    own, sizes, order = axes, tuple(cos.shape), None
+    cosine, sine = (_in_library_of(x, part, name) for part, name in ((cos, "cos"), (sin, "sin")))
+    xp, sizes = libraries.namespace(cosine), tuple(cosine.shape)
     if len(sizes) == 2:
-        sizes = (1, *sizes)
-    elif not _fits_batch(sizes, shape, axes):
-        own, order = axes.spread(sizes[:-1], by_head=False)
-    cosine, sine = (
-        _in_library_of(x, _arranged(part, sizes, order, len(own.apart) + 2), name)
-        for part, name in ((cos, "cos"), (sin, "sin"))
-    )
+        return xp.reshape(cosine, (1, *sizes)), xp.reshape(sine, (1, *sizes)), axes
+    if _fits_batch(sizes, shape, axes):
+        return cosine, sine, axes
+    own, order = axes.spread(sizes[:-1], by_head=False)
+    cosine, sine = (in_order(part, own, order, lead=0, tail=1) for part in (cosine, sine))
     return cosine, sine, own
 
 
@@ -282,22 +281,6 @@ def _fits_batch(sizes: tuple[int, ...], shape: Shape, axes: Axes) -> bool:
     fit = Fit(shape.name, shape.sizes[:-1], axes)
     length = shape.sizes[axes.sequence]
     return len(sizes) == 3 and fit.takes_batch(sizes[0]) and sizes[1] in (length, UNKNOWN)
-
-
-def _arranged(
-    part: Array, sizes: tuple[int, ...], order: tuple[int, ...] | None, count: int
-) -> Array:
-    """Return a table with its differing axes in an order, then the sequence; `count` axes before the last."""
-    xp = libraries.namespace(part)
-    if order is None:
-        return part if part.ndim == len(sizes) else xp.reshape(part, sizes)
-    last = len(sizes) - 1
-    rest = [axis for axis in range(last) if axis not in order]
-    moved = xp.permute_dims(part, (*rest, *order, last))
-    leading = [sizes[axis] for axis in order]
-    if len(leading) < count:
-        leading.insert(-1, 1)
-    return xp.reshape(moved, (*leading, sizes[-1]))
 
 
 def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:

@@ -197,6 +197,34 @@ class View(NamedTuple):
         )
 
 
+def in_order(
+    values: Array | View, axes: Axes, order: tuple[int, ...], *, lead: int, tail: int
+) -> Array | View:
+    """Return positions or tables as `axes` has them: (*apart, batch or 1, sequence).
+
+    Parameters
+    ----------
+    values : array or View
+        With a size or 1 for each axis of an array but its last, between `lead` axes and `tail` axes more.
+    axes, order
+        As `Axes.spread` returns them.
+    lead, tail : int
+        How many axes stand before and behind.
+    """
+    ndim, sizes = len(values.shape), list(values.shape)
+    before, behind = range(lead), range(ndim - tail, ndim)
+    shape = [sizes[lead + axis] for axis in order]
+    if len(order) < len(axes.apart) + 2:
+        shape.insert(-1, 1)
+    wanted = (*sizes[:lead], *shape, *sizes[ndim - tail :])
+    kept = [lead + axis for axis in order]
+    if isinstance(values, View):
+        return values.permuted((*before, *kept, *behind)).with_axes(wanted)
+    rest = [axis for axis in range(lead, ndim - tail) if axis not in kept]
+    xp = libraries.namespace(values)
+    return xp.reshape(xp.permute_dims(values, (*before, *rest, *kept, *behind)), wanted)
+
+
 @dataclass(slots=True)
 class Rows:
     """Where the rows of an array stand.
@@ -242,19 +270,8 @@ class Rows:
         if not self.by_axis:
             return self, axes
         assert self.positions is not None
-        lead, *sizes = self.positions.shape
-        own, order = axes.spread(tuple(sizes), by_head=heads > 1)
-        shape = [sizes[axis] for axis in order]
-        if len(order) < len(own.apart) + 2:
-            shape.insert(-1, 1)
-        if isinstance(self.positions, View):
-            moved = self.positions.permuted((0, *(axis + 1 for axis in order)))
-            positions = moved.with_axes((lead, *shape))
-        else:
-            xp = libraries.namespace(self.positions)
-            rest = [axis for axis in range(len(sizes)) if axis not in order]
-            moved = xp.permute_dims(self.positions, (0, *(axis + 1 for axis in (*rest, *order))))
-            positions = xp.reshape(moved, (lead, *shape))
+        own, order = axes.spread(tuple(self.positions.shape[1:]), by_head=heads > 1)
+        positions = in_order(self.positions, own, order, lead=1, tail=0)
         rows = replace(
             self, positions=positions, by_axis=False, by_head=heads > 1 and bool(own.apart)
         )
