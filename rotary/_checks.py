@@ -18,8 +18,9 @@ LARGEST_WIDTH = 2**16
 
 def as_integer(value: Any, name: str) -> int:
     """Return ``value`` as an int, refusing booleans and everything that is not an integer."""
-    if type(value) is not int:
-        check_constant(value, name)
+    if type(value) is int:
+        return value
+    check_constant(value, name)
     if libraries.kind_of_number(value) != "b":
         try:
             return operator.index(value)

@@ -45,6 +45,9 @@ def open_file(path: str, name: str) -> BinaryIO:
         msg = f"`{name}` must be the path of a file, got {shown_name(path)}: {error}"
         raise ConfigError(msg) from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            msg = f"`{name}` must be the path of a file, got {shown_name(path)}, a link that leads to itself"
+            raise ConfigError(msg) from error
         if error.errno != errno.ENAMETOOLONG:
             raise
         msg = f"`{name}` must be the path of a file, got {shown_name(path)}, too long for a path"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ._checks import LARGEST_WIDTH
 from ._numbers import constant_array, found, frozen
 from ._typing import Float64Array
 from .phases import LARGEST_FREQUENCY
@@ -81,7 +82,10 @@ def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float
 
 
 def as_factors(values: Any, name: str) -> tuple[float, ...]:
-    """Return one positive finite number per lane."""
+    """Return one positive finite number for each channel pair."""
+    if isinstance(values, list | tuple) and len(values) > LARGEST_WIDTH // 2:
+        msg = f"`{name}` must hold at most {LARGEST_WIDTH // 2} numbers, got {len(values)}"
+        raise ValueError(msg)
     array = constant_array(values, name)
     if array.dtype.kind not in "iuf":
         msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"

@@ -193,11 +193,22 @@ def unit_of(value: Any) -> Any:
     return getattr(value, "unit", None) if unit is None else unit
 
 
+def is_masked_or_matrix(value: Any) -> bool:
+    """Return whether an array has a mask, which would be lost, or multiplies as a matrix.
+
+    NumPy imports masked arrays when they are first asked for. Before that there are none, and a signal handler that
+    interrupts the import must not ask.
+    """
+    masked = getattr(sys.modules.get("numpy.ma.core"), "MaskedArray", None)
+    return isinstance(value, np.matrix) or (masked is not None and isinstance(value, masked))
+
+
 def kind_of_number(value: Any) -> str:
     """Return NumPy's letter for the kind of a number, such as "b", "i", "f" or "c"; "V" if it is not known."""
     if isinstance(value, bool | np.bool_):
         return "b"
-    if isinstance(value, np.generic | np.ndarray):
+    # No union of these two: torch's compiler, which traces this, cannot make one.
+    if isinstance(value, np.generic) or isinstance(value, np.ndarray):  # noqa: SIM101  (see above)
         return value.dtype.kind
     if isinstance(value, str | bytes):
         return "U"

@@ -119,7 +119,7 @@ def frozen(values: HostArray) -> HostArray:
 
 def host_array(value: Any, name: str) -> HostArray:
     """Return a value as a NumPy array of whatever dtype it has."""
-    if isinstance(value, np.ma.MaskedArray | np.matrix):
+    if libraries.is_masked_or_matrix(value):
         msg = f"`{name}` must be a plain array, got {type(value).__name__}"
         raise TypeError(msg)
     check_without_unit(value, name)

@@ -40,7 +40,7 @@ def check_plain(x: Any, name: str) -> None:
         raise TypeError(msg)
     check_dense(x, name)
     plain = getattr(x, "_meta", x) if libraries.is_dask_array(x) else x
-    if isinstance(plain, np.ma.MaskedArray | np.matrix):
+    if libraries.is_masked_or_matrix(plain):
         msg = f"`{name}` must be a plain array, got {type(plain).__name__}"
         raise TypeError(msg)
 

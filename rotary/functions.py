@@ -295,10 +295,10 @@ def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
     if (
         own.sizes[:-1] != (length,)
         and not _fits_batch(own.sizes, shape, axes)
-        and not fit.has_sizes(own.sizes[:-1])
+        and not fit.matches(own.sizes[:-1])
     ):
         each = "" if fit.batch is None else f", ({fit.batch}, {length}, r/2)"
-        if fit.takes_sizes:
+        if len(fit.sizes) > 1:
             sizes = [str(size) if size == 1 else f"{size} or 1" for size in fit.sizes]
             sizes[axes.sequence] = str(length)
             each += f" or ({', '.join(sizes)}, r/2)"

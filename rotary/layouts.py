@@ -8,6 +8,7 @@ import array_api_compat
 import numpy as np
 
 from . import _hints as hints
+from . import _libraries as libraries
 from ._checks import as_positive_integer, as_rotary_dim
 from ._errors import shown
 from ._typing import Array, Int64Array
@@ -206,7 +207,7 @@ def permute_weights(
 def _namespace(w: Array) -> Any:
     """Return the array library of `w`, refusing what is no array or would lose a mask."""
     kind = type(w).__name__
-    if not isinstance(w, np.ma.MaskedArray | np.matrix):
+    if not libraries.is_masked_or_matrix(w):
         try:
             return array_api_compat.array_namespace(w)
         except TypeError:

@@ -359,7 +359,7 @@ def _mask_array(mask: Any) -> tuple[Array, Any]:
     """Return a checked mask and its array library."""
     array = host_array(mask, "mask") if isinstance(mask, list | tuple) else mask
     kind = f"an object of type {type(mask).__name__}"
-    if not isinstance(array, np.ma.MaskedArray | np.matrix):
+    if not libraries.is_masked_or_matrix(array):
         try:
             xp = array_api_compat.array_namespace(array)
             kind = str(array.dtype)

@@ -46,15 +46,15 @@ class Fit(NamedTuple):
 
     def has_sizes(self, shape: tuple[int, ...]) -> bool:
         """Return whether positions have the size of each axis of the array, or 1 beside the sequence."""
-        return (
-            self.takes_sizes
-            and len(shape) == len(self.sizes)
-            and all(
-                size in (own, UNKNOWN)
-                if axis == self.axes.sequence
-                else size in (1, own) or own == UNKNOWN
-                for axis, (size, own) in enumerate(zip(shape, self.sizes, strict=True))
-            )
+        return self.takes_sizes and self.matches(shape)
+
+    def matches(self, shape: tuple[int, ...]) -> bool:
+        """Return whether a shape has the size of each axis of the array, or 1 beside the sequence."""
+        return len(shape) == len(self.sizes) and all(
+            size in (own, UNKNOWN)
+            if axis == self.axes.sequence
+            else size in (1, own) or own == UNKNOWN
+            for axis, (size, own) in enumerate(zip(shape, self.sizes, strict=True))
         )
 
 
@@ -416,6 +416,8 @@ def _counted(offset: Any, extent: Extent) -> Rows:
         _check_last(offset, extent.length)
         return Rows(None, offset, extent.length)
     value = _found(offset, "offset", extent)
+    if value.ndim > 1 and set(value.shape) == {1}:
+        value = _reshaped(value, (1,))
     if value.ndim > 1:
         msg = f"`offset` must be a number or have the shape (B,), got shape {tuple(value.shape)}"
         raise ValueError(msg)

@@ -69,8 +69,11 @@ def along(values, axes, rank):
     return values.transpose(order).reshape(shape)
 
 
-def places(shape, sequence, batch):
-    """Arguments that say positions, each with the position of every element."""
+def places(shape, sequence, batch, *, own_order=False):
+    """Arguments that say positions, each with the position of every element.
+
+    Positions of (S, B, D) are (B, S) alone, tables may be in the order of the array as well: `own_order`.
+    """
     rank = len(shape)
     rng = np.random.default_rng(1)
     length = shape[sequence]
@@ -88,13 +91,15 @@ def places(shape, sequence, batch):
         yield {"offset": firsts}, starts
         each = rng.integers(-50, 50, (count, length))
         yield {"positions": each}, along(each, [batch, sequence], rank)
-    if rank > 2 and not (rank == 3 and batch == 1):
+    if rank > 2 and (own_order or not (rank == 3 and batch == 1)):
         # A position for every index of all axes, and for that of some.
         for kept in product((False, True), repeat=rank - 2):
             others = [axis for axis in range(rank - 1) if axis != sequence]
             own = [shape[axis] for axis in range(rank - 1)]
             for axis, keep in zip(others, kept, strict=True):
                 own[axis] = own[axis] if keep else 1
+            if rank == 3 and batch == 1 and own[0] == own[1]:
+                continue  # (B, S), which counts
             if rank == 3 and sequence == 1 and batch is None and own[0] == 1:
                 continue  # (1, S), which is above
             by_axis = rng.integers(-50, 50, own)
@@ -160,7 +165,7 @@ def test_shift_by_every_delta(xp, rank, seq_axis, batch_axis, sequence, batch, s
 def test_apply_rotary_with_every_table(xp, rank, seq_axis, batch_axis, sequence, batch, sizes):
     shape = (*SIZES[sizes][: rank - 1], WIDTH)
     values = random_array(shape, "float32")
-    for where, positions in places(shape, sequence, batch):
+    for where, positions in places(shape, sequence, batch, own_order=True):
         if "positions" not in where:
             continue
         angle = where["positions"][..., None] * FREQUENCIES
@@ -225,6 +230,26 @@ def test_tokens_first_with_grouped_heads_compiled(xp):
     for result, x in zip(compiled(xp.asarray(q), xp.asarray(k)), (q, k), strict=True):
         expected = rotated(x.astype(np.float64), positions[:, None])
         np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
+
+
+@pytest.mark.feature("whole jit")
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"seq_axis": 1},
+        {"seq_axis": -2},
+        {"seq_axis": (1,)},
+        {"batch_axis": 0},
+        {"batch_axis": False},
+        {"seq_axis": (None,), "batch_axis": (False,)},
+    ],
+    ids=str,
+)
+def test_axes_are_named_within_one_program(xp, axes):
+    x = random_array((3, 5, WIDTH))
+    rope = rope_of(seq_axis=1)
+    result = xp.whole_jit(lambda x: rope(x, offset=3, **axes))(xp.asarray(x))
+    np.testing.assert_allclose(xp.to_numpy(result), rotated(x, 3 + np.arange(5)), atol=2e-6)
 
 
 @pytest.mark.feature("traced positions")
@@ -432,7 +457,7 @@ WRONG = [
     ({"batch_axis": (0, 0)}, ValueError, "`batch_axis` must have one entry"),
     ({"batch_axis": False, "offset": [1, 2]}, ValueError, "`offset` .* no batch axis.*`positions`"),
     ({"offset": [1, 2, 3]}, ValueError, "`offset` .* each of the 2 of the batch"),
-    ({"offset": [[1, 2]]}, ValueError, r"`offset` must be a number or have the shape \(B,\)"),
+    ({"offset": [[1], [2]]}, ValueError, r"`offset` must be a number or have the shape \(B,\)"),
     ({"positions": np.zeros((3, 5), int)}, ValueError, r"`positions` .*\(2, 5\).* got \(3, 5\)"),
     (
         {"positions": np.zeros((2, 3, 1), int)},
@@ -460,6 +485,13 @@ def test_a_wrong_axis_is_refused_before_anything_is_written(verb, wrong, error, 
             function(x, out=x, **wrong)
         np.testing.assert_array_equal(x, before)
         function(x)
+
+
+def test_an_offset_of_one_entry_is_a_number():
+    x = random_array((5, 3, WIDTH))
+    for offset in (7, [7], np.array([[7]]), np.array(7.0), np.array([[[7]]])):
+        result = rope_of(seq_axis=0)(x, offset=offset)
+        np.testing.assert_allclose(result, rotated(x, 7 + np.arange(5)[:, None]), atol=2e-6)
 
 
 def test_one_token_for_each_of_the_batch_is_not_one_for_each_head():

@@ -525,3 +525,29 @@ def test_threads_share_a_bounded_memory():
     finally:
         sys.setswitchinterval(before)
     assert sum(memo.trim()) <= 50
+
+
+def test_a_handler_may_interrupt_the_import_of_masked_arrays():
+    """NumPy imports them when they are asked for, and asks once more while it does."""
+    program = """
+import signal, sys
+import numpy as np
+import rotary
+rope = rotary.RotaryEmbedding(8, layout="half", base=1e4)
+x = np.ones((4, 8), np.float32)
+expected = rope(x, positions=np.array([3, 1, 5, 2]))
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.ma.core":
+            assert np.array_equal(rope(x, positions=np.array([3, 1, 5, 2])), expected)
+            print("interrupted")
+sys.meta_path.insert(0, Finder())
+for name in [name for name in sys.modules if name.startswith("numpy.ma")]:
+    del sys.modules[name]
+vars(np).pop("ma", None)
+np.ma
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
