@@ -55,10 +55,11 @@ BACKENDS = {
 # What runs on GPUs alone; `cuda` measures its coverage.
 ON_GPU = "backends/cuda*.py,backends/views.py,rotary/device*.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
-# What `nojit` leaves out, because it would only repeat what `numpy` tests: files, names, threads, interruptions.
-ALIKE_WITHOUT_JIT = [
+# What `nojit` and `minimums` leave out, because they would only repeat what `numpy` tests: files, names, imports,
+# interruptions.
+REPEATED = [
     *("comprehensions", "config*", "gguf", "hints", "hostile_files", "imports"),
-    *("interrupts", "pool", "presets", "public_api", "threads"),
+    *("interrupts", "pool", "presets", "public_api"),
 ]
 # What the wheel is tested with on every Python but the newest, which runs all tests.
 SAMPLE = (
@@ -117,6 +118,11 @@ def leave_out(session: nox.Session, what: str, version: str) -> NoReturn:
     if os.environ.get(REQUIRED):
         session.error(message)
     session.skip(message)
+
+
+def ignored(*names: str) -> list[str]:
+    """Return the arguments by which pytest leaves out files of tests."""
+    return [f"--ignore-glob=tests/test_{name}.py" for name in names]
 
 
 def group(*names: str) -> list[str]:
@@ -191,8 +197,7 @@ def tests(session: nox.Session, backend: str) -> None:
         leave_out(session, "torch is tested on one Python", OLDEST)
     data = {"COVERAGE_FILE": str(COVERAGE / f".coverage.{backend}")}
     measured = ("--cov", "--cov-report=", "--cov-fail-under=0")
-    ignored = [f"--ignore-glob=tests/test_{each}.py" for each in ALIKE_WITHOUT_JIT]
-    left_out = ignored if backend == "nojit" else []
+    left_out = ignored(*REPEATED, "threads") if backend == "nojit" else []
     command = ("-m", "pytest", *measured, *left_out, *session.posargs)
     in_libraries(session, *command, env=BACKENDS[backend] | data)
 
@@ -227,7 +232,7 @@ def minimums(session: nox.Session) -> None:
     python = OLDEST if interpreter(OLDEST) else RUNNING
     install_copy(session, *group("test"), *lower_bounds(python))
     session.run("pip", "freeze")
-    numpy_tests(session, Path(session.virtualenv.location), *session.posargs)
+    numpy_tests(session, Path(session.virtualenv.location), *ignored(*REPEATED), *session.posargs)
 
 
 def distributions(session: nox.Session, folder: Path, *tests: str) -> Path:
