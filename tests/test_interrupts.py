@@ -548,6 +548,10 @@ vars(np).pop("ma", None)
 np.ma
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
     )
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
