@@ -529,6 +529,18 @@ def test_a_one_dimensional_delta_of_an_array_with_a_batch_is_one_for_each_of_it(
     np.testing.assert_allclose(moved, rotated(square, delta[:, None, None]), atol=2e-6)
 
 
+def test_calls_that_name_different_axes_share_no_plan():
+    x = random_array((3, 3, 3, WIDTH))
+    offset = np.array([5, 50, 500])
+    rope = rope_of()
+    for _ in range(3):
+        for seq_axis, batch_axis in ((2, 0), (2, 1), (1, 0), (1, 2), (0, 1), (0, 2), (2, None)):
+            expected_batch = 0 if batch_axis is None else batch_axis
+            result = rope(x, seq_axis=seq_axis, batch_axis=batch_axis, offset=offset)
+            places = along(offset, [expected_batch], 4) + along(np.arange(3), [seq_axis], 4)
+            np.testing.assert_allclose(result, rotated(x.astype(np.float64), places), atol=2e-6)
+
+
 def test_the_axes_are_part_of_an_embedding():
     first, second, third = (rope_of(seq_axis=0, batch_axis=axis) for axis in (0, False, None))
     assert len({first, second, third}) == 3
