@@ -531,8 +531,9 @@ def test_a_one_dimensional_delta_of_an_array_with_a_batch_is_one_for_each_of_it(
 
 def test_calls_that_name_different_axes_share_no_plan():
     x = random_array((3, 3, 3, WIDTH))
-    offset = np.array([5, 50, 500])
+    offset = np.array([5, 0, 40])
     rope = rope_of()
+    rope(random_array((64, WIDTH)))  # so that there is a window of the table that plans read
     for _ in range(3):
         for seq_axis, batch_axis in ((2, 0), (2, 1), (1, 0), (1, 2), (0, 1), (0, 2), (2, None)):
             expected_batch = 0 if batch_axis is None else batch_axis
