@@ -616,7 +616,8 @@ class RotaryEmbedding:
             complex64 or complex128, each its own.
         positions : array_like (S,), (1, S), (B, S) or with one axis less than the arrays, optional
             Integers within int64, or finite floats below ``2**63`` in size, which are taken as the
-            exact float64 they are; by default 0 .. S - 1. With one axis less than the arrays, positions
+            exact float64 they are; by default 0 .. S - 1. float16 and bfloat16 positions are refused from
+            2048 and 256 on, because a step of one would not change them. With one axis less than the arrays, positions
             have the arrays' own axes without the channels, and each size but the sequence's may be 1. So
             positions per head are (B, H, S) for (B, H, S, D) and (S, H) for (S, H, D). What also fits as
             (B, S) is read as (B, S). If frequencies are given for several position axes, positions lead
