@@ -726,6 +726,7 @@ def test_equal_frequencies_are_one_object_for_all_threads(restless):
         assert len(set(pool.map(work, range(8)))) == 1
 
 
+@pytest.mark.arithmetic
 def test_no_table_of_any_library_writes_to_the_cache(xp):
     """What is given out may be written to where the library allows it, and is then its own."""
     rope = embedding()
