@@ -203,17 +203,15 @@ class _Pool:
 
     def info(self) -> PoolInfo:
         """Return the accounts."""
-        kept = self.kept
-        self._sort_in(kept)
-        self._trim(kept)
-        idle = [(blocks.capacity, len(blocks.idle)) for blocks in list(kept.sizes.values())]
-        return PoolInfo(
-            kept.hits,
-            kept.misses,
-            sum(count for _, count in idle),
-            sum(capacity * count for capacity, count in idle),
-            self.limit,
-        )
+        while True:
+            kept, limit = self.kept, self.limit  # read once, because another thread may set them
+            self._sort_in(kept)
+            self._trim(kept)
+            idle = [(blocks.capacity, len(blocks.idle)) for blocks in list(kept.sizes.values())]
+            nbytes = sum(capacity * count for capacity, count in idle)
+            if nbytes <= limit:  # else another thread returned a block meanwhile
+                count = sum(count for _, count in idle)
+                return PoolInfo(kept.hits, kept.misses, count, nbytes, limit)
 
 
 def _capacity(nbytes: int) -> int:

@@ -165,10 +165,11 @@ class _Cache:
     def info(self) -> CacheInfo:
         """Return the accounts."""
         while True:
+            limit = self.limit  # read once, because another thread may set it
             windows = [window for kept in self.tables.trim() for window in kept.values()]
             nbytes = sum(window.values.nbytes for window in windows)
-            if nbytes <= self.limit:  # else another thread kept one meanwhile
-                return CacheInfo(self.hits, self.misses, len(windows), nbytes, self.limit)
+            if nbytes <= limit:  # else another thread kept one meanwhile
+                return CacheInfo(self.hits, self.misses, len(windows), nbytes, limit)
 
     def set_limit(self, limit: int) -> None:
         """Set the bytes that windows may occupy, and drop what exceeds them."""
