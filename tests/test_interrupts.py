@@ -31,14 +31,16 @@ PATIENCE = 60
 
 @pytest.fixture(autouse=True)
 def own_limits(monkeypatch):
-    """Small limits, so that there is something to drop, and the usual ones afterwards."""
+    """Small limits, so that there is something to drop, and the usual ones afterwards, as well as any tracer."""
     before = pool.info().limit
+    tracer = sys.gettrace()  # of coverage, which else would measure nothing from here on
     monkeypatch.setattr(tables, "WINDOWS", 2)
     rotary.cache_clear()
     yield
     rotary.set_cache_limit(tables.DEFAULT_LIMIT)
     rotary.set_pool_limit(before)
     rotary.cache_clear()
+    sys.settrace(tracer)
 
 
 class Moment:
