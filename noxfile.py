@@ -54,6 +54,8 @@ BACKENDS = {
 }
 # What runs on GPUs alone; `cuda` measures its coverage.
 ON_GPU = "backends/cuda*.py,backends/views.py,rotary/device*.py"
+# What guards Numba runs in processes of their own, whose coverage is not measured.
+IN_PROCESSES = "backends/guard.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
 # What `nojit` and `minimums` leave out, because they would only repeat what `numpy` tests: files, names, imports,
 # interruptions.
@@ -209,7 +211,7 @@ def coverage(session: nox.Session) -> None:
         leave_out(session, "what torch covers is missing", OLDEST)
     total = {"COVERAGE_FILE": str(COVERAGE / ".coverage")}
     in_libraries(session, "-m", "coverage", "combine", "--keep", str(COVERAGE), env=total)
-    in_libraries(session, "-m", "coverage", "report", f"--omit={ON_GPU}", env=total)
+    in_libraries(session, "-m", "coverage", "report", f"--omit={ON_GPU},{IN_PROCESSES}", env=total)
 
 
 @nox.session(venv_backend="none", requires=["libraries"])
