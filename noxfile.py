@@ -70,7 +70,7 @@ SAMPLE = (
 )
 
 
-# What a Python says of itself: a build without the GIL is another version, whose packages differ.
+# Asks an interpreter for its implementation and version. A build without the GIL does not count: its packages differ.
 ASK = """
 import sys, sysconfig
 print(sys.implementation.name, "%d.%d" % sys.version_info[:2], sysconfig.get_config_var("Py_GIL_DISABLED") or 0)

@@ -233,10 +233,7 @@ class Plan:
     ) -> tuple[Array, ...]:
         """Launch, on the current GPU and stream, and return results."""
         if outputs is None or to is None:
-            outputs = [
-                views.empty(wanted, x, call.owner)
-                for wanted, x in zip(self.wanted, arrays, strict=True)
-            ]
+            outputs = self._new(call, arrays)
             to = [views.view_of(each, call.owner) for each in outputs]
         xs, ys = [x.address for x in seen], [y.address for y in to]
         places = rows if isinstance(rows, cuda.Places) else None
@@ -256,6 +253,13 @@ class Plan:
             cuda.driver.hold(read)
         return tuple(outputs)
 
+    def _new(self, call: Call, arrays: Sequence[Array]) -> list[Array]:
+        """Return memory for the results, on the current stream."""
+        return [
+            views.empty(wanted, x, call.owner)
+            for wanted, x in zip(self.wanted, arrays, strict=True)
+        ]
+
     def _by_axis(
         self,
         call: Call,
@@ -269,10 +273,7 @@ class Plan:
             return None
         if outputs is None:
             with cuda.driver.stream(stream, self.device):
-                outputs = [
-                    views.empty(wanted, x, call.owner)
-                    for wanted, x in zip(self.wanted, arrays, strict=True)
-                ]
+                outputs = self._new(call, arrays)
         for i, (x, turns, result) in enumerate(zip(arrays, call.turns, outputs, strict=True)):
             own, axes = rows.along(self.extent.arrays[i].axes, self._heads)
             rest = axes.without_apart()

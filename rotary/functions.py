@@ -299,9 +299,7 @@ def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
     ):
         each = "" if fit.batch is None else f", ({fit.batch}, {length}, r/2)"
         if len(fit.sizes) > 1:
-            sizes = [str(size) if size == 1 else f"{size} or 1" for size in fit.sizes]
-            sizes[axes.sequence] = str(length)
-            each += f" or ({', '.join(sizes)}, r/2)"
+            each += f" or ({', '.join(map(str, fit.spelled()))}, r/2)"
         msg = f"`{name}` must have shape ({length}, r/2){each} for x of {shape}, got {own}"
         raise ValueError(msg)
 

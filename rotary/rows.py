@@ -44,6 +44,13 @@ class Fit(NamedTuple):
         sequence, batch, _ = self.axes
         return len(self.sizes) > 2 or (len(self.sizes) == 2 and (batch is None or batch < sequence))
 
+    def spelled(self) -> tuple[Any, ...]:
+        """Return the size of each axis as errors show it, and that it may be 1 beside the sequence."""
+        return tuple(
+            f"{size} or 1" if size > 1 and axis != self.axes.sequence else size
+            for axis, size in enumerate(self.sizes)
+        )
+
     def has_sizes(self, shape: tuple[int, ...]) -> bool:
         """Return whether positions have the size of each axis of the array, or 1 beside the sequence."""
         return self.takes_sizes and self.matches(shape)
@@ -114,9 +121,7 @@ class Extent(NamedTuple):
             if each.batch is not None:
                 allowed.append((each.batch, self.length))
             if len(self.arrays) == 1 and each.takes_sizes:
-                sizes = [f"{size} or 1" if size > 1 else size for size in each.sizes]
-                sizes[each.axes.sequence] = self.length
-                allowed.append(tuple(sizes))
+                allowed.append(each.spelled())
             told += [_spelled((*lead, *shape)) for shape in allowed]
         return ", ".join(dict.fromkeys(told)).replace(str(UNKNOWN), "B")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -64,6 +64,11 @@ def as_axis(value: Any, name: str) -> int | None:
     return None if value is None else as_integer(value, name)
 
 
+def as_seq_axis(value: Any) -> int | None:
+    """Return a sequence axis as an int, or None if none was given."""
+    return as_axis(value, "seq_axis")
+
+
 def as_batch_axis(value: Any) -> int | NoBatch | None:
     """Return a batch axis as an int, as NO_BATCH for False, or None if none was given."""
     return NO_BATCH if value is False else as_axis(value, "batch_axis")
@@ -103,24 +108,19 @@ def axis_options(
     packed: bool = False,
 ) -> AxisOptions:
     """Return the axes that a call of so many arrays names, checked as far as that needs no shape."""
-    if isinstance(seq_axis, tuple):
-        _check_entries(seq_axis, "seq_axis", count)
-        own_seq: Any = tuple(as_axis(value, "seq_axis") for value in seq_axis)
-    else:
-        own_seq = as_axis(seq_axis, "seq_axis")
-    if isinstance(batch_axis, tuple):
-        _check_entries(batch_axis, "batch_axis", count)
-        own_batch: Any = tuple(map(as_batch_axis, batch_axis))
-    else:
-        own_batch = as_batch_axis(batch_axis)
+    own_seq = _checked_entries(seq_axis, "seq_axis", count, as_seq_axis)
+    own_batch = _checked_entries(batch_axis, "batch_axis", count, as_batch_axis)
     return AxisOptions(own_seq, own_batch, *defaults, packed)
 
 
-def _check_entries(values: tuple[Any, ...], name: str, count: int) -> None:
-    """Raise unless a tuple of axes has one entry for each array."""
-    if len(values) != count:
-        msg = f"`{name}` must have one entry for each of the {count} arrays, got {values!r}"
+def _checked_entries(value: Any, name: str, count: int, check: Callable[[Any], Any]) -> Any:
+    """Return an axis argument checked: one value for all arrays, or a tuple with one for each."""
+    if not isinstance(value, tuple):
+        return check(value)
+    if len(value) != count:
+        msg = f"`{name}` must have one entry for each of the {count} arrays, got {value!r}"
         raise ValueError(msg)
+    return tuple(map(check, value))
 
 
 def table_dtype(dtype: str) -> TableDType:
