@@ -19,6 +19,9 @@ from typing import Any
 
 import numba
 import numpy as np
+
+# Numba would import this at its first call, and a fork at that moment would leave its import lock taken.
+import numpy.ma
 from numba import types
 
 from rotary._libraries import dtype_name

@@ -901,6 +901,22 @@ def test_a_fork_waits_for_a_thread_that_compiles():
 
 
 @ON_POSIX
+def test_a_call_imports_nothing_while_a_fork_may_come():
+    """Only the separate thread, which a fork waits for, imports modules of NumPy and Numba."""
+    script = """
+    here = []
+    class Watch:
+        def find_spec(self, name, path=None, target=None):
+            if threading.current_thread().name != "rotary-numba":
+                here.append(name)
+    sys.meta_path.insert(0, Watch())
+    rope(large[:, :, :8]), rope(large[:, :, :8], offset=[1, 2, 3, 4]), rope(large[0, 0].astype(np.float64))
+    assert not [name for name in here if name.startswith(("numpy", "numba"))], here
+    """
+    run(script, NUMBA_NUM_THREADS=1)
+
+
+@ON_POSIX
 def test_the_library_may_be_imported_during_a_fork():
     """Its hooks are then called after the fork and were not before."""
     script = """
