@@ -910,7 +910,7 @@ def test_a_call_imports_nothing_while_a_fork_may_come():
             if threading.current_thread().name != "rotary-numba":
                 here.append(name)
     sys.meta_path.insert(0, Watch())
-    rope(large[:, :, :8]), rope(large[:, :, :8], offset=[1, 2, 3, 4]), rope(large[0, 0].astype(np.float64))
+    rope(large[:, :, :8]), rope(large[:, :, :8], offset=[1, 2, 3, 4]), rope(large[0, 0, :8].astype(np.float64))
     assert not [name for name in here if name.startswith(("numpy", "numba"))], here
     """
     run(script, NUMBA_NUM_THREADS=1)
