@@ -53,9 +53,9 @@ BACKENDS = {
     "ndonnx": {"ROTARY_TEST_BACKEND": "ndonnx"},
 }
 # What runs on GPUs alone; `cuda` measures its coverage.
-ON_GPU = "backends/cuda*.py,backends/views.py,rotary/device*.py"
+ON_GPU = "backends/cuda/*.py,rotary/call/device*.py"
 # What guards Numba runs in processes of their own, whose coverage is not measured.
-IN_PROCESSES = "backends/guard.py"
+IN_PROCESSES = "backends/cpu/guard.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
 # What `nojit` and `minimums` leave out, because they would only repeat what `numpy` tests: files, names, imports,
 # interruptions.
@@ -163,7 +163,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", *([] if fix else ["--diff"]), ".")
     session.run("codespell", *(["--write-changes"] if fix else []))
     modules = sorted(
-        path for package in ("rotary", "backends") for path in ROOT.glob(f"{package}/*.py")
+        path for package in ("rotary", "backends") for path in ROOT.glob(f"{package}/**/*.py")
     )
     session.run("numpydoc", "lint", *(str(path.relative_to(ROOT)) for path in modules))
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import array_api_compat
 import numpy as np
 
-from rotary._typing import Array
+from rotary._lib.typing import Array
 
-from .guard import failures
-from .host import host
+from .cpu.guard import failures
+from .cpu.host import host
 
 if TYPE_CHECKING:
     from .shared import Lent
@@ -26,7 +26,7 @@ def kernel_for(x: Array) -> ModuleType:
     if isinstance(x, np.ndarray):
         return host()
     if array_api_compat.is_dask_array(x):
-        from . import lazy
+        from . import dask as lazy
 
         return lazy
     from . import portable, shared

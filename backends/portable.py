@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from rotary._libraries import dtype_name, from_host, namespace
-from rotary._typing import Array, HostArray, Namespace
+from rotary._lib.libraries import dtype_name, from_host, namespace
+from rotary._lib.typing import Array, HostArray, Namespace
+from rotary.angles.phases import Frequencies, Multipliers, multipliers
 from rotary.layouts import Layout
-from rotary.phases import Frequencies, Multipliers, multipliers
-from rotary.rotation import Axes, Pairing, Table, TracedTable
 
-from .guard import formulas
+from .contract import Axes, Pairing, Table, TracedTable
+from .cpu.guard import formulas
 
 # Whether `rotate` takes a recipe and puts the work off.
 LAZY = False

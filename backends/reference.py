@@ -6,10 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from rotary._typing import Float64Array, HostArray
+from rotary._lib.typing import Float64Array, HostArray
+from rotary.angles.phases import FRACTION_BITS, PI, PI_BITS, Frequencies, turns
 from rotary.layouts import pair_channels
-from rotary.phases import FRACTION_BITS, PI, PI_BITS, Frequencies, turns
-from rotary.rotation import Axes, Pairing, Table
+
+from .contract import Axes, Pairing, Table
 
 LAZY = False
 BITS = 320  # of the fixed-point numbers below: enough for a relative error near every zero

@@ -20,19 +20,19 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from rotary._libraries import (
+from rotary._lib.libraries import (
     dtype_name,
     has_int64,
     is_jax_tracer,
     is_plain_tensor,
     view_of_tensor,
 )
-from rotary._typing import Array, HostArray
-from rotary.pool import empty
-from rotary.rotation import Axes, Pairing, Table
+from rotary._lib.typing import Array, HostArray
+from rotary.runtime.pool import empty
 
 from . import portable
-from .host import host
+from .contract import Axes, Pairing, Table
+from .cpu.host import host
 
 # Whether `rotate` takes a recipe and puts the work off.
 LAZY = False

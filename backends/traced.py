@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from rotary._libraries import check_precision, dtype_name, from_host, has_int64, namespace
-from rotary._typing import Array, HostArray, Namespace, TableDType
-from rotary.phases import FRACTION_BITS, Frequencies, turns
-from rotary.rotation import Angles, Rows, Scale, TracedTable
+from rotary._lib.libraries import check_precision, dtype_name, from_host, has_int64, namespace
+from rotary._lib.typing import Array, HostArray, Namespace, TableDType
+from rotary.angles.phases import FRACTION_BITS, Frequencies, turns
+
+from .contract import Angles, Rows, Scale, TracedTable
 
 # The greatest integer of JAX without its 64-bit mode.
 NARROW = 2**31 - 1

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import formats, layouts, positions, scaling, sections
-from ._errors import ConfigError
-from ._presets import Preset, Presets, preset, presets
-from ._threads import threads
-from .config import DialectComparison, compare_dialects, from_config
+from ._lib.errors import ConfigError
+from .checkpoints.compare import DialectComparison, compare_dialects
+from .checkpoints.config import from_config
+from .checkpoints.gguf import from_gguf
+from .checkpoints.presets import Preset, Presets, preset, presets
+from .cli.report import show_config, warm_up
 from .decay import XPos
 from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
-from .gguf import from_gguf
 from .layouts import permute_weights
-from .pool import set_pool_limit
-from .service import show_config, warm_up
-from .tables import cache_clear, cache_info, set_cache_limit
+from .runtime.pool import set_pool_limit
+from .runtime.threads import threads
+from .tables.windows import cache_clear, cache_info, set_cache_limit
 
 __all__ = [
     "ConfigError",

@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import _bench, _selftest
-from ._devices import INSTALL, Device, Gpu, Host, no_gpu
+from rotary.cli import bench as _bench
+from rotary.cli import selftest as _selftest
+from rotary.cli.devices import INSTALL, Device, Gpu, Host, no_gpu
 
 SELFTEST = (
     "Check the kernels of this machine, GPU and CPU, against exact arithmetic. The exit status is 0 where all that "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Literal, TypeAlias
 
-from . import _hints as hints
-from ._checks import as_float, as_positive_float
-from ._fields import checked
+from ._lib import hints
+from ._lib.checks import as_float, as_positive_float
+from ._lib.fields import checked
 from .layouts import Layout, check_layout
 
 __all__ = ["ROLES", "Role", "XPos"]

@@ -9,24 +9,31 @@ from typing import Any, Literal, Never, TypeAlias
 
 import numpy as np
 
-from . import _hints as hints
-from . import _libraries as libraries
-from . import apply, backends, device_tables, operators, passes, quantized
-from ._checks import as_choice, as_integer, as_positive_float, as_positive_integer, as_rotary_dim
-from ._fields import cached_property
-from ._numbers import as_positions, frozen
-from ._typing import Array, Float64Array
-from .arrays import as_table_dtype
+from . import backends
+from ._lib import compiler, hints
+from ._lib.checks import (
+    as_choice,
+    as_integer,
+    as_positive_float,
+    as_positive_integer,
+    as_rotary_dim,
+)
+from ._lib.fields import cached_property
+from ._lib.numbers import as_positions, frozen
+from ._lib.typing import Array, Float64Array
+from .angles.phases import Frequencies, frequencies
+from .backends.contract import Pairing, Turns
+from .call import apply, device_tables, passes, quantized
+from .call import torch_graphs as operators
+from .call.arrays import as_table_dtype
+from .call.passes import QUIRKS, Quirk
+from .call.plans import key_of, plan_of, remember
+from .call.rows import Read, Where, read_delta, read_move
+from .call.shapes import NO_BATCH, AxisOptions, as_axis, axis_options
 from .decay import ROLES, Role, XPos
 from .layouts import Layout, check_layout
-from .passes import QUIRKS, Quirk
-from .phases import Frequencies, frequencies
-from .plans import key_of, plan_of, remember
-from .rotation import Pairing, Turns
-from .rows import Read, Where, read_delta, read_move
 from .scaling import Default, Scaling
 from .sections import Sections, as_sections
-from .shapes import NO_BATCH, AxisOptions, as_axis, axis_options
 
 __all__ = ["RotaryEmbedding"]
 
@@ -149,7 +156,7 @@ class RotaryEmbedding:
     batch_axis: BatchAxis
 
     @hints.named
-    @libraries.untraced
+    @compiler.untraced
     def __init__(
         self,
         head_dim: int,
@@ -362,7 +369,7 @@ class RotaryEmbedding:
         return list(ROLES)
 
     @hints.named
-    @libraries.untraced
+    @compiler.untraced
     def at_length(self, context_length: int) -> RotaryEmbedding:
         """Return the same specification at another context length.
 
@@ -499,7 +506,7 @@ class RotaryEmbedding:
     # --------------------------------------------------------------------------------------------
     # The verbs.
 
-    @partial(libraries.untraced, instead=operators.traced)
+    @partial(compiler.untraced, instead=operators.traced)
     def _rotate_at(
         self,
         verb: str,
@@ -920,7 +927,7 @@ class RotaryEmbedding:
         )
 
     @hints.named
-    @libraries.untraced
+    @compiler.untraced
     def tables(
         self, positions: Any, dtype: Any = "float32", *, role: Role | None = None
     ) -> tuple[Array, Array]:
@@ -969,7 +976,7 @@ class RotaryEmbedding:
         )
 
     @hints.named
-    @libraries.untraced
+    @compiler.untraced
     def matrix(self, position: Any, *, role: Role | None = None) -> Float64Array:
         """Return the rotation at one position as a matrix, for reading, teaching and testing.
 

@@ -6,13 +6,17 @@ from typing import Any, Literal, Never
 
 import numpy as np
 
-from . import _hints as hints
-from . import _libraries as libraries
-from . import device_tables
-from ._checks import as_bool, as_integer, as_positive_float, as_rotary_dim
-from ._frequencies import as_frequencies, powers
-from ._typing import Array, Float64Array, HostArray
-from .arrays import (
+from ._lib import compiler, hints, libraries
+from ._lib.checks import as_bool, as_integer, as_positive_float, as_rotary_dim
+from ._lib.libraries import UNKNOWN
+from ._lib.typing import Array, Float64Array, HostArray
+from .angles.phases import frequencies
+from .angles.powers import as_frequencies, powers
+from .backends import kernel_for, portable
+from .backends.contract import Angles, Axes, Pairing, Table, TracedTable, in_order
+from .backends.cuda import memory as views
+from .call import device_tables
+from .call.arrays import (
     as_outputs,
     as_table_dtype,
     check_apart,
@@ -20,12 +24,9 @@ from .arrays import (
     check_of_library,
     check_plain,
 )
-from .backends import kernel_for, portable, views
+from .call.rows import Fit
+from .call.shapes import Shape, axes_of, axis_options, shape_of, table_dtype
 from .layouts import Layout, check_layout
-from .phases import frequencies
-from .rotation import Angles, Axes, Pairing, Table, TracedTable, in_order
-from .rows import UNKNOWN, Fit
-from .shapes import Shape, axes_of, axis_options, shape_of, table_dtype
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
 
@@ -70,7 +71,7 @@ def inv_freq(dim: int, *, base: float) -> Float64Array:
 
 
 @hints.named
-@libraries.untraced
+@compiler.untraced
 def cos_sin(
     positions: Any,
     inv_freq: Any,

@@ -7,11 +7,10 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import array_api_compat
 import numpy as np
 
-from . import _hints as hints
-from . import _libraries as libraries
-from ._checks import as_positive_integer, as_rotary_dim
-from ._errors import shown
-from ._typing import Array, Int64Array
+from ._lib import hints, libraries
+from ._lib.checks import as_positive_integer, as_rotary_dim
+from ._lib.errors import shown
+from ._lib.typing import Array, Int64Array
 
 __all__ = ["LAYOUTS", "Layout", "check_layout", "pair_channels", "permute_weights"]
 

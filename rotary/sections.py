@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import as_choice, as_integer, as_positive_integer
-from ._numbers import constant_array
+from ._lib.checks import as_choice, as_integer, as_positive_integer
+from ._lib.numbers import constant_array
 
 __all__ = [
     "Sections",

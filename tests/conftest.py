@@ -20,7 +20,7 @@ from hypothesis import settings
 from support import FEATURES, MISSING
 
 import rotary
-from rotary.backends import kernels
+from rotary.backends.cpu import kernels
 
 # No deadline, for the first call may compile; the same examples each time, so that a failure is a change.
 settings.register_profile("rotary", deadline=None, derandomize=True)

@@ -420,4 +420,4 @@ def kernel_in_use():
     """The name of the module that rotates NumPy arrays here: "cpu", or "portable" without Numba."""
     from rotary import backends
 
-    return backends.host().__name__.rsplit(".", 1)[-1]
+    return backends.host().__name__.split(".")[2]

@@ -1,4 +1,4 @@
-"""The reference page of the presets, written from rotary/data.
+"""The reference page of the presets, written from rotary/checkpoints/data.
 
 `python tests/presets_page.py` prints the page; `python tests/presets_page.py --write` writes it.
 """
@@ -9,7 +9,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from rotary._presets import preset, presets
+from rotary.checkpoints.presets import preset, presets
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "presets.md"
 TITLES = {"text": "Text", "speech": "Speech", "time_series": "Time series", "vision": "Vision"}

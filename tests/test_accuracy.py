@@ -1,7 +1,7 @@
 """How far tables are from the exact cosine and sine, for positions and frequencies of every magnitude.
 
 The truth here shares nothing with the library: a product of two floats is one big integer, which is
-multiplied by mpmath's 1/(2 pi); no frequency is ever rounded to a fraction of a turn, as `rotary.phases`
+multiplied by mpmath's 1/(2 pi); no frequency is ever rounded to a fraction of a turn, as `rotary.angles.phases`
 does. Cosine and sine of what is left are Taylor series in pairs of float64. mpmath itself checks it.
 """
 
@@ -16,8 +16,10 @@ import pytest
 
 import rotary
 from rotary import backends
-from rotary.backends import cpu, kernels, portable, reference
-from rotary.phases import frequencies
+from rotary.angles.phases import frequencies
+from rotary.backends import portable, reference
+from rotary.backends.cpu import kernels
+from rotary.backends.cpu import launch as cpu
 from rotary.scaling import Custom
 
 # ------------------------------------------------------------------------------------------------

@@ -26,9 +26,9 @@ from helpers import (
 
 import rotary
 from rotary import RotaryEmbedding, scaling
+from rotary.angles.phases import frequencies
 from rotary.backends import reference
-from rotary.phases import frequencies
-from rotary.rotation import Axes, Pairing, Table
+from rotary.backends.contract import Axes, Pairing, Table
 from rotary.scaling import Custom
 
 BASE = 10_000.0

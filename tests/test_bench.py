@@ -8,8 +8,12 @@ import types
 import numpy as np
 import pytest
 
-from rotary import __main__, _bench, _bench_cases, _bench_contenders, _devices
-from rotary._bench_cases import Case, Data
+from rotary import __main__
+from rotary.cli import bench as _bench
+from rotary.cli import bench_cases as _bench_cases
+from rotary.cli import bench_contenders as _bench_contenders
+from rotary.cli import devices as _devices
+from rotary.cli.bench_cases import Case, Data
 
 PREFILL = Case("five tokens", 2, 5, (3, 2), 8, "float32")
 DECODE = Case("one token", 4, 1, (3, 2), 8, "float32")

@@ -79,7 +79,7 @@ def _free(scope):
 
 @pytest.mark.parametrize(
     "path",
-    sorted(path for folder in FOLDERS for path in folder.glob("*.py")),
+    sorted(path for folder in FOLDERS for path in folder.rglob("*.py")),
     ids=lambda path: f"{path.parent.name}/{path.name}",
 )
 def test_no_comprehension_takes_a_name_away(path):

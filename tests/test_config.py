@@ -15,19 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotary import ConfigError, RotaryEmbedding, scaling, sections
-from rotary._config_dialects import DIALECTS
-from rotary._config_models import known, model
-from rotary.config import compare_dialects, from_config
-from rotary.scaling import (
-    NTK,
-    Default,
-    DynamicNTK,
-    Linear,
-    Llama3,
-    LongRope,
-    Proportional,
-    Yarn,
-)
+from rotary.checkpoints.compare import compare_dialects
+from rotary.checkpoints.config import from_config
+from rotary.checkpoints.dialects import DIALECTS
+from rotary.checkpoints.models import known, model
+from rotary.scaling import NTK, Default, DynamicNTK, Linear, Llama3, LongRope, Proportional, Yarn
 
 
 def geometry(model_type, hidden, heads, length, **more):

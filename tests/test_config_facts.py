@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rotary import ConfigError, _config_models, compare_dialects, from_config
+from rotary import ConfigError, compare_dialects, from_config
+from rotary.checkpoints import models as _config_models
 
 
 def geometry(model_type, hidden=4096, heads=32, **keys):

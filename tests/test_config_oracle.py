@@ -20,10 +20,9 @@ from hypothesis import strategies as st
 from test_config import PUBLISHED
 
 import rotary
-from rotary import _config_builder as builder
-from rotary import _config_layers as reader
-from rotary import _config_models as models
-from rotary.config import from_config
+from rotary.checkpoints import builder, models
+from rotary.checkpoints import layers as reader
+from rotary.checkpoints.config import from_config
 
 pytestmark = pytest.mark.oracle
 

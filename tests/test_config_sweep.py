@@ -19,7 +19,9 @@ from test_config_oracle import (
     wide,
 )
 
-from rotary import ConfigError, _config_builder, _config_models, from_config
+from rotary import ConfigError, from_config
+from rotary.checkpoints import builder as _config_builder
+from rotary.checkpoints import models as _config_models
 
 pytestmark = pytest.mark.oracle
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import rotary
 from rotary import ConfigError, from_gguf, scaling, sections
-from rotary.config import _options, _read
-from rotary.gguf import _NEEDS_ROPE_FREQS, _ROPE_TYPES, _UNREAD
+from rotary.checkpoints.config import _options, _read
+from rotary.checkpoints.gguf import _NEEDS_ROPE_FREQS, _ROPE_TYPES, _UNREAD
 
 F32 = np.float32
 

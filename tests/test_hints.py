@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rotary
-from rotary import _hints as hints
+from rotary._lib import hints
 
 ROPE = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
 X = np.ones((3, 8), np.float32)

@@ -9,91 +9,33 @@ import subprocess
 import sys
 from graphlib import TopologicalSorter
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
 import rotary
 from rotary import backends
 
-# Every module may import those above it, and none below, at its top or inside a function.
-ORDER = [
-    "rotary._errors",
-    "rotary._typing",
-    "rotary._hints",
-    "rotary._libraries",
-    "rotary._checks",
-    "rotary._numbers",
-    "rotary._times",
-    "rotary.layouts",
-    "rotary.sections",
-    "rotary.phases",
-    "rotary._frequencies",
-    "rotary._fields",
-    "rotary.decay",
-    "rotary.scaling",
-    "rotary._distances",
-    "rotary._grids",
-    "rotary._multimodal",
-    "rotary.positions",
-    "rotary.rotation",
-    "rotary.passes",
-    "rotary._threads",
-    "rotary._memo",
-    "rotary.pool",
-    "rotary.backends.cuda_struct",
-    "rotary.backends.kernels",
-    "rotary.backends.traced",
-    "rotary.backends.reference",
-    "rotary.backends.guard",
-    "rotary.backends.portable",
-    "rotary.backends.cpu",
-    "rotary.backends.host",
-    "rotary.backends.lazy",
-    "rotary.backends.views",
-    "rotary.backends.cuda_driver",
-    "rotary.backends.cuda",
-    "rotary.backends.shared",
-    "rotary.backends",
-    "rotary.rows",
-    "rotary.shapes",
-    "rotary.arrays",
-    "rotary.quantized",
-    "rotary.tables",
-    "rotary.plans",
-    "rotary.device_memory",
-    "rotary.device_plans",
-    "rotary.device_tables",
-    "rotary.device",
-    "rotary.apply",
-    "rotary.operators",
-    "rotary.embedding",
-    "rotary.formats",
-    "rotary._files",
-    "rotary._config_dialects",
-    "rotary._config_reader",
-    "rotary._config_models",
-    "rotary._config_schedules",
-    "rotary._config_layers",
-    "rotary._config_builder",
-    "rotary.config",
-    "rotary._gguf_file",
-    "rotary.gguf",
-    "rotary._presets",
-    "rotary.functions",
-    "rotary._devices",
-    "rotary.service",
-    "rotary._selftest",
-    "rotary._bench_cases",
-    "rotary._bench_contenders",
-    "rotary._bench",
-    "rotary.__main__",
-    "rotary",
+# The folders, and the modules beside them, from the bottom up; the design page shows the same rows. Each imports what
+# stands in the rows above its own, and nothing beside or below, at its top or inside a function.
+SPINE = [
+    ["rotary._lib"],
+    ["rotary.angles", "rotary.layouts", "rotary.positions", "rotary.runtime", "rotary.sections"],
+    ["rotary.decay", "rotary.scaling"],
+    ["rotary.backends"],
+    ["rotary.tables"],
+    ["rotary.call"],
+    ["rotary.embedding", "rotary.functions"],
+    ["rotary.checkpoints", "rotary.formats"],
+    ["rotary.cli"],
+    ["rotary.__main__"],
 ]
 # Third-party packages each module may import at its top; functions may import what they have met.
 AT_THE_TOP = {
-    "rotary.backends.cpu": {"numba", "numpy"},
-    "rotary.backends.kernels": {"llvmlite", "numba", "numpy"},
+    "rotary.backends.cpu.jit": {"numba", "numpy"},
+    "rotary.backends.cpu.kernels": {"llvmlite", "numba", "numpy"},
+    "rotary.backends.cpu.launch": {"numba", "numpy"},
+    "rotary.backends.cpu.threads": {"numba"},
 }
 ALLOWED = {"array_api_compat", "numpy"}
 NEVER = (
@@ -104,14 +46,12 @@ NEVER = (
 
 def sources():
     """The installed modules, name to path."""
-    folders = {
-        "rotary": Path(rotary.__file__).parent,
-        "rotary.backends": Path(backends.__file__).parent,
-    }
     found = {}
-    for package, folder in folders.items():
-        for path in folder.glob("*.py"):
-            found[package if path.stem == "__init__" else f"{package}.{path.stem}"] = path
+    for package in (rotary, backends):
+        folder = Path(package.__file__).parent
+        for path in folder.rglob("*.py"):
+            parts = (package.__name__, *path.relative_to(folder).with_suffix("").parts)
+            found[".".join(parts).removesuffix(".__init__")] = path
     return found
 
 
@@ -144,14 +84,23 @@ def own(name):
     return {module for module, _ in imports(name) if module.partition(".")[0] == "rotary"}
 
 
+def place(name):
+    """The entry of the spine that a module belongs to."""
+    return next((part for part in chain(*SPINE) if f"{name}.".startswith(f"{part}.")), None)
+
+
 def test_every_module_has_its_place():
-    assert sorted(ORDER) == sorted(SOURCES)
+    assert [name for name in SOURCES if place(name) is None] == ["rotary"]
+    assert {place(name) for name in SOURCES} - {None} == set(chain(*SPINE))
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_imports_run_downwards(name):
-    above = set(ORDER[: ORDER.index(name)])
-    assert own(name) <= above, f"{name} imports {sorted(own(name) - above)}, which comes later"
+def test_imports_run_one_way():
+    wrong = []
+    for name in sorted(SOURCES.keys() - {"rotary"}):
+        (row,) = (i for i, row in enumerate(SPINE) if place(name) in row)
+        allowed = {place(name), *chain(*SPINE[:row])}
+        wrong += [f"{name} imports {other}" for other in own(name) if place(other) not in allowed]
+    assert wrong == []
 
 
 def test_there_are_no_cycles():
@@ -160,62 +109,48 @@ def test_there_are_no_cycles():
 
 def test_the_reader_of_imports_sees_them():
     """The tests above would pass if nothing were found."""
-    assert "rotary._checks" in own("rotary.layouts")
-    assert {"rotary.tables", "rotary.layouts", "rotary._errors"} <= own("rotary")
-    assert {"rotary.backends.host", "rotary.backends.lazy"} <= own("rotary.backends")
-    assert "rotary.phases" in own("rotary.backends.cpu")
-    assert ("rotary.backends.cpu", False) in set(imports("rotary.backends.host"))
-    assert ("numpy", True) in set(imports("rotary.phases"))
-    assert "rotary._libraries" in own("rotary.tables")  # from . import _libraries as libraries
+    assert "rotary._lib.checks" in own("rotary.layouts")
+    assert {"rotary.tables.windows", "rotary.layouts", "rotary._lib.errors"} <= own("rotary")
+    assert {"rotary.backends.cpu.host", "rotary.backends.dask"} <= own("rotary.backends")
+    assert "rotary.angles.phases" in own("rotary.backends.cpu.launch")
+    assert ("rotary.backends.cpu.launch", False) in set(imports("rotary.backends.cpu.host"))
+    assert ("numpy", True) in set(imports("rotary.angles.phases"))
+    assert "rotary._lib.libraries" in own("rotary.tables.lookup")
 
 
-def rooms():
-    """The rows of the design page's table, each the modules that it names."""
+def test_the_design_page_shows_the_spine():
     page = Path(__file__).parents[1] / "docs/explanation/design.md"
-    found = []
-    for line in page.read_text().splitlines():
-        cell = line.split("|")[1] if line.startswith("| `") else ""
-        row, folder = [], ""
-        for path in map(PurePosixPath, re.findall(r"`([\w./]+\.(?:py|cu))`", cell)):
-            # A folder is named once in a row.
-            folder = {"rotary": "rotary", "backends": "rotary.backends"}.get(
-                str(path.parent), folder
-            )
-            if path.suffix == ".py":
-                row.append(folder if path.stem == "__init__" else f"{folder}.{path.stem}")
-        found.append(row)
-    return [row for row in found if row]
+    shown = re.findall(r"^\| \d+ \| (.+?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [re.findall(r"`([\w./]+)`", row) for row in shown]
+    assert rows == [[as_path(name) for name in row] for row in SPINE]
 
 
-def test_the_design_page_shows_every_room_below_those_it_knows():
-    table = rooms()
-    assert sorted([*chain(*table), "rotary"]) == sorted(SOURCES)
-    known = set()
-    for row in table:
-        known |= set(row)
-        for name in row:
-            assert own(name) <= known, f"{name} imports {sorted(own(name) - known)}, shown later"
+def as_path(name):
+    """The folder or file of a part of the spine, as it lies in the tree."""
+    path = (
+        name.replace(".", "/").removeprefix("rotary/")
+        if "backends" in name
+        else name.replace(".", "/")
+    )
+    return f"{path}/" if SOURCES[name].stem == "__init__" else f"{path}.py"
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_only_numpy_and_array_api_compat_are_imported_at_the_top(name):
-    found = {module.partition(".")[0] for module, at_top in imports(name) if at_top}
-    foreign = found - set(sys.stdlib_module_names) - {"rotary"}
-    assert foreign <= AT_THE_TOP.get(name, ALLOWED)
+def test_every_folder_says_why_it_exists():
+    for name, path in SOURCES.items():
+        if path.stem == "__init__":
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), name
 
 
-@pytest.mark.parametrize("name", sorted(set(ORDER) - set(AT_THE_TOP)))
-def test_nobody_else_imports_numba(name):
-    assert "numba" not in {module.partition(".")[0] for module, _ in imports(name)}
+def test_only_numpy_and_array_api_compat_are_imported_at_the_top():
+    for name in SOURCES:
+        found = {module.partition(".")[0] for module, at_top in imports(name) if at_top}
+        foreign = found - set(sys.stdlib_module_names) - {"rotary"}
+        assert foreign <= AT_THE_TOP.get(name, ALLOWED), name
 
 
-def test_backends_import_no_more_of_the_package_than_its_leaves():
-    """A backend takes finished values: it knows of no specification, cache or argument."""
-    leaves = set(ORDER[: ORDER.index("rotary.backends.kernels")])
-    for name in ORDER:
-        if name.startswith("rotary.backends"):
-            outside = {module for module in own(name) if not module.startswith("rotary.backends")}
-            assert outside <= leaves
+def test_nobody_else_imports_numba():
+    for name in SOURCES.keys() - AT_THE_TOP:
+        assert "numba" not in {module.partition(".")[0] for module, _ in imports(name)}, name
 
 
 # ------------------------------------------------------------------------------------------------
@@ -247,8 +182,8 @@ def test_importing_loads_numpy_and_array_api_compat_only():
     assert "rotary" in loaded
     assert tops(loaded) - set(sys.stdlib_module_names) <= {"rotary", *ALLOWED}
     assert not tops(loaded) & set(NEVER)
-    assert "rotary.backends.cpu" not in loaded
-    assert "rotary.backends.kernels" not in loaded
+    assert "rotary.backends.cpu.launch" not in loaded
+    assert "rotary.backends.cpu.kernels" not in loaded
     # Modules of other libraries that array-api-compat wraps stay away as well.
     assert not {
         name for name in loaded if name.startswith("array_api_compat.") and "numpy" not in name
@@ -289,4 +224,4 @@ rotary.warm_up()
 """
     loaded = loaded_after(script, NUMBA_DISABLE_JIT=jit)
     assert not tops(loaded) & (set(NEVER) - {"numba", "llvmlite", "scipy"})  # Numba looks for SciPy
-    assert ("rotary.backends.cpu" in loaded) == (jit == "0")
+    assert ("rotary.backends.cpu.launch" in loaded) == (jit == "0")

@@ -20,9 +20,14 @@ import numpy as np
 import pytest
 
 import rotary
-from rotary import _memo, _threads, backends, pool, tables
+from rotary import backends
+from rotary._lib import memo as _memo
+from rotary.runtime import pool
+from rotary.runtime import threads as _threads
+from rotary.tables import lookup as tables
+from rotary.tables import windows
 
-host = importlib.import_module("rotary.backends.host")
+host = importlib.import_module("rotary.backends.cpu.host")
 
 MIB = 2**20
 FOLDERS = tuple(str(Path(module.__file__).parent) + os.sep for module in (rotary, backends))
@@ -34,10 +39,10 @@ def own_limits(monkeypatch):
     """Small limits, so that there is something to drop, and the usual ones afterwards, as well as any tracer."""
     before = pool.info().limit
     tracer = sys.gettrace()  # of coverage, which else would measure nothing from here on
-    monkeypatch.setattr(tables, "WINDOWS", 2)
+    monkeypatch.setattr(windows, "WINDOWS", 2)
     rotary.cache_clear()
     yield
-    rotary.set_cache_limit(tables.DEFAULT_LIMIT)
+    rotary.set_cache_limit(windows.DEFAULT_LIMIT)
     rotary.set_pool_limit(before)
     rotary.cache_clear()
     sys.settrace(tracer)
@@ -176,10 +181,10 @@ def check_rows(base, start, length):
 def check_accounts():
     """What is told is what is there, and within the limits."""
     info = rotary.cache_info()
-    windows = [window for kept in tables._cache.windows.values() for window in kept.values()]
-    assert all(len(kept.held) for kept in tables._cache.windows.values())
-    assert info.entries == len(windows)
-    assert info.nbytes == sum(window.values.nbytes for window in windows) <= info.limit
+    held = [window for kept in windows._cache.windows.values() for window in kept.values()]
+    assert all(len(kept.held) for kept in windows._cache.windows.values())
+    assert info.entries == len(held)
+    assert info.nbytes == sum(window.values.nbytes for window in held) <= info.limit
     blocks = info.pool
     assert blocks.nbytes <= blocks.limit
     assert bool(blocks.blocks) == bool(blocks.nbytes)

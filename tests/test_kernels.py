@@ -13,12 +13,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rotary.backends import kernels
-from rotary.rotation import Pairing
+from rotary.backends.contract import Pairing
+from rotary.backends.cpu import kernels
 
 pytestmark = pytest.mark.compiled
 if kernels.COMPILED:
-    from rotary.backends import cpu
+    from rotary.backends.cpu import jit
+    from rotary.backends.cpu import launch as cpu
 
 DTYPES = {
     "float16": np.float16,
@@ -72,8 +73,8 @@ def launch(
     pairing = Pairing(start, lanes, source, target)
     geometry = np.array([cpu._geometry(x, out, pairing) for x, out in pairs], np.int64)
     storage = cpu.STORAGE[pairs[0][0].dtype.name]
-    name = cpu.rotation(target, streaming=bool(stream))
-    kernel = cpu.compiled(name, storage, parallel=chunks > 1)
+    name = jit.rotation(target, streaming=bool(stream))
+    kernel = jit.compiled(name, storage, parallel=chunks > 1)
     (compiled,) = (
         kernel.overloads.values()
     )  # which, unlike the choice by types, takes unaligned arrays
@@ -335,7 +336,7 @@ def test_large_results_alone_are_streamed(monkeypatch):
     import rotary
 
     asked = []
-    compiled = cpu.compiled
+    compiled = jit.compiled
     monkeypatch.setattr(cpu, "streaming_size", lambda: 2**20)
     monkeypatch.setattr(
         cpu, "compiled", lambda kernel, *a, **k: asked.append(kernel) or compiled(kernel, *a, **k)
@@ -360,7 +361,7 @@ def test_what_is_streamed_in_pieces_is_streamed_whole(monkeypatch, layout):
     monkeypatch.setenv("ROTARY_CACHE", "0")
     counts = set()
     for storage in ("uint16", "int16"):
-        kernel = cpu._compile(cpu.rotation(layout, streaming=True), storage, parallel=False)
+        kernel = jit._compile(jit.rotation(layout, streaming=True), storage, parallel=False)
         (code,) = kernel.inspect_asm().values()
         counts.add(len(re.findall(r"\bv?movnt\w+\s+%xmm", code)))
     assert len(counts) == 1

@@ -12,7 +12,7 @@ from helpers import modules
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotary._errors import ConfigError
+from rotary._lib.errors import ConfigError
 from rotary.layouts import LAYOUTS, check_layout, pair_channels, permute_weights
 
 OTHER = {"half": "interleaved", "interleaved": "half"}

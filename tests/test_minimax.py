@@ -14,8 +14,8 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from rotary import phases
-from rotary.backends import kernels
+from rotary.angles import phases
+from rotary.backends.cpu import kernels
 
 PROGRAM = Path(__file__).parents[1] / "docs" / "derivations" / "minimax.py"
 CONSTANTS = ("SIN32", "COS32", "SIN64_HIGH", "SIN64", "COS64")
@@ -136,7 +136,7 @@ def test_kernels_have_the_proven_bits(
 
 def compiled(high: Any, low: Any, factor: float, dtype: Any) -> Any:
     """Cosine and sine of phases by the kernel: at position 1 they are its frequencies' fractions."""
-    from rotary.backends import cpu
+    from rotary.backends.cpu import jit
 
     limbs = np.zeros((1, 1, phases.LIMBS, high.size), np.uint32)
     for place, word in enumerate((low, high)):
@@ -144,7 +144,7 @@ def compiled(high: Any, low: Any, factor: float, dtype: Any) -> Any:
     none = np.zeros((1, 1), np.uint64)
     multiplier = np.array([[[1, 0, 0]]], np.uint64), none.view(np.int64), none
     table = np.empty((2, 1, 1, high.size), dtype)
-    cpu.compiled("fill_table", table.dtype.name, parallel=False)(
+    jit.compiled("fill_table", table.dtype.name, parallel=False)(
         limbs,
         np.zeros((1, 1, high.size), np.uint64),
         *multiplier,

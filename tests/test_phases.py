@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotary import phases
-from rotary.backends import kernels
+from rotary.angles import phases
+from rotary.backends.cpu import kernels
 
 WORD = 1 << 64
 TURN = 1 << phases.FRACTION_BITS

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import rotary
-from rotary import apply, plans, tables
+from rotary.call import apply, plans
+from rotary.tables import windows
 
 pytestmark = pytest.mark.compiled
 
@@ -408,7 +409,7 @@ def test_threads_share_plans(fresh_cache):
 def test_a_window_is_found_however_many_there_are(fresh_cache):
     rope = embedding()
     q, k = arrays()
-    places = [10**6 * n for n in range(tables.WINDOWS + 4)]
+    places = [10**6 * n for n in range(windows.WINDOWS + 4)]
     for _ in range(3):
         for offset in places:
             same(rope(q, k, offset=offset), anew(rope)(q, k, offset=offset))

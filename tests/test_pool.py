@@ -16,7 +16,7 @@ import pytest
 from helpers import random_array, same_bits
 
 import rotary
-from rotary import pool
+from rotary.runtime import pool
 
 MIB = 2**20
 

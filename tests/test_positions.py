@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotary import positions
-from rotary._numbers import as_positions
+from rotary._lib.numbers import as_positions
 from rotary.positions import Clock, from_mask, grid, ragged, timestamps, zigzag
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1

@@ -14,7 +14,16 @@ import pytest
 
 import rotary
 from rotary import ConfigError
-from rotary._presets import Preset, _entry, _made, _origins, _parsed, _read, preset, presets
+from rotary.checkpoints.presets import (
+    Preset,
+    _entry,
+    _made,
+    _origins,
+    _parsed,
+    _read,
+    preset,
+    presets,
+)
 
 DATA = Path(__file__).parent / "data"
 CONSTANTS = {path.name: json.loads(path.read_text()) for path in DATA.glob("presets_*.json")}
@@ -397,12 +406,12 @@ def test_what_the_reader_makes():
     ],
 )
 def test_the_reader_is_strict(changes, message):
-    with pytest.raises(ConfigError, match=rf"^rotary/data/x\.toml: \[a-hf\] {message}"):
+    with pytest.raises(ConfigError, match=rf"^rotary/checkpoints/data/x\.toml: \[a-hf\] {message}"):
         made(**changes)
 
 
 def test_files_that_are_no_data():
-    with pytest.raises(ConfigError, match=r"rotary/data/x\.toml must be TOML"):
+    with pytest.raises(ConfigError, match=r"rotary/checkpoints/data/x\.toml must be TOML"):
         _parsed("x.toml", "a = ")
     with pytest.raises(ConfigError, match=r"\[a-hf\] `a-hf` must be a table, got 1"):
         _parsed("x.toml", '"a-hf" = 1')

@@ -139,13 +139,10 @@ def resolve(path):
 def modules():
     """Every module of the distribution, those whose name starts with an underscore included."""
     names = ["rotary", "rotary.backends"]
-    names += [
-        f"rotary.{info.name}" for info in pkgutil.iter_modules([str(Path(rotary.__file__).parent)])
-    ]
-    names += [
-        f"rotary.backends.{info.name}"
-        for info in pkgutil.iter_modules([str(Path(backends.__file__).parent)])
-    ]
+    for package in (rotary, backends):
+        names += [
+            info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        ]
     return list(dict.fromkeys(names))
 
 
@@ -241,8 +238,8 @@ ROOT = Path(__file__).parent.parent
 TEXTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *(path for path in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in path.parts),
-    *sorted(Path(rotary.__file__).parent.glob("*.py")),
-    *sorted(Path(backends.__file__).parent.glob("*.py")),
+    *sorted(Path(rotary.__file__).parent.rglob("*.py")),
+    *sorted(Path(backends.__file__).parent.rglob("*.py")),
 ]
 
 

@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 
 import rotary
-from rotary import RotaryEmbedding, arrays, backends, scaling
-from rotary.backends import cuda, guard, kernels, reference
-from rotary.rotation import Axes, Pairing, Table
+from rotary import RotaryEmbedding, backends, scaling
+from rotary.backends import reference
+from rotary.backends.contract import Axes, Pairing, Table
+from rotary.backends.cpu import guard, kernels
+from rotary.backends.cuda import launch as cuda
+from rotary.call import arrays
 
-host = importlib.import_module("rotary.backends.host")  # the package has a function of this name
+host = importlib.import_module(
+    "rotary.backends.cpu.host"
+)  # the package has a function of this name
 if kernels.COMPILED:
-    from rotary.backends import cpu
+    from rotary.backends.cpu import jit, threads
 
 
 @pytest.fixture
@@ -40,26 +45,26 @@ class TestCompiling:
     def test_a_cache_that_fails_is_done_without(
         self, monkeypatch, recwarn, nothing_failed, error, warnings
     ):
-        whole = cpu.numba.njit
+        whole = jit.numba.njit
 
         def njit(*arguments, cache=False, **options):
             if cache:
                 raise error
             return whole(*arguments, **options)
 
-        monkeypatch.setattr(cpu.numba, "njit", njit)
-        kernel = cpu._compile("rotate_half", "float32", parallel=False)
+        monkeypatch.setattr(jit.numba, "njit", njit)
+        kernel = jit._compile("rotate_half", "float32", parallel=False)
         assert len(kernel.signatures) == 1
         guard.tell()
         assert [w.category for w in recwarn] == [RuntimeWarning] * warnings
 
     def test_a_forked_child_stays_serial_where_threads_had_started(self, monkeypatch):
-        monkeypatch.setattr(cpu, "_numba_threads_started", lambda: True)
-        monkeypatch.setattr(cpu, "_inherited", {})
-        assert cpu.parallel_is_safe()
-        monkeypatch.setattr(cpu.os, "getpid", lambda: -1)
-        assert not cpu.parallel_is_safe()
-        assert cpu.thread_count(2**30, 1) == 1
+        monkeypatch.setattr(threads, "_numba_threads_started", lambda: True)
+        monkeypatch.setattr(threads, "_inherited", {})
+        assert threads.parallel_is_safe()
+        monkeypatch.setattr(threads.os, "getpid", lambda: -1)
+        assert not threads.parallel_is_safe()
+        assert threads.thread_count(2**30, 1) == 1
 
     @pytest.mark.parametrize(
         ("name", "features", "machine", "known", "expected"),
@@ -83,8 +88,8 @@ class TestCompiling:
 
 def test_without_an_importable_numba_one_warning_tells_why(monkeypatch, nothing_failed):
     monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
-    monkeypatch.delattr(backends, "cpu", raising=False)
-    monkeypatch.setitem(sys.modules, "rotary.backends.cpu", None)
+    monkeypatch.delattr(backends.cpu, "launch", raising=False)
+    monkeypatch.setitem(sys.modules, "rotary.backends.cpu.launch", None)
     assert host._found() is backends.portable
     with pytest.warns(RuntimeWarning, match="Numba cannot be imported"):
         guard.tell()

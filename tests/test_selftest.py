@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 import rotary
-from rotary import __main__, _devices, _selftest
-from rotary.backends import cpu, cuda, portable
+from rotary import __main__
+from rotary.backends import portable
+from rotary.backends.cpu import launch as cpu
+from rotary.backends.cuda import launch as cuda
+from rotary.cli import devices as _devices
+from rotary.cli import selftest as _selftest
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 from helpers import DTYPES, library_named, random_array, same_bits
 
 import rotary
-from rotary import RotaryEmbedding, apply, backends, scaling, sections
+from rotary import RotaryEmbedding, backends, scaling, sections
 from rotary.backends import kernel_for, portable, shared
+from rotary.call import apply
 
 ROPE = RotaryEmbedding(8, layout="interleaved", base=10_000.0, rotary_dim=6, seq_axis=-2)
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import rotary
-from rotary import tables
-from rotary.phases import frequencies
+from rotary import backends
+from rotary.angles.phases import frequencies
 from rotary.scaling import Custom
+from rotary.tables import lookup as tables
+from rotary.tables import windows
 
 UNIX = 1_700_000_000
 DEFAULT = 256 * 2**20
@@ -52,14 +54,14 @@ def addresses(rope, positions, dtype="float32"):
 def exact(rope, positions, dtype="float32"):
     """The table of a specification, computed without the cache."""
     places = np.asarray(positions, np.int64)
-    values = tables.computed(rope._frequencies, places[None], rope.attention_factor, dtype)
+    values = windows.computed(rope._frequencies, places[None], rope.attention_factor, dtype)
     return values[:, 0]
 
 
 def accounts():
     """What the cache really holds: windows, and bytes of them."""
-    windows = [window for kept in tables._cache.windows.values() for window in kept.values()]
-    return len(windows), sum(window.values.nbytes for window in windows)
+    held = [window for kept in windows._cache.windows.values() for window in kept.values()]
+    return len(held), sum(window.values.nbytes for window in held)
 
 
 def check_accounts():
@@ -296,13 +298,13 @@ def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch
     rope = embedding()
     rope.tables(np.arange(rows))
     made = []
-    fill = tables.backends.host().fill_table
+    fill = backends.host().fill_table
 
     def counted(frequencies, positions, *rest):
         made.append(positions.shape[1])
         fill(frequencies, positions, *rest)
 
-    monkeypatch.setattr(tables.backends.host(), "fill_table", counted)
+    monkeypatch.setattr(backends.host(), "fill_table", counted)
     x = np.ones((2, 1, 64), np.float32)
     for step in range(50):
         where = np.array([rows - 700, rows]) + step
@@ -312,10 +314,10 @@ def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch
 
 
 def test_few_tables_are_counted(monkeypatch):
-    monkeypatch.setattr(tables, "COUNTS_REMEMBERED", 3)
+    monkeypatch.setattr(windows, "COUNTS_REMEMBERED", 3)
     for head_dim in range(2, 40, 2):
         embedding(head_dim).tables([0, 1000])
-        assert len(tables._cache.apart) <= 3
+        assert len(windows._cache.apart) <= 3
 
 
 def test_nothing_is_kept_of_no_positions():
@@ -510,13 +512,13 @@ def test_a_stream_of_tokens_near_the_limit_seldom_copies_its_table(monkeypatch, 
     rope = embedding()
     rope.tables(np.arange(rows))
     grown = []
-    extended = tables._extended
+    extended = windows._extended
 
     def counted(old, *rest):
         grown.append(old.stop - old.start)
         return extended(old, *rest)
 
-    monkeypatch.setattr(tables, "_extended", counted)
+    monkeypatch.setattr(windows, "_extended", counted)
     tokens = 4000
     x = np.ones((1, 64), np.float32)
     for step in range(tokens):
@@ -571,11 +573,11 @@ def test_nothing_is_left_of_what_is_not_kept():
     rotary.set_cache_limit(0)
     for base in range(2, 102):
         embedding(float(base)).tables(np.arange(3))
-    assert len(tables._cache.windows) == 0
+    assert len(windows._cache.windows) == 0
     rotary.set_cache_limit(3 * 64)
     for base in range(2, 102):
         embedding(float(base)).tables(np.arange(3))
-    assert len(tables._cache.windows) == 0
+    assert len(windows._cache.windows) == 0
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_threads_that_compile_at_once():
 def test_numba_num_threads_changes_no_bits(count, truth):
     script = f"""
     print(bits(rope(large)), table_bits())
-    parallel = {{name.removesuffix("_streaming") for name, _, parallel in backends.cpu._compiled if parallel}}
+    parallel = {{name.removesuffix("_streaming") for name, _, parallel in backends.cpu.jit._compiled if parallel}}
     assert parallel == ({{"rotate_half", "fill_table"}} if {count} > 1 else set())
     """
     assert run(script, NUMBA_NUM_THREADS=count) == truth
@@ -234,10 +234,10 @@ def test_numbas_own_mask_is_respected():
     script = """
     import numba
     rope(large)
-    backends.cpu._compiled.clear()
+    backends.cpu.jit._compiled.clear()
     numba.set_num_threads(1)
     rope(large)
-    assert not any(parallel for _, _, parallel in backends.cpu._compiled)
+    assert not any(parallel for _, _, parallel in backends.cpu.jit._compiled)
     """
     run(script, NUMBA_NUM_THREADS=2)
 
@@ -425,7 +425,7 @@ def test_children_forked_while_threads_use_the_cache():
         for one in ropes:
             one.tables(np.arange(50))
         info = rotary.cache_info()
-        windows = [w for kept in rotary.tables._cache.windows.values() for w in kept.values()]
+        windows = [w for kept in rotary.tables.windows._cache.windows.values() for w in kept.values()]
         assert info.entries == len(windows)
         assert info.nbytes == sum(w.values.nbytes for w in windows)
     warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
@@ -477,7 +477,7 @@ assert rope(z, out=z) is z and np.allclose(z, rope(x))
 def test_disabled_jit_runs_the_portable_path_with_the_same_tables(truth):
     script = """
     assert backends.host() is backends.portable
-    assert "rotary.backends.cpu" not in sys.modules
+    assert "rotary.backends.cpu.launch" not in sys.modules
     """
     found = run(TABLES_AND_ROTATIONS + textwrap.dedent(script), NUMBA_DISABLE_JIT=1)
     assert found == truth[1:]
@@ -608,8 +608,8 @@ COMPILE = """
 x = large[0, 0].copy()
 tables = np.ones((512, 32), np.float32), np.zeros((512, 32), np.float32)
 assert np.array_equal(rotary.apply_rotary(x, *tables, layout="half"), x)
-assert backends.host() is backends.cpu
-functions = list(backends.cpu._compiled.values())
+assert backends.host() is backends.cpu.launch
+functions = list(backends.cpu.jit._compiled.values())
 """
 
 
@@ -619,7 +619,7 @@ def test_kernels_are_kept_beside_the_package(copied):
     with rotary.threads(2):
         large_tables = np.ones((512, 32), np.float32), np.zeros((512, 32), np.float32)
         rotary.apply_rotary(large, *large_tables, layout="half", seq_axis=-2)
-    functions = list(backends.cpu._compiled.values())
+    functions = list(backends.cpu.jit._compiled.values())
     assert len(functions) == 2
     """
     run_copy(COMPILE + textwrap.dedent(both), copied, NUMBA_NUM_THREADS="2")
@@ -814,8 +814,8 @@ def test_interruptions_while_numba_loads_and_compiles_break_nothing(copied):
     signal.signal(signal.SIGALRM, handler)
     assert until_it_works(lambda: right(small))
     assert interrupted > 10, interrupted
-    assert backends.host() is backends.cpu
-    assert ("rotate_half", "float32", False) in backends.cpu._compiled
+    assert backends.host() is backends.cpu.launch
+    assert ("rotate_half", "float32", False) in backends.cpu.jit._compiled
     assert not backends.failures
     assert right(small, 7)
     """
@@ -843,7 +843,7 @@ def test_a_handler_that_rotates_while_numba_loads_and_compiles():
     assert count
     assert not backends.failures
     assert right(small, 7)
-    assert backends.host() is backends.cpu
+    assert backends.host() is backends.cpu.launch
     """
     for who in ("library", "user"):
         run(FAILURES + textwrap.dedent(script), WHO=who)
@@ -877,22 +877,22 @@ def test_a_fork_waits_for_a_thread_that_compiles():
     import signal, time
     warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
     backends.host()
-    compile_, begun = backends.cpu._compile, threading.Event()
+    compile_, begun = backends.cpu.jit._compile, threading.Event()
     def slow(*arguments):
         from numba.core.compiler_lock import global_compiler_lock
         with global_compiler_lock:
             begun.set()
             time.sleep(0.5)
             return compile_(*arguments)
-    backends.cpu._compile = slow
+    backends.cpu.jit._compile = slow
     thread = threading.Thread(target=rope, args=(small,))
     thread.start()
     assert begun.wait(20)
     def child():
         signal.alarm(60)
-        backends.cpu._compile = compile_
+        backends.cpu.jit._compile = compile_
         assert right(small) and right(small, 0, np.float64)
-        assert backends.host() is backends.cpu and not backends.failures
+        assert backends.host() is backends.cpu.launch and not backends.failures
     assert exit_code(child) == 0
     thread.join()
     assert right(small) and exit_code(child) == 0
@@ -922,7 +922,7 @@ def test_the_library_may_be_imported_during_a_fork():
     script = """
     import os, logging, random, numba, numpy, array_api_compat  # those with hooks of their own
     def load():
-        import rotary, rotary.backends.cpu, rotary.tables, rotary.pool
+        import rotary, rotary.backends.cpu.launch, rotary.tables.lookup, rotary.runtime.pool
     os.register_at_fork(before=load)
     pid = os.fork()
     import numpy as np, rotary

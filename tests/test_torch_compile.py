@@ -15,7 +15,9 @@ import pytest
 from helpers import random_array, same_bits
 
 import rotary
-from rotary import RotaryEmbedding, apply, operators, scaling, sections
+from rotary import RotaryEmbedding, scaling, sections
+from rotary.call import apply
+from rotary.call import torch_graphs as operators
 
 pytestmark = [
     pytest.mark.library("torch"),

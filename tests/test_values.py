@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import rotary
 from rotary import RotaryEmbedding
-from rotary._numbers import as_positions
+from rotary._lib.numbers import as_positions
 from rotary.positions import Clock, ragged, timestamps
 
 NANOSECONDS = 1_700_000_000_000_000_001  # of unix time: float64 does not hold it

@@ -1,4 +1,4 @@
-"""Derive the constants of the angles that `backends/rotate.cu` makes, and print them as C++ writes them.
+"""Derive the constants of the angles that `backends/cuda/rotate.cu` makes, and print them as C++ writes them.
 
 Run it with ``python docs/derivations/cuda.py`` (needs NumPy and mpmath, takes a few seconds).
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from nvrtc import headers
 
-from rotary.backends import cuda_struct
+from rotary.backends.cuda import parameters as cuda_struct
 
 HERE = Path(__file__).parent
 # Which build the tests run, a key of KINDS.

@@ -19,8 +19,9 @@ import cupy
 import numpy as np
 from emulation import Kernels, build
 
-from rotary._libraries import namespace
-from rotary.backends import cuda, cuda_struct
+from rotary._lib.libraries import namespace
+from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import parameters as cuda_struct
 
 # As cudaMalloc aligns; NaN in every floating dtype.
 ALIGNMENT, FILL = 256, 0xFF

@@ -14,10 +14,11 @@ import ml_dtypes
 import numpy as np
 from emulation import Kernels, build
 
-from rotary import _selftest
-from rotary.backends import cuda_struct, reference
-from rotary.phases import frequencies
-from rotary.rotation import Axes, Pairing, Table
+from rotary.angles.phases import frequencies
+from rotary.backends import reference
+from rotary.backends.contract import Axes, Pairing, Table
+from rotary.backends.cuda import parameters as cuda_struct
+from rotary.cli import selftest as _selftest
 
 DTYPES = {
     "float16": np.dtype(np.float16),

@@ -45,10 +45,10 @@ class Mutant(NamedTuple):
         return self.path in (KERNEL, STRUCT)
 
 
-KERNEL, STRUCT = "backends/rotate.cu", "backends/cuda_struct.py"
-LAUNCHES, VIEWS = "backends/cuda.py", "backends/views.py"
-CALLS, PLANS = "rotary/device.py", "rotary/device_plans.py"
-PLACES, DRIVER = "rotary/device_memory.py", "backends/cuda_driver.py"
+KERNEL, STRUCT = "backends/cuda/rotate.cu", "backends/cuda/parameters.py"
+LAUNCHES, VIEWS = "backends/cuda/launch.py", "backends/cuda/memory.py"
+CALLS, PLANS = "rotary/call/device.py", "rotary/call/device_plans.py"
+PLACES, DRIVER = "rotary/call/device_memory.py", "backends/cuda/driver.py"
 
 # No test may fail of these, or all mutants seem to be noticed.
 UNCHANGED = (Mutant("nothing", KERNEL, "", ""), Mutant("nothing", PLANS, "", ""))

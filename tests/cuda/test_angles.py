@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from launching import kernels
 
-from rotary.backends import cuda_struct
-from rotary.phases import PI, PI_BITS, frequencies
+from rotary.angles.phases import PI, PI_BITS, frequencies
+from rotary.backends.cuda import parameters as cuda_struct
 
 pytestmark = pytest.mark.cuda
 

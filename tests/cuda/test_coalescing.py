@@ -24,7 +24,7 @@ from launching import (
     parameters,
 )
 
-from rotary.backends.cuda_struct import instance
+from rotary.backends.cuda.parameters import instance
 from rotary.layouts import LAYOUTS
 
 pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]

@@ -9,8 +9,8 @@ import nvrtc
 import pytest
 from emulation import Kernels, build, layout_text
 
-from rotary.backends import cuda_struct
-from rotary.backends.cuda_struct import INSTANCES
+from rotary.backends.cuda import parameters as cuda_struct
+from rotary.backends.cuda.parameters import INSTANCES
 
 pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]
 

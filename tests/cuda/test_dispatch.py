@@ -15,7 +15,7 @@ from host_memory import to_device, to_host
 
 import rotary
 from rotary import RotaryEmbedding, scaling
-from rotary.backends import cuda
+from rotary.backends.cuda import launch as cuda
 
 pytestmark = pytest.mark.cuda
 
@@ -279,10 +279,12 @@ def test_tables_stay_on_the_gpu_for_calls_to_come(device):
     with device.stream(42, 0):
         assert_same(rope, (q, k), offset=1025)
     assert [what for what, *_ in device.log].count("upload") == 6
-    for stream in range(rotary.device_plans.WINDOWS_REMEMBERED):
+    for stream in range(rotary.call.device_plans.WINDOWS_REMEMBERED):
         with device.stream(stream, 0):
             assert_same(rope, (q,), offset=stream, role="query")
-    assert len(rotary.device_plans._windows.held) == rotary.device_plans.WINDOWS_REMEMBERED
+    assert (
+        len(rotary.call.device_plans._windows.held) == rotary.call.device_plans.WINDOWS_REMEMBERED
+    )
     # Two streams of tokens, at places far apart, take turns.
     before = [what for what, *_ in device.log].count("upload")
     for offset in (5, 2100, 6, 2101, 7, 2102):
@@ -923,30 +925,30 @@ def test_more_rows_than_a_launch_can_count(device):
 
 def test_a_move_to_other_frequencies_has_one_plan(device, monkeypatch):
     """Made by the first call, as that of any other."""
-    monkeypatch.setattr(rotary.device, "_plans", rotary.device._Plans())
+    monkeypatch.setattr(rotary.call.device, "_plans", rotary.call.device._Plans())
     rope = embedding(scaling=scaling.Linear(factor=4.0))
     for _ in range(3):
         to = embedding(scaling=scaling.Linear(factor=2.0))
         assert_same(rope, (random_array((2, 3, 5, 16)),), "shift", delta=3, offset=0, to=to)
-    assert len(rotary.device._plans.held) == 1
+    assert len(rotary.call.device._plans.held) == 1
 
 
 def test_what_is_remembered_is_bounded(device, monkeypatch):
     """Plans, the oldest of which is made anew, and where positions lay."""
-    monkeypatch.setattr(rotary.device, "PLANS_REMEMBERED", 2)
-    monkeypatch.setattr(rotary.device_plans, "LINES_REMEMBERED", 2)
-    monkeypatch.setattr(rotary.device, "_plans", rotary.device._Plans())
+    monkeypatch.setattr(rotary.call.device, "PLANS_REMEMBERED", 2)
+    monkeypatch.setattr(rotary.call.device_plans, "LINES_REMEMBERED", 2)
+    monkeypatch.setattr(rotary.call.device, "_plans", rotary.call.device._Plans())
     rope = embedding()
     for length in (3, 4, 5, 3):
         assert_same(rope, (random_array((2, 3, length, 16)),))
-        assert len(rotary.device._plans.held) <= 2
+        assert len(rotary.call.device._plans.held) <= 2
     many = np.arange(40).reshape(4, 10) * 3
     for i in range(4):
         there = {"positions": to_device(many)[:, i::4][:, :2]}
         assert_same(rope, (random_array((4, 2, 16)),), positions=many[:, i::4][:, :2], there=there)
         there = {"positions": to_device(many.T)[i:].T[:, :2]}
         assert_same(rope, (random_array((4, 2, 16)),), positions=many[:, i:][:, :2], there=there)
-    for plan in rotary.device._plans.held.values():
+    for plan in rotary.call.device._plans.held.values():
         assert len(plan._lines) <= 2
 
 

@@ -18,16 +18,14 @@ import numpy as np
 import pytest
 from helpers import BFLOAT16, random_array
 
-from rotary import (
-    RotaryEmbedding,
-    _bench,
-    _bench_cases,
-    _bench_contenders,
-    _devices,
-    _selftest,
-    apply_rotary,
-)
-from rotary.backends import cuda, cuda_struct
+from rotary import RotaryEmbedding, apply_rotary
+from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import parameters as cuda_struct
+from rotary.cli import bench as _bench
+from rotary.cli import bench_cases as _bench_cases
+from rotary.cli import bench_contenders as _bench_contenders
+from rotary.cli import devices as _devices
+from rotary.cli import selftest as _selftest
 
 pytestmark = [pytest.mark.gpu, pytest.mark.library("cupy")]
 

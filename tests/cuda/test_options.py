@@ -5,7 +5,7 @@ from __future__ import annotations
 import nvrtc
 import pytest
 
-from rotary.backends import cuda_struct
+from rotary.backends.cuda import parameters as cuda_struct
 
 pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]
 

@@ -28,7 +28,7 @@ from launching import (
     table_of,
 )
 
-from rotary.backends.cuda_struct import INSTANCES, TRIGS, WIDTHS, instance
+from rotary.backends.cuda.parameters import INSTANCES, TRIGS, WIDTHS, instance
 from rotary.layouts import LAYOUTS
 
 pytestmark = pytest.mark.cuda

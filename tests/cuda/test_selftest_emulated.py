@@ -9,9 +9,14 @@ import host_memory
 import pytest
 from emulation import Kernels, build
 
-from rotary import _bench, _bench_cases, _bench_contenders, _devices, _selftest
-from rotary import device as calls
-from rotary.backends import cuda, cuda_struct
+from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import parameters as cuda_struct
+from rotary.call import device as calls
+from rotary.cli import bench as _bench
+from rotary.cli import bench_cases as _bench_cases
+from rotary.cli import bench_contenders as _bench_contenders
+from rotary.cli import devices as _devices
+from rotary.cli import selftest as _selftest
 
 pytestmark = pytest.mark.cuda
 

@@ -20,8 +20,10 @@ from helpers import BFLOAT16, DTYPES, LAYOUTS, as_dtype, random_array
 from host_memory import to_device, to_host
 
 import rotary
-from rotary import RotaryEmbedding, _libraries, backends, scaling
-from rotary.backends import cuda, views
+from rotary import RotaryEmbedding, backends, scaling
+from rotary._lib import libraries as _libraries
+from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import memory as views
 
 pytestmark = pytest.mark.cuda
 

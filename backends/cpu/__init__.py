@@ -1,0 +1,1 @@
+"""NumPy's memory: Numba's kernels, or array operations if Numba cannot be used."""

@@ -1,0 +1,327 @@
+"""The Numba backend: compiles the kernels, decides how many threads run them, hands arrays over.
+
+Imported when the first table is made, for it imports Numba. Parallel code is avoided where it is not
+safe: in a process forked from one whose threads had started, and outside the main thread under the
+threading layer that is not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+# Numba would import this at its first call, and a fork at that moment would leave its import lock taken.
+import numpy.ma
+
+from rotary._lib.libraries import dtype_name
+from rotary._lib.typing import HostArray
+from rotary.angles.phases import Frequencies, multipliers
+from rotary.backends import portable
+from rotary.backends.contract import Axes, Pairing, Table
+from rotary.layouts import LAYOUTS, Layout
+from rotary.runtime.pool import empty_like
+
+from .jit import _compiled, compiled, entry_point, rotation
+from .threads import (
+    BYTES_PER_THREAD,
+    ROW_BYTES_PER_THREAD,
+    _numba_threads_start,
+    _numba_threads_started,
+    thread_count,
+)
+
+# How a channel of each dtype lies in memory as the kernels read it: a 16-bit number as its bits (the
+# signedness tells float16 from bfloat16), a complex one as two real channels.
+STORAGE = {
+    "float16": "uint16",
+    "bfloat16": "int16",
+    "float32": "float32",
+    "float64": "float64",
+    "complex64": "float32",
+    "complex128": "float64",
+}
+# Whether `rotate` takes a recipe and puts the work off.
+LAZY = False
+# What Linux says of the largest cache, as "32768K", and its bytes where nothing is said.
+LARGEST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+CACHE_UNKNOWN = 96 * 2**20
+# What a launch returns if Numba fails; kernels return other numbers.
+NO_KERNEL = -1
+
+
+@cache
+def streaming_size() -> int:
+    """Return from how many bytes, read and written, a result is written past the caches.
+
+    Below about a third of the largest cache it is there when the caller reads it. Above, ordinary writes
+    only cost: what they overwrite is read first.
+    """
+    try:
+        size = int(LARGEST_CACHE.read_text().strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        size = CACHE_UNKNOWN
+    return max(size // 3, 8 * 2**20)
+
+
+# ------------------------------------------------------------------------------------------------
+# What every backend does.
+
+
+def fill_table(
+    frequencies: Frequencies,
+    positions: HostArray,
+    factor: float,
+    table: HostArray,
+    row: int,
+) -> None:
+    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
+    threads = thread_count(2 * positions.shape[1] * table[0, :, 0].nbytes, ROW_BYTES_PER_THREAD)
+    dtype = dtype_name(table)
+    kernel = compiled("fill_table", dtype, parallel=True) if threads > 1 else None
+    chunks: tuple[int, ...] = (threads,)
+    if kernel is None:
+        kernel, chunks = compiled("fill_table", dtype, parallel=False), (0, 1)
+    if kernel is None:
+        portable.fill_table(frequencies, positions, factor, table, row)
+        return
+    numbers = multipliers(positions)
+    kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, *chunks)
+
+
+def rotate(
+    x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
+) -> HostArray:
+    """Return x rotated, a new array or `out`, which may be x itself.
+
+    Only an array whose channels do not lie one after another, or which is byte-swapped, is copied.
+    """
+    if not x.size:
+        return np.empty_like(x, subok=False) if out is None else out
+    source = x if _is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
+    target = out if out is not None and _is_plain(out) else empty_like(source)
+    if not _rotate_into(target, source, table, axes, pairing):
+        result: HostArray = portable.rotate(x, table, axes, pairing, out)
+        return result
+    if target is out:
+        return target
+    if out is None:
+        return target if x.dtype.isnative else target.astype(x.dtype)
+    out[...] = target
+    return out
+
+
+def _is_plain(x: HostArray) -> bool:
+    """Return whether the kernels can read an array where it lies."""
+    return bool(x.strides[-1] == x.itemsize and x.dtype.isnative)
+
+
+def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> bool:
+    """Run the kernel on plain arrays, which are the same or do not overlap, and return whether there is one."""
+    if x.dtype.kind == "c":
+        real = STORAGE[dtype_name(x)]
+        x, out = x.view(real), out.view(real)
+        pairing = Pairing(
+            2 * pairing.start, pairing.lanes, "interleaved", "interleaved", pairing.inverse
+        )
+    streaming = out is not x and 2 * x.nbytes >= streaming_size()
+    rows = table.values, table.index, 0, table.values.shape[2], table.step
+    values, index, start, stop, step = rows
+    for block, result, place in _blocks(x, out, axes):
+        launch = Launch([(block, result)], pairing, nbytes=x.nbytes, streaming=streaming)
+        if launch((block,), (result,), (values, index[place], start, stop, step), apart=True):
+            return False
+    return True
+
+
+class Launch:
+    """A call of the kernel for one array, or two of a dtype, of which all is known but the addresses.
+
+    Parameters
+    ----------
+    blocks : sequence of (array, array)
+        Arrays (batch, sequence, heads, channels) as those that will be rotated, and results as theirs.
+    pairing : Pairing
+    nbytes : int
+        How much is rotated, which decides how many threads do it.
+    streaming : bool
+        Whether results are written past the caches.
+    """
+
+    __slots__ = (
+        "_dtype",
+        "_geometry",
+        "_half",
+        "_kernel",
+        "_nbytes",
+        "_runs",
+        "_sign",
+        "_streaming",
+    )
+
+    def __init__(
+        self,
+        blocks: Sequence[tuple[HostArray, HostArray]],
+        pairing: Pairing,
+        *,
+        nbytes: int,
+        streaming: bool,
+    ) -> None:
+        self._dtype = STORAGE[dtype_name(blocks[0][0])]
+        self._geometry = np.array([_geometry(*block, pairing) for block in blocks], np.int64)
+        self._nbytes = nbytes
+        self._sign = -1.0 if pairing.inverse else 1.0
+        self._kernel = rotation(pairing.target, streaming=streaming)
+        self._half = True if pairing.target == "half" else None
+        self._streaming = True if streaming else None
+        self._runs: dict[bool, Callable[..., int]] = {}
+
+    def __call__(
+        self,
+        arrays: Sequence[HostArray],
+        results: Sequence[HostArray],
+        rows: tuple[HostArray, HostArray, int, int, int],
+        *,
+        apart: bool = False,
+    ) -> int:
+        """Rotate arrays of four axes, in whatever order, and return what the kernel answers: 0, or why it does nothing.
+
+        The rows are values, index, start, stop and step, as the kernel explains them.
+        """
+        threads = 1
+        if self._nbytes >= 2 * BYTES_PER_THREAD:
+            threads = thread_count(self._nbytes, BYTES_PER_THREAD)
+        run = self._runs.get(threads > 1) or self._run(threads > 1)
+        if run is None:
+            threads = 1
+            run = self._runs.get(False) or self._run(False)
+            if run is None:
+                return NO_KERNEL
+        values, index, start, stop, step = rows
+        return run(
+            arrays[0],
+            results[0],
+            arrays[-1],
+            results[-1],
+            self._geometry,
+            values,
+            index,
+            start,
+            stop,
+            step,
+            self._sign,
+            apart,
+            self._half,
+            self._streaming,
+            threads,
+        )
+
+    def _run(self, parallel: bool) -> Callable[..., int] | None:
+        """Return the compiled kernel itself, None if Numba fails."""
+        function = compiled(self._kernel, self._dtype, parallel=parallel)
+        if function is None:
+            return None
+        run = entry_point(function)
+        self._runs[parallel] = run
+        return run
+
+
+def launch_of(
+    arrays: Sequence[HostArray],
+    results: Sequence[HostArray],
+    axes: Sequence[Axes],
+    pairing: Pairing,
+) -> Launch | None:
+    """Return the launch for such arrays together, None where it takes more than one.
+
+    As it does for arrays of several dtypes, of other than four axes, or that have to be copied.
+    """
+    dtype = arrays[0].dtype
+    for x in (*arrays, *results):
+        if x.dtype != dtype or dtype.kind == "c" or x.ndim != 4 or not _is_plain(x) or not x.size:
+            return None
+    nbytes = sum(x.nbytes for x in arrays)
+    in_place = any(x is result for x, result in zip(arrays, results, strict=True))
+    if any(each.batch is None for each in axes):
+        return None
+    blocks = [next(_blocks(*each))[:2] for each in zip(arrays, results, axes, strict=True)]
+    streaming = not in_place and 2 * nbytes >= streaming_size()
+    return Launch(blocks, pairing, nbytes=nbytes, streaming=streaming)
+
+
+def _geometry(x: HostArray, out: HostArray, pairing: Pairing) -> list[int]:
+    """Return how an array (batch, sequence, heads, channels) and its result lie, in the kernel's order."""
+    batch, length, heads, width = x.shape
+    before = pairing.start
+    after = width - before - 2 * pairing.lanes
+    return [
+        batch * length,
+        length,
+        heads,
+        *x.strides[:3],
+        *out.strides[:3],
+        before * x.itemsize,
+        after * x.itemsize,
+        pairing.source != pairing.target,
+        *_extent(x),
+        *_extent(out),
+    ]
+
+
+def _extent(x: HostArray) -> tuple[int, int]:
+    """Return where an array's memory begins and ends, in bytes from its first element."""
+    reach = [step * (n - 1) for step, n in zip(x.strides, x.shape, strict=True)]
+    return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + x.itemsize
+
+
+def _blocks(
+    x: HostArray, out: HostArray, axes: Axes
+) -> Iterator[tuple[HostArray, HostArray, tuple[int, ...]]]:
+    """Yield views (batch, sequence, heads, channels) that together are all of the arrays.
+
+    With each comes the place of its positions on the axes apart.
+    """
+    front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
+    heads = axes.others(x.ndim)
+    # Axes beyond these are walked here: strided ones cannot be merged without a copy.
+    walked = (*axes.apart, *heads[:-1])
+    order = (*walked, *front, *heads[-1:], x.ndim - 1)
+    x, out = x.transpose(order), out.transpose(order)
+    if axes.batch is None:
+        x, out = (np.expand_dims(each, len(walked)) for each in (x, out))
+    if not heads:
+        x, out = (np.expand_dims(each, -2) for each in (x, out))
+    for index in np.ndindex(x.shape[: len(walked)]):
+        yield x[index], out[index], index[: len(axes.apart)]
+
+
+# ------------------------------------------------------------------------------------------------
+# For `rotary.warm_up` and `rotary.show_config`.
+
+
+def warm_up(dtype: str) -> None:
+    """Compile everything that rotating arrays of a dtype may run."""
+    storage = STORAGE[dtype]
+    layouts: Sequence[Layout] = ("interleaved",) if dtype.startswith("complex") else LAYOUTS
+    # Compiling a parallel kernel starts Numba's threads, which fails if no threading layer can be loaded.
+    for parallel in (False, True) if _numba_threads_start() else (False,):
+        for layout, streaming in product(layouts, (False, True)):
+            compiled(rotation(layout, streaming=streaming), storage, parallel=parallel)
+        compiled("fill_table", "float64" if storage == "float64" else "float32", parallel=parallel)
+
+
+def configuration() -> list[tuple[str, Any]]:
+    """Return what decides about speed here, by name."""
+    started = _numba_threads_started()
+    folders = {str(kernel.stats.cache_path) for kernel in _compiled.values()}
+    return [
+        ("threading layer", numba.threading_layer() if started else "not started"),
+        ("numba threads", numba.config.NUMBA_NUM_THREADS),
+        ("cache folder", ", ".join(sorted(folders)) or "none yet"),
+        ("compiled", ", ".join(sorted(f"{k} {d}" for k, d, _ in _compiled)) or "nothing yet"),
+    ]

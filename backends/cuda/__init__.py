@@ -1,0 +1,1 @@
+"""GPU memory: CUDA kernels, through CuPy."""

@@ -1,0 +1,1 @@
+"""Inverse frequencies and exact phases, in integers."""

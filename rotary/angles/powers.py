@@ -1,0 +1,101 @@
+"""Inverse frequencies as numbers: the correctly rounded powers of a base, and checked ones of a caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Context, Decimal
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from rotary._lib.checks import LARGEST_WIDTH
+from rotary._lib.numbers import constant_array, found, frozen
+from rotary._lib.typing import Float64Array
+
+from .phases import LARGEST_FREQUENCY
+
+CONTEXT = Context(prec=60)
+
+
+def powers(base: float, dim: int) -> Float64Array:
+    """Return ``base ** (-2 i / dim)`` for ``i = 0 .. dim/2 - 1``, each correctly rounded.
+
+    Parameters
+    ----------
+    base : float
+        Positive.
+    dim : int
+        Even.
+
+    Returns
+    -------
+    float64 array (dim/2,), read-only
+
+    Notes
+    -----
+    The power is computed with 60 decimal digits and rounded once, so that its bits do not depend
+    on the platform's ``pow``. The result of a decimal power is within one unit of its last digit,
+    and no power that is not exact lies within 1e-59 of the middle between two float64.
+    """
+    return _powers(base, dim)
+
+
+def spaced(ratio: float, lanes: int) -> Float64Array:
+    """Return ``ratio ** (-i / (lanes - 1))`` for every lane, from 1 down to ``1 / ratio``.
+
+    Each is correctly rounded. A single lane is 1.
+    """
+    if lanes == 1:
+        return frozen(np.ones(1))
+    return frozen(np.append(powers(ratio, 2 * (lanes - 1)), 1.0 / ratio))
+
+
+@lru_cache(maxsize=256)
+def _powers(base: float, dim: int) -> Float64Array:
+    """Return the powers, computed once for each base and width."""
+    exponents = [CONTEXT.divide(Decimal(-2 * i), Decimal(dim)) for i in range(dim // 2)]
+    return frozen(raised(base, exponents))
+
+
+def raised(base: float, exponents: Iterable[Decimal]) -> Float64Array:
+    """Return the powers of a positive base, each correctly rounded."""
+    exact = Decimal(base)
+    return np.array([float(CONTEXT.power(exact, exponent)) for exponent in exponents])
+
+
+def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
+    """Return given frequencies as a read-only float64 copy."""
+    array = constant_array(values, name)
+    if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
+        msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
+        raise TypeError(msg)
+    if array.ndim not in dimensions or 0 in array.shape:
+        shapes = {1: "(dim/2,)", 2: "(axes, dim/2)", 3: "(heads, axes, dim/2)"}
+        wanted = " or ".join(shapes[n] for n in dimensions)
+        msg = f"`{name}` must have shape {wanted}, none of them zero, got shape {array.shape}"
+        raise ValueError(msg)
+    result = np.array(array, dtype=np.float64, order="C")
+    if not (np.abs(result) < LARGEST_FREQUENCY).all():
+        msg = f"`{name}` must be finite and below 2**63 radians per position, got {array!r}"
+        raise ValueError(msg)
+    return frozen(result)
+
+
+def as_factors(values: Any, name: str) -> tuple[float, ...]:
+    """Return one positive finite number for each channel pair."""
+    if isinstance(values, list | tuple) and len(values) > LARGEST_WIDTH // 2:
+        msg = f"`{name}` must hold at most {LARGEST_WIDTH // 2} numbers, got {len(values)}"
+        raise ValueError(msg)
+    array = constant_array(values, name)
+    if array.dtype.kind not in "iuf":
+        msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
+        raise TypeError(msg)
+    if array.ndim != 1 or not array.size:
+        msg = f"`{name}` must have shape (dim/2,), got shape {array.shape}"
+        raise ValueError(msg)
+    bad = ~((array > 0) & np.isfinite(array))
+    if bad.any():
+        msg = f"`{name}` must hold positive finite numbers, got {found(array, bad)}"
+        raise ValueError(msg)
+    return tuple(array.astype(np.float64).tolist())

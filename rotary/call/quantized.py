@@ -1,0 +1,135 @@
+"""Caches of eight bits: read as ``x * scales``, and written back with scales that fit what they became."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rotary._lib import libraries
+from rotary._lib.checks import as_non_negative_float
+from rotary._lib.libraries import FLOATS
+from rotary._lib.numbers import found
+from rotary._lib.typing import Array, Float64Array
+
+from .arrays import as_outputs, check_plain
+
+# The greatest value of each dtype that a cache is quantised to.
+GREATEST = {
+    "int8": 127.0,
+    "float8_e4m3fn": 448.0,
+    "float8_e4m3fnuz": 240.0,
+    "float8_e5m2": 57344.0,
+    "float8_e5m2fnuz": 57344.0,
+}
+FLOAT32 = np.finfo(np.float32)
+SMALLEST_FLOAT16 = 2.0**-24
+
+
+def moved(shift: Callable[[Array], Array], x: Any, scales: Any, out: Any) -> tuple[Array, Array]:
+    """Return values and scales of a quantised array after a shift, or write both to outputs.
+
+    Parameters
+    ----------
+    shift : callable
+        Moves a float32 array.
+    x : array
+        Of int8 or an eight-bit float.
+    scales, out
+        As the caller gave them.
+    """
+    if not libraries.is_array(x) or libraries.dtype_name(x) not in GREATEST:
+        told = libraries.dtype_name(x) if libraries.is_array(x) else type(x).__name__
+        msg = f"`x` must be of {', '.join(GREATEST)} where `scales` is given, got {told}"
+        raise TypeError(msg)
+    old = _scales(x, scales)
+    if out is not None and (not isinstance(out, tuple | list) or len(out) != 2):
+        msg = f"`out` must be a pair, of values and of scales, where `scales` is given, got {type(out)}"
+        raise TypeError(msg)
+    outputs = as_outputs(out, (x, old), ("x", "scales"))
+    xp = libraries.namespace(x)
+    wide = shift(xp.astype(x, xp.float32) * xp.astype(old, xp.float32))
+    values, fresh = _quantised(wide, x, old)
+    return _written(values, outputs[0]), _written(fresh, outputs[1])
+
+
+def _written(result: Array, output: Array | None) -> Array:
+    """Return a result, in its output where there is one."""
+    if output is None:
+        return result
+    output[...] = result
+    return output
+
+
+def _scales(x: Array, scales: Any) -> Array:
+    """Return checked scales, an array of x's library that fits x."""
+    xp = libraries.namespace(x)
+    greatest = GREATEST[libraries.dtype_name(x)]
+    if not libraries.is_array(scales):
+        number = as_non_negative_float(scales, "scales")
+        _check_range(np.array(number), greatest)
+        return libraries.from_host(np.array(number, np.float32), xp, x)
+    check_plain(scales, "scales")
+    if libraries.namespace(scales) is not xp or libraries.dtype_name(scales) not in FLOATS:
+        msg = (
+            f"`scales` must be floating, of 16 bits at least, and of the library of `x`, got "
+            f"{type(scales)}, {scales.dtype}"
+        )
+        raise TypeError(msg)
+    sizes = tuple(scales.shape)
+    fits = len(sizes) == x.ndim and all(
+        own in (1, size) for own, size in zip(sizes, x.shape, strict=True)
+    )
+    if sizes and not fits:
+        msg = f"`scales` must have size 1 or that of `x`, {tuple(x.shape)}, on every axis, got {sizes}"
+        raise ValueError(msg)
+    known = libraries.to_host(scales)
+    if known is not None:
+        _check_range(known.astype(np.float64), greatest)
+    return scales
+
+
+def _check_range(scales: Float64Array, greatest: float) -> None:
+    """Raise unless scales are zero or positive, and the greatest value times each of them stays in float32."""
+    bad = ~(np.isfinite(scales) & (scales >= 0))
+    if bad.any():
+        msg = f"`scales` must be finite and not negative, got {found(scales, bad)}"
+        raise ValueError(msg)
+    # Twice, for a channel grows where the other one of its pair turns into it.
+    largest = float(FLOAT32.max) / (2 * greatest)
+    # Zero is the scale of an empty slot.
+    bad = (scales != 0) & ~((scales >= FLOAT32.tiny) & (scales <= largest))
+    if bad.any():
+        msg = f"`scales` must keep values within float32, got {found(scales, bad)}"
+        raise ValueError(msg)
+
+
+def _quantised(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
+    """Return an array quantised as another one, with scales as large as its values need.
+
+    What is not finite stays so, and no scale is made for it.
+    """
+    xp = libraries.namespace(wide)
+    if 0 in like.shape:
+        return xp.astype(wide, like.dtype), old
+    name = libraries.dtype_name(like)
+    greatest = GREATEST[name]
+    finite = xp.isfinite(wide)
+    sizes = xp.where(finite, xp.abs(wide), xp.zeros_like(wide))
+    shared = tuple(axis for axis in range(like.ndim) if not old.ndim or old.shape[axis] == 1)
+    largest = xp.max(sizes, axis=shared, keepdims=True) if shared else sizes
+    # Values are divided by what the scales' own dtype makes of them, for they are multiplied by that.
+    exact = largest / greatest
+    scales = xp.astype(xp.astype(exact, old.dtype), xp.float32)
+    if libraries.dtype_name(old) == "float16":
+        # The smallest ones are rounded coarsely: up, or the greatest values would be cut off.
+        scales = xp.where(scales < exact, scales + SMALLEST_FLOAT16, scales)
+        scales = xp.astype(xp.astype(scales, old.dtype), xp.float32)
+    # Where all is zero any scale will do.
+    scales = xp.where(scales > 0, scales, xp.astype(old, xp.float32))
+    # The values of empty slots stay zero.
+    divisors = xp.where(scales > 0, scales, xp.ones_like(scales))
+    values = xp.where(finite, xp.clip(wide / divisors, -greatest, greatest), wide)
+    values = xp.astype(xp.round(values) if name == "int8" else values, like.dtype)
+    return values, xp.astype(xp.reshape(scales, old.shape), old.dtype)

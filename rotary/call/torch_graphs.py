@@ -1,0 +1,422 @@
+"""The rotation as operators of torch: what its compiler puts into a graph, for it could not trace how tables are made.
+
+A graph may be saved and run by another process, or by a later release. So it holds no embedding, but in words
+what an embedding comes to: the frequencies as they are, which channels pair, and the factors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from rotary import backends
+from rotary._lib import compiler, libraries
+from rotary._lib.libraries import UNKNOWN
+from rotary._lib.numbers import EXACT, INT64
+from rotary._lib.typing import Array, HostArray
+from rotary.angles.phases import frequencies
+from rotary.backends.contract import Angles, Pairing, Scale, Turns
+from rotary.runtime.pool import empty
+
+from . import apply
+from .arrays import names_of
+from .plans import key_of, plan_of, remember
+from .rows import Read, Where, read_delta, read_move
+from .shapes import NO_BATCH, AxisOptions, Shape, axes_of
+
+if TYPE_CHECKING:
+    from rotary.backends.shared import Lent
+
+# What the positions of a call are said by; those left out are None.
+PLACES = "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
+# Which axes are the sequence and the batch of each array, -1 if it has no batch.
+AXES = "int[] sequence, int[] batch"
+CALL = f"Tensor[] arrays, str told, bool transposed, {AXES}, {PLACES}"
+TOLD_REMEMBERED = 256
+NAMES_REMEMBERED = 256
+
+
+class Told(NamedTuple):
+    """What a graph says of an embedding.
+
+    Attributes
+    ----------
+    head_dim : int
+    leading : bool
+        Whether positions lead with the position axes.
+    limits : tuple of int or None
+        What positions have to stay below, before and after they are moved to other frequencies.
+    moving : bool
+        Whether keys are moved to other frequencies.
+    turns : tuple of Turns
+        The passes over each array, or over all of them.
+    """
+
+    head_dim: int
+    leading: bool
+    limits: tuple[int | None, int | None]
+    moving: bool
+    turns: tuple[Turns, ...]
+
+
+def in_words(told: Told) -> str:
+    """Return what a graph says of an embedding as text, its numbers exact."""
+    return json.dumps(told, default=lambda frequencies: frequencies.values.tolist())
+
+
+@lru_cache(maxsize=TOLD_REMEMBERED)
+def understood(words: str, transposed: bool) -> tuple[Told, dict[Any, Callable[..., Any]]]:
+    """Return what text says, or for its transpose, by which gradients go back, and the plans of calls by it."""
+    head_dim, leading, limits, moving, turns = json.loads(words)
+    own = tuple(_turns(transposed, *each) for each in turns)
+    return Told(head_dim, leading, tuple(limits), moving, own), {}
+
+
+def _turns(transposed: bool, pairings: Any, angles: Any, second: Any) -> Turns:
+    """Return passes from lists."""
+    own = (Pairing(*each) for each in pairings)
+    return Turns(
+        tuple(each.transposed() if transposed else each for each in own),
+        tuple(_angles(*each) for each in angles),
+        None if second is None else _angles(*second),
+    )
+
+
+def _angles(values: Any, factor: float, scale: Any) -> Angles:
+    """Return angles from lists."""
+    own = None if scale is None else Scale(tuple(scale[0]), *scale[1:])
+    return Angles(frequencies(np.array(values, np.float64)), factor, own)
+
+
+# ------------------------------------------------------------------------------------------------
+# What an operator does when the graph runs.
+
+
+def _rotated(
+    out: list[Array] | None,
+    arrays: Sequence[Array],
+    words: str,
+    transposed: bool,
+    sequence: list[int],
+    batch: list[int],
+    start: int | None,
+    offset: Array | None,
+    positions: Array | None,
+    cu_seqlens: Array | None,
+    delta: Array | None,
+) -> Sequence[Array]:
+    """Return tensors rotated, or written to `out`."""
+    told, plans = understood(words, transposed)
+    first = start if offset is None else offset
+    axes = AxisOptions(
+        tuple(sequence),
+        tuple(NO_BATCH if axis < 0 else axis for axis in batch),
+        packed=cu_seqlens is not None,
+    )
+    if delta is None and cu_seqlens is None and len(told.turns) == 1:
+        loan = backends.lent(arrays, positions, first, out)
+        if loan is not None:
+            return loan.give_back(_planned(told, plans, loan, axes))
+    read: Read
+    if told.moving:
+        read = partial(read_move, delta, positions, first, cu_seqlens, *told.limits)
+    elif delta is not None:
+        read = partial(read_delta, delta, cu_seqlens)
+    else:
+        read = Where(positions, first, cu_seqlens, told.limits[0])
+    return _looked_at(told, arrays, read, axes, out)
+
+
+def _planned(
+    told: Told, plans: dict[Any, Callable[..., Any]], loan: Lent, axes: AxisOptions
+) -> Sequence[HostArray]:
+    """Return arrays rotated, by a plan where their like was made before."""
+    arrays, positions, offset, out, _ = loan
+    if out is None and not all(x.flags.c_contiguous for x in arrays):
+        out = tuple([empty(x.shape, x.dtype) for x in arrays])
+    key = key_of("", arrays, None, None, out), axes
+    plan = plans.get(key)
+    if plan is not None:
+        result = plan(arrays, positions, offset, out)
+        if result is not None:
+            return result if isinstance(result, tuple) else (result,)
+    read = Where(positions, offset, None, told.limits[0])
+    results = _looked_at(told, arrays, read, axes, out)
+    if plan is None:
+        plan = plan_of(
+            arrays,
+            results,
+            told.turns[0],
+            head_dim=told.head_dim,
+            leading=told.leading,
+            limit=told.limits[0],
+            options=axes,
+        )
+        remember(plans, key, plan)
+    return results
+
+
+def _looked_at(
+    told: Told,
+    arrays: Sequence[Array],
+    read: Read,
+    axes: AxisOptions,
+    out: Any,
+) -> tuple[Array, ...]:
+    """Return arrays rotated, every argument of the call being looked at."""
+    result = apply.rotate(
+        arrays,
+        told.turns * (len(arrays) // len(told.turns)),
+        head_dim=told.head_dim,
+        leading=told.leading,
+        axes=axes,
+        read=read,
+        out=out,
+    )
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _rotate(*call: Any) -> list[Array]:
+    """Return tensors rotated, each in memory of its own that lies in order, as `_like` has told."""
+    return [result.contiguous() for result in _rotated(None, *call)]
+
+
+def _like(arrays: Sequence[Array], *_: Any) -> list[Array]:
+    """Return tensors that hold nothing and are what the operator returns."""
+    import torch
+
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in arrays]
+
+
+def _rotate_into(out: list[Array], *call: Any) -> None:
+    """Write tensors rotated to others, or to themselves."""
+    _rotated(out, *call)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's names)
+    """Keep what a gradient needs."""
+    _, ctx.words, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *places = inputs
+    ctx.save_for_backward(*places)
+
+
+def _backward(ctx: Any, gradients: list[Array]) -> tuple[Any, ...]:
+    """Return the gradients by the arrays: the rotation is linear, so that these are its transpose."""
+    import torch
+
+    back = torch.ops.rotary.rotate(
+        gradients,
+        ctx.words,
+        not ctx.transposed,
+        ctx.sequence,
+        ctx.batch,
+        ctx.start,
+        *ctx.saved_tensors,
+    )
+    return back, *[None] * 9
+
+
+class _Registered:
+    """Whether torch knows the operators."""
+
+    done = False
+
+
+@compiler.at_preparation
+def register() -> None:
+    """Make the operators known to torch, unless it is a release that cannot take them."""
+    import torch
+    from torch import library
+
+    if not hasattr(library, "register_autograd"):
+        return
+    _Registered.done = True
+    library.define("rotary::rotate", f"({CALL}) -> Tensor[]")
+    library.impl("rotary::rotate", "default", _rotate)
+    library.register_fake("rotary::rotate", _like)
+    library.register_autograd("rotary::rotate", _backward, setup_context=_remember)
+    library.define("rotary::rotate_into", f"(Tensor(a!)[] out, {CALL}) -> ()")
+    library.impl("rotary::rotate_into", "default", _rotate_into)
+    library.register_fake("rotary::rotate_into", lambda *_: None)
+    torch.compiler.assume_constant_result(_words_of)
+
+
+# ------------------------------------------------------------------------------------------------
+# What an embedding comes to, asked for while a graph is made.
+
+
+_of_name: WeakValueDictionary[str, Any] = WeakValueDictionary()
+_numbers = count()
+
+
+def prepare(rope: Any) -> None:
+    """Make what torch's compiler needs of an embedding before it traces, if torch is imported.
+
+    A graph that was made for one embedding serves all that are equal: what it asks for is a name that
+    these share, whose first bearer lives as long as any of them.
+    """
+    compiler.prepare_untraced()
+    if not _Registered.done:
+        return
+    try:
+        first, name = _first_equal(rope)
+    except TypeError:
+        return  # a schedule of the caller's own may have no hash: its graphs serve one embedding
+    rope.__dict__["_name"] = name
+    if first is not rope:
+        rope.__dict__["_first"] = first
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def _first_equal(rope: Any) -> tuple[Any, str]:
+    """Return the first embedding that equals another, and the name of both."""
+    name = str(next(_numbers))
+    _of_name[name] = rope
+    return rope, name
+
+
+def _words_of(rope: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
+    """Return what a graph says of an embedding, or of the first one of a name; None where a call is wrong."""
+    rope, to = (_of_name[each] if isinstance(each, str) else each for each in (rope, to))
+    try:
+        roles = dict.fromkeys(rope._roles(role, count))
+        if to is not None:
+            rope._check_target(to)
+    except (TypeError, ValueError):
+        return None
+    own = tuple(
+        rope._passes(verb, each) if to is None else rope._moving(to, each) for each in roles
+    )
+    limits = rope._limit, None if to is None else to._limit
+    return in_words(Told(rope.head_dim, rope._leading, limits, to is not None, own))
+
+
+# ------------------------------------------------------------------------------------------------
+# What the compiler traces, in place of the library.
+
+
+def traced(
+    rope: Any,
+    verb: str,
+    arrays: tuple[Array, ...],
+    positions: Any,
+    offset: Any,
+    cu_seqlens: Any,
+    role: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    out: Any,
+    delta: Any = None,
+    to: Any = None,
+) -> Any:
+    """Return tensors rotated by an operator; NotImplemented where only the library itself can say what comes.
+
+    That is where an argument is wrong, where one is of another library, and under transforms of functions,
+    for which operators have no rules. `torch.export` is given torch's own operations, which need no library
+    when they run, unless a size is left open.
+    """
+    import torch
+
+    if not torch.compiler.is_dynamo_compiling() and not _has_open_size(arrays):
+        return NotImplemented
+    outputs = [] if out is None else list(out) if isinstance(out, tuple | list) else [out]
+    start = offset if isinstance(offset, int | torch.SymInt) and type(offset) is not bool else None
+    given = [None if start is not None else offset, positions, cu_seqlens, delta]
+    places = [_as_tensor(value) for value in given]
+    if not _fit_an_operator(arrays, outputs) or any(place is NotImplemented for place in places):
+        return NotImplemented
+    axes = _axes_of(rope, arrays, seq_axis, batch_axis, packed=cu_seqlens is not None)
+    if axes is None:
+        return NotImplemented
+    own, other = (getattr(each, "_name", each) for each in (rope, to))
+    words = _words_of(own, other, verb, role, len(arrays))
+    if words is None:
+        return NotImplemented
+    call = [list(arrays), words, False, *axes, start, *places]
+    recorded = any(x.requires_grad for x in (*arrays, *outputs)) and torch.is_grad_enabled()
+    if outputs and not recorded:
+        torch.ops.rotary.rotate_into(outputs, *call)
+        return out if isinstance(out, torch.Tensor) else tuple(outputs)
+    results = torch.ops.rotary.rotate(*call)
+    if outputs:
+        # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
+        results = [output.copy_(result) for output, result in zip(outputs, results, strict=True)]
+    return results[0] if len(arrays) == 1 else tuple(results)
+
+
+def _axes_of(
+    rope: Any, arrays: Sequence[Any], seq_axis: Any, batch_axis: Any, *, packed: bool
+) -> tuple[list[int], list[int]] | None:
+    """Return the sequence and batch axis of each array, -1 for no batch; None if the call is wrong."""
+    names = names_of(arrays)
+    # Only how many axes there are counts, and sizes may be symbols.
+    shapes = [Shape(name, (UNKNOWN,) * x.ndim, "") for x, name in zip(arrays, names, strict=True)]
+    try:
+        options = rope._axis_options(seq_axis, batch_axis, len(arrays), packed=packed)
+        axes = axes_of(shapes, options)
+    except (TypeError, ValueError):
+        return None
+    return [each.sequence for each in axes], [
+        -1 if each.batch is None else each.batch for each in axes
+    ]
+
+
+def _has_open_size(arrays: Sequence[Any]) -> bool:
+    """Return whether a size of tensors is a symbol."""
+    import torch
+
+    return any(isinstance(size, torch.SymInt) for x in arrays for size in x.shape)
+
+
+def _fit_an_operator(arrays: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Return whether arrays and outputs can be arguments of an operator."""
+    import torch
+
+    if (
+        not _Registered.done
+        or not arrays
+        or libraries.torch_says("_are_functorch_transforms_active")
+    ):
+        return False
+    if not all(isinstance(x, torch.Tensor) for x in (*arrays, *outputs)):
+        return False
+    if not outputs:
+        return True
+    return len(outputs) == len(arrays) and all(
+        output.shape == x.shape and output.dtype == x.dtype
+        for output, x in zip(outputs, arrays, strict=True)
+    )
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return what says positions as a tensor with the same values; NotImplemented where it is something else."""
+    import torch
+
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor):
+        recorded = value.requires_grad and torch.is_grad_enabled()
+        return NotImplemented if recorded else value
+    if isinstance(value, np.ndarray):
+        # Of masks and units torch knows nothing.
+        return torch.as_tensor(value) if type(value) is np.ndarray else NotImplemented
+    values = value if isinstance(value, tuple | list) else [value]
+    if not all(
+        isinstance(each, int | float | torch.SymInt) and type(each) is not bool for each in values
+    ):
+        return NotImplemented
+    wide = any(isinstance(each, float) for each in values)
+    # What the dtype does not hold is refused by name, which torch would round.
+    held = EXACT if wide else INT64.stop - 1
+    if any(isinstance(each, int) and abs(each) > held for each in values):
+        return NotImplemented
+    return torch.tensor(value, dtype=torch.float64 if wide else torch.int64)
+
+
+# A saved program may be loaded before any embedding is made.
+compiler.prepare_untraced()

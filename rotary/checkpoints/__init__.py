@@ -1,0 +1,1 @@
+"""Embeddings from configurations, GGUF metadata and presets."""

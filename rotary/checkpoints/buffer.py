@@ -1,0 +1,110 @@
+"""Frequencies that a checkpoint stores in a narrow dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rotary._lib.errors import ConfigError
+from rotary._lib.typing import Float64Array
+from rotary.embedding import RotaryEmbedding
+from rotary.scaling import Custom, Scaling
+
+# bfloat16 buffers are off by up to 2**-9; twice that is still far from any other schedule.
+BUFFER_TOLERANCE = 2.0**-8
+
+
+class CheckpointBuffer(Custom):
+    """Frequencies of a checkpoint's own buffer, with what else its schedule says.
+
+    Parameters
+    ----------
+    inv_freq : array_like (dim/2,)
+    schedule : Scaling
+        Whose attention factor, softmax factor and dependence on the length hold on.
+    context_length : int or None
+        The only length the buffer holds for, where the schedule depends on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rotary.scaling.Custom`.
+    """
+
+    def __init__(self, inv_freq: Any, schedule: Scaling, context_length: int | None) -> None:
+        super().__init__(inv_freq, schedule.attention_factor_at(context_length))
+        length = context_length if schedule.needs_length else None
+        object.__setattr__(self, "_rest", (float(schedule.softmax_factor), length))
+
+    _rest: tuple[float, int | None]
+
+    def _value(self) -> tuple[Any, ...]:
+        return (*super()._value(), *self._rest)
+
+    def __repr__(self) -> str:
+        softmax, length = self._rest
+        shown = f"{self.W.tolist()}, attention_factor={self.attention_factor}"
+        return f"CheckpointBuffer({shown}, softmax_factor={softmax}, context_length={length})"
+
+    @property
+    def softmax_factor(self) -> float:
+        """What the softmax scale is multiplied by, of the schedule."""
+        return self._rest[0]
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the buffer holds for one context length only."""
+        return self._rest[1] is not None
+
+    def inv_freq(
+        self, dim: int, base: float | None = None, context_length: int | None = None
+    ) -> Float64Array:
+        """Return the frequencies, which a buffer has for one context length.
+
+        Parameters
+        ----------
+        dim : int
+            Rotated channels.
+        base
+            Not read.
+        context_length : int or None
+            The length the buffer was given for.
+
+        Returns
+        -------
+        float64 array (dim/2,), read-only
+
+        Raises
+        ------
+        ValueError
+            If it is another length, or `dim` is not twice the number of pairs.
+        """
+        del base
+        if self.needs_length and context_length != self._rest[1]:
+            msg = (
+                f"`context_length` must be {self._rest[1]}, for which the buffer was given, got "
+                f"{context_length}; read the configuration again with the buffer of that length"
+            )
+            raise ValueError(msg)
+        return super().inv_freq(dim)
+
+
+def _as_buffer(values: Float64Array, rope: RotaryEmbedding) -> Float64Array:
+    """Return a checkpoint's buffer, compared with what its configuration says."""
+    ours = rope.inv_freq
+    if values.shape != ours.shape:
+        msg = (
+            f"`inv_freq` must have shape {ours.shape}, one for each pair, got shape {values.shape}"
+        )
+        raise ConfigError(msg)
+    off = np.abs(values - ours) > BUFFER_TOLERANCE * np.abs(ours)
+    if off.any():
+        lane = int(np.argmax(off))
+        msg = (
+            f"`inv_freq` must be what the configuration says, up to a relative {BUFFER_TOLERANCE} for what "
+            f"bfloat16 rounds: pair {lane} has {ours[lane]}, got {values[lane]}; it may belong to another "
+            "layer, another context length or another configuration (rotary.scaling.Custom takes anything)"
+        )
+        raise ConfigError(msg)
+    return values

@@ -1,0 +1,208 @@
+"""What one configuration means to each of the programs that read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from rotary._lib import hints
+from rotary._lib.errors import ConfigError, naming_file
+from rotary.embedding import RotaryEmbedding
+from rotary.layouts import Layout
+from rotary.scaling import LongRope
+
+from .config import _options, _read
+from .dialects import DIALECTS
+from .reader import opened
+
+__all__ = [
+    "DialectComparison",
+    "compare_dialects",
+]
+
+
+# ------------------------------------------------------------------------------------------------
+# What projects make of the same configuration.
+
+
+@dataclass(frozen=True)
+class DialectComparison:
+    """What several projects make of one configuration; `str` and `print` show a table.
+
+    Attributes
+    ----------
+    follows : dict
+        Dialect to the version of the project it follows.
+    differences : dict
+        What differs to what each dialect has: dialect to value. First the choices, such as the fields
+        of a schedule, then the numbers they lead to. A dialect that refuses the configuration has an
+        entry under "refused" only.
+    unread : dict
+        Dialect to the keys that it does not read although they would change the result.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> llama = {"model_type": "llama", "head_dim": 64, "max_position_embeddings": 2048}
+    >>> rotary.compare_dialects(llama | {"rope_theta": 10000.0}).agree
+    True
+    """
+
+    follows: dict[str, str]
+    differences: dict[str, dict[str, str]]
+    unread: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def agree(self) -> bool:
+        """Whether all of them compute the same rotation, to nine digits."""
+        return not self.differences
+
+    def __str__(self) -> str:
+        names = list(self.follows)
+        rows = [["", *names]]
+        for what, values in self.differences.items():
+            rows.append([what, *(values.get(name, "") for name in names)])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
+        table = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        if self.agree:
+            table = ["All dialects agree."]
+        passed = [f"{name} does not read {', '.join(keys)}" for name, keys in self.unread.items()]
+        told = [f"{name}: {text}" for name, text in self.follows.items()]
+        return "\n".join([*table, "", *passed, *([""] if passed else []), *told])
+
+
+@hints.named
+def compare_dialects(
+    config: Any,
+    *,
+    layer_type: str | int | None = None,
+    layout: Layout | None = None,
+    context_length: int | None = None,
+) -> DialectComparison:
+    """List where projects compute different rotations from one configuration.
+
+    Parameters
+    ----------
+    config, layer_type, layout, context_length
+        As for `from_config`.
+
+    Returns
+    -------
+    DialectComparison
+        With a table as its `str`. Where `from_config` refuses what a project passes over in silence
+        or makes up by itself, this shows what the project computes.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is unclear whoever reads it: for every dialect.
+    TypeError, ValueError
+        If another argument is of the wrong kind or value.
+
+    See Also
+    --------
+    rotary.from_config : the rotation itself.
+
+    Notes
+    -----
+    It is a comparison of formulas, not of runs: which model types a project supports, and what it
+    rounds to which precision, is not looked at.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> config = {"model_type": "llama", "head_dim": 64, "max_position_embeddings": 4096}
+    >>> config["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    >>> comparison = rotary.compare_dialects(config)
+    >>> comparison.agree
+    False
+    >>> comparison.differences["fixed"]["transformers"], comparison.differences["fixed"]["vllm"]
+    ('False', 'True')
+    """
+    with naming_file(config):
+        return _compared(opened(config), layer_type, layout, context_length)
+
+
+def _compared(
+    values: dict[str, Any],
+    layer_type: str | int | None,
+    layout: Layout | None,
+    context_length: int | None,
+) -> DialectComparison:
+    """Return what each dialect makes of a configuration."""
+    facts: dict[str, dict[str, str]] = {}
+    choices: dict[str, dict[str, str]] = {}
+    errors = {}
+    unread = {}
+    for name in DIALECTS:
+        options = _options(
+            layer_type, layout, (None, None), context_length, None, name, strict=False
+        )
+        try:
+            rope = _read(values, options)
+            facts[name], choices[name] = _facts(rope), _choices(rope)
+            if options.unread:
+                unread[name] = tuple(dict.fromkeys(options.unread))
+        except ConfigError as error:
+            errors[name] = error
+            facts[name] = {"refused": str(error)}
+    if len(errors) == len(DIALECTS):
+        raise errors["transformers"]
+    differences = _differing(facts)
+    if differences:
+        # What leads to other numbers is told beside them, and not where the numbers are the same.
+        rows = {name: {"unread": ", ".join(unread.get(name, ())) or "nothing"} for name in choices}
+        differences = _differing(choices) | _differing(rows) | differences
+    follows = {name: dialect.follows for name, dialect in DIALECTS.items()}
+    return DialectComparison(follows, differences, unread)
+
+
+def _differing(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the rows in which the dialects' columns differ."""
+    rows = dict.fromkeys(row for column in columns.values() for row in column)
+    found = {}
+    for row in rows:
+        values = {name: column[row] for name, column in columns.items() if row in column}
+        if row == "refused" or len(set(values.values())) > 1:
+            found[row] = values
+    return found
+
+
+def _facts(rope: RotaryEmbedding | None) -> dict[str, str]:
+    """Return the numbers of a rotation."""
+    if rope is None:
+        return {"rotary": "none"}
+    facts = {
+        "channels": f"{rope.rotary_start} .. {rope.rotary_start + rope.rotary_dim - 1}",
+        "sections": str(rope.sections),
+        **_numbers(rope, ""),
+        "softmax_factor": f"{rope.softmax_factor:.9g}",
+    }
+    if isinstance(rope.scaling, LongRope):
+        length = rope.scaling.original_max_position
+        facts |= _numbers(rope.at_length(length), f" up to {length}")
+    return facts
+
+
+def _numbers(rope: RotaryEmbedding, when: str) -> dict[str, str]:
+    """Return what goes into the tables."""
+    return {
+        f"last inv_freq{when}": f"{rope.inv_freq[-1]:.9g}",
+        f"sum of inv_freq{when}": f"{rope.inv_freq.sum():.9g}",
+        f"attention_factor{when}": f"{rope.attention_factor:.9g}",
+    }
+
+
+def _choices(rope: RotaryEmbedding | None) -> dict[str, str]:
+    """Return the schedule and those of its fields that stay short."""
+    if rope is None:
+        return {}
+    choices = {"base": str(rope.base), "scaling": type(rope.scaling).__name__}
+    for own in fields(rope.scaling):  # type: ignore[arg-type]  # every schedule is a dataclass
+        value = getattr(rope.scaling, own.name)
+        if own.name not in ("attention_factor", "softmax_factor") and not isinstance(value, tuple):
+            choices[own.name] = str(value)
+    return choices

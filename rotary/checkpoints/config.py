@@ -1,0 +1,186 @@
+"""Configurations of checkpoints: which rotation they mean, or an error that says what is unclear."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from rotary._lib import hints
+from rotary._lib.checks import as_choice, as_integer, as_positive_integer
+from rotary._lib.errors import ConfigError, naming_file, shown
+from rotary.angles.powers import as_frequencies
+from rotary.embedding import BatchAxis, RotaryEmbedding
+from rotary.layouts import Layout, check_layout
+
+from .builder import Builder, Options
+from .dialects import DIALECTS
+from .layers import Layer, check_is_text, check_rope_keys, has_rotary, language_model, rope_dict
+from .models import FOLLOWS, has_no_rotary, is_recurrent, model
+from .reader import Keys, opened
+
+__all__ = [
+    "from_config",
+]
+
+
+@hints.named
+def from_config(
+    config: Any,
+    *,
+    layer_type: str | int | None = None,
+    layout: Layout | None = None,
+    seq_axis: int | None = None,
+    batch_axis: BatchAxis = None,
+    context_length: int | None = None,
+    inv_freq: Any = None,
+    dialect: str = "transformers",
+) -> RotaryEmbedding | None:
+    """Read the rotary embedding of a checkpoint from its Hugging Face configuration.
+
+    Parameters
+    ----------
+    config : path, mapping or object
+        A config.json or its folder, what stands in one, or a configuration object: anything with
+        ``to_dict()``. Forms of transformers 4 (``rope_scaling``, ``rope_theta`` on top) and 5
+        (``rope_parameters``). A file may have up to 16 MiB, and objects within objects 32 levels.
+        Nothing is downloaded and nothing is modified.
+    layer_type : str or int, optional
+        For configurations with a rotation for each kind of layer: the kind, such as
+        "sliding_attention", or the number of a layer, whose kind the configuration tells.
+    layout : {"half", "interleaved"}, optional
+        Required for model types that are not known. Where the model type is known it wins over what
+        is known, for weights may have been permuted; `explain` tells both.
+    seq_axis : int, optional
+        As for `RotaryEmbedding`.
+    batch_axis : int or False, optional
+        As for `RotaryEmbedding`.
+    context_length : int, optional
+        How long sequences get; ``max_position_embeddings`` by default. Schedules that depend on the
+        length (dynamic, longrope) refuse positions beyond it.
+    inv_freq : array_like (rotary_dim/2,), optional
+        The checkpoint's own buffer, which then takes the place of the frequencies. It may be off from
+        what the configuration says by what bfloat16 rounds, a relative ``2**-8``; more is refused.
+    dialect : {"transformers", "vllm", "sglang", "llama.cpp", "mlx"}
+        Whose reading of ambiguous keys applies; see `compare_dialects`.
+
+    Returns
+    -------
+    RotaryEmbedding or None
+        None for layers without rotary, such as those of linear attention in a hybrid model.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is unclear, incomplete or contradictory, or has a rope key that is not
+        known; the message names the key, what was found and what to write. A known key that the code
+        of the model type does not read is refused if it would change the result. So is a model type
+        without any rotation. Keys that have nothing to do with rotary are not looked at.
+    TypeError, ValueError
+        If another argument is of the wrong kind or value.
+    FileNotFoundError
+        If there is no file at the path.
+
+    See Also
+    --------
+    rotary.compare_dialects : what five projects make of the same configuration.
+
+    Notes
+    -----
+    Frequencies are those of the schedule in float64, which is within one float32 ulp of what the
+    checkpoint's own code gives in float64. In float32, as most of it runs, powers and YaRN's ramp are
+    rounded, differently from platform to platform; `inv_freq` is for those who need these very numbers.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rope = rotary.from_config(
+    ...     {
+    ...         "model_type": "llama",
+    ...         "hidden_size": 2048,
+    ...         "num_attention_heads": 32,
+    ...         "max_position_embeddings": 131072,
+    ...         "rope_theta": 500000.0,
+    ...         "rope_scaling": {
+    ...             "rope_type": "llama3",
+    ...             "factor": 32.0,
+    ...             "low_freq_factor": 1.0,
+    ...             "high_freq_factor": 4.0,
+    ...             "original_max_position_embeddings": 8192,
+    ...         },
+    ...     }
+    ... )
+    >>> rope.head_dim, rope.layout, rope.base
+    (64, 'half', 500000.0)
+    """
+    options = _options(
+        layer_type, layout, (seq_axis, batch_axis), context_length, inv_freq, dialect
+    )
+    with naming_file(config):
+        return _read(config, options)
+
+
+def _options(
+    layer_type: Any,
+    layout: Any,
+    axes: tuple[Any, Any],
+    context_length: Any,
+    inv_freq: Any,
+    dialect: Any,
+    *,
+    strict: bool = True,
+) -> Options:
+    """Return the checked arguments of the caller."""
+    if layer_type is not None and not isinstance(layer_type, str):
+        layer_type = _index(layer_type)
+    if layout is not None:
+        layout = check_layout(layout)
+    if context_length is not None:
+        context_length = as_positive_integer(context_length, "context_length")
+    if inv_freq is not None:
+        inv_freq = as_frequencies(inv_freq, "inv_freq", (1,))
+    name = as_choice(dialect, "dialect", tuple(DIALECTS))
+    own = DIALECTS[name]
+    return Options(layer_type, layout, axes, context_length, inv_freq, own, strict, [])
+
+
+def _index(value: Any) -> int:
+    """Return the number of a layer."""
+    index = as_integer(value, "layer_type")
+    if not 0 <= index < 2**31:
+        msg = (
+            "`layer_type` must be a kind of layer or a layer's number, from 0 on and below 2**31, got "
+            f"{shown(index)}"
+        )
+        raise ValueError(msg)
+    return index
+
+
+def _read(config: Any, options: Options) -> RotaryEmbedding | None:
+    """Return the embedding of a configuration."""
+    top = language_model(Keys(opened(config)))
+    name = top.values.get("model_type")
+    row = model(name)
+    if has_no_rotary(name) and top.values.get("mla_use_nope") is not False:
+        if is_recurrent(name):
+            return None
+        if options.layout is None:
+            _tell_of(name)
+    check_rope_keys(top, row)
+    check_is_text(top, row)
+    if not has_rotary(top, row):
+        return None
+    layer = Layer.of(top, options.layer_type)
+    if not layer.rotates(top, row):
+        return None
+    rope = rope_dict(top, row, layer)
+    if rope is None:
+        return None
+    return Builder(top, row, layer, *rope, options).embedding()
+
+
+def _tell_of(name: Any) -> NoReturn:
+    """Refuse a model type without rotation by name, instead of asking for its layout."""
+    msg = (
+        f"`model_type` {shown(name)} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
+        "if the checkpoint has code of its own that does, pass `layout`"
+    )
+    raise ConfigError(msg)

@@ -1,0 +1,331 @@
+"""Reads the header of a GGUF file: what is written about the model, and the factors of its frequencies.
+
+Only the file tells whether there are factor tensors, which change the frequencies and are no metadata. The
+weights themselves are left to other readers. A damaged or hostile file costs no more than a sound one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection
+from struct import Struct
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+import numpy as np
+
+from rotary._lib.checks import LARGEST_WIDTH
+from rotary._lib.errors import ConfigError, shown, shown_name
+from rotary._lib.files import open_file
+from rotary._lib.typing import Array
+
+__all__ = ["GgufHeader", "read_header"]
+
+_VERSIONS = (2, 3)
+_STRING, _ARRAY, _BOOL = 8, 9, 7
+_FLOAT32_TENSOR = 0
+_ALIGNMENT = 32  # where the file does not say
+# The letters of `struct`, by the number of the type. A boolean is a byte, of which 2 is neither.
+_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, _BOOL, 10, 11, 12), "BbHhIifBQqd", strict=True))
+
+# Limits of ggml: dimensions of a tensor, and their sizes, which it reads as int64.
+_DIMENSIONS = 4
+_LARGEST_SIZE = 2**63 - 1
+# Limits of this reader, far beyond published files.
+_HEADER = 128 * 2**20
+_KEYS = 2**16
+_TENSORS = 2**17
+_WANTED = 1024
+_LONGEST_LIST = 1024
+_LONGEST_STRING = 2**16
+_CHUNK = 2**18
+
+
+class GgufHeader(NamedTuple):
+    """What stands before the weights, as far as it is asked for."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, Array]
+
+
+class _Omitted:
+    """Stands for a value too long to be of use, which no check accepts."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __repr__(self) -> str:
+        return f"<{self._what}>"
+
+
+class _Tensor(NamedTuple):
+    """Where a tensor lies."""
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
+class _Reader:
+    """Numbers and strings, one after another."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        self._path = path
+        self._size = os.fstat(file.fileno()).st_size
+        # Bytes read ahead, where in the file they begin, and how many of them are used up.
+        self._bytes, self._begin, self._used = b"", 0, 0
+        self._key = ""
+        self._set_order("<")
+
+    def _set_order(self, order: str) -> None:
+        self._order = order
+        self._structs = {letter: Struct(order + letter) for letter in "BbHhIifQqd"}
+
+    def fail(self, what: str) -> NoReturn:
+        """Raise the error that names the file, and the key or the tensor that was reached."""
+        place = f" (at `{shown_name(self._key)}`)" if self._key else ""
+        file = shown_name(self._path)
+        msg = f"`metadata` must be a GGUF file of version 2 or 3: {file} {what}{place}"
+        raise ConfigError(msg)
+
+    @property
+    def place(self) -> int:
+        """Where in the file the next byte is."""
+        return self._begin + self._used
+
+    def _check_left(self, count: int) -> None:
+        """Refuse to read beyond the end, or a header that never ends."""
+        if count > self._size - self.place:
+            self.fail("ends in the middle of its header")
+        if count > _HEADER - self.place:
+            self.fail(f"has a header of more than {_HEADER >> 20} MiB")
+
+    def _need(self, count: int) -> None:
+        """Have so many of the next bytes at hand."""
+        if len(self._bytes) - self._used >= count:
+            return
+        self._check_left(count)
+        rest = self._bytes[self._used :]
+        self._begin, self._used = self.place, 0
+        self._bytes = rest + self._file.read(max(count - len(rest), _CHUNK))
+        if len(self._bytes) < count:  # the file became shorter
+            self.fail("ends in the middle of its header")
+
+    def skip(self, count: int) -> None:
+        """Go on by so many bytes."""
+        if len(self._bytes) - self._used >= count:
+            self._used += count
+            return
+        self._check_left(count)
+        self._begin, self._used, self._bytes = self.place + count, 0, b""
+        self._file.seek(self._begin)
+
+    def take(self, count: int) -> bytes:
+        """Return the next bytes."""
+        self._need(count)
+        self._used += count
+        return self._bytes[self._used - count : self._used]
+
+    def number(self, letter: str) -> Any:
+        """Return the next number."""
+        struct = self._structs[letter]
+        self._need(struct.size)
+        self._used += struct.size
+        return struct.unpack_from(self._bytes, self._used - struct.size)[0]
+
+    def start(self) -> tuple[int, int]:
+        """Read what a file begins with, and return how many tensors and keys it has."""
+        if self._size < 4 or self.take(4) != b"GGUF":
+            self.fail("does not begin with GGUF")
+        version = self.number("I")
+        if not version & 0xFFFF:  # as ggml tells the order of bytes
+            self._set_order(">")
+            version = int.from_bytes(version.to_bytes(4, "little"), "big")
+        if version not in _VERSIONS:
+            self.fail(f"is of version {version}")
+        tensors, keys = self.number("Q"), self.number("Q")
+        if keys > _KEYS:
+            self.fail(f"has {keys} keys, more than {_KEYS}")
+        if tensors > _TENSORS:
+            self.fail(f"has {tensors} tensors, more than {_TENSORS}")
+        return tensors, keys
+
+    def name_nothing(self) -> None:
+        """Name neither a key nor a tensor in the next error."""
+        self._key = ""
+
+    def name(self, seen: set[str], kind: str) -> str:
+        """Return the name of a key or tensor, which must be another than those before."""
+        self._key = ""
+        length = self.number("Q")
+        if length > _LONGEST_STRING:
+            self.fail(f"has a name of {length} bytes")
+        content = self.take(length)
+        try:
+            name = content.decode()
+        except UnicodeDecodeError:
+            self.fail(f"has a name that is not UTF-8, {shown(content)}")
+        if name in seen:
+            self.fail(f"has {kind}`{shown_name(name)}` twice")
+        seen.add(name)
+        self._key = name
+        return name
+
+    def value(self, *, wanted: bool) -> Any:
+        """Return the next value; None where it is not wanted."""
+        kind = self.number("I")
+        if kind == _ARRAY:
+            return self._list(self.number("I"), self.number("Q"), wanted=wanted)
+        if kind == _STRING:
+            return self._string(wanted=wanted)
+        return self._scalar(kind)
+
+    def _scalar(self, kind: int) -> Any:
+        """Return the next number."""
+        if kind not in _SCALARS:
+            self.fail(f"has a value of the unknown type {kind}")
+        number = self.number(_SCALARS[kind])
+        if kind != _BOOL:
+            return number
+        if number > 1:
+            self.fail(f"has the boolean {number}")
+        return bool(number)
+
+    def _string(self, *, wanted: bool) -> Any:
+        """Return the next string."""
+        length = self.number("Q")
+        if wanted and length <= _LONGEST_STRING:
+            return self.take(length).decode(errors="replace")
+        self.skip(length)
+        return _Omitted(f"a string of {length} bytes") if wanted else None
+
+    def _list(self, kind: int, count: int, *, wanted: bool) -> Any:
+        """Return the next list."""
+        if kind == _ARRAY:
+            self.fail("has a list of lists")
+        if kind != _STRING and kind not in _SCALARS:
+            self.fail(f"has a value of the unknown type {kind}")
+        if wanted and count <= _LONGEST_LIST:
+            return [
+                self._string(wanted=True) if kind == _STRING else self._scalar(kind)
+                for _ in range(count)
+            ]
+        if kind == _STRING:
+            self._skip_strings(count)
+        else:
+            self.skip(count * self._structs[_SCALARS[kind]].size)
+        return _Omitted(f"a list of {count} values") if wanted else None
+
+    def _skip_strings(self, count: int) -> None:
+        """Go on by so many strings, of which a vocabulary has hundreds of thousands."""
+        length = self._structs["Q"].unpack_from
+        self._check_left(8 * count)
+        while count:
+            self._need(8)
+            content, used = self._bytes, self._used
+            last = len(content) - 8
+            while count and used <= last:
+                used += 8 + length(content, used)[0]
+                count -= 1
+            self._used = min(used, len(content))
+            self.skip(used - self._used)
+
+    def tensor_at(self) -> _Tensor:
+        """Return where the next tensor lies."""
+        count = self.number("I")
+        if count > _DIMENSIONS:
+            self.fail(f"has a tensor of {count} dimensions, more than {_DIMENSIONS}")
+        shape = tuple(self.number("Q") for _ in range(count))
+        if any(size > _LARGEST_SIZE for size in shape):
+            self.fail(f"has a tensor of shape {shape}")
+        return _Tensor(shape, self.number("I"), self.number("Q"))
+
+    def factors(self, name: str, tensor: _Tensor, start: int, alignment: int) -> Array:
+        """Return a tensor of factors."""
+        self._key = name
+        if tensor.kind != _FLOAT32_TENSOR:
+            msg = (
+                f"`{name}` of {shown_name(self._path)} must be float32, tensor type {_FLOAT32_TENSOR}, "
+                f"got type {tensor.kind}"
+            )
+            raise ConfigError(msg)
+        shape = tensor.shape
+        while len(shape) > 1 and shape[-1] == 1:  # dimensions of one are as good as none
+            shape = shape[:-1]
+        count = math.prod(shape)
+        if count > LARGEST_WIDTH:
+            self.fail(f"has a tensor of {count} numbers, more than {LARGEST_WIDTH}")
+        if tensor.offset % alignment:
+            self.fail(
+                f"has a tensor at {tensor.offset}, not a multiple of the alignment {alignment}"
+            )
+        if start + tensor.offset + 4 * count > self._size:
+            self.fail("ends in the middle of its tensors")
+        self._file.seek(start + tensor.offset)
+        content = self._file.read(4 * count)
+        if len(content) < 4 * count:  # the file became shorter
+            self.fail("ends in the middle of its tensors")
+        return np.frombuffer(content, self._order + "f4").reshape(shape[::-1])
+
+
+def read_header(
+    path: str, tensors: Collection[str], is_wanted: Callable[[str], bool]
+) -> GgufHeader:
+    """Read keys of a file, and those of the named tensors it has.
+
+    Parameters
+    ----------
+    path : str
+        A GGUF file, of either byte order.
+    tensors : collection of str
+        Names of float32 tensors.
+    is_wanted : callable
+        Whether the value of a key is to be read.
+
+    Returns
+    -------
+    GgufHeader
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ConfigError
+        If it is not a GGUF file of version 2 or 3, its header has more than 128 MiB, or a tensor that is
+        asked for is not float32.
+
+    Notes
+    -----
+    The format: docs/gguf.md of ggml. A list of more than 1,024 values, or a string of more than 64 KiB, is
+    not kept: something else stands in its place that no check accepts.
+    """
+    with open_file(path, "metadata") as file:
+        reader = _Reader(file, path)
+        tensor_count, key_count = reader.start()
+        metadata: dict[str, Any] = {}
+        seen: set[str] = set()
+        for _ in range(key_count):
+            key = reader.name(seen, "")
+            wanted = is_wanted(key) or key == "general.alignment"
+            value = reader.value(wanted=wanted)
+            if wanted:
+                metadata[key] = value
+            if len(metadata) > _WANTED:
+                reader.fail(f"has more than {_WANTED} keys of an architecture")
+        places: dict[str, _Tensor] = {}
+        seen = set()
+        for _ in range(tensor_count):
+            name = reader.name(seen, "the tensor ")
+            place = reader.tensor_at()
+            if name in tensors:
+                places[name] = place
+        reader.name_nothing()
+        alignment = metadata.get("general.alignment", _ALIGNMENT)
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            reader.fail(f"has the `general.alignment` {shown(alignment)}, no power of two")
+        start = -(-reader.place // alignment) * alignment
+        found = {
+            name: reader.factors(name, place, start, alignment) for name, place in places.items()
+        }
+        return GgufHeader(metadata, found)

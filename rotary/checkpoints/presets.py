@@ -1,0 +1,419 @@
+"""Published checkpoints by name and format: their specifications are data, read and checked here.
+
+Every table of rotary/checkpoints/data is a preset, and its name ends with its format::
+
+    ["llama-3.2-1b-hf"]
+    family = "llama"
+    format = "hf"
+    description = "A sentence or two; what positions are, where that is not obvious."
+    source.numbers = "project and file where every number stands that is not listed below"
+    source.layout = "where the layout is to be seen"
+    source."scaling.factor" = "where that number stands"
+    head_dim = 64
+    layout = "half"
+    base = 500000.0
+    scaling.kind = "Linear"
+    scaling.factor = 2.0
+
+The rest are arguments of `rotary.RotaryEmbedding`. Those that are objects are tables: of `scaling` and `decay` the
+kind is a class, of `sections` a function, whose sizes are a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from rotary import scaling, sections
+from rotary._lib import hints
+from rotary._lib.checks import as_choice
+from rotary._lib.errors import ConfigError, shown
+from rotary.embedding import BatchAxis, RotaryEmbedding
+
+__all__ = ["Preset", "Presets", "preset", "presets"]
+
+_LONGEST_NAME = 64  # of those that are looked up among the known ones
+_FACTS = ("family", "format", "description")
+_REQUIRED = (*_FACTS, "source", "head_dim", "layout")
+_VALUES = (
+    *("head_dim", "layout", "base", "rotary_dim", "rotary_start"),
+    *("context_length", "output_layout", "quirk"),
+)
+_OBJECTS = ("scaling", "sections", "decay")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is known of one checkpoint in one format.
+
+    Attributes
+    ----------
+    name : str
+        Its name, which ends with the format.
+    family : str
+        What similar checkpoints share.
+    format : str
+        Whose weights these are: "hf", "gguf", "meta", and so on. It decides the layout.
+    description : str
+        A sentence or two.
+    sources : mapping of str to str
+        Where the numbers stand: under "numbers" all of them, under an argument's name those that
+        stand elsewhere.
+    arguments : mapping of str to object
+        Arguments of `rotary.RotaryEmbedding`; objects are tables with a ``kind``.
+    file : str
+        The file of `rotary/checkpoints/data` that holds it.
+
+    See Also
+    --------
+    rotary.presets : all of them.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> known = rotary.presets()["mimi-native"]
+    >>> known.format, known.arguments["layout"]
+    ('native', 'interleaved')
+    """
+
+    name: str
+    family: str
+    format: str
+    description: str
+    sources: Mapping[str, str] = field(hash=False, repr=False)
+    arguments: Mapping[str, Any] = field(hash=False, repr=False)
+    file: str = field(repr=False)
+
+    @property
+    def source(self) -> str:
+        """Where its numbers stand."""
+        return self.sources["numbers"]
+
+    def source_of(self, name: str) -> str:
+        """Return where a number stands.
+
+        Parameters
+        ----------
+        name : str
+            One of `arguments`, or ``scaling.<field>``, ``sections.<field>`` or ``decay.<field>``.
+
+        Returns
+        -------
+        str
+            Project and file.
+
+        Raises
+        ------
+        TypeError
+            If `name` is no string.
+        ValueError
+            If the preset does not give it: what is a default has no source.
+
+        Examples
+        --------
+        >>> import rotary
+        >>> known = rotary.presets()["mimi-hf"]
+        >>> known.source_of("base")
+        'transformers ..., models/mimi/configuration_mimi.py: the defaults are kyutai/mimi'
+        """
+        as_choice(name, "name", _places(self.arguments))
+        return self.sources.get(name) or self.sources.get(name.partition(".")[0]) or self.source
+
+
+class Presets(Mapping[str, Preset]):
+    """All presets, name to `Preset`; printed, a table of name, format and source.
+
+    Parameters
+    ----------
+    entries : mapping of str to Preset
+        The presets.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> "mimi-hf" in rotary.presets()
+    True
+    """
+
+    def __init__(self, entries: Mapping[str, Preset]) -> None:
+        self._entries = MappingProxyType(dict(entries))
+
+    def __getitem__(self, name: str) -> Preset:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        rows = [("name", "format", "source")]
+        rows += [(entry.name, entry.format, entry.source) for entry in self._entries.values()]
+        first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+        return "\n".join(f"{row[0]:<{first}}  {row[1]:<{second}}  {row[2]}" for row in rows)
+
+
+def presets() -> Presets:
+    """Return the published checkpoints whose specification is known.
+
+    Returns
+    -------
+    Presets
+        A mapping of names to `Preset`, in the order of their names.
+
+    See Also
+    --------
+    rotary.preset : the embedding of one of them.
+
+    Notes
+    -----
+    The same checkpoint has another layout in another format, so the name ends with the format:
+    "hf" are weights for transformers, "gguf" for llama.cpp, "meta" those that Meta published.
+    Every entry tells the project and the file where its numbers stand.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> known = rotary.presets()
+    >>> [name for name in known if known[name].family == "gpt-j"]
+    ['gpt-j-6b-hf']
+    >>> known["gpt-j-6b-hf"].format
+    'hf'
+    """
+    return _read()
+
+
+@hints.named
+def preset(
+    name: str, *, seq_axis: int | None = None, batch_axis: BatchAxis = None
+) -> RotaryEmbedding:
+    """Return the rotary embedding of a published checkpoint.
+
+    Parameters
+    ----------
+    name : str
+        One of `rotary.presets`: the checkpoint and the format of its weights.
+    seq_axis : int, optional
+        The sequence axis of the arrays, as for `rotary.RotaryEmbedding`.
+    batch_axis : int or False, optional
+        Their batch axis, as for `rotary.RotaryEmbedding`.
+
+    Returns
+    -------
+    RotaryEmbedding
+        Its `explain` tells the preset and the source of every number.
+
+    Raises
+    ------
+    TypeError
+        If `name` is no string, or an axis no integer.
+    ValueError
+        If there is no such preset, or an axis does not fit.
+
+    See Also
+    --------
+    rotary.presets : the names, formats and sources.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rotary.preset("gpt-j-6b-hf", seq_axis=-3)
+    RotaryEmbedding(256, layout='interleaved', base=10000.0, rotary_dim=64, seq_axis=-3)
+    """
+    entry = _named(name)
+    made = _made(entry)
+    if seq_axis is not None or batch_axis is not None:
+        made = replace(made, seq_axis=seq_axis, batch_axis=batch_axis)
+    return made._explained(_origins(entry))
+
+
+def _named(name: Any) -> Preset:
+    """Return the preset of a name."""
+    if not isinstance(name, str):
+        msg = f"`name` must be a name of rotary.presets(), got {shown(name)} of type {type(name).__name__}"
+        raise TypeError(msg)
+    known = _read()
+    if name not in known:
+        msg = (
+            f"`name` must be a name of rotary.presets(), got {shown(name)}{_close_to(name, known)}"
+        )
+        raise ValueError(msg)
+    return known[name]
+
+
+def _close_to(name: str, known: Mapping[str, Preset]) -> str:
+    """Return the end of a sentence that suggests names."""
+    from difflib import get_close_matches
+
+    asked = name.lower()[:_LONGEST_NAME]
+    begun = [other for other in known if asked and other.startswith(asked)]
+    close = begun[:5] or get_close_matches(asked, known)
+    return f"; close to it: {', '.join(close)}" if close else ""
+
+
+def _origins(entry: Preset) -> dict[str, str]:
+    """Return where every number of a preset comes from, by its name in `explain`."""
+    names = list(entry.arguments)
+    names += [f"scaling.{key}" for key in entry.arguments.get("scaling", ()) if key != "kind"]
+    return {name: f"preset {entry.name}: {entry.source_of(name)}" for name in names}
+
+
+# ------------------------------------------------------------------------------------------------
+# From tables to objects.
+
+
+def _made(entry: Preset) -> RotaryEmbedding:
+    """Return the embedding of a preset, without its origins."""
+    arguments = dict(entry.arguments)
+    for name in _OBJECTS:
+        if name in arguments:
+            arguments[name] = _object(entry, name, arguments[name])
+    made: RotaryEmbedding = _called(entry, "the preset", RotaryEmbedding, arguments)
+    return made
+
+
+def _object(entry: Preset, place: str, table: Any) -> Any:
+    """Return the object that a table with a `kind` describes."""
+    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+        raise _error(entry.file, entry.name, place, "be a table with a `kind`", table)
+    arguments = {key: value for key, value in table.items() if key != "kind"}
+    if "scaling" in arguments:
+        arguments["scaling"] = _object(entry, f"{place}.scaling", arguments["scaling"])
+    kinds = _kinds(place.rpartition(".")[2])
+    if table["kind"] not in kinds:
+        words = f"be one of {', '.join(sorted(kinds))}"
+        raise _error(entry.file, entry.name, f"{place}.kind", words, table["kind"])
+    return _called(entry, place, kinds[table["kind"]], arguments)
+
+
+def _kinds(place: str) -> dict[str, Any]:
+    """Return what a table at a place may describe."""
+    if place == "decay":
+        from rotary.decay import XPos
+
+        return {"XPos": XPos}
+    module = {"scaling": scaling, "sections": sections}[place]
+    names = set(module.__all__) - {"Scaling", "Sections"}
+    return {name: getattr(module, name) for name in names}
+
+
+def _called(entry: Preset, place: str, function: Any, arguments: dict[str, Any]) -> Any:
+    """Return what a function gives; what it refuses is an error of the file."""
+    from inspect import Parameter, signature
+
+    parameters = signature(function).parameters
+    several: list[Any] = []
+    named: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if key not in parameters:
+            words = f"hold no other keys than kind, {', '.join(parameters)}"
+            raise _error(entry.file, entry.name, place, words, key)
+        if parameters[key].kind is Parameter.VAR_POSITIONAL:
+            several = value
+        else:
+            named[key] = value
+    try:
+        return function(*several, **named)
+    except (TypeError, ValueError) as error:
+        msg = f"rotary/checkpoints/data/{entry.file}: [{entry.name}] {place} does not fit: {error}"
+        raise ConfigError(msg) from error
+
+
+# ------------------------------------------------------------------------------------------------
+# From files to tables.
+
+
+def _error(file: str, name: str, place: str, expected: str, found: Any) -> ConfigError:
+    """Return the error of a key in a file."""
+    return ConfigError(
+        f"rotary/checkpoints/data/{file}: [{name}] `{place}` must {expected}, got {found!r}"
+    )
+
+
+@cache
+def _read() -> Presets:
+    """Return the presets of all files, by name."""
+    from importlib.resources import files
+
+    found: dict[str, Preset] = {}
+    for file in sorted(files(__package__).joinpath("data").iterdir(), key=lambda item: item.name):
+        if file.name.endswith(".toml"):
+            for entry in _parsed(file.name, file.read_text(encoding="utf-8")):
+                if entry.name in found:
+                    words = f"not stand in {found[entry.name].file} as well"
+                    raise _error(file.name, entry.name, "name", words, entry.name)
+                found[entry.name] = entry
+    return Presets({name: found[name] for name in sorted(found)})
+
+
+def _parsed(file: str, text: str) -> list[Preset]:
+    """Return the presets of one file."""
+    import tomllib
+
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        msg = f"rotary/checkpoints/data/{file} must be TOML: {error}"
+        raise ConfigError(msg) from error
+    return [_entry(file, name, table) for name, table in tables.items()]
+
+
+def _entry(file: str, name: str, table: Any) -> Preset:
+    """Return one preset, its keys checked."""
+    if not isinstance(table, dict):
+        raise _error(file, name, name, "be a table", table)
+    known = (*_FACTS, "source", *_VALUES, *_OBJECTS)
+    for key in table:
+        if key not in known:
+            raise _error(file, name, key, f"be one of {', '.join(known)}", key)
+    for key in _REQUIRED:
+        if key not in table:
+            raise _error(file, name, key, "be given", None)
+    for key in _FACTS:
+        if not isinstance(table[key], str) or not table[key].strip():
+            raise _error(file, name, key, "be a text", table[key])
+    if not name.endswith(f"-{table['format']}"):
+        raise _error(file, name, "format", "be the end of the name", table["format"])
+    arguments = {key: _frozen(table[key]) for key in (*_VALUES, *_OBJECTS) if key in table}
+    return Preset(
+        name=name,
+        family=table["family"],
+        format=table["format"],
+        description=table["description"],
+        sources=_sources(file, name, table["source"], arguments),
+        arguments=MappingProxyType(arguments),
+        file=file,
+    )
+
+
+def _frozen(value: Any) -> Any:
+    """Return a value of a file, with all that it holds, as one that cannot be changed."""
+    if isinstance(value, dict):
+        return MappingProxyType({key: _frozen(part) for key, part in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _places(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names of all that a preset gives: arguments, and fields of those that are tables."""
+    tables = {name: table for name, table in arguments.items() if isinstance(table, Mapping)}
+    return [*arguments, *(f"{name}.{key}" for name, table in tables.items() for key in table)]
+
+
+def _sources(file: str, name: str, sources: Any, arguments: dict[str, Any]) -> Mapping[str, str]:
+    """Return where the numbers stand, the keys checked."""
+    if not isinstance(sources, dict):
+        raise _error(file, name, "source", "be a table", sources)
+    known = ("numbers", *_places(arguments))
+    for key, text in sources.items():
+        if key not in known:
+            raise _error(file, name, f"source.{key}", f"be one of {', '.join(known)}", key)
+        if not isinstance(text, str) or not text.strip():
+            raise _error(file, name, f"source.{key}", "be a text", text)
+    for key in ("numbers", "layout"):
+        if key not in sources:
+            raise _error(file, name, f"source.{key}", "be given", None)
+    return MappingProxyType(dict(sources))

@@ -1,0 +1,1 @@
+"""What `python -m rotary` runs: the self-test, the benchmark and the report."""

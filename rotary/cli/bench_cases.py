@@ -1,0 +1,114 @@
+"""What `bench` measures: shapes, the arrays of each, and what a rotation of them must give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from rotary._lib.typing import Float64Array, HostArray
+from rotary.functions import inv_freq
+
+from .devices import dtype_named
+
+BASE = 10_000.0
+# A result differs from the formula by no more, for numbers of a few units; others than this library round
+# angles to float32 and results more than once.
+TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 3e-3}
+
+
+class Case(NamedTuple):
+    """Query and key (batch, sequence, heads, channels), rotated in the half layout."""
+
+    title: str
+    batch: int
+    length: int
+    heads: tuple[int, int]
+    head_dim: int
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes query and key have; a rotation reads and writes so many."""
+        numbers = self.batch * self.length * sum(self.heads) * self.head_dim
+        return numbers * dtype_named(self.dtype).itemsize
+
+    @property
+    def decodes(self) -> bool:
+        """Whether there is one row of every sequence, each at its own position."""
+        return self.length == 1
+
+
+PREFILL = "8192 tokens, 32 + 8 heads of 128"
+ON_GPU = (
+    Case(f"{PREFILL}, bfloat16", 1, 8192, (32, 8), 128, "bfloat16"),
+    Case(f"{PREFILL}, float32", 1, 8192, (32, 8), 128, "float32"),
+    Case("4096 tokens, 8 + 8 heads of 64, bfloat16", 1, 4096, (8, 8), 64, "bfloat16"),
+    Case(
+        "one token of 64 sequences, 32 + 8 heads of 128, bfloat16", 64, 1, (32, 8), 128, "bfloat16"
+    ),
+)
+ON_CPU = (
+    Case("1024 tokens, 32 + 8 heads of 128, float32", 1, 1024, (32, 8), 128, "float32"),
+    Case("1024 tokens, 32 + 8 heads of 128, float16", 1, 1024, (32, 8), 128, "float16"),
+    Case("one token of 8 sequences, 32 + 8 heads of 128, float32", 8, 1, (32, 8), 128, "float32"),
+)
+
+
+class Data:
+    """The numbers of a case on the host, which every contender gets in arrays of its own."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    @cached_property
+    def arrays(self) -> list[HostArray]:
+        """Query and key, normally distributed."""
+        block = np.random.default_rng(0).standard_normal(2**16 + 1)
+        block = block.astype(dtype_named(self.case.dtype))
+        shape = (self.case.batch, self.case.length)
+        return [np.resize(block, (*shape, n, self.case.head_dim)) for n in self.case.heads]
+
+    @cached_property
+    def offsets(self) -> HostArray:
+        """Where the sequences begin, (batch,)."""
+        step = 37 if self.case.decodes else 0
+        return 1000 * self.case.decodes + step * np.arange(self.case.batch)
+
+    @cached_property
+    def positions(self) -> HostArray:
+        """Where rows stand, (batch, sequence)."""
+        return self.offsets[:, None] + np.arange(self.case.length)
+
+    def tables(self, positions: HostArray) -> tuple[Float64Array, Float64Array]:
+        """Return cosine and sine (..., head_dim / 2) in float64, good enough at the positions used here."""
+        angles = positions[..., None] * inv_freq(self.case.head_dim, base=BASE)
+        return np.cos(angles), np.sin(angles)
+
+    @cached_property
+    def whole_tables(self) -> tuple[Float64Array, Float64Array]:
+        """Cosine and sine of all positions up to the largest, which most libraries keep."""
+        return self.tables(np.arange(int(self.positions.max()) + 1))
+
+    @property
+    def checked_rows(self) -> list[int]:
+        """The rows of a sequence whose results are looked at: at both ends."""
+        return sorted({0, self.case.length // 2, self.case.length - 1})
+
+    def is_wrong(self, results: Sequence[HostArray]) -> str | None:
+        """Say how results, of the checked rows, are off; None where they are right."""
+        rows = self.checked_rows
+        cosine, sine = (part[:, :, None] for part in self.tables(self.positions[:, rows]))
+        for x, y in zip(self.arrays, results, strict=True):
+            first, second = np.split(x[:, rows].astype(np.float64), 2, axis=-1)
+            wanted = np.concatenate(
+                [first * cosine - second * sine, second * cosine + first * sine], axis=-1
+            )
+            if y.shape != wanted.shape:
+                return f"gives shape {y.shape}, expected {wanted.shape}"
+            off = np.abs(y.astype(np.float64) - wanted).max()
+            if not off <= TOLERANCE[self.case.dtype]:
+                return f"is wrong by {off:.2g}"
+        return None

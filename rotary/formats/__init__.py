@@ -1,0 +1,52 @@
+"""Cosine and sine as other programs store them: their tables from ours, and ours from theirs.
+
+`RotaryEmbedding.tables` gives two arrays, half as wide as the channels that turn. Each function ``to_x``
+makes of them what one kind of program keeps, and ``from_x`` reads it back: into float32 or float64, in
+the library of the table. What is read must be known on the host, and is refused where its width, its
+copies or its values belong to another format.
+"""
+
+from __future__ import annotations
+
+from .onnx import OnnxNode, from_onnx, to_onnx
+from .pairs import (
+    from_angles,
+    from_complex,
+    from_ggml,
+    from_pairs,
+    to_angles,
+    to_complex,
+    to_ggml,
+    to_pairs,
+)
+from .tables import (
+    attention_factor,
+    from_concatenated,
+    from_full_width,
+    to_concatenated,
+    to_full_width,
+)
+
+__all__ = [
+    "OnnxNode",
+    "attention_factor",
+    "from_angles",
+    "from_complex",
+    "from_concatenated",
+    "from_full_width",
+    "from_ggml",
+    "from_onnx",
+    "from_pairs",
+    "to_angles",
+    "to_complex",
+    "to_concatenated",
+    "to_full_width",
+    "to_ggml",
+    "to_onnx",
+    "to_pairs",
+]
+
+
+def __dir__() -> list[str]:
+    """Show what is public."""
+    return __all__

@@ -1,0 +1,282 @@
+"""The RotaryEmbedding operator of ONNX: its inputs and attributes, made from an embedding and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rotary._lib import libraries
+from rotary._lib.checks import as_choice, as_float, as_integer, as_positive_integer, as_rotary_dim
+from rotary._lib.numbers import as_positions
+from rotary._lib.typing import Array, HostArray
+from rotary.decay import Role
+from rotary.embedding import RotaryEmbedding
+from rotary.layouts import Layout
+
+from .tables import Domain, _given_out, _halves, _read_wide
+
+__all__ = [
+    "OnnxNode",
+    "from_onnx",
+    "to_onnx",
+]
+
+
+ONNX_DTYPES = ("float32", "float16", "bfloat16")
+ONNX_INPUTS: dict[str, tuple[str, ...]] = {
+    "": ("X", "cos_cache", "sin_cache", "position_ids"),
+    "com.microsoft": ("input", "position_ids", "cos_cache", "sin_cache"),
+}
+ONNX_ATTRIBUTES = (
+    *("interleaved", "num_heads", "rotary_embedding_dim"),
+    *("is_packed_batching", "scale"),
+)
+# The default first.
+ONNX_VALUES = (("interleaved", as_integer, (0, 1)), ("scale", as_float, (1,)))
+
+
+# ------------------------------------------------------------------------------------------------
+# ONNX.
+
+
+class OnnxNode(NamedTuple):
+    """A node of the operator RotaryEmbedding, and the two tables it reads.
+
+    Attributes
+    ----------
+    op_type : str
+        "RotaryEmbedding".
+    domain : str
+        "" for the operator of ONNX itself, opset 23, "com.microsoft" for that of ONNX Runtime.
+    inputs : tuple of str
+        The names of the inputs, in the operator's order.
+    attributes : dict of str to int or float
+        As ``onnx.helper.make_node`` takes them.
+    cos_cache, sin_cache : array
+        What the inputs of these names hold: (positions, rotary_dim/2), whose rows ``position_ids`` names;
+        or (B, S, rotary_dim/2), with no ``position_ids``.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rope = rotary.RotaryEmbedding(64, layout="interleaved", base=10_000.0)
+    >>> node = rotary.formats.to_onnx(rope, range(4096))
+    >>> node.op_type, node.attributes["interleaved"], node.sin_cache.shape
+    ('RotaryEmbedding', 1, (4096, 32))
+    """
+
+    op_type: str
+    domain: str
+    inputs: tuple[str, ...]
+    attributes: dict[str, int | float]
+    cos_cache: HostArray
+    sin_cache: HostArray
+
+
+def to_onnx(
+    rope: RotaryEmbedding,
+    positions: Any,
+    *,
+    dtype: Any = "float32",
+    num_heads: int | None = None,
+    role: Role | None = None,
+    domain: Domain = "",
+) -> OnnxNode:
+    """Return the node of an ONNX model that rotates as an embedding does.
+
+    Parameters
+    ----------
+    rope : RotaryEmbedding
+        Whose window starts at channel 0 and which writes in the layout it reads: the operators do
+        nothing else.
+    positions : array_like (positions,) or (B, S)
+        Where the rows of the tables stand, after the position axes where frequencies are given for
+        several; ``range(n)`` for a table that ``position_ids`` may be looked up in as they are. Two
+        axes are those of the rotated array; com.microsoft has no such form.
+    dtype : {"float32", "float16", "bfloat16"}, default "float32"
+        Of the array that the model rotates, which must be that of the tables. The 16-bit ones round
+        cosine and sine, by up to 2.5e-4 and 2e-3.
+    num_heads : int, optional
+        To be given where the model's array is (B, S, heads * head_dim), and for com.microsoft where
+        only part of a head turns.
+    role : {"query", "key"}, optional
+        Whose node, with `decay`.
+    domain : {"", "com.microsoft"}, default ""
+        Whose operator.
+
+    Returns
+    -------
+    OnnxNode
+        Its tables carry the attention factor. float32 ones are read-only.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind, or `RotaryEmbedding.tables` refuses the embedding.
+    ValueError
+        If a value does not fit, or the operator cannot do what the embedding does.
+
+    Notes
+    -----
+    Read from ONNX, ``docs/Operators.md``, RotaryEmbedding-23, and ONNX Runtime,
+    ``docs/ContribOperators.md``, ``core/providers/cpu/llm/rotary_embedding.cc`` and
+    ``contrib_ops/cpu/bert/rotary_embedding.cc``. The latter takes ``position_ids`` of shape (1,) as an offset,
+    and does not apply its attribute ``scale``, which stays 1 here.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, rotary_dim=32)
+    >>> node = rotary.formats.to_onnx(rope, range(4096), num_heads=8)
+    >>> node.inputs
+    ('X', 'cos_cache', 'sin_cache', 'position_ids')
+    >>> node.attributes
+    {'interleaved': 0, 'rotary_embedding_dim': 32, 'num_heads': 8}
+    >>> node.cos_cache.shape
+    (4096, 16)
+    """
+    as_choice(domain, "domain", tuple(ONNX_INPUTS))
+    _check_expressible(rope)
+    partly = rope.rotary_dim < rope.head_dim
+    attributes: dict[str, int | float] = {
+        "interleaved": int(rope.layout == "interleaved"),
+        "rotary_embedding_dim": rope.rotary_dim if partly else 0,
+    }
+    if num_heads is not None:
+        attributes["num_heads"] = as_positive_integer(num_heads, "num_heads")
+    elif domain and partly:
+        msg = (
+            f"`num_heads` must be given: {domain} asks for it where part of a head turns, got None"
+        )
+        raise TypeError(msg)
+    if domain:
+        attributes |= {"is_packed_batching": 0, "scale": 1.0}
+    wanted = _onnx_dtype(dtype)
+    places = as_positions(positions)
+    tables = rope.tables(places, role=role)
+    cos, sin = (part.astype(wanted, copy=False) for part in tables)
+    if cos.ndim not in ((2,) if domain else (2, 3)):
+        msg = f"`positions` must have shape (positions,){'' if domain else ' or (B, S)'}"
+        msg += " after the position axes" if places.ndim == cos.ndim else ""
+        msg += f", got {places.shape}"
+        raise ValueError(msg)
+    inputs = ONNX_INPUTS[domain][: 3 if cos.ndim == 3 else 4]
+    return OnnxNode("RotaryEmbedding", domain, inputs, attributes, cos, sin)
+
+
+def _check_expressible(rope: Any) -> None:
+    """Raise unless the ONNX operators can do what an embedding does."""
+    if not isinstance(rope, RotaryEmbedding):
+        msg = f"`rope` must be a RotaryEmbedding, got {type(rope).__name__}"
+        raise TypeError(msg)
+    needs = {
+        "rotary_start 0": rope.rotary_start == 0,
+        "its output_layout as its layout": rope.output_layout == rope.layout,
+        "the same frequencies for all heads": rope.inv_freq.ndim < 3,
+    }
+    for need, met in needs.items():
+        if not met:
+            msg = f"`rope` must have {need}, for the ONNX operators know no other, got {rope!r}"
+            raise ValueError(msg)
+
+
+def _onnx_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return NumPy's dtype of the tables of a model."""
+    name: Any = libraries.name_of_dtype(dtype)
+    if name not in ONNX_DTYPES:
+        msg = f"`dtype` must be one of {', '.join(map(repr, ONNX_DTYPES))}, got {dtype!r}"
+        raise ValueError(msg)
+    if name == "bfloat16":
+        import ml_dtypes
+
+        name = ml_dtypes.bfloat16
+    found: np.dtype[Any] = np.dtype(name)
+    return found
+
+
+def from_onnx(
+    cos_cache: Array,
+    sin_cache: Array,
+    attributes: Mapping[str, Any],
+    *,
+    head_dim: int,
+    uniform: bool = True,
+) -> tuple[Array, Array, Layout]:
+    """Return half-wide tables and the layout of a node RotaryEmbedding, of either domain.
+
+    Parameters
+    ----------
+    cos_cache, sin_cache : array (positions, rotary_dim/2) or (B, S, rotary_dim/2)
+        The node's inputs of these names.
+    attributes : mapping of str to number
+        The node's attributes; those that it leaves out have the operator's defaults.
+    head_dim : int
+        Channels of a head of the array it rotates.
+    uniform : bool, default True
+        As in `from_full_width`.
+
+    Returns
+    -------
+    cos, sin : array, shape of `cos_cache`
+        float32, or float64 where the tables are; the tables themselves where they need no conversion.
+    layout : {"half", "interleaved"}
+        What `rotary.apply_rotary` asks for besides.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind, or a table not known on the host.
+    ValueError
+        If shapes do not fit the attributes, an attribute is unknown, or `scale` is not 1: what it scales is
+        not said anywhere, and ONNX Runtime does not apply it.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rope = rotary.RotaryEmbedding(64, layout="interleaved", base=10_000.0)
+    >>> node = rotary.formats.to_onnx(rope, range(16))
+    >>> cos, sin, layout = rotary.formats.from_onnx(
+    ...     node.cos_cache, node.sin_cache, node.attributes, head_dim=64
+    ... )
+    >>> layout
+    'interleaved'
+    """
+    head = as_positive_integer(head_dim, "head_dim")
+    given = _onnx_attributes(attributes)
+    name = "attributes['rotary_embedding_dim']"
+    partly = as_integer(given.get("rotary_embedding_dim", 0), name)
+    width = as_rotary_dim(partly or head, name if partly else "head_dim")
+    if width > head:
+        msg = f"`{name}` must be at most `head_dim` {head}, got {width}"
+        raise ValueError(msg)
+    _halves(cos_cache, sin_cache)
+    cos, sin = (
+        _read_wide(part, name, width // 2, "one number for each pair")
+        for part, name in ((cos_cache, "cos_cache"), (sin_cache, "sin_cache"))
+    )
+    if cos.ndim not in (2, 3):
+        msg = f"`cos_cache` must have 2 or 3 axes, got shape {cos.shape}"
+        raise ValueError(msg)
+    cosine, sine = _given_out(cos, sin, cos_cache, uniform, "cos_cache")
+    return cosine, sine, "interleaved" if given["interleaved"] else "half"
+
+
+def _onnx_attributes(attributes: Any) -> dict[str, Any]:
+    """Return the attributes of a node, checked."""
+    if not isinstance(attributes, Mapping):
+        msg = f"`attributes` must be a mapping, got {type(attributes).__name__}"
+        raise TypeError(msg)
+    given = dict(attributes)
+    unknown = [name for name in given if name not in ONNX_ATTRIBUTES]
+    if unknown:
+        msg = f"`attributes` must be among {', '.join(ONNX_ATTRIBUTES)}, got {unknown[0]!r}"
+        raise ValueError(msg)
+    for name, read, allowed in ONNX_VALUES:
+        value = read(given.get(name, allowed[0]), f"attributes[{name!r}]")
+        if value not in allowed:
+            msg = f"`attributes[{name!r}]` must be {' or '.join(map(str, allowed))}, got {value!r}"
+            raise ValueError(msg)
+        given[name] = value
+    return given

@@ -1,0 +1,37 @@
+"""Where each row stands: masks, packed sequences, grids, clocks and slices as exact positions.
+
+What belongs to images and video, to mixed sequences and to long contexts has modules of its own.
+"""
+
+from __future__ import annotations
+
+from .distances import DualChunk, NearFar, dual_chunk, rerope, self_extend
+from .grids import grid
+from .mixed import Audio, Image, Mixed, Text, Video, mixed
+from .packed import from_mask, ragged, zigzag
+from .times import Clock, timestamps
+
+__all__ = [
+    "Audio",
+    "Clock",
+    "DualChunk",
+    "Image",
+    "Mixed",
+    "NearFar",
+    "Text",
+    "Video",
+    "dual_chunk",
+    "from_mask",
+    "grid",
+    "mixed",
+    "ragged",
+    "rerope",
+    "self_extend",
+    "timestamps",
+    "zigzag",
+]
+
+
+def __dir__() -> list[str]:
+    """Show what is public."""
+    return __all__

@@ -1,0 +1,55 @@
+"""Positions as int64 or float64 if their values are on the host, else as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rotary._lib import libraries
+from rotary._lib.libraries import FLOATS
+from rotary._lib.numbers import as_positions, check_dense, first_coarse
+from rotary._lib.typing import Array
+
+
+def check_below(positions: Array, limit: int, name: str) -> None:
+    """Raise if a position that is known reaches the limit, a context length."""
+    if isinstance(positions, np.ndarray) and positions.size and positions.max() >= limit:
+        msg = (
+            f"`{name}` must keep positions below the context_length {limit}, which the frequencies "
+            f"depend on, got {positions.max()}; at_length gives the embedding for more"
+        )
+        raise ValueError(msg)
+
+
+def known(value: Any, name: str) -> Array:
+    """Return positions as int64 or float64 on the host, or as they are where they are not known."""
+    is_array = libraries.is_array(value)
+    if is_array:
+        check_dense(value, name)
+    if not is_array or libraries.to_host(value) is not None:
+        # A copy, for the caller may go on writing to an array of positions while it is still read.
+        return np.array(as_positions(value, name=name), order="C")
+    if libraries.is_bare(value):
+        msg = (
+            f"`{name}` must be known on the host, or an array of a library on the GPU of the arrays, got "
+            f"{type(value)}"
+        )
+        raise TypeError(msg)
+    kind = libraries.dtype_name(value)
+    if "int" not in kind and kind not in FLOATS:
+        msg = f"`{name}` must hold integers or floats, got dtype {value.dtype}"
+        raise TypeError(msg)
+    if libraries.is_dask_array(value) and kind in FLOATS:
+        msg = (
+            f"`{name}` must hold integers in a dask array, got {kind}, which dask would not keep exact: "
+            "call compute() first"
+        )
+        raise TypeError(msg)
+    if kind == "uint64":
+        return value  # converted to int64, values beyond it could no longer be recognised
+    wide, limit = libraries.widened(value), first_coarse(kind)
+    if limit is None:
+        return wide
+    xp = libraries.namespace(wide)
+    return xp.where(xp.abs(wide) < limit, wide, xp.ones_like(wide) * float("nan"))

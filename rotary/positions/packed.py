@@ -1,0 +1,221 @@
+"""Where each row stands: masks, packed sequences, grids, clocks and slices as exact positions.
+
+What belongs to images and video, to mixed sequences and to long contexts has modules of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import array_api_compat
+import numpy as np
+
+from rotary._lib import libraries
+from rotary._lib.checks import as_integer, as_positive_integer
+from rotary._lib.numbers import (
+    Number,
+    Positions,
+    as_positions,
+    bounds_of,
+    check_reach,
+    found,
+    host_array,
+)
+from rotary._lib.typing import Array, HostArray, Int64Array
+
+__all__ = [
+    "from_mask",
+    "ragged",
+    "zigzag",
+]
+
+
+ArrayT = TypeVar("ArrayT")
+
+
+def from_mask(mask: ArrayT, *, padding: int = 0) -> ArrayT:
+    """Count the attended tokens of every row.
+
+    Parameters
+    ----------
+    mask : array (B, S) or (S,), bool or integer
+        True or 1 where a token is attended, False or 0 where it is padding, on either side or
+        in between. Of any array library; lists count as NumPy.
+    padding : int
+        The position given to padding. It only has to be a valid one, since padding is not
+        attended.
+
+    Returns
+    -------
+    int64 array, shape and library of `mask`
+        0 for the first attended token of a row, 1 for the second, `padding` where masked. Under
+        JAX with 64-bit types off it is int32, JAX's own integer.
+
+    Raises
+    ------
+    TypeError
+        If the mask is neither bool nor integer (a floating mask is one to be added to scores,
+        with 0 for attended tokens), or `padding` is not an integer.
+    ValueError
+        If it has neither one nor two axes, holds integers besides 0 and 1, or `padding` is
+        outside int64. Masks that are traced, lazy or on a device are not looked into: there
+        everything but 0 is attended.
+
+    Examples
+    --------
+    The second row is padded on the left.
+
+    >>> import numpy as np
+    >>> from_mask(np.array([[1, 1, 1, 0], [0, 0, 1, 1]]), padding=-1)
+    array([[ 0,  1,  2, -1],
+           [-1, -1,  0,  1]])
+    """
+    fill = as_integer(padding, "padding")
+    check_reach(fill, "padding")
+    array, xp = _mask_array(mask)
+    if not libraries.has_int64(array) and abs(fill) >= 2**31:
+        msg = f"`padding` must be within int32 where JAX's 64-bit types are off, got {fill}"
+        raise ValueError(msg)
+    attended = array if xp.isdtype(array.dtype, "bool") else array != 0
+    counted = xp.cumulative_sum(xp.astype(attended, _integer_dtype(xp)), axis=-1) - 1
+    positions: ArrayT = xp.where(attended, counted, xp.full_like(counted, fill))
+    return positions
+
+
+def ragged(
+    cu_seqlens: Sequence[int] | HostArray, *, offset: Number | Sequence[Number] | HostArray = 0
+) -> Positions:
+    """Count from the start of every sequence in a packed batch.
+
+    Parameters
+    ----------
+    cu_seqlens : sequence or array of int (n + 1,)
+        Where the n sequences begin, and where the last one ends: 0 first, never decreasing. Two
+        equal neighbours are an empty sequence.
+    offset : number, or sequence or array of numbers (n,)
+        The position of a sequence's first token, for all or for each.
+
+    Returns
+    -------
+    array (total,)
+        Positions restarting at `offset` in every sequence: int64, or float64 where offsets are
+        floats.
+
+    Raises
+    ------
+    TypeError
+        If `cu_seqlens` holds anything but integers, or `offset` anything but numbers.
+    ValueError
+        If `cu_seqlens` does not start at 0, decreases or is not one-dimensional, if there is not
+        one offset per sequence, or if a position would leave int64.
+
+    Examples
+    --------
+    >>> ragged([0, 3, 5])
+    array([0, 1, 2, 0, 1])
+    >>> ragged([0, 3, 5], offset=[10, 0])
+    array([10, 11, 12,  0,  1])
+    """
+    bounds = bounds_of(cu_seqlens)
+    lengths = np.diff(bounds)
+    starts = as_positions(offset, name="offset")
+    if starts.ndim and starts.shape != lengths.shape:
+        msg = (
+            f"`offset` must be one number or one per sequence, ({len(lengths)},), "
+            f"got shape {starts.shape}"
+        )
+        raise ValueError(msg)
+    each: HostArray = np.broadcast_to(starts, lengths.shape)
+    for start, length in zip(each.tolist(), lengths.tolist(), strict=True):
+        if length:
+            check_reach(start + (length - 1), "offset", told=" as the last position")
+    counts = np.arange(bounds[-1], dtype=np.int64) - np.repeat(bounds[:-1], lengths)
+    positions: Positions = counts + np.repeat(each, lengths)
+    return positions
+
+
+def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
+    """Give the positions that one device of a context-parallel group holds.
+
+    The sequence is cut into ``2 * world`` equal chunks, and device r takes chunk r and chunk
+    ``2 * world - 1 - r``, an early and a late one, so that under a causal mask all devices have
+    the same work.
+
+    Parameters
+    ----------
+    length : int
+        The whole sequence, a multiple of ``2 * world``.
+    rank : int
+        Which device, from 0.
+    world : int
+        How many devices.
+
+    Returns
+    -------
+    int64 array (length / world,)
+        The positions of the device's rows, in the order it holds them.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an integer.
+    ValueError
+        If `length` does not divide or is outside int64, or `rank` is not below `world`.
+
+    Examples
+    --------
+    >>> zigzag(8, rank=0, world=2), zigzag(8, rank=1, world=2)
+    (array([0, 1, 6, 7]), array([2, 3, 4, 5]))
+    """
+    devices = as_positive_integer(world, "world")
+    device = as_integer(rank, "rank")
+    if not 0 <= device < devices:
+        msg = f"`rank` must be at least 0 and below `world` = {devices}, got {device}"
+        raise ValueError(msg)
+    total = as_integer(length, "length")
+    if total < 0 or total % (2 * devices):
+        msg = f"`length` must be a multiple of 2 * `world` = {2 * devices}, got {total}"
+        raise ValueError(msg)
+    check_reach(total, "length")
+    chunk = total // (2 * devices)
+    early, late = device * chunk, (2 * devices - 1 - device) * chunk
+    return np.concatenate(
+        [np.arange(begin, begin + chunk, dtype=np.int64) for begin in (early, late)]
+    )
+
+
+def _mask_array(mask: Any) -> tuple[Array, Any]:
+    """Return a checked mask and its array library."""
+    array = host_array(mask, "mask") if isinstance(mask, list | tuple) else mask
+    kind = f"an object of type {type(mask).__name__}"
+    if not libraries.is_masked_or_matrix(array):
+        try:
+            xp = array_api_compat.array_namespace(array)
+            kind = str(array.dtype)
+            valid = xp.isdtype(array.dtype, ("bool", "integral"))
+        except TypeError:  # no array, or a dtype that is not the library's own
+            valid = False
+        if valid:
+            _check_mask(array)
+            return array, xp
+    msg = f"`mask` must be an array of bool, or of integers 0 and 1, got {kind}"
+    raise TypeError(msg)
+
+
+def _check_mask(mask: Array) -> None:
+    """Refuse masks of other ranks, and integers besides 0 and 1 where they can be read."""
+    if mask.ndim not in {1, 2}:
+        msg = f"`mask` must have shape (B, S) or (S,), got {mask.ndim} axes"
+        raise ValueError(msg)
+    values = libraries.to_host(mask)
+    if values is not None and values.dtype.kind != "b":
+        other = (values != 0) & (values != 1)
+        if other.any():
+            msg = f"`mask` must hold 0 and 1 only, got {found(values, other)}"
+            raise ValueError(msg)
+
+
+def _integer_dtype(xp: Any) -> Any:
+    """Return int64, or the integer that JAX has in its place with 64-bit types off."""
+    return xp.asarray(0).dtype if array_api_compat.is_jax_namespace(xp) else xp.int64

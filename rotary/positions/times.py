@@ -1,0 +1,528 @@
+"""Differences of dates, durations and numbers, in exact integers until the last division."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from rotary._lib import libraries
+from rotary._lib.libraries import DATES
+from rotary._lib.numbers import (
+    EXACT,
+    INT64,
+    TOO_LARGE,
+    BoolArray,
+    Number,
+    Positions,
+    as_positions,
+    check_reach,
+    found,
+    host_array,
+    leaves,
+)
+from rotary._lib.typing import Float64Array, HostArray
+
+Instant: TypeAlias = "np.datetime64[Any] | np.timedelta64[Any]"
+Origin: TypeAlias = "Instant | Number"
+
+# NumPy's units of fixed length, in attoseconds, longest first.
+ATTOSECONDS = {
+    "W": 604_800 * 10**18,
+    "D": 86_400 * 10**18,
+    "h": 3_600 * 10**18,
+    "m": 60 * 10**18,
+    "s": 10**18,
+    "ms": 10**15,
+    "us": 10**12,
+    "ns": 10**9,
+    "ps": 10**6,
+    "fs": 10**3,
+    "as": 1,
+}
+
+# What other libraries call those whose letters mean something else to them, as "m" a metre.
+WORDS = {"W": "week", "D": "day", "h": "hour", "m": "minute"}
+
+UNIT = re.compile(r"([1-9][0-9]*)?([A-Za-z]+)")
+
+ISO_DATE = re.compile(
+    r"(?P<local>(?P<second>[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}(:[0-9]{2}(:[0-9]{2})?)?)?)"
+    r"(\.[0-9]{1,18})?)"
+    r"(?P<zone>Z|(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})?)?"
+)
+
+
+def read_unit(unit: Any) -> tuple[str, int]:
+    """Return a unit as NumPy writes it, and its length in attoseconds."""
+    if not isinstance(unit, str):
+        msg = f"`unit` must be a string such as 'ms' or '40ms', got {type(unit).__name__}"
+        raise TypeError(msg)
+    parts = UNIT.fullmatch(unit)
+    if parts is None or parts[2] not in ATTOSECONDS:
+        known = ", ".join(ATTOSECONDS)
+        msg = f"`unit` must be one of {known}, or a multiple such as '40ms', got {unit!r}"
+        if parts is not None and parts[2] in {"Y", "M"}:
+            msg += "; years and months have no fixed length"
+        raise ValueError(msg)
+    count = int(parts[1] or 1)
+    return unit if count > 1 else parts[2], count * ATTOSECONDS[parts[2]]
+
+
+def read_origin(origin: Any, unit: str) -> Origin:
+    """Return an origin as a number of a unit, or as a date or duration in the longest unit that holds it."""
+    if isinstance(origin, str):
+        return _longest_unit(_read_date(origin))
+    if libraries.unit_of(origin) is not None:
+        numbers, tick = read_quantity(origin, unit, "origin")
+        if numbers.ndim:
+            msg = f"`origin` must be one date, duration or number, got shape {numbers.shape}"
+            raise ValueError(msg)
+        start: Number = counted_in(numbers, tick, Fraction(0), read_unit(unit)[1], "origin").item()
+        return start
+    array = host_array(origin, "origin")
+    if array.ndim:
+        msg = f"`origin` must be one date, duration or number, got shape {array.shape}"
+        raise ValueError(msg)
+    value: Any = array[()]
+    if isinstance(value, DATES):
+        instant = _instant(value)
+        if np.isnat(instant):
+            msg = "`origin` must be a date or a duration, got NaT"
+            raise ValueError(msg)
+        return _longest_unit(instant)
+    if array.dtype.kind in "bOSU" and type(value) is not int:
+        msg = f"`origin` must be a date, a duration or a number, got {type(origin).__name__}"
+        raise TypeError(msg)
+    number: Number = as_positions(origin, name="origin").item()
+    return number
+
+
+def read_times(times: Any) -> HostArray:
+    """Return times as a NumPy array, checked for missing dates.
+
+    Its dtype is datetime64, timedelta64, a number's, or object with one `np.datetime64` or
+    `np.timedelta64` of its own unit in every place.
+    """
+    first = next(leaves(times, "times"), None)
+    # Left to itself, NumPy brings a list of dates to one unit and lets some overflow.
+    listed = isinstance(times, list | tuple) and isinstance(first, DATES)
+    array = host_array(np.array(times, dtype=object) if listed else times, "times")
+    if array.dtype.kind in "mM":
+        _refuse_missing(array, np.isnat(array))
+    elif array.dtype.kind == "O" and any(isinstance(item, DATES) for item in array.flat):
+        return _instants(array)
+    elif array.dtype.kind in "bSU":
+        msg = f"`times` must be dates, durations or numbers, got {array.dtype}"
+        raise TypeError(msg)
+    return array
+
+
+def read_quantity(value: Any, unit: str, name: str) -> tuple[HostArray, Fraction]:
+    """Return the numbers of a quantity, and the attoseconds that they count, in a unit of time at least.
+
+    The library of the quantity is asked for the length of its unit, not to convert, which would round.
+    """
+    own = libraries.unit_of(value)
+    letters = unit.lstrip("0123456789")
+    tick: Fraction | None = None
+    if isinstance(own, str) and own in ATTOSECONDS:
+        tick = Fraction(ATTOSECONDS[own])
+    else:
+        with suppress(Exception):  # of whatever kind, from a library that is not known here
+            seconds = float(_numbers_of((1 * own).to("s")))
+            # The digits that a definition has, and not those that a float adds.
+            tick = Fraction(f"{seconds:.15g}") * ATTOSECONDS["s"]
+    if tick is None:
+        with suppress(Exception):
+            value = value.to(WORDS.get(letters, letters))
+            tick = Fraction(ATTOSECONDS[letters])
+    numbers = _numbers_of(value)
+    if tick is None or numbers is None:
+        msg = f"`{name}` must be in a unit that its library converts to {unit!r}, got {str(own)!r}"
+        raise TypeError(msg)
+    return host_array(numbers, name), tick
+
+
+def _numbers_of(quantity: Any) -> Any:
+    """Return the numbers of a quantity, by the names of pint and of astropy; None if it has neither."""
+    numbers = getattr(quantity, "magnitude", None)
+    return getattr(quantity, "value", None) if numbers is None else numbers
+
+
+def counted_in(
+    times: HostArray, tick: Fraction, start: Fraction, unit: int, name: str = "times"
+) -> Positions:
+    """Return ``(times * tick - start) / unit`` of numbers, each rounded once, tick, start and unit in attoseconds."""
+    numbers = as_positions(times, name=name, coarse=True)
+    if (numbers == np.trunc(numbers)).all():
+        numbers = numbers.astype(np.int64, copy=False)
+    if numbers.dtype == np.int64:
+        parts = math.lcm(tick.denominator, start.denominator)
+        scale, begin, whole = int(tick * parts), int(start * parts), unit * parts
+        common = math.gcd(scale, begin, whole)
+        return _quotient(_difference(numbers, scale // common, begin // common), whole // common)
+    exact = [(Fraction(t) * tick - start) / unit for t in numbers.ravel().tolist()]
+    if all(each.denominator == 1 for each in exact):
+        for each in exact:
+            check_reach(int(each), name, told=" from the origin")
+        return np.array(list(map(int, exact)), np.int64).reshape(numbers.shape)
+    return _within_reach(np.array(list(map(float, exact)), np.float64).reshape(numbers.shape))
+
+
+def check_same_kind(times: HostArray, origin: Origin) -> None:
+    """Refuse dates, durations and numbers counted from an origin of another kind."""
+    wanted = _kind_of(type(origin))
+    kinds = {type(item) for item in times.flat} if times.dtype.kind == "O" else {times.dtype.type}
+    for kind in map(_kind_of, kinds):
+        if kind != wanted:
+            msg = f"`origin` must be of the kind of `times`, which are {kind}, got {origin!r}"
+            raise TypeError(msg)
+
+
+def elapsed(times: HostArray, origin: Instant, unit: int) -> Positions:
+    """Return ``(times - origin) / unit`` of dates or durations, the unit in attoseconds."""
+    ticks, tick = _ticks(times)
+    start = attoseconds_of(origin)
+    common = math.gcd(tick, start, unit)
+    return _quotient(_difference(ticks, tick // common, start // common), unit // common)
+
+
+def counted(times: Positions, origin: Number) -> Positions:
+    """Return ``times - origin`` of numbers: int64 if it is whole throughout, else float64."""
+    if isinstance(origin, float) and origin.is_integer():
+        origin = int(origin)
+    if (times == np.trunc(times)).all():
+        times = times.astype(np.int64, copy=False)
+    whole = times.dtype == np.int64
+    if whole and isinstance(origin, int):
+        return _quotient(_difference(times, 1, origin), 1)
+    if abs(origin) > EXACT or (whole and _size(times) > EXACT):
+        differences = [float(Fraction(t) - Fraction(origin)) for t in times.ravel().tolist()]
+        return _within_reach(np.array(differences, np.float64).reshape(times.shape))
+    return _float_difference(times.astype(np.float64, copy=False), float(origin))
+
+
+def check_resolution(times: HostArray, units: float = 1.0) -> None:
+    """Refuse floats shorter than float64 that are too coarse to tell their times apart, each of so many units."""
+    if times.dtype.itemsize >= 8 or np.can_cast(times.dtype, np.int64):
+        return
+    rows = times.reshape(-1, times.shape[-1] if times.ndim else 1)
+    largest = np.abs(rows).max(axis=-1)
+    below = np.nextafter(largest, np.zeros_like(largest))
+    resolution = largest.astype(np.float64) - below.astype(np.float64)
+    gaps = np.diff(np.sort(rows.astype(np.float64), axis=-1), axis=-1)
+    spacing = np.min(gaps, axis=-1, where=gaps > 0, initial=np.inf)
+    close = spacing <= resolution
+    coincide = (gaps == 0).any(axis=-1)
+    alone = np.isinf(spacing)
+    refused = np.where(resolution * units > 1.0, close | coincide | alone, close & coincide)
+    if refused.any():
+        row = int(np.argmax(refused))
+        msg = (
+            f"`times` must be finer than the distances between them, got {times.dtype} near "
+            f"{float(largest[row]):g}, where neighbouring values are {resolution[row]:g} units "
+            "apart; pass them as integers, float64 or datetime64 from where they were recorded, "
+            "or subtract the origin there, for no conversion of this array brings back what "
+            "rounding took"
+        )
+        raise ValueError(msg)
+
+
+def _read_date(text: str) -> np.datetime64[Any]:
+    """Read a date in ISO 8601, turning local time into UTC where a zone is given."""
+    parts = ISO_DATE.fullmatch(text)
+    # A zone belongs to a time of day: the end of "2024-01-31-05" may mean anything.
+    if parts is not None and not (parts["zone"] and len(parts["second"]) == len("2024-01-31")):
+        minutes = 60 * int(parts["hours"] or 0) + int(parts["minutes"] or 0)
+        try:
+            local = np.datetime64(parts["local"])
+            # NumPy does not notice a fraction of a second that it has no room for in that year.
+            if local.astype("M8[s]") == np.datetime64(parts["second"], "s"):
+                ahead = np.timedelta64(-minutes if parts["sign"] == "-" else minutes, "m")
+                utc: np.datetime64[Any] = local - ahead
+                return utc
+        except ValueError:  # no such day or hour
+            pass
+    msg = f"`origin` must be a date such as '2024-01-31T12:00:00.5+01:00', got {text!r}"
+    raise ValueError(msg)
+
+
+def _instant(value: Any) -> Instant:
+    """Return a date or duration of Python, pandas or NumPy as NumPy's, in UTC."""
+    result: Instant
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        result = value
+    elif hasattr(value, "to_datetime64"):  # pandas, which has nanoseconds that Python's lack
+        result = value.to_datetime64()
+    elif hasattr(value, "to_timedelta64"):
+        result = value.to_timedelta64()
+    elif isinstance(value, dt.timedelta):
+        result = np.timedelta64(value)
+    elif isinstance(value, dt.datetime):
+        ahead = value.utcoffset() or dt.timedelta(0)
+        result = np.datetime64(value.replace(tzinfo=None)) - np.timedelta64(ahead)
+    else:
+        result = np.datetime64(value)
+    return result
+
+
+def _instants(array: HostArray) -> HostArray:
+    """Return an array of dates or durations of Python, pandas and NumPy, none of them rounded."""
+    items = array.ravel().tolist()
+    if all(type(item) is dt.datetime and item.tzinfo is None for item in items):
+        return array.astype("M8[us]")
+    for item in items:
+        if not isinstance(item, DATES):
+            msg = f"`times` must be of one kind, got {type(item).__name__} beside dates"
+            raise TypeError(msg)
+    instants = np.empty(len(items), object)
+    instants[:] = list(map(_instant, items))
+    missing = np.array(list(map(np.isnat, instants)), bool)
+    _refuse_missing(array, missing.reshape(array.shape))
+    return instants.reshape(array.shape)
+
+
+def _refuse_missing(times: HostArray, missing: BoolArray) -> None:
+    """Refuse NaT."""
+    if missing.any():
+        msg = f"`times` must not be missing, got {found(times, missing)}"
+        raise ValueError(msg)
+
+
+def _kind_of(kind: type) -> str:
+    """Tell what the values of a type are."""
+    if issubclass(kind, np.datetime64):
+        return "dates"
+    return "durations" if issubclass(kind, np.timedelta64) else "numbers"
+
+
+def _ticks(values: HostArray) -> tuple[HostArray, int]:
+    """Return dates or durations as integers, and how many attoseconds one of these counts."""
+    if values.dtype.kind == "O":
+        lengths = np.empty(values.size, object)
+        lengths[:] = list(map(attoseconds_of, values.flat))
+        return lengths.reshape(values.shape), 1
+    unit, count = np.datetime_data(values.dtype)
+    if values.dtype.kind == "M" and unit in {"Y", "M"}:
+        days = values.astype("M8[D]")
+        if (days.astype(values.dtype) != values).any():
+            msg = f"dates must lie where int64 counts days, got some outside in {values.dtype}"
+            raise ValueError(msg)
+        return days.astype(np.int64), ATTOSECONDS["D"]
+    if unit not in ATTOSECONDS:
+        msg = f"durations must be in a unit of fixed length, got {values.dtype}"
+        raise ValueError(msg)
+    return values.astype(np.int64), count * ATTOSECONDS[unit]
+
+
+def attoseconds_of(instant: Instant) -> int:
+    """Return a duration, or a date's distance from 1970, in attoseconds."""
+    ticks, tick = _ticks(np.asarray(instant))
+    return int(ticks) * tick
+
+
+def _longest_unit(instant: Instant) -> Instant:
+    """Return a date or duration in the longest unit, days at most, that holds it exactly."""
+    length = attoseconds_of(instant)
+    for unit, size in ATTOSECONDS.items():
+        # The smallest int64 stands for NaT.
+        if unit != "W" and length % size == 0 and length // size in INT64[1:]:
+            same: Any = np.array(length // size).astype(f"{instant.dtype.kind}8[{unit}]")
+            longest: Instant = same[()]
+            return longest
+    return instant
+
+
+def _size(integers: HostArray) -> int:
+    """Return the largest absolute value, which int64 does not always hold."""
+    return max(abs(int(integers.min())), abs(int(integers.max())))
+
+
+def _difference(ticks: HostArray, scale: int, start: int) -> HostArray:
+    """Return ``scale * ticks - start``, in Python integers where int64 might not hold it."""
+    if _size(ticks) * scale + abs(start) >= TOO_LARGE or scale >= TOO_LARGE:
+        ticks = ticks.astype(object)
+    return np.asarray(scale * ticks - start)
+
+
+def _quotient(numerator: HostArray, denominator: int) -> Positions:
+    """Return a quotient of integers: int64 if it is whole throughout, else rounded to float64."""
+    # Up to here NumPy's division is rounded once; Python's is for integers of any size.
+    if denominator > EXACT:
+        numerator = numerator.astype(object)
+    if not np.any(numerator % denominator):
+        whole = np.asarray(numerator // denominator)
+        for end in int(whole.min()), int(whole.max()):
+            check_reach(end, "times", told=" from the origin")
+        return whole.astype(np.int64)
+    if _size(numerator) > EXACT:
+        numerator = numerator.astype(object)
+    return _within_reach(np.asarray(numerator / denominator, np.float64))
+
+
+def _float_difference(times: Float64Array, origin: float) -> Positions:
+    """Return ``times - origin`` rounded once, as int64 if nothing is rounded and all is whole."""
+    difference = np.asarray(times - origin)
+    # Knuth's two-sum gives what the subtraction rounded off.
+    back = difference - times
+    lost = (times - (difference - back)) - (origin + back)
+    _within_reach(difference)
+    if np.any(lost) or np.any(difference != np.trunc(difference)):
+        return difference
+    return difference.astype(np.int64)
+
+
+def _within_reach(positions: Float64Array) -> Float64Array:
+    """Refuse floats of 2**63 and more in size."""
+    check_reach(float(np.abs(positions).max()), "times", told=" from the origin")
+    return positions
+
+
+def timestamps(times: Any, *, unit: str, origin: Any) -> Positions:
+    """Turn times into positions: how many units each lies after the origin.
+
+    Rotary attention sees differences of positions only, so any origin will do, if queries and
+    keys, now and in a cache, share it. `Clock` keeps one.
+
+    Parameters
+    ----------
+    times : array, sequence or scalar
+        Dates: ``datetime64`` of any unit, `datetime.datetime` and `datetime.date`, and whatever
+        becomes these as a NumPy array, such as a pandas index. Dates with a time zone are
+        converted to UTC, and dates without one are taken to be UTC. Durations: ``timedelta64`` or
+        `datetime.timedelta`. Numbers: integers and floats that count `unit`. Quantities of astropy or
+        pint in any unit of time: their own unit is converted, exactly.
+    unit : str
+        What one step of position is: ``"W"``, ``"D"``, ``"h"``, ``"m"`` (minutes), ``"s"``,
+        ``"ms"``, ``"us"``, ``"ns"``, ``"ps"``, ``"fs"`` or ``"as"``, or a multiple such as
+        ``"40ms"``. Months and years have no fixed length and are refused.
+    origin : date, duration or number
+        What becomes position 0, of the same kind as `times`; a date may be a string such as
+        ``"2024-01-01T12:00"``. For numbers it is a number of the same units. For quantities it is a
+        number of `unit`, a duration or a quantity.
+
+    Returns
+    -------
+    array, shape of `times`
+        ``(times - origin) / unit``: int64 if every one is a whole number, else float64, each
+        correctly rounded. Which of the two depends on the values, not on the dtype they came
+        in; equal values are equal positions in either.
+
+    Raises
+    ------
+    TypeError
+        If `times` holds anything else, or `origin` is of another kind than `times`.
+    ValueError
+        If a time is missing (NaT, NaN) or infinite, a position would leave int64, the unit is
+        unknown, or the times are floats too coarse to be told apart (see Notes).
+
+    Notes
+    -----
+    The subtraction is done in exact integers of the finest unit involved, before anything is
+    divided or becomes a float. float64 numbers hold what they hold: unix time in them is good to
+    2.4e-7 seconds, or to 256 nanoseconds if it counts nanoseconds.
+
+    float32, float16 and bfloat16 numbers are held against their own resolution, the distance of
+    neighbouring values of the dtype at the largest time of a row (128 s in float32 at today's
+    unix time). Where it is coarser than one unit, a row is refused that has a single time, times
+    that coincide, or different times no further apart than the resolution. Where it is not, a row
+    is refused that has both of the latter. What rounding took cannot be brought back by a
+    conversion: subtract the origin in the precision the times were recorded in. Times that are
+    right as they are pass as ``times.astype("float64")``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> days = np.array(["2024-02-28", "2024-03-01"], dtype="datetime64[D]")
+    >>> timestamps(days, unit="D", origin="2024-01-01")
+    array([58, 60])
+    >>> timestamps(days, unit="W", origin="2024-02-28")
+    array([0.        , 0.28571429])
+    >>> timestamps([1_700_000_000, 1_700_000_060], unit="s", origin=1_700_000_000)
+    array([ 0, 60])
+    """
+    return Clock(unit=unit, origin=origin)(times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """A unit and an origin, kept together: `timestamps` with both stored.
+
+    Parameters
+    ----------
+    unit : str
+        What one step of position is, as in `timestamps`.
+    origin : date, duration or number
+        What becomes position 0, as in `timestamps`. Dates are kept as ``datetime64`` in UTC, in
+        the longest unit that holds them exactly, so that equal clocks compare equal.
+
+    Raises
+    ------
+    TypeError
+        If the unit is not a string, or the origin is no date, duration or number.
+    ValueError
+        If the unit or the origin is not a valid one.
+
+    Examples
+    --------
+    >>> clock = Clock(unit="ms", origin="2024-01-01T12:00+01:00")
+    >>> clock
+    Clock(unit='ms', origin=np.datetime64('2024-01-01T11','h'))
+    >>> import numpy as np
+    >>> clock(np.datetime64("2024-01-01T11:00:00.250"))
+    array(250)
+    """
+
+    unit: str
+    origin: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit", read_unit(self.unit)[0])
+        object.__setattr__(self, "origin", read_origin(self.origin, self.unit))
+
+    def __call__(self, times: Any) -> Positions:
+        """Return the positions of `times`, as `timestamps` does.
+
+        Parameters
+        ----------
+        times : array, sequence or scalar
+            Times of the origin's kind.
+
+        Returns
+        -------
+        array, shape of `times`
+            int64 if every position is a whole number, else float64.
+        """
+        if libraries.unit_of(times) is not None:
+            return self._of_quantity(times)
+        values = read_times(times)
+        if not values.size:
+            return np.zeros(values.shape, np.int64)
+        check_same_kind(values, self.origin)
+        if isinstance(self.origin, np.datetime64 | np.timedelta64):
+            return elapsed(values, self.origin, read_unit(self.unit)[1])
+        numbers = as_positions(times, name="times", coarse=True)
+        check_resolution(values)
+        return counted(numbers, self.origin)
+
+    def _of_quantity(self, times: Any) -> Positions:
+        """Return the positions of times that have a unit of their own."""
+        values, tick = read_quantity(times, self.unit, "times")
+        if not values.size:
+            return np.zeros(values.shape, np.int64)
+        unit = read_unit(self.unit)[1]
+        if isinstance(self.origin, np.datetime64 | np.timedelta64):
+            check_same_kind(np.empty(0, "m8[s]"), self.origin)
+            start = Fraction(attoseconds_of(self.origin))
+        else:
+            start = Fraction(self.origin) * unit
+        positions = counted_in(values, tick, start, unit)
+        check_resolution(values, float(tick / unit))
+        return positions

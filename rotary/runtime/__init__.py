@@ -1,0 +1,1 @@
+"""Memory for results, and how many threads a caller allows."""

@@ -1,0 +1,35 @@
+"""How the inverse frequencies and the attention factor follow from base and context length."""
+
+from __future__ import annotations
+
+from .base import Scaling
+from .llama3 import Llama3
+from .longrope import LongRope
+from .modifiers import Clip, FreqFactors, Resonance
+from .ntk import NTK, DynamicNTK
+from .plain import Constant, Custom, Default, Linear, Periods, Pixel, Proportional
+from .yarn import Yarn
+
+__all__ = [
+    "NTK",
+    "Clip",
+    "Constant",
+    "Custom",
+    "Default",
+    "DynamicNTK",
+    "FreqFactors",
+    "Linear",
+    "Llama3",
+    "LongRope",
+    "Periods",
+    "Pixel",
+    "Proportional",
+    "Resonance",
+    "Scaling",
+    "Yarn",
+]
+
+
+def __dir__() -> list[str]:
+    """Show what is public."""
+    return __all__

@@ -1,0 +1,106 @@
+"""Llama 3: frequencies divided by their wavelength."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rotary._lib import hints
+from rotary._lib.typing import Float64Array
+from rotary.angles.powers import powers
+
+from .base import _LENGTH, _POSITIVE, _blended, _lanes, _Line, _Schedule
+
+__all__ = [
+    "Llama3",
+]
+
+
+@hints.constructor
+@dataclass(frozen=True, repr=False)
+class Llama3(_Schedule):
+    """Interpolation by wavelength: short waves stay, long ones are divided, between them a mixture.
+
+    With ``t = (original_max_position / wavelength - low_freq_factor) / (high_freq_factor -
+    low_freq_factor)`` within 0 .. 1 and ``wavelength = 2 pi / inv_freq[i]``, frequencies are
+    ``inv_freq[i] * ((1 - t) / factor + t)``.
+
+    Parameters
+    ----------
+    factor : float
+        What low frequencies are divided by, positive. 8 in Llama 3.1, 32 in the small ones of 3.2.
+    low_freq_factor, high_freq_factor : float
+        Waves longer than ``original_max_position / low_freq_factor`` are divided, those shorter than
+        ``original_max_position / high_freq_factor`` are kept. 1 and 4 in Llama 3. Where both are the
+        same, 1 in Llama 4, every wave is divided or kept, and none mixed.
+    original_max_position : int
+        The context length of the training before: original_max_position_embeddings, 8192 in Llama 3.
+
+    Raises
+    ------
+    TypeError
+        If a value is of the wrong kind.
+    ValueError
+        If it is not positive and finite, or `high_freq_factor` is below `low_freq_factor`.
+
+    Notes
+    -----
+    From the reference code of Llama 3.1 (llama_models, ``apply_scaling``), as in transformers
+    (modeling_rope_utils.py, ``rope_type`` "llama3"). Nothing has a default, for checkpoints differ
+    in `factor` only and are easily mistaken for one another. A factor of 1 gives the bits of `Default`.
+
+    Examples
+    --------
+    >>> from rotary import scaling
+    >>> schedule = scaling.Llama3(
+    ...     factor=8, low_freq_factor=1, high_freq_factor=4, original_max_position=8192
+    ... )
+    >>> plain = scaling.Default().inv_freq(128, 500_000.0)
+    >>> (schedule.inv_freq(128, 500_000.0) / plain)[27:37].round(4)
+    array([1.    , 1.    , 0.8282, 0.6437, 0.4935, 0.3711, 0.2714, 0.1902,
+           0.125 , 0.125 ])
+    """
+
+    factor: float = field(metadata=_POSITIVE)
+    low_freq_factor: float = field(metadata=_POSITIVE)
+    high_freq_factor: float = field(metadata=_POSITIVE)
+    original_max_position: int = field(metadata=_LENGTH)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.high_freq_factor < self.low_freq_factor:
+            msg = (
+                f"`high_freq_factor` must be at least `low_freq_factor` {self.low_freq_factor}, "
+                f"got {self.high_freq_factor}"
+            )
+            raise ValueError(msg)
+
+    def _kept(self, inv_freq: Float64Array) -> Float64Array:
+        """Return what is kept of every lane, from 1 to 0."""
+        turns = self.original_max_position * inv_freq / (2.0 * math.pi)
+        span = self.high_freq_factor - self.low_freq_factor
+        if span == 0.0:
+            return (turns >= self.low_freq_factor).astype(np.float64)
+        return np.clip((turns - self.low_freq_factor) / span, 0.0, 1.0)
+
+    def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
+        plain = powers(base, dim)
+        return _blended(plain, self.factor, self._kept(plain))
+
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+        low, high = (
+            self.original_max_position / part
+            for part in (self.low_freq_factor, self.high_freq_factor)
+        )
+        return [
+            ("longest kept", high, "derived: wavelength original_max_position / high_freq_factor"),
+            (
+                "shortest divided",
+                low,
+                "derived: wavelength original_max_position / low_freq_factor",
+            ),
+            _lanes(self._kept(powers(base, dim))),
+        ]

@@ -1,0 +1,236 @@
+"""Schedules around another schedule, whose frequencies they change."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from rotary._lib import hints
+from rotary._lib.fields import checked, origin_of
+from rotary._lib.typing import Float64Array
+
+from .base import _BOOL, _FACTORS, _LENGTH, Scaling, _Line, _Schedule
+from .longrope import _check_count
+from .plain import Default
+
+__all__ = [
+    "Clip",
+    "FreqFactors",
+    "Resonance",
+]
+
+
+# ------------------------------------------------------------------------------------------------
+# Modifiers, which change the frequencies of another schedule.
+
+
+def _as_scaling(value: Any, name: str) -> Scaling:
+    """Return a schedule."""
+    if not isinstance(value, Scaling):
+        msg = f"`{name}` must be one of rotary.scaling, got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+_SCALING = checked(_as_scaling)
+
+
+@dataclass(frozen=True, repr=False)
+class _Modifier(_Schedule):
+    """A schedule that changes the frequencies of another one and leaves the rest to it."""
+
+    scaling: Scaling = field(default=Default(), metadata=_SCALING)
+
+    @property
+    def attention_factor(self) -> float:
+        """The factor on cosine and sine of the schedule within."""
+        return self.scaling.attention_factor
+
+    def attention_factor_at(self, context_length: int | None) -> float:
+        """Return the factor of the schedule within.
+
+        Parameters
+        ----------
+        context_length : int or None
+            As the schedule within needs it.
+
+        Returns
+        -------
+        float
+        """
+        return self.scaling.attention_factor_at(context_length)
+
+    @property
+    def softmax_factor(self) -> float:
+        """What the softmax scale is multiplied by, of the schedule within."""
+        return self.scaling.softmax_factor
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the schedule within needs a base."""
+        return self.scaling.needs_base
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the schedule within depends on the context length."""
+        return self.scaling.needs_length
+
+    def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
+        return self._changed(self.scaling.inv_freq(dim, base, context_length))
+
+    @abstractmethod
+    def _changed(self, inv_freq: Float64Array) -> Float64Array:
+        """Return the changed frequencies."""
+
+    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
+        """Return every number of this schedule and of the one within; see `Scaling`."""
+        _, *own = super().resolved(dim, base, context_length)
+        within = self.scaling.resolved(dim, base, context_length)
+        return [
+            *own,
+            ("scaling", type(self.scaling).__name__, origin_of(fields(self)[0], self.scaling)),
+            *[(f"  {name}", value, origin) for name, value, origin in within],
+        ]
+
+
+@hints.constructor
+@dataclass(frozen=True, repr=False)
+class Clip(_Modifier):
+    """Fade out the lowest frequencies of another schedule.
+
+    The last n frequencies are multiplied by ``0.5 * (1 + cos(linspace(0, pi, n)))``, or set to zero.
+
+    Parameters
+    ----------
+    scaling : Scaling, default `Default()`
+        The schedule to change.
+    clip_low_n : int, default 20
+        Number n of frequencies; at most all of them.
+    hard : bool, default False
+        Whether they are set to zero.
+
+    Raises
+    ------
+    TypeError
+        If a value is of the wrong kind.
+    ValueError
+        If `clip_low_n` is not at least 1 or, when frequencies are made, more than there are.
+
+    Notes
+    -----
+    CoPE, "clipped RoPE", 2026; from the authors' repository hrlics/CoPE. Frequencies whose wave is
+    longer than the training context have never been seen in full; without them a model meets nothing
+    new beyond it.
+
+    Examples
+    --------
+    >>> from rotary import scaling
+    >>> scaling.Clip(clip_low_n=3).inv_freq(8, 10_000.0)
+    array([1.   , 0.1  , 0.005, 0.   ])
+    >>> scaling.Clip(scaling.Linear(2), clip_low_n=2, hard=True).inv_freq(8, 10_000.0)
+    array([0.5 , 0.05, 0.  , 0.  ])
+    """
+
+    clip_low_n: int = field(default=20, metadata=_LENGTH)
+    hard: bool = field(default=False, metadata=_BOOL)
+
+    def _changed(self, inv_freq: Float64Array) -> Float64Array:
+        lanes = inv_freq.shape[-1]
+        if self.clip_low_n > lanes:
+            msg = f"`clip_low_n` must be at most the {lanes} frequencies there are, got {self.clip_low_n}"
+            raise ValueError(msg)
+        window = np.ones(lanes)
+        fade = 0.5 * (1.0 + np.cos(np.linspace(0.0, math.pi, self.clip_low_n)))
+        window[lanes - self.clip_low_n :] = 0.0 if self.hard else fade
+        return inv_freq * window
+
+
+@hints.constructor
+@dataclass(frozen=True, repr=False)
+class Resonance(_Modifier):
+    """Round the wavelengths of another schedule to whole positions.
+
+    ``inv_freq[i] = 2 pi / round(2 pi / inv_freq[i])``, ties to even; zero stays zero.
+
+    Parameters
+    ----------
+    scaling : Scaling, default `Default()`
+        The schedule to change.
+
+    Raises
+    ------
+    TypeError
+        If `scaling` is no schedule.
+    ValueError
+        When frequencies are made: if a wavelength is closer to 0 than to 1.
+
+    Notes
+    -----
+    Wang et al., "Resonance RoPE: Improving Context Length Generalization of Large Language Models",
+    2024 (arXiv:2403.00071). Features then repeat exactly, so that integer positions beyond
+    the training context show none that is new in these lanes. Around `Yarn` it is the paper's
+    "Resonance YaRN".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rotary import scaling
+    >>> 2 * np.pi / scaling.Resonance().inv_freq(16, 10_000.0)[:4]
+    array([  6.,  20.,  63., 199.])
+    """
+
+    def _changed(self, inv_freq: Float64Array) -> Float64Array:
+        turning = inv_freq != 0
+        wavelengths = np.divide(2.0 * math.pi, inv_freq, out=np.ones_like(inv_freq), where=turning)
+        whole = np.rint(wavelengths)
+        if not whole.all():
+            msg = (
+                "`scaling` must give wavelengths that round to at least one position for Resonance, "
+                f"got {np.abs(wavelengths).min()}"
+            )
+            raise ValueError(msg)
+        return np.where(turning, 2.0 * math.pi / whole, 0.0)
+
+
+@hints.constructor
+@dataclass(frozen=True, repr=False)
+class FreqFactors(_Modifier):
+    """Divide every frequency of another schedule by a factor of its own.
+
+    Parameters
+    ----------
+    scaling : Scaling, default `Default()`
+        The schedule to change.
+    freq_factors : array_like (dim/2,)
+        Positive divisors.
+
+    Raises
+    ------
+    TypeError
+        If a value is of the wrong kind.
+    ValueError
+        If a factor is not positive and finite or, when frequencies are made, if there is not one for
+        each pair.
+
+    Notes
+    -----
+    The ``freq_factors`` of ggml (``ggml_rope_ext``), which GGUF files hold as the tensor
+    ``rope_freqs.weight``. Converters write the frequencies of Llama 3 this way. The two lists of
+    `LongRope` are tensors of their own, ``rope_factors_short.weight`` and ``rope_factors_long.weight``.
+
+    Examples
+    --------
+    >>> from rotary import scaling
+    >>> scaling.FreqFactors(freq_factors=[1, 1, 2, 8]).inv_freq(8, 10_000.0)
+    array([1.00e+00, 1.00e-01, 5.00e-03, 1.25e-04])
+    """
+
+    freq_factors: tuple[float, ...] = field(kw_only=True, metadata=_FACTORS)
+
+    def _changed(self, inv_freq: Float64Array) -> Float64Array:
+        _check_count(self.freq_factors, "freq_factors", 2 * inv_freq.shape[-1])
+        return inv_freq / np.array(self.freq_factors, dtype=np.float64)

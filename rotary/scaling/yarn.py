@@ -1,0 +1,219 @@
+"""YaRN: low frequencies divided, high ones kept, and a ramp between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from rotary._lib import hints
+from rotary._lib.checks import as_fraction
+from rotary._lib.fields import Derived, checked, chosen
+from rotary._lib.typing import Float64Array
+from rotary.angles.powers import powers
+
+from .base import (
+    _BOOL,
+    _LENGTH,
+    _MSCALE,
+    _POSITIVE,
+    _POSITIVE_OR_NONE,
+    _blended,
+    _lanes,
+    _Line,
+    _Schedule,
+)
+
+__all__ = [
+    "Yarn",
+]
+
+
+_MSCALE_RULES = ("transformers", "deepseek", "paper", "telechat3", "none")
+
+
+def _mscale(factor: float, mscale: float, slope: float = 0.1) -> float:
+    """Return the temperature of YaRN: ``slope * mscale * ln(factor) + 1``, and 1 up to a factor of 1."""
+    return 1.0 if factor <= 1.0 else slope * mscale * math.log(factor) + 1.0
+
+
+@hints.constructor
+@dataclass(frozen=True, repr=False)
+class Yarn(_Schedule):
+    """Interpolation by parts: high frequencies stay, low ones are divided, a ramp lies between.
+
+    With ``lane(r) = dim * ln(original_max_position / (2 pi r)) / (2 ln base)``, ``low =
+    max(floor(lane(beta_fast)), 0)`` and ``high = min(ceil(lane(beta_slow)), dim - 1)``, the kept part
+    is ``g[i] = 1 - clip((i - low) / (high - low), 0, 1)``, and frequencies are ``inv_freq[i] *
+    g[i] + inv_freq[i] / factor * (1 - g[i])``.
+
+    Parameters
+    ----------
+    factor : float
+        How many times longer the context is, positive.
+    original_max_position : int
+        The context length of the training before: original_max_position_embeddings.
+    beta_fast, beta_slow : float, default 32 and 1
+        Lanes that turn more than `beta_fast` times within `original_max_position` are kept, those
+        that turn less than `beta_slow` times are divided.
+    truncate : bool, default True
+        Whether the ends of the ramp are rounded outwards to whole lanes. gpt-oss needs False.
+    extrapolation_factor : float, default 1.0
+        From 0 to 1, a factor on the kept part; 0 is `Linear`.
+    attention_factor : float, optional
+        Factor on cosine and sine, in place of what the rule gives.
+    attn_factor : float, default 1.0
+        A further factor on what the rule gives; not together with `attention_factor`.
+    mscale, mscale_all_dim : float, optional
+        Read by `mscale_rule`.
+    mscale_rule : {"transformers", "deepseek", "paper", "telechat3", "none"}
+        How the attention factor follows, with ``m(k) = 0.1 k ln(factor) + 1``, or 1 where `factor` is
+        at most 1:
+
+        - "transformers": ``m(mscale) / m(mscale_all_dim)`` where both are given and not 0, else
+          ``m(1)``. The default; also of newer vLLM and SGLang.
+        - "deepseek": ``m(mscale) / m(mscale_all_dim)``, by default 1 and 0. Of DeepSeek's own code, of
+          ``deepseek_yarn`` in vLLM and SGLang, and of mlx-lm.
+        - "paper": ``m(1)``, whatever the mscales. Of the authors' code and older vLLM.
+        - "telechat3": ``0.07 ln(factor) + 1``. Of ``telechat3-yarn`` in vLLM.
+        - "none": 1. Of Grok-1 in vLLM.
+    softmax_factor : float, optional
+        What the attention's softmax scale is multiplied by, outside the rotation. By default
+        ``m(mscale_all_dim) ** 2`` under the rules "transformers" and "deepseek", else 1. Give 1.0 for a
+        model that has `mscale_all_dim` and leaves its softmax alone.
+
+    Raises
+    ------
+    TypeError
+        If a value is of the wrong kind.
+    ValueError
+        If a value does not fit: not positive, `beta_fast` below `beta_slow`, both `attention_factor`
+        and `attn_factor`; or, when frequencies are made, if the base is not above 1 or the ramp ends
+        before it begins, where implementations disagree.
+
+    Notes
+    -----
+    Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models", 2023
+    (arXiv:2309.00071), sections 3.2 and 3.4; limits and defaults as in transformers
+    (modeling_rope_utils.py). `softmax_factor` is from DeepSeek-V2's modelling code. Where the ramp has
+    no width, 0.001 is added to its end, as there.
+
+    Use it where the checkpoint says "yarn": Qwen 2.5 and 3 beyond 32k, DeepSeek, gpt-oss. A factor of
+    1 gives the bits of `Default`.
+
+    Examples
+    --------
+    >>> from rotary import scaling
+    >>> yarn = scaling.Yarn(factor=4, original_max_position=32_768)
+    >>> (yarn.inv_freq(16, 1e6) / scaling.Default().inv_freq(16, 1e6)).round(4)
+    array([1.  , 1.  , 1.  , 0.75, 0.5 , 0.25, 0.25, 0.25])
+    >>> round(yarn.attention_factor, 6)
+    1.138629
+    >>> v3 = scaling.Yarn(factor=40, original_max_position=4096, mscale=1, mscale_all_dim=1)
+    >>> v3.attention_factor, round(v3.softmax_factor, 6)
+    (1.0, 1.873854)
+    """
+
+    factor: float = field(metadata=_POSITIVE)
+    original_max_position: int = field(metadata=_LENGTH)
+    beta_fast: float = field(default=32.0, metadata=_POSITIVE)
+    beta_slow: float = field(default=1.0, metadata=_POSITIVE)
+    truncate: bool = field(default=True, metadata=_BOOL)
+    extrapolation_factor: float = field(default=1.0, metadata=checked(as_fraction))
+    # A float once made; None asks for what the rule gives.
+    attention_factor: Any = field(default=None, metadata=_POSITIVE_OR_NONE)
+    attn_factor: float = field(default=1.0, metadata=_POSITIVE)
+    mscale: float | None = field(default=None, metadata=_MSCALE)
+    mscale_all_dim: float | None = field(default=None, metadata=_MSCALE)
+    mscale_rule: Literal["transformers", "deepseek", "paper", "telechat3", "none"] = field(
+        default="transformers", metadata=chosen(*_MSCALE_RULES)
+    )
+    softmax_factor: Any = field(default=None, metadata=_POSITIVE_OR_NONE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta_fast < self.beta_slow:
+            msg = f"`beta_fast` must be at least `beta_slow` {self.beta_slow}, got {self.beta_fast}"
+            raise ValueError(msg)
+        if self.attention_factor is None:
+            object.__setattr__(self, "attention_factor", self._attention_factor())
+        elif self.attn_factor != 1.0:
+            msg = (
+                "`attention_factor` and `attn_factor` must not both be given: one replaces what the "
+                f"other multiplies, got {self.attention_factor} and {self.attn_factor}"
+            )
+            raise ValueError(msg)
+        if self.softmax_factor is None:
+            object.__setattr__(self, "softmax_factor", self._softmax_factor())
+
+    def _attention_factor(self) -> Derived:
+        """Return what the rule gives, and its words."""
+        s, mscale, all_dim = self.factor, self.mscale, self.mscale_all_dim
+        match self.mscale_rule:
+            case "transformers" if mscale and all_dim:
+                value = _mscale(s, mscale) / _mscale(s, all_dim)
+                words = "m(mscale) / m(mscale_all_dim)"
+            case "deepseek":
+                value = _mscale(s, 1.0 if mscale is None else mscale) / _mscale(s, all_dim or 0.0)
+                words = "m(mscale or 1) / m(mscale_all_dim or 0)"
+            case "telechat3":
+                value, words = _mscale(s, 1.0, slope=0.07), "0.07 ln(factor) + 1"
+            case "none":
+                value, words = 1.0, "1"
+            case _:
+                value, words = _mscale(s, 1.0), "0.1 ln(factor) + 1"
+        return Derived(value * self.attn_factor, f"{words}, times attn_factor")
+
+    def _softmax_factor(self) -> Derived:
+        """Return the factor on the softmax scale, and its words."""
+        if self.mscale_all_dim and self.mscale_rule in ("transformers", "deepseek"):
+            return Derived(_mscale(self.factor, self.mscale_all_dim) ** 2, "m(mscale_all_dim) ** 2")
+        return Derived(1.0, "1, for there is no mscale_all_dim that the rule reads")
+
+    def _lane(self, rotations: float, dim: int, base: float) -> float:
+        """Return the lane, a fraction, that turns so often within the original context."""
+        return (
+            dim
+            * math.log(self.original_max_position / (rotations * 2.0 * math.pi))
+            / (2.0 * math.log(base))
+        )
+
+    def _ramp(self, dim: int, base: float) -> tuple[float, float]:
+        """Return the lanes where the ramp begins and ends."""
+        if base <= 1.0:
+            msg = f"`base` must be above 1 for Yarn, got {base}"
+            raise ValueError(msg)
+        low, high = self._lane(self.beta_fast, dim, base), self._lane(self.beta_slow, dim, base)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, dim - 1)
+        if high < low:
+            msg = (
+                f"`original_max_position` {self.original_max_position} does not fit base {base} and "
+                f"{dim} channels: the ramp must not end before it begins, at lane {low}, got {high}"
+            )
+            raise ValueError(msg)
+        return low, high
+
+    def _kept(self, dim: int, base: float) -> Float64Array:
+        """Return what is kept of every lane, from 1 to 0."""
+        low, high = self._ramp(dim, base)
+        if low == high:
+            high += 0.001
+        ramp: Float64Array = np.clip((np.arange(dim // 2) - low) / (high - low), 0.0, 1.0)
+        return (1.0 - ramp) * self.extrapolation_factor
+
+    def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
+        return _blended(powers(base, dim), self.factor, self._kept(dim, base))
+
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+        low, high = self._ramp(dim, base)
+        fast, slow = (self._lane(beta, dim, base) for beta in (self.beta_fast, self.beta_slow))
+        how = "rounded, within 0 .. dim - 1" if self.truncate else "within 0 .. dim - 1"
+        return [
+            ("low", low, f"derived: lane {fast:.10g} of beta_fast, {how}"),
+            ("high", high, f"derived: lane {slow:.10g} of beta_slow, {how}"),
+            _lanes(self._kept(dim, base)),
+        ]

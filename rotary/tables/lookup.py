@@ -1,0 +1,203 @@
+"""Tables for the positions of a call, from the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rotary._lib import libraries
+from rotary._lib.typing import Array, HostArray, Int64Array, TableDType
+from rotary.angles.phases import Frequencies, merged, of_head
+from rotary.backends import traced
+from rotary.backends.contract import Angles, Rows, Table, TracedTable, View
+from rotary.positions.known import check_below, known
+
+from .windows import LARGEST_POSITION, _cache, computed
+
+
+def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTable:
+    """Return the table of rows, made of host arrays or, where rows are traced, of their library's."""
+    return traced.traced_table(angles, rows, dtype) if rows.traced else lookup(angles, rows, dtype)
+
+
+def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+    """Return the table rows that concrete rows of an array read.
+
+    Consecutive positions, and scattered ones that are dense enough or many by now, share the cached
+    window; others are computed here.
+    """
+    frequencies, factor, scale = angles
+    if rows.by_head:
+        return _by_head(angles, rows, dtype)
+    if scale is not None:
+        return _scaled(angles, rows, dtype)
+    if rows.start is not None:
+        return _consecutive(frequencies, rows.start, rows.length, dtype, factor)
+    positions = rows.positions
+    assert isinstance(positions, np.ndarray)
+    frequencies, positions = _on_one_axis(frequencies, positions)
+    if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
+        least, greatest = int(positions.min()), int(positions.max())
+        count = positions.size
+        window = _cache.among(frequencies, factor, dtype, least, greatest + 1, count)
+        if window is not None:
+            index = np.ascontiguousarray(positions[0] - window.start)
+            return Table(window.values, index, 0, rows.length)
+    return _scattered(Angles(frequencies, factor), positions, dtype)
+
+
+def _by_head(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+    """Return rows whose positions and frequencies both differ by head: each head has its own."""
+    assert isinstance(rows.positions, np.ndarray)
+    parts = []
+    for head in range(angles.frequencies.heads):
+        own = angles._replace(frequencies=of_head(angles.frequencies, head))
+        positions = rows.positions[:, head]
+        if angles.scale is None:
+            parts.append(_scattered(own, positions, dtype))
+        else:
+            parts.append(_scaled(own, Rows(positions, None, rows.length), dtype))
+    firsts = np.cumsum([0, *(part.values.shape[2] for part in parts[:-1])])
+    index = np.stack([part.index + first for part, first in zip(parts, firsts, strict=True)])
+    return Table(np.concatenate([part.values for part in parts], axis=2), index, 0, rows.length)
+
+
+def _on_one_axis(frequencies: Frequencies, positions: HostArray) -> tuple[Frequencies, HostArray]:
+    """Return both on one axis where all axes have the same positions, as text has among images."""
+    if frequencies.axes > 1 and (positions == positions[:1]).all():
+        single = merged(frequencies)
+        if single is not None:
+            return single, positions[:1]
+    return frequencies, positions
+
+
+def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table:
+    """Return rows at positions (axes, batch or 1, sequence or 1), computed for the call that asks."""
+    flat = positions.reshape(angles.frequencies.axes, -1)
+    index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
+    values = computed(angles.frequencies, flat, angles.factor, dtype)
+    return Table(values, index, 0, positions.shape[-1])
+
+
+def _scaled(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+    """Return rows with a factor that changes with the position, rounded once more."""
+    positions = rows.positions
+    if rows.start is not None:
+        positions = (rows.start + np.arange(rows.length, dtype=np.int64)).reshape((1, 1, -1))
+    assert isinstance(positions, np.ndarray)
+    assert angles.scale is not None
+    table = _scattered(angles, positions, "float64")
+    places = positions[-1].reshape(-1).astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        scale = angles.scale.of(places)
+    limits = np.finfo(dtype)
+    bad = ~((scale >= limits.tiny) & (scale <= limits.max)).all(axis=1)
+    if bad.any():
+        msg = (
+            f"`positions` must keep the scale of `decay` within {dtype}, got position "
+            f"{places[bad][0]} with the centre {angles.scale.center}"
+        )
+        raise ValueError(msg)
+    return Table((table.values * scale).astype(dtype), table.index, 0, rows.length)
+
+
+def _consecutive(
+    frequencies: Frequencies, start: int, length: int, dtype: TableDType, factor: float
+) -> Table:
+    """Return the rows for positions start .. start + length - 1 on every axis."""
+    if frequencies.axes > 1:
+        frequencies = merged(frequencies) or frequencies
+    if frequencies.axes == 1 and length and start + length <= LARGEST_POSITION:
+        window = _cache.window(frequencies, factor, dtype, start, start + length)
+        return Table(window.values, _index(start - window.start), 1, length)
+    # No sum wraps: the last one was checked.
+    positions = start + np.arange(length, dtype=np.int64)
+    positions = np.broadcast_to(positions, (frequencies.axes, length))
+    return Table(computed(frequencies, positions, factor, dtype), _index(0), 1, length)
+
+
+def _index(row: int) -> Int64Array:
+    """Return the index of rows that follow one another from a first one on."""
+    return np.array([[row]], dtype=np.int64)
+
+
+def cos_sin(
+    angles: Angles,
+    positions: Any,
+    *,
+    leading: bool,
+    dtype: TableDType,
+    limit: int | None = None,
+) -> tuple[Array, Array]:
+    """Return cosine and sine at positions of any shape, (..., lanes), to give out.
+
+    After the position axes where `leading`. Known positions stay below the limit, if there is one.
+    """
+    places = known(positions, "positions")
+    if limit is not None:
+        check_below(places, limit, "positions")
+    frequencies = angles.frequencies
+    axes = frequencies.axes if leading else 1
+    shape = tuple(places.shape)
+    if leading and shape[:1] != (axes,):
+        msg = f"`positions` must lead with {axes} position axes, got shape {shape}"
+        raise ValueError(msg)
+    xp = libraries.namespace(places)
+    rows = explicit_rows(xp.reshape(places, (axes, 1, -1)))
+    rows.limit = limit
+    table = table_of(angles, rows, dtype)
+    parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
+    outer = shape[1 if leading else 0 :]
+    cosine, sine = (_given_out(_in_order(part, frequencies, outer), positions) for part in parts)
+    return cosine, sine
+
+
+def _in_order(part: Array, frequencies: Frequencies, outer: tuple[int, ...]) -> Array:
+    """Return a table (heads, 1, n, lanes) with the shape of the positions that it is for."""
+    xp = libraries.namespace(part)
+    if frequencies.heads == 1:
+        return xp.reshape(part, (*outer, frequencies.lanes))
+    own = xp.reshape(part, (frequencies.heads, *outer, frequencies.lanes))
+    return heads_inward(own, len(outer))
+
+
+def heads_inward(part: Array, count: int) -> Array:
+    """Return a table (heads, ..., S, lanes) with `count` axes of positions as (..., heads, S, lanes).
+
+    A table for positions (S,) becomes (1, heads, S, lanes), so that it rotates (B, H, S, D) as it is.
+    """
+    if not count:
+        return part
+    moved = libraries.namespace(part).permute_dims(part, (*range(1, count), 0, count, count + 1))
+    return moved if count > 1 else moved[None, ...]
+
+
+def _given_out(part: Array, like: Any) -> Array:
+    """Return part of a table in the library of the positions it was asked for."""
+    if not isinstance(part, np.ndarray):
+        return part
+    # A view of a read-only buffer: the cache's own memory stays writeable, for torch reads no other.
+    shown = np.asarray(part.data.toreadonly())
+    if isinstance(like, np.ndarray) or not libraries.is_array(like):
+        return shown
+    libraries.check_precision(str(part.dtype), like)
+    # A tensor has no flag that would keep its owner from writing into the cache.
+    own = shown if libraries.device_of(like) is None else part.copy()
+    return libraries.from_host(own, libraries.namespace(like), like)
+
+
+def explicit_rows(positions: Array | View) -> Rows:
+    """Return rows at positions (axes, batch or 1, sequence), known to count up where they do."""
+    length = positions.shape[-1]
+    if isinstance(positions, np.ndarray) and _count_up(positions):
+        return Rows(None, int(positions[0, 0, 0]), length)
+    return Rows(positions, None, length)
+
+
+def _count_up(positions: HostArray) -> bool:
+    """Return whether positions are one line of integers, each one more than the one before."""
+    if positions.dtype != np.int64 or not positions.size or positions.shape[:2] != (1, 1):
+        return False
+    line = positions[0, 0]
+    return bool(int(line[-1]) - int(line[0]) == len(line) - 1 and (np.diff(line) == 1).all())
