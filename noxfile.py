@@ -124,7 +124,13 @@ def leave_out(session: nox.Session, what: str, version: str) -> NoReturn:
 
 def ignored(*names: str) -> list[str]:
     """Return the arguments by which pytest leaves out files of tests."""
-    return [f"--ignore-glob=tests/test_{name}.py" for name in names]
+    return [f"--ignore-glob=tests/*test_{name}.py" for name in names]
+
+
+def files_of(*names: str) -> list[str]:
+    """Return the files of tests that have these names, in whatever folder."""
+    found = [path for name in names for path in ROOT.glob(f"tests/**/test_{name}.py")]
+    return [str(path.relative_to(ROOT)) for path in found]
 
 
 def group(*names: str) -> list[str]:
@@ -217,7 +223,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["libraries"])
 def doctests(session: nox.Session) -> None:
     """Run the examples of the docstrings, of README and of the documentation."""
-    what = ("--doctest-modules", "-m", "not slow", "rotary", "tests/test_doc_examples.py")
+    what = ("--doctest-modules", "-m", "not slow", "rotary", "tests/project/test_doc_examples.py")
     in_libraries(session, "-m", "pytest", *what, *session.posargs)
 
 
@@ -242,7 +248,7 @@ def distributions(session: nox.Session, folder: Path, *tests: str) -> Path:
     session.install(*group("build"))
     shutil.rmtree(folder, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(folder))
-    chosen = ("--noconftest", "-m", "packaging", "tests/test_packaging.py", *tests)
+    chosen = ("--noconftest", "-m", "packaging", "tests/project/test_packaging.py", *tests)
     session.run("pytest", *chosen, env={"ROTARY_DIST": str(folder)})
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -251,7 +257,7 @@ def distributions(session: nox.Session, folder: Path, *tests: str) -> Path:
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist into dist/, and test what they hold, that they install, and this file."""
-    distributions(session, ROOT / "dist", "tests/test_noxfile.py", *session.posargs)
+    distributions(session, ROOT / "dist", "tests/project/test_noxfile.py", *session.posargs)
 
 
 TESTED: dict[str, Path] = {}  # the environments of `interpreters`, by version
@@ -273,12 +279,12 @@ def interpreters(session: nox.Session, version: str) -> None:
     # An earlier run may have left a wheel of the same version.
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.run("pip", "freeze")
-    chosen = [] if runs_all(version) else [f"tests/test_{name}.py" for name in SAMPLE]
+    chosen = [] if runs_all(version) else files_of(*SAMPLE)
     numpy_tests(session, environment, *chosen, *session.posargs)
     TESTED[version] = environment
     if not session.posargs:
         numpy_tests(
-            session, environment, "-m", "docs", "-k", "README", "tests/test_doc_examples.py"
+            session, environment, "-m", "docs", "-k", "README", "tests/project/test_doc_examples.py"
         )
         session.chdir(environment)
         command = ("python", "-m", "rotary", "selftest", "--cpu")
@@ -308,7 +314,7 @@ def oracle_next(session: nox.Session) -> None:
         leave_out(session, "torch, which it needs, is tested on one Python", OLDEST)
     session.install("--editable", ".", *group("oracle-next", "test"))
     variables = numba_cache(Path(session.virtualenv.location)) | BACKENDS["numpy"]
-    sweep = ("-m", "oracle", "tests/test_config_sweep.py")
+    sweep = ("-m", "oracle", "tests/checkpoints/test_config_sweep.py")
     session.run("pytest", *sweep, *session.posargs, env=variables)
 
 
@@ -338,8 +344,8 @@ def cuda(session: nox.Session) -> None:
     variables = on_processor(Path(session.virtualenv.location))
     variables |= {"COVERAGE_FILE": str(COVERAGE / ".coverage.cuda")}
     # The tests of every library run with CuPy too.
-    tests = [path for path in (ROOT / "tests").glob("test_*.py") if "(xp" in path.read_text()]
-    where = ["tests/cuda", *sorted(str(path.relative_to(ROOT)) for path in tests)]
+    tests = [path for path in files_of("*") if "(xp" in (ROOT / path).read_text()]
+    where = ["tests/backends/cuda", *(path for path in tests if "cuda" not in Path(path).parts)]
     measured = ("--cov", "--cov-report=", "--cov-fail-under=0")
     session.run("pytest", "-m", "cuda", *measured, *where, *session.posargs, env=variables)
     if not session.posargs:
@@ -370,7 +376,9 @@ def mutants(session: nox.Session) -> None:
         "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "ROTARY_SANITIZED": json.dumps(sanitizers(session)),
     }
-    session.run("python", "tests/cuda/mutants.py", *session.posargs, env=variables, external=True)
+    session.run(
+        "python", "tests/backends/cuda/mutants.py", *session.posargs, env=variables, external=True
+    )
 
 
 def install_demo(session: nox.Session) -> dict[str, str]:
@@ -538,7 +546,7 @@ def history_check(session: nox.Session) -> None:
     session.install(*group("history"))
     variables = {"ROTARY_PAGES": publish(session)}
     session.chdir(ROOT)
-    tests = ("--noconftest", "-m", "history", "tests/test_history.py")
+    tests = ("--noconftest", "-m", "history", "tests/project/test_history.py")
     session.run("pytest", *tests, *session.posargs, env=variables)
 
 

@@ -50,7 +50,7 @@ NEEDED = {
     "test_sharing.py": ("cupy", "jax", "torch"),
 }
 collect_ignore = [
-    f"cuda/{name}"
+    f"backends/cuda/{name}"
     for name, modules in NEEDED.items()
     if "cupy" not in ASKED and not all(map(_importable, modules))
 ]

@@ -249,7 +249,7 @@ class Cupy(Library):
         super().__init__(name, module)
         self.put, self.get = self.module.asarray, self.module.asnumpy
         if not has_gpu():
-            sys.path.insert(0, str(Path(__file__).parent / "cuda"))
+            sys.path.insert(0, str(Path(__file__).parent / "backends" / "cuda"))
             memory = importlib.import_module("host_memory")
             memory.install()
             self.put, self.get = memory.to_device, memory.to_host

@@ -83,7 +83,7 @@ _ALIASES = {
 
 # A line for each model type: its layout (rope_interleave: interleaved in and half out, unless that key is
 # false), what else its code does, and the defaults of its configuration class that matter. A base that
-# is not told is 10000. Written by tests/test_config_oracle.py, which runs the code of every model.
+# is not told is 10000. Written by tests/checkpoints/test_config_oracle.py, which runs the code of every model.
 _TABLE = """
 afmoe half sliding:always head_dim=128
 apertus half rope_parameters.factor=8.0 rope_parameters.high_freq_factor=4.0
@@ -407,7 +407,7 @@ zaya half partial unread:partial_rotary_factor,rope_theta head_dim=128
 """
 
 
-# The model types of transformers whose code has no rotation. Written by tests/test_config_oracle.py as well.
+# The model types of transformers whose code has no rotation. Written by tests/checkpoints/test_config_oracle.py.
 _WITHOUT = """
 aimv2_text_model aimv2_vision_model albert align_text_model align_vision_model altclip_text_model
 altclip_vision_model audio-spectrogram-transformer audioflamingo3_encoder autoformer bart beit bert

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.demo
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TRANSCRIPTS = {
     "beckett.wav": "Ever tried, ever failed, no matter, try again, fail again, fail better.",
     "two_cities.wav": (

@@ -1,6 +1,6 @@
 """The reference page of the presets, written from rotary/checkpoints/data.
 
-`python tests/presets_page.py` prints the page; `python tests/presets_page.py --write` writes it.
+`python tests/checkpoints/presets_page.py` prints the page, and `--write` writes it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from rotary.checkpoints.presets import preset, presets
 
-PAGE = Path(__file__).parent.parent / "docs" / "reference" / "presets.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "presets.md"
 TITLES = {"text": "Text", "speech": "Speech", "time_series": "Time series", "vision": "Vision"}
 
 INTRODUCTION = """\
 # Presets
 
-What `rotary.preset` knows, written from its data (`python tests/presets_page.py --write`).
+What `rotary.preset` knows, written from its data (`python tests/checkpoints/presets_page.py --write`).
 [The guide](../guides/presets.md) tells how to use it. The test suite compares the whole frequency
 vector, the attention factor and the layout of each with constants that other code has made.
 

@@ -23,7 +23,7 @@ from rotary.backends.cuda import parameters as cuda_struct
 HERE = Path(__file__).parent
 # Which build the tests run, a key of KINDS.
 KIND = os.environ.get("ROTARY_CUDA_EMULATION", "plain")
-FOLDER = Path(os.environ.get("ROTARY_CUDA_BUILD", HERE.parent.parent / ".cuda"))
+FOLDER = Path(os.environ.get("ROTARY_CUDA_BUILD", HERE.parents[2] / ".cuda"))
 # Nothing may be fused or reordered: the bits are to be those of the GPU.
 FLAGS = (
     *("-x", "c++", "-std=c++17", "-shared", "-fPIC", "-march=x86-64-v3", "-ffp-contract=off"),

@@ -16,7 +16,7 @@ import pytest
 import rotary
 from rotary import backends
 
-FOLDERS = (Path(rotary.__file__).parent, Path(backends.__file__).parent, Path(__file__).parent)
+FOLDERS = (Path(rotary.__file__).parent, Path(backends.__file__).parent, Path(__file__).parents[1])
 MARK = "is_a_comprehension"
 
 

@@ -14,7 +14,7 @@ from helpers import LIBRARIES
 
 import rotary
 
-FOLDER = Path(__file__).parents[1] / "asv_benchmarks"
+FOLDER = Path(__file__).parents[2] / "asv_benchmarks"
 # Peers round 16-bit numbers more often than rotary does.
 ROUNDING = {"float64": 1e-14, "float32": 1e-5, "float16": 1e-2, "bfloat16": 6e-2}
 MODULES = {

@@ -54,7 +54,7 @@ def test_a_processor_without_float16_gives_the_same(tmp_path):
         "for factor in test_half.FACTORS:\n"
         "    for lanes in test_half.LANES:\n"
         "        test_half.assert_same_numbers(*test_half.scaled(np.float16, factor, lanes))\n"
-        "from rotary.backends import kernels; assert not kernels.HALF_IN_HARDWARE\n"
+        "from rotary.backends.cpu import kernels; assert not kernels.HALF_IN_HARDWARE\n"
     )
     target = {
         "NUMBA_CPU_NAME": "generic",

@@ -17,7 +17,7 @@ import pytest
 from rotary.angles import phases
 from rotary.backends.cpu import kernels
 
-PROGRAM = Path(__file__).parents[1] / "docs" / "derivations" / "minimax.py"
+PROGRAM = Path(__file__).parents[2] / "docs" / "derivations" / "minimax.py"
 CONSTANTS = ("SIN32", "COS32", "SIN64_HIGH", "SIN64", "COS64")
 
 

@@ -101,7 +101,7 @@ def test_phases_of_integers_are_exact_products(dtype):
 
 def test_the_constants_are_those_that_are_derived():
     """Rounding `sixth` to a positive number turns the sign of the first coefficient."""
-    program = Path(__file__).parents[2] / "docs" / "derivations" / "cuda.py"
+    program = Path(__file__).parents[3] / "docs" / "derivations" / "cuda.py"
     done = subprocess.run([sys.executable, program], capture_output=True, check=True, text=True)
     constants = [word.lstrip("-") for line in done.stdout.splitlines() for word in line.split()[2:]]
     assert len(constants) == 23

@@ -1,6 +1,6 @@
 """Makes presets_text.json: what the formulas, and transformers' own code, say of every text checkpoint.
 
-`python tests/data/make_presets.py` compares the file with what it makes, `--write` writes it. It needs
+`python tests/checkpoints/data/make_presets.py` compares the file with what it makes, `--write` writes it. It needs
 mpmath and transformers, and never reads what the library itself knows of a checkpoint: configurations
 stand here once more, in the words of their own projects.
 """

@@ -18,17 +18,17 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+ROOT = HERE.parents[2]
 
-ROTATION = "tests/cuda/test_rotation.py"
+ROTATION = "tests/backends/cuda/test_rotation.py"
 OF_KERNELS = (
-    "tests/cuda/test_cubins.py::test_packed_numbers_are_where_fields_are",
-    "tests/cuda/test_cubins.py::test_parameters_are_where_the_emulation_reads_them",
-    "tests/cuda/test_angles.py",
+    "tests/backends/cuda/test_cubins.py::test_packed_numbers_are_where_fields_are",
+    "tests/backends/cuda/test_cubins.py::test_parameters_are_where_the_emulation_reads_them",
+    "tests/backends/cuda/test_angles.py",
     ROTATION,
-    "tests/cuda/test_dispatch.py",
+    "tests/backends/cuda/test_dispatch.py",
 )
-OF_DISPATCH = ("tests/cuda/test_dispatch.py", "tests/cuda/test_sharing.py")
+OF_DISPATCH = ("tests/backends/cuda/test_dispatch.py", "tests/backends/cuda/test_sharing.py")
 
 
 class Mutant(NamedTuple):

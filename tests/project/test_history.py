@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.history
 
-RESULTS = Path(__file__).parents[1] / "asv_benchmarks" / "results"
+RESULTS = Path(__file__).parents[2] / "asv_benchmarks" / "results"
 MACHINE = "epyc-zen5-2cpu"
 BENCHMARKS = [name for name in json.loads((RESULTS / "benchmarks.json").read_text()) if "." in name]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

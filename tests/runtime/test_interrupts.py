@@ -387,7 +387,9 @@ def test_a_value_that_follows_from_fields_is_kept_or_not():
         found.clear()
 
     found = []
-    files = tuple(str(Path(rotary.__file__).parent / name) for name in ("_fields.py", "plans.py"))
+    files = tuple(
+        str(Path(rotary.__file__).parent / name) for name in ("_lib/fields.py", "call/plans.py")
+    )
     assert at_every_instruction(ask, interrupt, check=check, files=files) > 20
 
 

@@ -12,9 +12,9 @@ import pytest
 
 pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]
 
-TESTS = Path(__file__).parent.parent
-WHERE = [str(TESTS / name) for name in ("cuda", "test_decay.py")]
-FEW = [str(TESTS / "cuda" / name) for name in ("test_gpu.py", "test_options.py")]
+TESTS = Path(__file__).parents[2]
+WHERE = [str(TESTS / name) for name in ("backends/cuda", "test_decay.py")]
+FEW = [str(TESTS / "backends" / "cuda" / name) for name in ("test_gpu.py", "test_options.py")]
 # A process in which CuPy is told how many GPUs there are, and asked for nothing else.
 PROGRAM = """
 import contextlib, io, json, os, sys

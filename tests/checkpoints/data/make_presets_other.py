@@ -1,6 +1,6 @@
 """Makes presets_other.json: what formulas and other projects' code say of speech, time series and vision.
 
-`python tests/data/make_presets_other.py` compares the file with what it makes, `--write` writes it. It
+`python tests/checkpoints/data/make_presets_other.py` compares the file with what it makes, `--write` writes it. It
 needs mpmath and transformers, and never reads what the library itself knows of a checkpoint: the numbers
 stand here once more, in the words of their own projects.
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import LIBRARIES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [
     page
     for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]

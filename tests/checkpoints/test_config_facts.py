@@ -22,7 +22,7 @@ def geometry(model_type, hidden=4096, heads=32, **keys):
 LLAMA = geometry("llama")
 
 # Model type and keys, to the rotated channels and those of a head: what the classes of transformers 5.23.0 give
-# (the embedding of models/<type>/modeling_<type>.py, whose frequencies tests/test_config_sweep.py compares).
+# (the embedding of models/<type>/modeling_<type>.py, whose frequencies test_config_sweep.py compares).
 WIDTHS = [
     ("llama", {}, (128, 128)),
     ("llama", {"partial_rotary_factor": 1.0}, (128, 128)),
@@ -129,7 +129,7 @@ def test_phimoe_has_its_factors_in_its_configuration():
 
 
 # Hybrids as published, and the layers that rotate: what small models of transformers 5.23.0 do
-# (tests/test_config_sweep.py runs them).
+# (tests/checkpoints/test_config_sweep.py runs them).
 LAYERS = [
     ("qwen3_next", {"num_hidden_layers": 4, "full_attention_interval": 4}, [3]),
     ("qwen3_next", {"layer_types": ["linear_attention", "full_attention"]}, [1]),

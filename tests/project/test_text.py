@@ -13,7 +13,7 @@ import rotary
 
 pytestmark = pytest.mark.examples
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TRY_OUT = """
 import importlib.util
 import sys
@@ -114,7 +114,7 @@ def test_sdist_holds_what_it_takes_to_test_and_to_build(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "noxfile.py", "pyproject.toml", "rotary/py.typed"} <= names
-    assert {"backends/__init__.py", "docs/conf.py", "tests/test_packaging.py"} <= names
+    assert {"backends/__init__.py", "docs/conf.py", "tests/project/test_packaging.py"} <= names
     assert {path.relative_to(ROOT).as_posix() for path in shipped().values()} <= names
 
 

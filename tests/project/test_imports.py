@@ -119,7 +119,7 @@ def test_the_reader_of_imports_sees_them():
 
 
 def test_the_design_page_shows_the_spine():
-    page = Path(__file__).parents[1] / "docs/explanation/design.md"
+    page = Path(__file__).parents[2] / "docs/explanation/design.md"
     shown = re.findall(r"^\| \d+ \| (.+?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
     rows = [re.findall(r"`([\w./]+)`", row) for row in shown]
     assert rows == [[as_path(name) for name in row] for row in SPINE]

@@ -13,7 +13,7 @@ import pytest
 
 import rotary
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 LAYOUTS = ["half", "interleaved"]
 
 
