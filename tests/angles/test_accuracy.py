@@ -474,7 +474,7 @@ def plain_kernels(monkeypatch):
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     assert not module.COMPILED
-    monkeypatch.setattr(backends, "kernels", module)
+    monkeypatch.setattr(backends.cpu, "kernels", module)
     return module
 
 

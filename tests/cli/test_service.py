@@ -12,7 +12,7 @@ import pytest
 import rotary
 from rotary import backends
 from rotary.backends import portable
-from rotary.backends.cpu import jit, threads
+from rotary.backends.cpu import jit, launch, threads
 from rotary.cli import report as service
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
@@ -23,6 +23,7 @@ def none_compiled(monkeypatch):
     """An empty book of compiled kernels; the disk cache makes filling it quick."""
     book = {}
     monkeypatch.setattr(jit, "_compiled", book)
+    monkeypatch.setattr(launch, "_compiled", book)
     return book
 
 
@@ -131,9 +132,9 @@ def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
 
 @pytest.mark.compiled
 def test_show_config_tells_the_layer_once_it_is_known(capsys, monkeypatch):
-    monkeypatch.setattr(threads, "_numba_threads_started", lambda: False)
+    monkeypatch.setattr(launch, "_numba_threads_started", lambda: False)
     assert report(capsys)["threading layer"] == "not started"
-    monkeypatch.setattr(threads, "_numba_threads_started", lambda: True)
+    monkeypatch.setattr(launch, "_numba_threads_started", lambda: True)
     monkeypatch.setattr(threads.numba, "threading_layer", lambda: "omp")
     assert report(capsys)["threading layer"] == "omp"
 

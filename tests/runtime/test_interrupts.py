@@ -287,7 +287,7 @@ WORK = {
 }
 # Instructions of these tell everything about those whose state they keep.
 FILES = {
-    "tables": (tables.__file__, _memo.__file__),
+    "tables": (tables.__file__, windows.__file__, _memo.__file__),
     "pool": (pool.__file__,),
     "calls": FOLDERS,
 }

@@ -271,7 +271,7 @@ def test_no_array_in_use_is_ever_handed_out():
 
 SCRIPT = """
 import os, numpy as np
-from rotary import pool
+from rotary.runtime import pool
 x = pool.empty((2**20,), np.uint8); x[:] = 5
 child = os.fork()
 if child == 0:

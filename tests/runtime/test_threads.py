@@ -639,7 +639,7 @@ def test_the_disk_cache_can_be_switched_off(copied):
 def test_nothing_can_be_written(copied):
     """The case of a container: a package that is another user's, and no home folder."""
     # A file where the folder would be, which stops an administrator as well.
-    (copied / "site" / "rotary" / "backends" / "__pycache__").touch()
+    (copied / "site" / "rotary" / "backends" / "cpu" / "__pycache__").touch()
     script = "assert all(function.stats.cache_path is None for function in functions)"
     run_copy(COMPILE + script, copied, HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache")
     assert not kept(copied)

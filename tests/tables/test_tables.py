@@ -16,7 +16,6 @@ import rotary
 from rotary import backends
 from rotary.angles.phases import frequencies
 from rotary.scaling import Custom
-from rotary.tables import lookup as tables
 from rotary.tables import windows
 
 UNIX = 1_700_000_000
@@ -268,7 +267,7 @@ def test_decoders_of_several_sequences_soon_read_a_window():
     results = [rope(x, offset=starts + step) for step in range(40)]
     info = check_accounts()
     assert (info.misses, info.entries) == (2, 1)  # made, and grown
-    assert info.hits >= 40 - 200 / tables.SPARSEST / len(starts) - 2
+    assert info.hits >= 40 - 200 / windows.SPARSEST / len(starts) - 2
     for step in range(40, 140):
         rope(x, offset=starts + step)
     assert check_accounts()[1:3] == (2, 1)
