@@ -1,19 +1,28 @@
-"""A bounded memory of what was made before, which neither an interruption nor a thread can damage.
+"""Bounded memories of what was computed before, safe under interruptions, threads, forks and re-entrance.
 
 Python switches threads, runs signal handlers and forks between any two instructions. A lock does not help: an
 interrupted thread may keep it, a signal handler may wait for the code that it interrupted, and a forked child may
 inherit it taken. So there is no lock. Each step is one atomic operation of a container written in C. Sizes are
 summed when they are asked for, because an interruption could make a running total wrong.
+
+Every memory of the process is of one of three kinds, and `rotary.cache_clear` empties them all:
+
+- `TABLES` holds the tables of all backends, in host and GPU memory, within one limit in bytes.
+- `plans` makes a memory of plans, which are bounded by count.
+- `remembered` and `registered` keep smaller values, which are bounded by count as well.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+DEFAULT_TABLE_LIMIT = 256 * 2**20
 
 
 def _one(_: Any) -> int:
@@ -21,7 +30,7 @@ def _one(_: Any) -> int:
     return 1
 
 
-def _nothing_left(_: Any, __: bool) -> bool:
+def _drop_whole(_: Any, __: bool) -> bool:
     """Let `Memo` drop an entry as a whole."""
     return False
 
@@ -29,7 +38,7 @@ def _nothing_left(_: Any, __: bool) -> bool:
 class Memo(Generic[K, V]):
     """Values by key, least recently used first, dropped in that order beyond a limit.
 
-    Keys are compared by code in C: numbers, strings, bytes, tuples of them, and objects compared by identity.
+    Keys are compared by code in C: numbers, strings, bytes, dtypes, tuples of them, and objects compared by identity.
 
     Parameters
     ----------
@@ -40,27 +49,39 @@ class Memo(Generic[K, V]):
     thin : callable, optional
         Makes a value smaller and returns whether something is left of it. Its second argument says whether it
         has to; if not, a value that it leaves as it is counts as used. By default nothing is left.
+
+    Attributes
+    ----------
+    hits, misses : int
+        How often `get` found a value, and how often it did not, since the memory was cleared.
     """
 
-    __slots__ = ("_size", "_thin", "held", "limit")
+    __slots__ = ("_size", "_thin", "held", "hits", "limit", "misses")
 
     def __init__(
         self,
         limit: int,
         *,
         size: Callable[[V], int] = _one,
-        thin: Callable[[V, bool], bool] = _nothing_left,
+        thin: Callable[[V, bool], bool] = _drop_whole,
     ) -> None:
         self.limit = limit
         self._size = size
         self._thin = thin
-        self.held: OrderedDict[K, V] = OrderedDict()
+        self.clear()
 
     def get(self, key: K) -> V | None:
         """Return a value, None if there is none, and count this as a use."""
-        value = self.held.get(key)
-        if value is not None:
-            self.touch(key)
+        held = self.held
+        value = held.get(key)
+        if value is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        try:
+            held.move_to_end(key)
+        except KeyError:  # another thread has dropped it
+            return value
         return value
 
     def touch(self, key: K) -> None:
@@ -81,13 +102,20 @@ class Memo(Generic[K, V]):
         held = self.held
         held[key] = value
         self.touch(key)
-        if self._size is not _one or len(held) > self.limit:
+        if self._size is _one:
+            self._trim_count()
+        else:
             self.trim()
         return value
 
+    def pop(self, key: K) -> V | None:
+        """Drop a value and return it, None if there is none."""
+        return self.held.pop(key, None)
+
     def clear(self) -> None:
-        """Drop everything; a `keep` that has begun in another thread writes to what is dropped."""
-        self.held = OrderedDict()
+        """Drop everything and count from zero; a `keep` in another thread may write to what is dropped."""
+        self.held: OrderedDict[K, V] = OrderedDict()
+        self.hits = self.misses = 0
 
     def values(self) -> list[V]:
         """Return all values, least recently used first."""
@@ -95,6 +123,9 @@ class Memo(Generic[K, V]):
 
     def trim(self) -> list[V]:
         """Drop what was used least recently until the limit holds, and return what is then held."""
+        if self._size is _one:
+            self._trim_count()
+            return self.values()
         must = False
         while True:
             values = self.values()
@@ -103,6 +134,15 @@ class Memo(Generic[K, V]):
                 return values
             self._drop(excess, must)
             must = True
+
+    def _trim_count(self) -> None:
+        """Drop values one by one: a full memory of thousands does this for each new value."""
+        held = self.held
+        while len(held) > self.limit:
+            try:
+                held.popitem(last=False)
+            except KeyError:  # other threads have dropped all
+                return
 
     def _drop(self, excess: int, must: bool) -> None:
         """Drop about `excess`; `trim` counts again, because other threads may drop or keep values meanwhile."""
@@ -121,3 +161,98 @@ class Memo(Generic[K, V]):
                 if not freed:
                     self.touch(key)
                     break
+
+
+# ------------------------------------------------------------------------------------------------
+# The memories of the process.
+
+
+class Tables(Protocol):
+    """An entry of `TABLES`: tables that are kept for one key."""
+
+    def sizes(self) -> Sequence[int]:
+        """Return the bytes of each table."""
+
+    def thin(self, must: bool) -> bool:
+        """Drop some of several tables and return whether one is left; see `Memo`."""
+
+
+def _nbytes(entry: Tables) -> int:
+    """Return how many bytes an entry of `TABLES` occupies."""
+    return sum(entry.sizes())
+
+
+def _thin(entry: Tables, must: bool) -> bool:
+    """Drop some tables of an entry of `TABLES`."""
+    return entry.thin(must)
+
+
+TABLES: Memo[Hashable, Any] = Memo(DEFAULT_TABLE_LIMIT, size=_nbytes, thin=_thin)
+_PLANS: list[Memo[Any, Any]] = []
+_CLEAR: list[Callable[[], None]] = [TABLES.clear]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class PlansInfo(NamedTuple):
+    """Counts of the plans of repeated calls.
+
+    Attributes
+    ----------
+    hits, misses : int
+        Calls that found a plan, and calls that had to make one.
+    entries : int
+        Plans held.
+    limit : int
+        Plans that may be held.
+    """
+
+    hits: int
+    misses: int
+    entries: int
+    limit: int
+
+
+def plans(limit: int) -> Memo[Any, Any]:
+    """Return a new memory of plans, for the life of the process."""
+    memory: Memo[Any, Any] = Memo(limit)
+    _PLANS.append(memory)
+    _CLEAR.append(memory.clear)
+    return memory
+
+
+def plans_info() -> PlansInfo:
+    """Return the counts of all memories of plans together."""
+    return PlansInfo(
+        sum(memory.hits for memory in _PLANS),
+        sum(memory.misses for memory in _PLANS),
+        sum(len(memory.held) for memory in _PLANS),
+        sum(memory.limit for memory in _PLANS),
+    )
+
+
+def registered(limit: int) -> Memo[Any, Any]:
+    """Return a new memory of other values than tables and plans, for the life of the process."""
+    memory: Memo[Any, Any] = Memo(limit)
+    _CLEAR.append(memory.clear)
+    return memory
+
+
+def remembered(limit: int, *, typed: bool = False) -> Callable[[Function], Function]:
+    """Decorate a function of small results, which are kept by its arguments, the most recent `limit` of them.
+
+    This is `functools.lru_cache`, which is as safe as `Memo` and takes no call of Python to read.
+    """
+
+    def decorate(function: Function) -> Function:
+        cached: Any = lru_cache(maxsize=limit, typed=typed)(function)
+        _CLEAR.append(cached.cache_clear)
+        return cached  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def clear() -> None:
+    """Empty every memory and count from zero."""
+    for function in _CLEAR:
+        function()

@@ -10,16 +10,15 @@ by its size. The least recently used windows are dropped beyond a limit in bytes
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rotary import backends
-from rotary._lib import libraries
+from rotary._lib import libraries, memo
 from rotary._lib.checks import as_nbytes
-from rotary._lib.memo import Memo
+from rotary._lib.memo import TABLES, Memo, PlansInfo
 from rotary._lib.typing import HostArray, TableDType
 from rotary.angles.phases import Frequencies
 from rotary.runtime import pool
@@ -32,7 +31,6 @@ __all__ = [
 ]
 
 
-DEFAULT_LIMIT = 256 * 2**20
 # Windows kept for one table: several streams may stand at places of their own.
 WINDOWS = 8
 # A window grows by as many rows as it has or, near the limit, by one of these shares of them, and at least by so many:
@@ -73,6 +71,11 @@ class CacheInfo(NamedTuple):
     def pool(self) -> pool.PoolInfo:
         """What the pool of results did and holds now: hits, misses, blocks, nbytes, limit."""
         return pool.info()
+
+    @property
+    def plans(self) -> PlansInfo:
+        """What the plans of repeated calls did and hold now: hits, misses, entries, limit."""
+        return memo.plans_info()
 
 
 class Window:
@@ -121,11 +124,11 @@ class _Windows(Memo[tuple[int, int], Window]):
         self.touch((window.start, window.stop))
         self.latest = window.reference
 
-    def nbytes(self) -> int:
-        """Return how many bytes they occupy."""
-        return sum(window.values.nbytes for window in self.values())
+    def sizes(self) -> list[int]:
+        """Return how many bytes each occupies."""
+        return [window.values.nbytes for window in self.values()]
 
-    def thinned(self, must: bool) -> bool:
+    def thin(self, must: bool) -> bool:
         """Drop the window used least recently and return whether there are others; spare it once if it was read."""
         windows = self.values()
         for window in windows[:1]:
@@ -145,40 +148,8 @@ class _Cache:
     """
 
     def __init__(self) -> None:
-        self.tables: Memo[Key, _Windows] = Memo(
-            DEFAULT_LIMIT, size=_Windows.nbytes, thin=_Windows.thinned
-        )
-        self.clear()
-
-    @property
-    def windows(self) -> OrderedDict[Key, _Windows]:
-        """The windows by table."""
-        return self.tables.held
-
-    @property
-    def limit(self) -> int:
-        """The bytes that windows may occupy."""
-        return self.tables.limit
-
-    def clear(self) -> None:
-        """Drop all windows and count from zero."""
-        self.tables.clear()
-        self.apart: dict[Key, int] = {}
-        self.hits = self.misses = 0
-
-    def info(self) -> CacheInfo:
-        """Return the accounts."""
-        while True:
-            limit = self.limit  # read once, because another thread may set it
-            windows = [window for kept in self.tables.trim() for window in kept.values()]
-            nbytes = sum(window.values.nbytes for window in windows)
-            if nbytes <= limit:  # else another thread kept one meanwhile
-                return CacheInfo(self.hits, self.misses, len(windows), nbytes, limit)
-
-    def set_limit(self, limit: int) -> None:
-        """Set the bytes that windows may occupy, and drop what exceeds them."""
-        self.tables.limit = limit
-        self.tables.trim()
+        # How many scattered positions of a table were asked for, by table.
+        self.scattered_counts = memo.registered(COUNTS_REMEMBERED)
 
     def window(
         self, frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int
@@ -188,20 +159,20 @@ class _Cache:
         Two threads that ask for the same one at once may both compute it, and either is right.
         """
         key = (frequencies.key, factor, dtype)
-        windows = self.tables.get(key)
+        windows = _windows_of(key)
         window = self._found(windows, start, stop)
         if window is not None:
             return window
-        self.misses += 1
+        TABLES.misses += 1
         neighbour = _neighbour(windows, start, stop)
-        window = _grown(neighbour, frequencies, factor, dtype, start, stop, self.limit)
+        window = _grown(neighbour, frequencies, factor, dtype, start, stop, TABLES.limit)
         return self._kept(key, window)
 
     def _found(self, windows: _Windows | None, start: int, stop: int) -> Window | None:
         """Return a window that is there and holds positions start .. stop - 1."""
         window = None if windows is None else windows.found(start, stop)
         if window is not None:
-            self.hits += 1
+            TABLES.hits += 1
         return window
 
     def among(
@@ -219,7 +190,7 @@ class _Cache:
         several sequences soon have one, and rare positions never pay twice what they need.
         """
         key = (frequencies.key, factor, dtype)
-        windows = self.tables.get(key)
+        windows = _windows_of(key)
         window = self._found(windows, start, stop)
         if window is not None or stop > LARGEST_POSITION:
             return window
@@ -227,32 +198,26 @@ class _Cache:
         row_bytes = _row_bytes(frequencies, dtype)
         neighbour = _neighbour(windows, start, stop)
         # What has no room to grow in would be copied, or made anew, for every few rows.
-        if neighbour is not None and _stretched(neighbour, start, stop, self.limit // row_bytes):
+        if neighbour is not None and _stretched(neighbour, start, stop, TABLES.limit // row_bytes):
             new -= min(stop, neighbour.stop) - max(start, neighbour.start)
-        fits = (stop - start) * row_bytes <= self.limit * SHARE
-        asked = count + (self.apart.pop(key, 0) if fits else 0)
+        fits = (stop - start) * row_bytes <= TABLES.limit * SHARE
+        asked = count + ((self.scattered_counts.pop(key) or 0) if fits else 0)
         if new >= SPARSEST * asked:
             if fits:
-                self._count(key, asked)
+                self.scattered_counts.keep(key, asked)
             return None
         return self.window(frequencies, factor, dtype, start, stop)
 
-    def _count(self, key: Key, asked: int) -> None:
-        """Remember how many scattered positions of a table were asked for."""
-        if len(self.apart) >= COUNTS_REMEMBERED:
-            self.apart = {}
-        self.apart[key] = asked
-
     def latest(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> Window | None:
         """Return the window of a table that was read last."""
-        windows = self.tables.held.get((frequencies.key, factor, dtype))
+        windows: _Windows | None = TABLES.held.get((frequencies.key, factor, dtype))
         return None if windows is None else windows.latest()
 
     def _kept(self, key: Key, window: Window) -> Window:
         """Keep a window in place of those it covers, or return one that another thread has kept."""
-        if window.values.nbytes > self.limit:
+        if window.values.nbytes > TABLES.limit:
             return window
-        windows = self.tables.first(key, _Windows(window))
+        windows: _Windows = TABLES.first(key, _Windows(window))
         start, stop = window.start, window.stop
         window = windows.found(start, stop) or windows.first((start, stop), window)
         windows.use(window)
@@ -260,8 +225,16 @@ class _Cache:
             if old is not window and _covers(window, old.start, old.stop):
                 windows.held.pop((old.start, old.stop), None)
         windows.trim()
-        self.tables.trim()
+        TABLES.trim()
         return window
+
+
+def _windows_of(key: Key) -> _Windows | None:
+    """Return the windows of a table, and count this as a use."""
+    windows: _Windows | None = TABLES.held.get(key)
+    if windows is not None:
+        TABLES.touch(key)
+    return windows
 
 
 def _grown(
@@ -381,14 +354,14 @@ class Reader:
             self._window = window.reference
         else:
             window.read = True
-            _cache.hits += 1
+            TABLES.hits += 1
         return window
 
     def latest(self) -> Window | None:
         """Return the window that anybody read last, if there is one: it may hold what is looked for."""
         window = _cache.latest(*self._of_table)
         if window is not None:
-            _cache.hits += 1
+            TABLES.hits += 1
         return window
 
 
@@ -415,7 +388,11 @@ def cache_info() -> CacheInfo:
     >>> rotary.cache_info()[:3]
     (1, 1, 1)
     """
-    return _cache.info()
+    while True:
+        limit = TABLES.limit  # read once, because another thread may set it
+        sizes = [nbytes for entry in TABLES.trim() for nbytes in entry.sizes()]
+        if sum(sizes) <= limit:  # else another thread kept a table meanwhile
+            return CacheInfo(TABLES.hits, TABLES.misses, len(sizes), sum(sizes), limit)
 
 
 def cache_clear() -> None:
@@ -423,7 +400,7 @@ def cache_clear() -> None:
 
     Tables and results in use stay valid.
     """
-    _cache.clear()
+    memo.clear()
     pool.clear()
 
 
@@ -443,4 +420,5 @@ def set_cache_limit(nbytes: int) -> None:
     ValueError
         If it is negative.
     """
-    _cache.set_limit(as_nbytes(nbytes))
+    TABLES.limit = as_nbytes(nbytes)
+    TABLES.trim()

@@ -21,7 +21,7 @@ import pytest
 
 import rotary
 from rotary import backends
-from rotary._lib import memo as _memo
+from rotary._lib import memo
 from rotary.runtime import pool
 from rotary.runtime import threads as _threads
 from rotary.tables import lookup as tables
@@ -42,7 +42,7 @@ def own_limits(monkeypatch):
     monkeypatch.setattr(windows, "WINDOWS", 2)
     rotary.cache_clear()
     yield
-    rotary.set_cache_limit(windows.DEFAULT_LIMIT)
+    rotary.set_cache_limit(memo.DEFAULT_TABLE_LIMIT)
     rotary.set_pool_limit(before)
     rotary.cache_clear()
     sys.settrace(tracer)
@@ -181,8 +181,8 @@ def check_rows(base, start, length):
 def check_accounts():
     """What is told is what is there, and within the limits."""
     info = rotary.cache_info()
-    held = [window for kept in windows._cache.windows.values() for window in kept.values()]
-    assert all(len(kept.held) for kept in windows._cache.windows.values())
+    held = [window for kept in memo.TABLES.held.values() for window in kept.values()]
+    assert all(len(kept.held) for kept in memo.TABLES.held.values())
     assert info.entries == len(held)
     assert info.nbytes == sum(window.values.nbytes for window in held) <= info.limit
     blocks = info.pool
@@ -287,7 +287,7 @@ WORK = {
 }
 # Instructions of these tell everything about those whose state they keep.
 FILES = {
-    "tables": (tables.__file__, windows.__file__, _memo.__file__),
+    "tables": (tables.__file__, windows.__file__, memo.__file__),
     "pool": (pool.__file__,),
     "calls": FOLDERS,
 }
@@ -444,97 +444,6 @@ def test_interruptions_by_a_timer_are_never_lost(count):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-
-
-# ------------------------------------------------------------------------------------------------
-# The bounded memory by itself.
-
-
-def test_what_was_used_least_recently_goes_first():
-    memo = _memo.Memo(3)
-    for key in "abc":
-        memo.keep(key, key.upper())
-    assert memo.get("a") == "A"
-    assert memo.get("z") is None
-    memo.touch("z")
-    memo.keep("d", "D")
-    assert memo.values() == ["C", "A", "D"]
-    memo.keep("c", "C2")
-    memo.keep("e", "E")
-    assert memo.values() == ["D", "C2", "E"]
-    memo.clear()
-    assert memo.values() == []
-
-
-def test_what_is_kept_first_stays():
-    memo = _memo.Memo(2)
-    assert memo.first("a", "A") == "A"
-    assert memo.first("a", "B") == "A"
-    assert memo.values() == ["A"]
-
-
-def test_a_limit_on_sizes():
-    memo = _memo.Memo(10, size=len)
-    memo.keep(1, "xxxx")
-    memo.keep(2, "xxxx")
-    memo.keep(3, "xx")
-    assert memo.values() == ["xxxx", "xxxx", "xx"]
-    memo.keep(4, "x")
-    assert memo.values() == ["xxxx", "xx", "x"]
-    memo.keep(5, "x" * 11)  # what never fits displaces what is older, and itself
-    assert memo.values() == []
-    memo.limit = 2
-    memo.keep(6, "xx")
-    assert memo.values() == ["xx"]
-
-
-def test_an_entry_may_be_thinned_and_is_put_off_once():
-    asked = []
-
-    def thin(value, must):
-        asked.append((value[0], must))
-        if value[0] != "a" or must:
-            value.pop()
-        return len(value) > 1
-
-    memo = _memo.Memo(6, size=len, thin=thin)
-    memo.keep(1, ["a", 1, 2])
-    memo.keep(2, ["b", 1, 2])
-    memo.keep(3, ["c", 1])
-    assert asked == [("a", False), ("b", False), ("b", False)]
-    assert memo.values() == [["c", 1], ["a", 1, 2]]
-    memo.limit = 1
-    assert memo.trim() == []
-    assert ("a", True) in asked
-
-
-def test_threads_share_a_bounded_memory():
-    memo = _memo.Memo(50, size=lambda value: value)
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-
-    def work(seed):
-        rng = np.random.default_rng(seed)
-        for key in rng.integers(0, 30, 3000).tolist():
-            value = memo.get(key)
-            assert value in (None, key % 7)
-            memo.keep(key, key % 7)
-            assert memo.first(key, key % 7) == key % 7
-            assert sum(memo.trim()) <= 50
-            if key == 0:
-                memo.clear()
-
-    try:
-        others = [
-            threading.Thread(target=in_a_thread, args=(lambda s=s: work(s),)) for s in range(4)
-        ]
-        for other in others:
-            other.start()
-        for other in others:
-            other.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert sum(memo.trim()) <= 50
 
 
 def test_a_handler_may_interrupt_the_import_of_masked_arrays():

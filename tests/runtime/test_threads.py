@@ -425,7 +425,7 @@ def test_children_forked_while_threads_use_the_cache():
         for one in ropes:
             one.tables(np.arange(50))
         info = rotary.cache_info()
-        windows = [w for kept in rotary.tables.windows._cache.windows.values() for w in kept.values()]
+        windows = [w for kept in rotary._lib.memo.TABLES.held.values() for w in kept.values()]
         assert info.entries == len(windows)
         assert info.nbytes == sum(w.values.nbytes for w in windows)
     warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on

@@ -14,6 +14,7 @@ import pytest
 
 import rotary
 from rotary import backends
+from rotary._lib import memo
 from rotary.angles.phases import frequencies
 from rotary.scaling import Custom
 from rotary.tables import windows
@@ -59,7 +60,7 @@ def exact(rope, positions, dtype="float32"):
 
 def accounts():
     """What the cache really holds: windows, and bytes of them."""
-    held = [window for kept in windows._cache.windows.values() for window in kept.values()]
+    held = [window for kept in memo.TABLES.held.values() for window in kept.values()]
     return len(held), sum(window.values.nbytes for window in held)
 
 
@@ -313,10 +314,10 @@ def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch
 
 
 def test_few_tables_are_counted(monkeypatch):
-    monkeypatch.setattr(windows, "COUNTS_REMEMBERED", 3)
+    monkeypatch.setattr(windows._cache.scattered_counts, "limit", 3)
     for head_dim in range(2, 40, 2):
         embedding(head_dim).tables([0, 1000])
-        assert len(windows._cache.apart) <= 3
+        assert len(windows._cache.scattered_counts.held) <= 3
 
 
 def test_nothing_is_kept_of_no_positions():
@@ -572,11 +573,11 @@ def test_nothing_is_left_of_what_is_not_kept():
     rotary.set_cache_limit(0)
     for base in range(2, 102):
         embedding(float(base)).tables(np.arange(3))
-    assert len(windows._cache.windows) == 0
+    assert len(memo.TABLES.held) == 0
     rotary.set_cache_limit(3 * 64)
     for base in range(2, 102):
         embedding(float(base)).tables(np.arange(3))
-    assert len(windows._cache.windows) == 0
+    assert len(memo.TABLES.held) == 0
 
 
 @pytest.mark.parametrize(
