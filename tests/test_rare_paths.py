@@ -53,7 +53,7 @@ class TestCompiling:
             return whole(*arguments, **options)
 
         monkeypatch.setattr(jit.numba, "njit", njit)
-        kernel = jit._compile("rotate_half", "float32", parallel=False)
+        kernel = jit._compile(jit.Variant("half", "float32"))
         assert len(kernel.signatures) == 1
         guard.tell()
         assert [w.category for w in recwarn] == [RuntimeWarning] * warnings

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import cache, partial
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 
@@ -18,24 +18,63 @@ from rotary.layouts import Layout
 from . import kernels
 from .guard import failed, failures, is_torn, shielded, tell
 
-_compiled: dict[tuple[str, str, bool], Any] = {}
+
+class Variant(NamedTuple):
+    """One compilation of a kernel.
+
+    Attributes
+    ----------
+    layout : Layout or None
+        The layout of the result; None is the kernel that fills tables.
+    dtype : str
+        The dtype of the arrays in memory, or of the table.
+    streaming : bool
+        Whether results are written past the caches.
+    parallel : bool
+    """
+
+    layout: Layout | None
+    dtype: str
+    streaming: bool = False
+    parallel: bool = False
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel, without dtype and threads."""
+        if self.layout is None:
+            return "fill_table"
+        return f"rotate_{self.layout}" + ("_streaming" if self.streaming else "")
+
+    @property
+    def name(self) -> str:
+        """The name of the function in Numba's disk cache.
+
+        Numba tells functions by name, code and signature there, not by the options they are compiled with: under one
+        name the serial variant could be loaded as the parallel one.
+        """
+        return self.kernel + ("_parallel" if self.parallel else "_serial")
+
+    @property
+    def flags(self) -> tuple[bool | None, bool | None]:
+        """Whether pairs are halves in the result, and whether it is streamed: True or None, as types for Numba."""
+        return self.layout == "half" or None, self.streaming or None
 
 
-# ------------------------------------------------------------------------------------------------
-# Compiling.
+_compiled: dict[Variant, Any] = {}
 
 
-def _signature(kernel: str, dtype: str, parallel: bool) -> tuple[Any, ...]:
-    """Return the one signature a kernel is compiled for, per storage or table dtype.
+def _signature(variant: Variant) -> tuple[Any, ...]:
+    """Return the one signature a kernel is compiled for.
 
     Strided, read-only arguments are declared: any array converts to them, so that neither the
     memory layout nor the flags of a caller's array cost another compilation.
     """
+    dtype = variant.dtype
 
     def readable(element: str, ndim: int, layout: str = "C") -> Any:
         return types.Array(getattr(types, element), ndim, layout, readonly=True)
 
-    if kernel == "fill_table":
+    if variant.layout is None:
         return (
             readable("uint32", 4),
             readable("uint64", 3),
@@ -45,7 +84,7 @@ def _signature(kernel: str, dtype: str, parallel: bool) -> tuple[Any, ...]:
             types.float64,
             types.Array(getattr(types, dtype), 4, "C"),
             types.int64,
-            *([types.int64] if parallel else [types.int64, types.int64]),
+            *([types.int64] if variant.parallel else [types.int64, types.int64]),
         )
     table = "float64" if dtype == "float64" else "float32"
     array, result = readable(dtype, 4, "A"), types.Array(getattr(types, dtype), 4, "A")
@@ -62,56 +101,45 @@ def _signature(kernel: str, dtype: str, parallel: bool) -> tuple[Any, ...]:
         types.int64,
         getattr(types, table),
         types.boolean,
-        types.boolean if "half" in kernel else types.none,
-        types.boolean if "streaming" in kernel else types.none,
+        *(types.boolean if flag else types.none for flag in variant.flags),
         types.int64,
     )
 
 
-def rotation(layout: Layout, *, streaming: bool) -> str:
-    """Return the name of the kernel that rotates into a layout.
+def compiled(variant: Variant) -> Any | None:
+    """Return a compiled kernel, from the disk cache if it is there.
 
-    Most processes need one of them, and none that writes past the caches: each compiles when its first call
-    arrives.
+    None if Numba fails, now or before. Most processes need few variants: each is compiled at its first call.
     """
-    return f"rotate_{layout}" + ("_streaming" if streaming else "")
-
-
-def compiled(kernel: str, dtype: str, *, parallel: bool) -> Any | None:
-    """Return a kernel compiled for one storage or table dtype, from the disk cache if it is there.
-
-    None if Numba fails, now or before.
-    """
-    key = (kernel, dtype, parallel)
-    function = _compiled.get(key)
-    if function is None and not _is_given_up(parallel):
-        shielded(partial(_add, *key))
-        function = _compiled.get(key)
+    function = _compiled.get(variant)
+    if function is None and not _is_given_up(variant):
+        shielded(partial(_add, variant))
+        function = _compiled.get(variant)
         tell()
     return function
 
 
-def _is_given_up(parallel: bool) -> bool:
-    """Return whether no more kernels are compiled."""
-    return "kernels" in failures or (parallel and "threads" in failures)
+def _is_given_up(variant: Variant) -> bool:
+    """Return whether no more kernels of this kind are compiled."""
+    return "kernels" in failures or (variant.parallel and "threads" in failures)
 
 
-def _add(kernel: str, dtype: str, parallel: bool) -> None:
+def _add(variant: Variant) -> None:
     """Compile a kernel, unless another thread did so meanwhile, and remember it or why there is none."""
-    key = (kernel, dtype, parallel)
-    if key in _compiled or _is_given_up(parallel):
+    if variant in _compiled or _is_given_up(variant):
         return
     try:
         if is_torn():
             msg = "the process was forked while another thread compiled"
             raise RuntimeError(msg)
-        _compiled[key] = _compile(*key)
+        _compiled[variant] = _compile(variant)
     except BaseException as error:
-        if not parallel:
+        if not variant.parallel:
             failed("kernels", "Numba cannot compile rotary's kernels", error)
         elif isinstance(error, Exception):
-            _add(kernel, dtype, parallel=False)
-            if (kernel, dtype, False) in _compiled:
+            serial = variant._replace(parallel=False)
+            _add(serial)
+            if serial in _compiled:
                 failed("threads", "Numba cannot compile rotary's parallel kernels", error)
         if not isinstance(error, Exception):
             raise
@@ -125,14 +153,14 @@ def entry_point(function: Any) -> Callable[..., int]:
     return found
 
 
-def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
-    """Compile a kernel, through the disk cache where that is wanted and works."""
-    options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
+def _compile(variant: Variant) -> Any:
+    """Compile a kernel, through the disk cache if that is wanted and works."""
+    options = {"nogil": True, "error_model": "numpy", "parallel": variant.parallel}
     source: Any = kernels.rotate
-    if kernel == "fill_table":
-        source = kernels.fill_table if parallel else kernels.fill_chunk
-    function = _named(source, kernel + ("_parallel" if parallel else "_serial"))
-    signature = [_signature(kernel, dtype, parallel)]
+    if variant.layout is None:
+        source = kernels.fill_table if variant.parallel else kernels.fill_chunk
+    function = _named(source, variant.name)
+    signature = [_signature(variant)]
     if os.environ.get("ROTARY_CACHE", "1") == "0":
         return numba.njit(signature, **options)(function)
     try:
@@ -147,11 +175,7 @@ def _compile(kernel: str, dtype: str, parallel: bool) -> Any:
 
 
 def _named(function: Any, name: str) -> Any:
-    """Return a function under a name of its own.
-
-    Numba's disk cache tells functions by name, code and signature, not by the options they are compiled
-    with: without this the serial variant could be loaded as the parallel one.
-    """
+    """Return a copy of a function under another name."""
     copy = FunctionType(function.__code__, function.__globals__, name)
     copy.__module__ = function.__module__
     copy.__qualname__ = copy.__name__

@@ -27,7 +27,8 @@ from rotary.backends.contract import Axes, Pairing, Table
 from rotary.layouts import LAYOUTS, Layout
 from rotary.runtime.pool import empty_like
 
-from .jit import _compiled, compiled, entry_point, rotation
+from .jit import Variant, _compiled, compiled, entry_point
+from .kernels import DONE
 from .threads import (
     BYTES_PER_THREAD,
     ROW_BYTES_PER_THREAD,
@@ -51,7 +52,7 @@ LAZY = False
 # What Linux says of the largest cache, as "32768K", and its bytes where nothing is said.
 LARGEST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 CACHE_UNKNOWN = 96 * 2**20
-# What a launch returns if Numba fails; kernels return other numbers.
+# What a launch returns if Numba fails; else it returns DONE, BEYOND_TABLE or OVERLAP of `kernels`.
 NO_KERNEL = -1
 
 
@@ -83,10 +84,10 @@ def fill_table(
     """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
     threads = thread_count(2 * positions.shape[1] * table[0, :, 0].nbytes, ROW_BYTES_PER_THREAD)
     dtype = dtype_name(table)
-    kernel = compiled("fill_table", dtype, parallel=True) if threads > 1 else None
+    kernel = compiled(Variant(None, dtype, parallel=True)) if threads > 1 else None
     chunks: tuple[int, ...] = (threads,)
     if kernel is None:
-        kernel, chunks = compiled("fill_table", dtype, parallel=False), (0, 1)
+        kernel, chunks = compiled(Variant(None, dtype)), (0, 1)
     if kernel is None:
         portable.fill_table(frequencies, positions, factor, table, row)
         return
@@ -130,12 +131,16 @@ def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing
             2 * pairing.start, pairing.lanes, "interleaved", "interleaved", pairing.inverse
         )
     streaming = out is not x and 2 * x.nbytes >= streaming_size()
-    rows = table.values, table.index, 0, table.values.shape[2], table.step
-    values, index, start, stop, step = rows
+    values, index, step = table.values, table.index, table.step
     for block, result, place in _blocks(x, out, axes):
         launch = Launch([(block, result)], pairing, nbytes=x.nbytes, streaming=streaming)
-        if launch((block,), (result,), (values, index[place], start, stop, step), apart=True):
+        rows = values, index[place], 0, values.shape[2], step
+        answer = launch((block,), (result,), rows, apart=True)
+        if answer == NO_KERNEL:
             return False
+        assert answer == DONE, (
+            f"the table has no row for some position: the kernel answers {answer}"
+        )
     return True
 
 
@@ -154,14 +159,13 @@ class Launch:
     """
 
     __slots__ = (
-        "_dtype",
         "_geometry",
         "_half",
-        "_kernel",
         "_nbytes",
         "_runs",
         "_sign",
         "_streaming",
+        "_variant",
     )
 
     def __init__(
@@ -172,13 +176,12 @@ class Launch:
         nbytes: int,
         streaming: bool,
     ) -> None:
-        self._dtype = STORAGE[dtype_name(blocks[0][0])]
+        dtype = STORAGE[dtype_name(blocks[0][0])]
+        self._variant = Variant(pairing.target, dtype, streaming)
+        self._half, self._streaming = self._variant.flags
         self._geometry = np.array([_geometry(*block, pairing) for block in blocks], np.int64)
         self._nbytes = nbytes
         self._sign = -1.0 if pairing.inverse else 1.0
-        self._kernel = rotation(pairing.target, streaming=streaming)
-        self._half = True if pairing.target == "half" else None
-        self._streaming = True if streaming else None
         self._runs: dict[bool, Callable[..., int]] = {}
 
     def __call__(
@@ -223,7 +226,7 @@ class Launch:
 
     def _run(self, parallel: bool) -> Callable[..., int] | None:
         """Return the compiled kernel itself, None if Numba fails."""
-        function = compiled(self._kernel, self._dtype, parallel=parallel)
+        function = compiled(self._variant._replace(parallel=parallel))
         if function is None:
             return None
         run = entry_point(function)
@@ -311,8 +314,9 @@ def warm_up(dtype: str) -> None:
     # Compiling a parallel kernel starts Numba's threads, which fails if no threading layer can be loaded.
     for parallel in (False, True) if _numba_threads_start() else (False,):
         for layout, streaming in product(layouts, (False, True)):
-            compiled(rotation(layout, streaming=streaming), storage, parallel=parallel)
-        compiled("fill_table", "float64" if storage == "float64" else "float32", parallel=parallel)
+            compiled(Variant(layout, storage, streaming, parallel))
+        table = "float64" if storage == "float64" else "float32"
+        compiled(Variant(None, table, parallel=parallel))
 
 
 def configuration() -> list[tuple[str, Any]]:
@@ -323,5 +327,8 @@ def configuration() -> list[tuple[str, Any]]:
         ("threading layer", numba.threading_layer() if started else "not started"),
         ("numba threads", numba.config.NUMBA_NUM_THREADS),
         ("cache folder", ", ".join(sorted(folders)) or "none yet"),
-        ("compiled", ", ".join(sorted(f"{k} {d}" for k, d, _ in _compiled)) or "nothing yet"),
+        (
+            "compiled",
+            ", ".join(sorted(f"{each.kernel} {each.dtype}" for each in _compiled)) or "nothing yet",
+        ),
     ]

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rotary.backends.contract import Pairing
+from rotary.backends.contract import Axes, Pairing, Table
 from rotary.backends.cpu import kernels
 
 pytestmark = pytest.mark.compiled
@@ -73,8 +73,8 @@ def launch(
     pairing = Pairing(start, lanes, source, target)
     geometry = np.array([cpu._geometry(x, out, pairing) for x, out in pairs], np.int64)
     storage = cpu.STORAGE[pairs[0][0].dtype.name]
-    name = jit.rotation(target, streaming=bool(stream))
-    kernel = jit.compiled(name, storage, parallel=chunks > 1)
+    variant = jit.Variant(target, storage, bool(stream), parallel=chunks > 1)
+    kernel = jit.compiled(variant)
     (compiled,) = (
         kernel.overloads.values()
     )  # which, unlike the choice by types, takes unaligned arrays
@@ -87,8 +87,7 @@ def launch(
         step,
         sign,
         apart,
-        True if target == "half" else None,
-        True if stream else None,
+        *variant.flags,
         chunks,
     )
 
@@ -275,6 +274,17 @@ def test_rows_that_the_table_does_not_have_are_refused(index, step, rows):
     assert (out == 7).all()
 
 
+@pytest.mark.parametrize("kind", ["float32", "complex64"])
+@pytest.mark.parametrize("row", [-1, 4, 2**62])
+def test_a_table_without_some_row_is_an_error(row, kind):
+    """Else the result would be memory that nothing was written to."""
+    values = np.zeros((2, 1, 5, 4), np.float32)
+    table = Table(values, np.array([[row]], np.int64), 1, 2)
+    x = np.ones((2, 8), kind)
+    with pytest.raises(AssertionError, match="no row"):
+        cpu.rotate(x, table, Axes(0, None), Pairing(0, 4, "half", "half"))
+
+
 @pytest.mark.parametrize("first", [LOWEST + 1, -20, 0, 7, HIGHEST - 12])
 def test_rows_count_from_the_first_position_of_the_table(first):
     x, table = data("float32", (1, 5, 3, 16), 8)
@@ -339,7 +349,7 @@ def test_large_results_alone_are_streamed(monkeypatch):
     compiled = jit.compiled
     monkeypatch.setattr(cpu, "streaming_size", lambda: 2**20)
     monkeypatch.setattr(
-        cpu, "compiled", lambda kernel, *a, **k: asked.append(kernel) or compiled(kernel, *a, **k)
+        cpu, "compiled", lambda variant: asked.append(variant.kernel) or compiled(variant)
     )
     rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=0)
     rope(np.zeros((3, 64), np.float32))  # its table is there from now on
@@ -361,7 +371,7 @@ def test_what_is_streamed_in_pieces_is_streamed_whole(monkeypatch, layout):
     monkeypatch.setenv("ROTARY_CACHE", "0")
     counts = set()
     for storage in ("uint16", "int16"):
-        kernel = jit._compile(jit.rotation(layout, streaming=True), storage, parallel=False)
+        kernel = jit._compile(jit.Variant(layout, storage, streaming=True))
         (code,) = kernel.inspect_asm().values()
         counts.add(len(re.findall(r"\bv?movnt\w+\s+%xmm", code)))
     assert len(counts) == 1

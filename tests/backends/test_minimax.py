@@ -144,7 +144,7 @@ def compiled(high: Any, low: Any, factor: float, dtype: Any) -> Any:
     none = np.zeros((1, 1), np.uint64)
     multiplier = np.array([[[1, 0, 0]]], np.uint64), none.view(np.int64), none
     table = np.empty((2, 1, 1, high.size), dtype)
-    jit.compiled("fill_table", table.dtype.name, parallel=False)(
+    jit.compiled(jit.Variant(None, table.dtype.name))(
         limbs,
         np.zeros((1, 1, high.size), np.uint64),
         *multiplier,

@@ -57,18 +57,18 @@ def test_warm_up_compiles_all_that_a_dtype_needs(none_compiled, dtype):
 @pytest.mark.compiled
 def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
     rotary.warm_up(dtypes=["float16", np.float64, np.dtype("complex64"), ml_dtypes.bfloat16])
-    found = {dtype for kernel, dtype, _ in none_compiled if kernel == "rotate_interleaved"}
+    found = {each.dtype for each in none_compiled if each.kernel == "rotate_interleaved"}
     assert found == {"uint16", "float64", "float32", "int16"}
-    assert ("rotate_half", "float32", False) not in none_compiled  # for complex numbers are pairs
-    tables = {dtype for kernel, dtype, _ in none_compiled if kernel == "fill_table"}
+    assert jit.Variant("half", "float32") not in none_compiled  # for complex numbers are pairs
+    tables = {each.dtype for each in none_compiled if each.layout is None}
     assert tables == {"float32", "float64"}
 
 
 @pytest.mark.compiled
 def test_warm_up_is_for_float32_unless_told(none_compiled):
     rotary.warm_up()
-    assert {dtype for _, dtype, _ in none_compiled} == {"float32"}
-    assert {parallel for _, _, parallel in none_compiled} == {True, False}
+    assert {each.dtype for each in none_compiled} == {"float32"}
+    assert {each.parallel for each in none_compiled} == {True, False}
 
 
 @pytest.mark.compiled

@@ -196,7 +196,7 @@ def test_threads_that_compile_at_once():
 def test_numba_num_threads_changes_no_bits(count, truth):
     script = f"""
     print(bits(rope(large)), table_bits())
-    parallel = {{name.removesuffix("_streaming") for name, _, parallel in backends.cpu.jit._compiled if parallel}}
+    parallel = {{each.kernel.removesuffix("_streaming") for each in backends.cpu.jit._compiled if each.parallel}}
     assert parallel == ({{"rotate_half", "fill_table"}} if {count} > 1 else set())
     """
     assert run(script, NUMBA_NUM_THREADS=count) == truth
@@ -237,7 +237,7 @@ def test_numbas_own_mask_is_respected():
     backends.cpu.jit._compiled.clear()
     numba.set_num_threads(1)
     rope(large)
-    assert not any(parallel for _, _, parallel in backends.cpu.jit._compiled)
+    assert not any(each.parallel for each in backends.cpu.jit._compiled)
     """
     run(script, NUMBA_NUM_THREADS=2)
 
@@ -815,7 +815,7 @@ def test_interruptions_while_numba_loads_and_compiles_break_nothing(copied):
     assert until_it_works(lambda: right(small))
     assert interrupted > 10, interrupted
     assert backends.host() is backends.cpu.launch
-    assert ("rotate_half", "float32", False) in backends.cpu.jit._compiled
+    assert backends.cpu.jit.Variant("half", "float32") in backends.cpu.jit._compiled
     assert not backends.failures
     assert right(small, 7)
     """
