@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, Never, TypeAlias
+from typing import Any, Never, Unpack, overload
 
 import numpy as np
 
@@ -20,7 +20,25 @@ from ._lib.checks import (
 )
 from ._lib.fields import cached_property
 from ._lib.numbers import as_positions, frozen
-from ._lib.typing import Array, Float64Array
+from ._lib.typing import (
+    AnyArray,
+    Array,
+    ArrayT,
+    ArrayT2,
+    BatchAxisLike,
+    CallOptions,
+    CuSeqlensLike,
+    DTypeLike,
+    Float64Array,
+    FloatArray,
+    HostPositions,
+    OffsetLike,
+    OutLike,
+    PositionsLike,
+    RealLike,
+    SeqAxisLike,
+)
+from ._lib.typing import BatchAxis as BatchAxis  # noqa: PLC0414  (checkpoints import it from here)
 from .angles.phases import Frequencies, frequencies
 from .backends.contract import Pairing, Turns
 from .call import apply, device_tables, passes, quantized
@@ -37,7 +55,11 @@ from .sections import Sections, as_sections
 
 __all__ = ["RotaryEmbedding"]
 
-BatchAxis: TypeAlias = int | Literal[False] | None
+
+class ShiftOptions(CallOptions, total=False):
+    """The keyword arguments of `RotaryEmbedding.shift` that do not decide what it returns."""
+
+    to: RotaryEmbedding | None
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -168,7 +190,7 @@ class RotaryEmbedding:
         rotary_start: int = 0,
         context_length: int | None = None,
         output_layout: Layout | None = None,
-        sections: Any = None,
+        sections: Sections | AnyArray | Sequence[int] | None = None,
         decay: XPos | None = None,
         quirk: Quirk | None = None,
         seq_axis: int | None = None,
@@ -600,19 +622,32 @@ class RotaryEmbedding:
         )
         remember(self._plans, key, plan)
 
+    @overload
+    def __call__(self, x: ArrayT, /, **options: Unpack[CallOptions]) -> ArrayT: ...
+
+    @overload
+    def __call__(
+        self, x: ArrayT, y: ArrayT2, /, **options: Unpack[CallOptions]
+    ) -> tuple[ArrayT, ArrayT2]: ...
+
+    @overload
+    def __call__(
+        self, x: ArrayT, y: ArrayT, z: ArrayT, /, *more: ArrayT, **options: Unpack[CallOptions]
+    ) -> tuple[ArrayT, ...]: ...
+
     @hints.closed
     def __call__(
         self,
         *arrays: Array,
-        positions: Any = None,
-        offset: Any = None,
-        cu_seqlens: Any = None,
+        positions: PositionsLike | None = None,
+        offset: OffsetLike | None = None,
+        cu_seqlens: CuSeqlensLike | None = None,
         role: Role | None = None,
-        seq_axis: int | tuple[int | None, ...] | None = None,
-        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
-        out: Any = None,
+        seq_axis: SeqAxisLike = None,
+        batch_axis: BatchAxisLike = None,
+        out: OutLike = None,
         **unknown: Never,
-    ) -> Any:
+    ) -> Array | tuple[Array, ...]:
         """Rotate arrays, such as query and key, by the angles of their positions.
 
         Parameters
@@ -678,19 +713,32 @@ class RotaryEmbedding:
             "call", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
+    @overload
+    def inverse(self, x: ArrayT, /, **options: Unpack[CallOptions]) -> ArrayT: ...
+
+    @overload
+    def inverse(
+        self, x: ArrayT, y: ArrayT2, /, **options: Unpack[CallOptions]
+    ) -> tuple[ArrayT, ArrayT2]: ...
+
+    @overload
+    def inverse(
+        self, x: ArrayT, y: ArrayT, z: ArrayT, /, *more: ArrayT, **options: Unpack[CallOptions]
+    ) -> tuple[ArrayT, ...]: ...
+
     @hints.closed
     def inverse(
         self,
         *arrays: Array,
-        positions: Any = None,
-        offset: Any = None,
-        cu_seqlens: Any = None,
+        positions: PositionsLike | None = None,
+        offset: OffsetLike | None = None,
+        cu_seqlens: CuSeqlensLike | None = None,
         role: Role | None = None,
-        seq_axis: int | tuple[int | None, ...] | None = None,
-        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
-        out: Any = None,
+        seq_axis: SeqAxisLike = None,
+        batch_axis: BatchAxisLike = None,
+        out: OutLike = None,
         **unknown: Never,
-    ) -> Any:
+    ) -> Array | tuple[Array, ...]:
         """Undo the rotation, attention factor included.
 
         Parameters are those of the call that is undone. Reads `output_layout` and writes `layout`.
@@ -715,19 +763,32 @@ class RotaryEmbedding:
             "inverse", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
+    @overload
+    def vjp(self, x: ArrayT, /, **options: Unpack[CallOptions]) -> ArrayT: ...
+
+    @overload
+    def vjp(
+        self, x: ArrayT, y: ArrayT2, /, **options: Unpack[CallOptions]
+    ) -> tuple[ArrayT, ArrayT2]: ...
+
+    @overload
+    def vjp(
+        self, x: ArrayT, y: ArrayT, z: ArrayT, /, *more: ArrayT, **options: Unpack[CallOptions]
+    ) -> tuple[ArrayT, ...]: ...
+
     @hints.closed
     def vjp(
         self,
         *arrays: Array,
-        positions: Any = None,
-        offset: Any = None,
-        cu_seqlens: Any = None,
+        positions: PositionsLike | None = None,
+        offset: OffsetLike | None = None,
+        cu_seqlens: CuSeqlensLike | None = None,
         role: Role | None = None,
-        seq_axis: int | tuple[int | None, ...] | None = None,
-        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
-        out: Any = None,
+        seq_axis: SeqAxisLike = None,
+        batch_axis: BatchAxisLike = None,
+        out: OutLike = None,
         **unknown: Never,
-    ) -> Any:
+    ) -> Array | tuple[Array, ...]:
         """Return the vector-Jacobian product: the gradient with respect to what was rotated.
 
         The rotation is linear, so this is its transpose, attention factor included. Parameters are
@@ -753,22 +814,35 @@ class RotaryEmbedding:
             "vjp", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
 
+    @overload
+    def shift(self, x: ArrayT, delta: PositionsLike, **options: Unpack[ShiftOptions]) -> ArrayT: ...
+
+    @overload
+    def shift(
+        self, x: ArrayT, delta: PositionsLike, *, scales: RealLike, **options: Unpack[ShiftOptions]
+    ) -> tuple[ArrayT, AnyArray]: ...
+
+    @overload
+    def shift(
+        self, x: ArrayT, delta: PositionsLike, *, scales: ArrayT2, **options: Unpack[ShiftOptions]
+    ) -> tuple[ArrayT, ArrayT2]: ...
+
     @hints.named
     def shift(
         self,
         x: Array,
-        delta: Any,
+        delta: PositionsLike,
         *,
         to: RotaryEmbedding | None = None,
-        positions: Any = None,
-        offset: Any = None,
-        scales: Any = None,
-        cu_seqlens: Any = None,
+        positions: PositionsLike | None = None,
+        offset: OffsetLike | None = None,
+        scales: AnyArray | RealLike | None = None,
+        cu_seqlens: CuSeqlensLike | None = None,
         role: Role | None = None,
-        seq_axis: int | tuple[int | None, ...] | None = None,
-        batch_axis: BatchAxis | tuple[BatchAxis, ...] = None,
-        out: Any = None,
-    ) -> Any:
+        seq_axis: SeqAxisLike = None,
+        batch_axis: BatchAxisLike = None,
+        out: OutLike = None,
+    ) -> Array | tuple[Array, Array]:
         """Move what has been rotated, such as cached keys, by `delta` positions, or to other frequencies.
 
         The attention factor is not applied again: what stood at position p is afterwards what rotating
@@ -926,10 +1000,20 @@ class RotaryEmbedding:
             passes.scales(self.decay, role, lanes, layout, back=False, moved=True),
         )
 
+    @overload
+    def tables(
+        self, positions: HostPositions, dtype: DTypeLike = ..., *, role: Role | None = ...
+    ) -> tuple[FloatArray, FloatArray]: ...
+
+    @overload
+    def tables(
+        self, positions: ArrayT, dtype: DTypeLike = ..., *, role: Role | None = ...
+    ) -> tuple[ArrayT, ArrayT]: ...
+
     @hints.named
     @compiler.untraced
     def tables(
-        self, positions: Any, dtype: Any = "float32", *, role: Role | None = None
+        self, positions: PositionsLike, dtype: DTypeLike = "float32", *, role: Role | None = None
     ) -> tuple[Array, Array]:
         """Return cosine and sine of the angles, attention factor included.
 
@@ -977,7 +1061,7 @@ class RotaryEmbedding:
 
     @hints.named
     @compiler.untraced
-    def matrix(self, position: Any, *, role: Role | None = None) -> Float64Array:
+    def matrix(self, position: PositionsLike, *, role: Role | None = None) -> Float64Array:
         """Return the rotation at one position as a matrix, for reading, teaching and testing.
 
         Parameters

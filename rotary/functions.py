@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Never
+from typing import Any, Never, overload
 
 import numpy as np
 
 from ._lib import compiler, hints, libraries
 from ._lib.checks import as_bool, as_integer, as_positive_float, as_rotary_dim
 from ._lib.libraries import UNKNOWN
-from ._lib.typing import Array, Float64Array, HostArray
+from ._lib.typing import (
+    AnyArray,
+    Array,
+    ArrayT,
+    BatchAxis,
+    DTypeLike,
+    Float64Array,
+    FloatArray,
+    FrequenciesLike,
+    HostArray,
+    HostPositions,
+    OutLike,
+    PositionsLike,
+)
 from .angles.phases import frequencies
 from .angles.powers import as_frequencies, powers
 from .backends import kernel_for, portable
@@ -70,13 +83,33 @@ def inv_freq(dim: int, *, base: float) -> Float64Array:
     return powers(as_positive_float(base, "base"), as_rotary_dim(dim, "dim"))
 
 
+@overload
+def cos_sin(
+    positions: HostPositions,
+    inv_freq: FrequenciesLike,
+    *,
+    dtype: DTypeLike = ...,
+    attention_factor: float = ...,
+) -> tuple[FloatArray, FloatArray]: ...
+
+
+@overload
+def cos_sin(
+    positions: ArrayT,
+    inv_freq: FrequenciesLike,
+    *,
+    dtype: DTypeLike = ...,
+    attention_factor: float = ...,
+) -> tuple[ArrayT, ArrayT]: ...
+
+
 @hints.named
 @compiler.untraced
 def cos_sin(
-    positions: Any,
-    inv_freq: Any,
+    positions: PositionsLike,
+    inv_freq: FrequenciesLike,
     *,
-    dtype: Any = "float32",
+    dtype: DTypeLike = "float32",
     attention_factor: float = 1.0,
 ) -> tuple[Array, Array]:
     """Return cosine and sine of ``positions * inv_freq``, times a factor.
@@ -122,9 +155,21 @@ def cos_sin(
     )
 
 
+@overload
+def sinusoidal(
+    positions: HostPositions, dim: int, *, base: float = ..., dtype: DTypeLike = ...
+) -> FloatArray: ...
+
+
+@overload
+def sinusoidal(
+    positions: ArrayT, dim: int, *, base: float = ..., dtype: DTypeLike = ...
+) -> ArrayT: ...
+
+
 @hints.named
 def sinusoidal(
-    positions: Any, dim: int, *, base: float = 10_000.0, dtype: Any = "float32"
+    positions: PositionsLike, dim: int, *, base: float = 10_000.0, dtype: DTypeLike = "float32"
 ) -> Array:
     """Return the additive sinusoidal encoding of positions.
 
@@ -169,18 +214,18 @@ def sinusoidal(
 
 @hints.closed  # which hides `**unknown`, so that there is nothing to document
 def apply_rotary(  # numpydoc ignore=PR01
-    x: Array,
-    cos: Any,
-    sin: Any,
+    x: ArrayT,
+    cos: AnyArray,
+    sin: AnyArray,
     *,
     layout: Layout,
     rotary_start: int = 0,
     seq_axis: int | None = None,
-    batch_axis: int | Literal[False] | None = None,
+    batch_axis: BatchAxis = None,
     inverse: bool = False,
-    out: Any = None,
+    out: OutLike = None,
     **unknown: Never,
-) -> Array:
+) -> ArrayT:
     """Rotate an array by tables of one's own.
 
     Parameters
@@ -247,14 +292,16 @@ def apply_rotary(  # numpydoc ignore=PR01
     if output is not None:
         check_apart(output, (cos, sin), ("cos", "sin"))
     pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
-    result = device_tables.rotate(x, cosine, sine, axes, pairing, output)
-    if result is not None:
-        return result
-    if isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
-        return kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
-    return portable.rotate(
-        x, TracedTable(cosine[None, ...], sine[None, ...]), axes, pairing, output
-    )
+    result: ArrayT
+    on_device = device_tables.rotate(x, cosine, sine, axes, pairing, output)
+    if on_device is not None:
+        result = on_device
+    elif isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
+        result = kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
+    else:
+        table = TracedTable(cosine[None, ...], sine[None, ...])
+        result = portable.rotate(x, table, axes, pairing, output)
+    return result
 
 
 def _own_tables(

@@ -26,8 +26,8 @@ def refused() -> list[object]:
     """Use names and arguments that do not exist: mypy fails if it needs no comment here to pass them over."""
     from rotary import RotaryEmbeding  # type: ignore[attr-defined]
 
-    rope(q, position=3)  # type: ignore[arg-type]
-    rope.shift(k, 3, position=3)  # type: ignore[call-arg]
+    rope(q, position=3)  # type: ignore[call-overload]
+    rope.shift(k, 3, position=3)  # type: ignore[call-overload]
     rotary.apply_rotary(q, cos, sin, layout="half", axis=1)  # type: ignore[arg-type]
     return [
         RotaryEmbeding,

@@ -1,18 +1,99 @@
-"""Names for the kinds of value that travel through the library."""
+"""Types of arguments and results: the public ones, which `rotary.typing` passes on, and those of the library itself."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-# The array types of the supported libraries share no base class, and the library imports none
-# of them, so an array of unknown origin is `Any` to a type checker.
+__all__ = [
+    "AnyArray",
+    "BatchAxisLike",
+    "CallOptions",
+    "CuSeqlensLike",
+    "DTypeLike",
+    "FrequenciesLike",
+    "NestedReals",
+    "OffsetLike",
+    "OutLike",
+    "PositionsLike",
+    "RealLike",
+    "SeqAxisLike",
+]
+
+# ------------------------------------------------------------------------------------------------
+# Public.
+
+
+class AnyArray(Protocol):
+    """An array of any supported library.
+
+    The array types share no base class, so two attributes that all of them have stand for one.
+    """
+
+    @property
+    def shape(self) -> Any:
+        """The size of each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the elements."""
+
+
+RealLike: TypeAlias = float | np.integer[Any] | np.floating[Any]
+
+
+class NestedReals(Protocol):
+    """Numbers in lists, tuples or ranges, nested or not.
+
+    `__contains__` keeps strings out: theirs takes no other object than a string.
+    """
+
+    def __len__(self) -> int: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def __getitem__(self, index: int, /) -> RealLike | AnyArray | NestedReals: ...
+
+
+PositionsLike: TypeAlias = AnyArray | RealLike | NestedReals
+OffsetLike: TypeAlias = AnyArray | RealLike | NestedReals
+CuSeqlensLike: TypeAlias = AnyArray | Sequence[int]
+SeqAxisLike: TypeAlias = int | tuple[int | None, ...] | None
+BatchAxis: TypeAlias = int | Literal[False] | None
+BatchAxisLike: TypeAlias = BatchAxis | tuple[BatchAxis, ...]
+OutLike: TypeAlias = AnyArray | Sequence[AnyArray] | None
+FrequenciesLike: TypeAlias = AnyArray | NestedReals
+# The dtypes of the libraries share no base class and no attribute.
+DTypeLike: TypeAlias = object
+
+
+class CallOptions(TypedDict, total=False):
+    """The keyword arguments of a call of `rotary.RotaryEmbedding`, of `inverse` and of `vjp`."""
+
+    positions: PositionsLike | None
+    offset: OffsetLike | None
+    cu_seqlens: CuSeqlensLike | None
+    role: Literal["query", "key"] | None
+    seq_axis: SeqAxisLike
+    batch_axis: BatchAxisLike
+    out: OutLike
+
+
+# ------------------------------------------------------------------------------------------------
+# Of the library itself.
+
+ArrayT = TypeVar("ArrayT", bound=AnyArray)
+ArrayT2 = TypeVar("ArrayT2", bound=AnyArray)
+
+# Inside the library, an array may have any operation of its own library.
 Array: TypeAlias = Any
 Namespace: TypeAlias = Any
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 HostArray: TypeAlias = npt.NDArray[Any]
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+# Positions whose tables are NumPy's.
+HostPositions: TypeAlias = HostArray | RealLike | NestedReals
 TableDType: TypeAlias = Literal["float32", "float64"]

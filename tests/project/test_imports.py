@@ -20,7 +20,10 @@ from rotary import backends
 # stands in the rows above its own, and nothing beside or below, at its top or inside a function.
 SPINE = [
     ["rotary._lib"],
-    ["rotary.angles", "rotary.layouts", "rotary.positions", "rotary.runtime", "rotary.sections"],
+    [
+        *("rotary.angles", "rotary.layouts", "rotary.positions", "rotary.runtime"),
+        *("rotary.sections", "rotary.typing"),
+    ],
     ["rotary.decay", "rotary.scaling"],
     ["rotary.backends"],
     ["rotary.tables"],
