@@ -185,7 +185,7 @@ class Builder:
 
     def _own_factor(self, scaling: Scaling, reading: Reading) -> Scaling:
         """Return the schedule of DeepSeek-V4, whose code leaves out YaRN's factor."""
-        if self.row is None or not self.row.last or not isinstance(scaling, Yarn):
+        if self.row is None or not self.row.trailing or not isinstance(scaling, Yarn):
             return scaling
         if "attention_factor" in self.rope:
             return scaling
@@ -305,7 +305,7 @@ class Builder:
         if self.row is None:
             return name in ("head_dim", *_NOT_WHOLE)
         if name == "qk_rope_head_dim":
-            return self.row.last
+            return self.row.trailing
         return self._reads(name) or (special and name == "head_dim")
 
     def _special_head_dim(self) -> Found | None:
@@ -373,7 +373,7 @@ class Builder:
             return head_dim, 1.0
         if self.kind.value == "proportional":
             self.origins["rotary_dim"] = "derived: proportional turns pairs of the whole head"
-            if part is None and given is not None and self.row is not None and self.row.last:
+            if part is None and given is not None and self.row is not None and self.row.trailing:
                 part = Found(given.value / head_dim, f"derived: {given.origin} / head_dim")
             return head_dim, 1.0 if part is None else self._told(
                 "scaling.partial_rotary_factor", part
@@ -405,7 +405,7 @@ class Builder:
     def _check_last(self, part: Found | None, head_dim: int) -> None:
         """Refuse DeepSeek-V4's width beside a rope dict without the part, where its code rotates the whole head."""
         found = self.top.found("qk_rope_head_dim", as_rotary_dim)
-        if self.row is None or not self.row.last or part is not None or found is None:
+        if self.row is None or not self.row.trailing or part is not None or found is None:
             return
         if self.rope.origin == "given" and self.rope.values and self.kind.value == "default":
             self._pass_over(
@@ -416,7 +416,12 @@ class Builder:
 
     def _rotates_a_part(self) -> bool:
         """Whether a part of each head can be rotated: by the model's own code, or by the dialect's for every model."""
-        return self.row is None or self.row.partial or self.row.last or self.options.dialect.partial
+        return (
+            self.row is None
+            or self.row.partial
+            or self.row.trailing
+            or self.options.dialect.partial
+        )
 
     def _check_part(self, part: Found, head_dim: int) -> None:
         """Refuse a part of the head that the model's code does not leave out."""
@@ -443,7 +448,7 @@ class Builder:
 
     def _given_rotary_dim(self) -> Found | None:
         """Return the rotated channels, where a key counts them."""
-        if self.row is not None and self.row.last:
+        if self.row is not None and self.row.trailing:
             found = self.top.found("qk_rope_head_dim", as_rotary_dim)
             if found is not None:
                 return found
@@ -481,7 +486,7 @@ class Builder:
 
     def _start(self, head_dim: int, rotary_dim: int) -> int:
         """Return the first channel that turns."""
-        return head_dim - rotary_dim if self.row is not None and self.row.last else 0
+        return head_dim - rotary_dim if self.row is not None and self.row.trailing else 0
 
     # The other numbers.
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 import textwrap
 import warnings
 from contextlib import contextmanager, suppress
@@ -72,22 +73,46 @@ LEGACY = {
     "olmo3": "shared",
 }
 ONLY = {
-    "falcon": "alibi=false",
-    "granitemoehybrid": 'position_embedding_type="rope"',
+    "falcon": ["alibi", False],
+    "granitemoehybrid": ["position_embedding_type", "rope"],
+}
+# Checkpoints name these; the code that reads them is another model's.
+ALIASES = {
+    "kimi_k2": "deepseek_v3",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen2_vl": "qwen2_vl_text",
 }
 INTERVAL = {"llama4_text": 4, "smollm3": 4}
 # Models whose configuration has no rope parameters at all.
 BY_HAND = {
-    "codegen": "codegen interleaved partial reads:rotary_dim unread:rope_parameters,rope_theta "
-    "rotary_dim=64",
-    "esm": 'esm half only:position_embedding_type="rotary" unread:head_dim,rope_parameters',
-    "gptj": "gptj interleaved partial reads:rotary_dim unread:rope_parameters,rope_theta rotary_dim=64",
-    "roformer": "roformer interleaved unread:head_dim,rope_parameters,rope_theta",
-    **{
-        name: f'{name} half only:position_embeddings_type="rotary" reads:rotary_embedding_base '
-        "unread:head_dim,rope_parameters,rope_theta"
-        for name in ("wav2vec2-bert", "wav2vec2-conformer")
+    **dict.fromkeys(
+        ("codegen", "gptj"),
+        {
+            "layout": "interleaved",
+            "partial": True,
+            "reads": ["rotary_dim"],
+            "unread": ["rope_parameters", "rope_theta"],
+            "defaults": {"rotary_dim": 64},
+        },
+    ),
+    "esm": {
+        "layout": "half",
+        "only": ["position_embedding_type", "rotary"],
+        "unread": ["head_dim", "rope_parameters"],
     },
+    "roformer": {
+        "layout": "interleaved",
+        "unread": ["head_dim", "rope_parameters", "rope_theta"],
+    },
+    **dict.fromkeys(
+        ("wav2vec2-bert", "wav2vec2-conformer"),
+        {
+            "layout": "half",
+            "only": ["position_embeddings_type", "rotary"],
+            "reads": ["rotary_embedding_base"],
+            "unread": ["head_dim", "rope_parameters", "rope_theta"],
+        },
+    ),
 }
 # Read by a model's published code; transformers cannot load weights of such a width.
 READ_ELSEWHERE = {"mimo_v2_flash": {"swa_head_dim"}}
@@ -426,7 +451,7 @@ def layout_of(matrix):
 
 
 def row(name, config_class, module, kind):
-    """The line of the table for one model type."""
+    """The table of one model type."""
     config = config_class()
     with wide(module):
         embedding = kind(config)
@@ -444,60 +469,121 @@ def row(name, config_class, module, kind):
         place = [1, 1, 1]
     with wide(module):
         layout, negative = layout_of(their_matrix(module, config, embedding, place, layer, width))
-    words = ["rope_interleave" if defaults.pop("rope_interleave", False) else layout]
+    interleave_key = bool(defaults.pop("rope_interleave", False))
+    layout = "interleaved>half" if interleave_key else layout
+    first, _, last = layout.partition(">")
     part = rotates_a_part(name, config_class, module, kind)
     reads, unread = reading(config_class, kind, config)
     reads = sorted({*reads, *READ_ELSEWHERE.get(name, ())})
     if not part and "partial_rotary_factor" in unread:
         unread.remove("partial_rotary_factor")
-    if order:
-        words.append(f"sections:{order}")
-    if defaults.get("qk_rope_head_dim") == width and name != "deepseek_v4":
-        words.append("latent")
-        defaults.pop("head_dim", None)
-    else:
-        defaults.pop("qk_rope_head_dim", None)
-    words += ["softmax"] if "yarn_apply_mscale" in vars(module) else []
-    words += ["last"] if name == "deepseek_v4" else []
-    words += ["partial"] if part else []
-    words += ["mscales"] if "long_mscale" in inspect.getsource(kind) else []
-    words += ["hybrid"] if is_hybrid(config_class) else []
-    words += [f"sliding:{SLIDING[name]}"] if name in SLIDING else []
-    words += ["negative"] if negative else []
-    words += [f"legacy:{LEGACY[name]}"] if name in LEGACY else []
-    words += [f"only:{ONLY[name]}"] if name in ONLY else []
-    words += [f"reads:{','.join(reads)}"] if reads else []
+    latent = defaults.get("qk_rope_head_dim") == width and name != "deepseek_v4"
+    defaults.pop("head_dim" if latent else "qk_rope_head_dim", None)
     if LEGACY.get(name) == "windowed" and "rope_theta" in unread:
         unread.append("swa_rope_theta")
-    words += [f"unread:{','.join(unread)}"] if unread else []
     if name in PART:
         defaults["partial_rotary_factor"] = PART[name]
     if name in INTERVAL:
         defaults["no_rope_layer_interval"] = INTERVAL[name]
-    words += [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in flat(defaults)]
-    return " ".join([name, *words])
+    ropes = defaults.get("rope_parameters", {})
+    without = [key for key in ropes if ropes[key] is None and key.endswith("attention")]
+    fields = {
+        "layout": first,
+        "output_layout": last,
+        "interleave_key": interleave_key,
+        "sections": order,
+        "latent": latent,
+        "softmax": "yarn_apply_mscale" in vars(module),
+        "trailing": name == "deepseek_v4",
+        "partial": part,
+        "mscales": "long_mscale" in inspect.getsource(kind),
+        "hybrid": is_hybrid(config_class),
+        "sliding": SLIDING.get(name),
+        "negative": bool(negative),
+        "legacy": LEGACY.get(name),
+        "only": ONLY.get(name),
+        "reads": reads,
+        "unread": unread,
+        "without_rotary": without,
+        "defaults": without_nulls(defaults),
+    }
+    return {key: value for key, value in fields.items() if value}
 
 
-def flat(values, path=""):
-    """Nested keys as one, in order; null says something only where it is a kind of layer."""
-    for key, value in sorted(values.items()):
-        if isinstance(value, dict):
-            yield from flat(value, f"{path}{key}.")
-        elif value is not None or key.endswith("attention"):
-            yield path + key, value
+def without_nulls(values):
+    """Nested keys in order, without those that are null."""
+    return {
+        key: without_nulls(value) if isinstance(value, dict) else value
+        for key, value in sorted(values.items())
+        if value is not None
+    }
 
 
-def table():
-    """The table as it stands in the module."""
+# ------------------------------------------------------------------------------------------------
+# The file that the library reads.
+
+FILE = Path(models.__file__).parent / "data" / "models" / "transformers.toml"
+HEAD = """\
+# What the code of each model type of transformers 5.23.0 does. Written by running it:
+# python tests/checkpoints/test_config_oracle.py --write. rotary/checkpoints/models.py explains the fields;
+# those that are left out are false or empty, and a base that is left out is 10000.
+"""
+
+
+def toml(value):
+    """A value as TOML."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{toml_key(key)} = {toml(own)}' for key, own in value.items())}}}"
+    return json.dumps(value)
+
+
+def toml_key(key):
+    """A key as TOML."""
+    return key if re.fullmatch(r"[\w-]+", key) else json.dumps(key)
+
+
+def lines_of(values, path=""):
+    """Nested keys as dotted ones; what each kind of layer has stays on one line."""
+    for key, value in values.items():
+        if isinstance(value, dict) and path.count(".") < 2:
+            yield from lines_of(value, f"{path}{toml_key(key)}.")
+        else:
+            yield f"{path}{toml_key(key)} = {toml(value)}"
+
+
+def list_of(key, values):
+    """A list of names as TOML, several on a line."""
+    text = ", ".join(json.dumps(value) for value in values)
+    wrapped = textwrap.fill(
+        text, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+    )
+    return f"{key} = [\n{wrapped},\n]"
+
+
+def written():
+    """The file as it must be."""
     rows = dict(BY_HAND)
     with quiet():
-        for name, (config_class, module, kind) in families().items():
-            if name not in NOT_IN_THE_TABLE:
-                rows[name] = row(name, config_class, module, kind)
-    wrap = textwrap.TextWrapper(
-        96, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(wrap.fill(rows[name]) for name in sorted(rows))
+        for key, (config_class, module, kind) in families().items():
+            if key not in NOT_IN_THE_TABLE:
+                rows[key] = row(key, config_class, module, kind)
+    without, parts = lists_of_types()
+    assert set(without) >= RECURRENT
+    blocks = [
+        HEAD,
+        "# Model types whose code has no rotation.",
+        list_of("without_rotary", without) + "\n",
+        "# Of these, the ones with layers of several kinds or recurrent ones: they have no rotary, layer by layer.",
+        list_of("recurrent", sorted(RECURRENT)) + "\n",
+        "# Checkpoints name these; the code that reads them is another model's.",
+        "\n".join(["[aliases]", *lines_of(ALIASES)]) + "\n",
+        "# The model type of the language model within a configuration, if that part has none of its own.",
+        "\n".join(["[parts]", *lines_of(parts)]),
+    ]
+    blocks += [
+        "\n".join([f"\n[models.{toml_key(key)}]", *lines_of(rows[key])]) for key in sorted(rows)
+    ]
+    return "\n".join(blocks) + "\n"
 
 
 def is_hybrid(config_class):
@@ -507,8 +593,8 @@ def is_hybrid(config_class):
     )
 
 
-def test_the_table_is_what_the_code_of_every_model_does():
-    assert models._TABLE.strip() == table()
+def test_the_file_is_what_the_code_of_every_model_does():
+    assert FILE.read_text(encoding="utf-8") == written()
 
 
 def every_class():
@@ -533,7 +619,7 @@ ROTATES = re.compile(
 
 
 def lists_of_types():
-    """The model types without rotation, the recurrent ones of them, and those of parts."""
+    """The model types without rotation, and those of parts."""
     without, parts = set(), {}
     with quiet():
         for config_class, folder in every_class():
@@ -556,16 +642,8 @@ def lists_of_types():
                 and (name in NEVER_CALLED or not any(ROTATES.search(text) for text in code))
             ):
                 without.add(name)
-    pairs = [f"{name}={part}" for name, part in parts.items() if name != part]
-    return sorted(without), sorted(RECURRENT), sorted(pairs)
-
-
-def test_the_lists_of_model_types_are_those_of_transformers():
-    without, recurrent, parts = lists_of_types()
-    assert models._WITHOUT.split() == without
-    assert models._RECURRENT.split() == recurrent
-    assert models._PARTS.split() == parts
-    assert set(recurrent) <= set(without)
+    pairs = {name: parts[name] for name in sorted(parts) if name != parts[name]}
+    return sorted(without), pairs
 
 
 # ------------------------------------------------------------------------------------------------
@@ -634,7 +712,7 @@ def their_config(keys):
 READ_BY_THEM = [
     name
     for name, (keys, *_) in PUBLISHED.items()
-    if keys.get("model_type") in models._rows()
+    if keys.get("model_type") in models.facts("transformers.toml")["models"]
     and keys["model_type"] not in BY_HAND
     # Of "su" transformers 5 makes "longrope" too late for the length on top, and refuses its own reading.
     and (keys.get("rope_scaling") or {}).get("type") != "su"
@@ -712,3 +790,7 @@ def test_any_configuration_is_read_as_transformers_reads_it(
         config = their_config(keys)
         _, module, kind = families()[model_type]
         compare(config, module, kind, None, from_config(keys))
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
+    FILE.write_text(written(), encoding="utf-8")
