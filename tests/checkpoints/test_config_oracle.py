@@ -84,35 +84,33 @@ ALIASES = {
 }
 INTERVAL = {"llama4_text": 4, "smollm3": 4}
 # Models whose configuration has no rope parameters at all.
+GPTJ = {
+    "layout": "interleaved",
+    "partial": True,
+    "reads": ["rotary_dim"],
+    "unread": ["rope_parameters", "rope_theta"],
+    "defaults": {"rotary_dim": 64},
+}
+WAV2VEC2 = {
+    "layout": "half",
+    "only": ["position_embeddings_type", "rotary"],
+    "reads": ["rotary_embedding_base"],
+    "unread": ["head_dim", "rope_parameters", "rope_theta"],
+}
 BY_HAND = {
-    **dict.fromkeys(
-        ("codegen", "gptj"),
-        {
-            "layout": "interleaved",
-            "partial": True,
-            "reads": ["rotary_dim"],
-            "unread": ["rope_parameters", "rope_theta"],
-            "defaults": {"rotary_dim": 64},
-        },
-    ),
+    "codegen": GPTJ,
     "esm": {
         "layout": "half",
         "only": ["position_embedding_type", "rotary"],
         "unread": ["head_dim", "rope_parameters"],
     },
+    "gptj": GPTJ,
     "roformer": {
         "layout": "interleaved",
         "unread": ["head_dim", "rope_parameters", "rope_theta"],
     },
-    **dict.fromkeys(
-        ("wav2vec2-bert", "wav2vec2-conformer"),
-        {
-            "layout": "half",
-            "only": ["position_embeddings_type", "rotary"],
-            "reads": ["rotary_embedding_base"],
-            "unread": ["head_dim", "rope_parameters", "rope_theta"],
-        },
-    ),
+    "wav2vec2-bert": WAV2VEC2,
+    "wav2vec2-conformer": WAV2VEC2,
 }
 # Read by a model's published code; transformers cannot load weights of such a width.
 READ_ELSEWHERE = {"mimo_v2_flash": {"swa_head_dim"}}
