@@ -11,7 +11,8 @@ from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 from rotary.scaling import LongRope
 
-from .config import _options, _read
+from .builder import embedding
+from .config import checked_options, layer_keys
 from .dialects import DIALECTS
 from .reader import opened
 
@@ -138,14 +139,19 @@ def _compared(
     errors = {}
     unread = {}
     for name in DIALECTS:
-        options = _options(
-            layer_type, layout, (None, None), context_length, None, name, strict=False
+        options = checked_options(
+            dialect=name,
+            layer_type=layer_type,
+            layout=layout,
+            context_length=context_length,
+            strict=False,
         )
         try:
-            rope = _read(values, options)
+            keys = layer_keys(values, options)
+            rope = None if keys is None else embedding(keys)
             facts[name], choices[name] = _facts(rope), _choices(rope)
-            if options.unread:
-                unread[name] = tuple(dict.fromkeys(options.unread))
+            if keys is not None and keys.passed_over:
+                unread[name] = tuple(dict.fromkeys(keys.passed_over))
         except ConfigError as error:
             errors[name] = error
             facts[name] = {"refused": str(error)}

@@ -11,11 +11,15 @@ from rotary.angles.powers import as_frequencies
 from rotary.embedding import BatchAxis, RotaryEmbedding
 from rotary.layouts import Layout, check_layout
 
-from .builder import Builder, Options
-from .dialects import DIALECTS
-from .layers import Layer, check_is_text, check_rope_keys, has_rotary, language_model, rope_dict
+from .builder import embedding
+from .dialects import DIALECTS, DialectName
+from .known_keys import check_is_text, check_rope_keys
+from .language_model import language_model
+from .layer_keys import LayerKeys, Options
+from .layers import Layer, has_rotary
 from .models import FOLLOWS, has_no_rotary, is_recurrent, model
 from .reader import Keys, opened
+from .rope_dicts import rope_dict
 
 __all__ = [
     "from_config",
@@ -32,7 +36,7 @@ def from_config(
     batch_axis: BatchAxis = None,
     context_length: int | None = None,
     inv_freq: Any = None,
-    dialect: str = "transformers",
+    dialect: DialectName = "transformers",
 ) -> RotaryEmbedding | None:
     """Read the rotary embedding of a checkpoint from its Hugging Face configuration.
 
@@ -111,21 +115,27 @@ def from_config(
     >>> rope.head_dim, rope.layout, rope.base
     (64, 'half', 500000.0)
     """
-    options = _options(
-        layer_type, layout, (seq_axis, batch_axis), context_length, inv_freq, dialect
+    options = checked_options(
+        layer_type=layer_type,
+        layout=layout,
+        axes=(seq_axis, batch_axis),
+        context_length=context_length,
+        inv_freq=inv_freq,
+        dialect=dialect,
     )
     with naming_file(config):
-        return _read(config, options)
+        keys = layer_keys(config, options)
+        return None if keys is None else embedding(keys)
 
 
-def _options(
-    layer_type: Any,
-    layout: Any,
-    axes: tuple[Any, Any],
-    context_length: Any,
-    inv_freq: Any,
-    dialect: Any,
+def checked_options(
     *,
+    dialect: Any,
+    layer_type: Any = None,
+    layout: Any = None,
+    axes: tuple[Any, Any] = (None, None),
+    context_length: Any = None,
+    inv_freq: Any = None,
     strict: bool = True,
 ) -> Options:
     """Return the checked arguments of the caller."""
@@ -137,9 +147,8 @@ def _options(
         context_length = as_positive_integer(context_length, "context_length")
     if inv_freq is not None:
         inv_freq = as_frequencies(inv_freq, "inv_freq", (1,))
-    name = as_choice(dialect, "dialect", tuple(DIALECTS))
-    own = DIALECTS[name]
-    return Options(layer_type, layout, axes, context_length, inv_freq, own, strict, [])
+    own = DIALECTS[as_choice(dialect, "dialect", tuple(DIALECTS))]
+    return Options(layer_type, layout, axes, context_length, inv_freq, own, strict)
 
 
 def _index(value: Any) -> int:
@@ -154,8 +163,8 @@ def _index(value: Any) -> int:
     return index
 
 
-def _read(config: Any, options: Options) -> RotaryEmbedding | None:
-    """Return the embedding of a configuration."""
+def layer_keys(config: Any, options: Options) -> LayerKeys | None:
+    """Return the keys of the layer that is meant, or None for one without rotary."""
     top = language_model(Keys(opened(config)))
     name = top.values.get("model_type")
     row = model(name)
@@ -172,9 +181,7 @@ def _read(config: Any, options: Options) -> RotaryEmbedding | None:
     if not layer.rotates(top, row):
         return None
     rope = rope_dict(top, row, layer)
-    if rope is None:
-        return None
-    return Builder(top, row, layer, *rope, options).embedding()
+    return None if rope is None else LayerKeys(top, row, layer, *rope, options)
 
 
 def _tell_of(name: Any) -> NoReturn:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DIALECTS", "Dialect"]
+__all__ = ["DIALECTS", "Dialect", "DialectName"]
+
+DialectName = Literal["transformers", "vllm", "sglang", "llama.cpp", "mlx"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,14 @@ class Dialect:
         in architectures with mscale_all_dim.
     mscale : {"transformers", "both", "deepseek", "paper"}
         When the mscales count: both given and not 0; both given; always, 1 and 0 by default; never.
-    truncates : bool
-        Whether the ramp is rounded whatever ``truncate`` says.
+    latent_mscale : {"transformers", "both", "deepseek", "paper"}
+        The same in models with multi-head latent attention.
+    telechat3_mscale : {"telechat3", "deepseek"}
+        The rule of the rope type "telechat3-yarn".
+    truncate_within_kinds : bool
+        Whether ``truncate`` is read in the rope dict of one kind of layer.
+    by_architecture : bool
+        Whether models are converted to architectures of llama.cpp, some of which have a YaRN of their own.
     dynamic : {"growing", "fixed", "ignored", "refused"}
         What becomes of the rope type "dynamic".
     longrope : frozenset of str
@@ -45,12 +53,15 @@ class Dialect:
         Whether ``partial_rotary_factor`` is read for every model, and not by the models that know it.
     """
 
-    name: str
+    name: DialectName
     follows: str
     yarn: frozenset[str]
     latent_yarn: frozenset[str]
     mscale: Literal["transformers", "both", "deepseek", "paper"]
-    truncates: bool
+    latent_mscale: Literal["transformers", "both", "deepseek", "paper"]
+    telechat3_mscale: Literal["telechat3", "deepseek"]
+    truncate_within_kinds: bool
+    by_architecture: bool
     dynamic: Literal["growing", "fixed", "ignored", "refused"]
     longrope: frozenset[str]
     always_long: bool
@@ -74,7 +85,10 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
         mscale="transformers",
-        truncates=False,
+        latent_mscale="transformers",
+        telechat3_mscale="telechat3",
+        truncate_within_kinds=False,
+        by_architecture=False,
         dynamic="growing",
         longrope=frozenset(("factor", "attention_factor")),
         always_long=False,
@@ -90,7 +104,10 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor", "truncate")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS)),
         mscale="transformers",
-        truncates=False,
+        latent_mscale="deepseek",
+        telechat3_mscale="telechat3",
+        truncate_within_kinds=True,
+        by_architecture=False,
         dynamic="fixed",
         longrope=frozenset(("short_mscale", "long_mscale")),
         always_long=False,
@@ -108,7 +125,10 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS, "truncate")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, *_AUTHORS)),
         mscale="both",
-        truncates=False,
+        latent_mscale="deepseek",
+        telechat3_mscale="telechat3",
+        truncate_within_kinds=True,
+        by_architecture=False,
         dynamic="fixed",
         longrope=frozenset(("short_mscale", "long_mscale")),
         always_long=False,
@@ -124,7 +144,10 @@ _EVERY = (
         yarn=frozenset((*_BETAS, "extrapolation_factor")),
         latent_yarn=frozenset((*_BETAS, "extrapolation_factor", "mscale_all_dim")),
         mscale="deepseek",
-        truncates=True,
+        latent_mscale="deepseek",
+        telechat3_mscale="telechat3",
+        truncate_within_kinds=True,
+        by_architecture=True,
         dynamic="ignored",
         longrope=frozenset(),
         always_long=False,
@@ -140,7 +163,10 @@ _EVERY = (
         yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor")),
         latent_yarn=frozenset((*_BETAS, *_MSCALES, "attention_factor")),
         mscale="deepseek",
-        truncates=True,
+        latent_mscale="deepseek",
+        telechat3_mscale="deepseek",
+        truncate_within_kinds=True,
+        by_architecture=False,
         dynamic="refused",
         longrope=frozenset(),
         always_long=True,
@@ -151,4 +177,4 @@ _EVERY = (
         partial=False,
     ),
 )
-DIALECTS = {dialect.name: dialect for dialect in _EVERY}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _EVERY}

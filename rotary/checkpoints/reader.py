@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from rotary._lib.errors import ConfigError, shown, shown_name, shown_text
 from rotary._lib.files import open_file
@@ -17,8 +17,11 @@ from rotary._lib.files import open_file
 __all__ = ["Found", "Keys", "agreed", "checked", "near", "opened"]
 
 
+T = TypeVar("T")
+
+
 class Found(NamedTuple):
-    """A value, and where it comes from in words for `rotary.RotaryEmbedding.explain`."""
+    """A value, and where it comes from in words for `rotary.RotaryEmbedding.explain`; "" says nothing."""
 
     value: Any
     origin: str
@@ -197,10 +200,17 @@ class Keys:
     """The keys of one JSON object, and the name each has in messages; null counts as left out."""
 
     def __init__(
-        self, values: Mapping[Any, Any], path: str = "", origin: str = "given", depth: int = 0
+        self,
+        values: Mapping[Any, Any],
+        path: str = "",
+        origin: str = "given",
+        depth: int = 0,
+        *,
+        keep_nulls: bool = False,
     ) -> None:
-        self.values = {key: value for key, value in values.items() if value is not None}
-        self.nulls = frozenset(values.keys() - self.values.keys())
+        self.nulls = frozenset(key for key, value in values.items() if value is None)
+        given = values.items()
+        self.values = {key: value for key, value in given if value is not None or keep_nulls}
         self.path = path
         self.origin = origin
         self.depth = depth
@@ -208,23 +218,44 @@ class Keys:
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Whether one of the names is a key."""
+        return any(name in self for name in names)
+
     def name(self, key: Any) -> str:
         """Return the full name of a key."""
         return shown_name(f"{self.path}{key if isinstance(key, str) else shown(key)}")
 
+    def value(self, key: str) -> Any:
+        """Return the value of a key that is given, as the format has it."""
+        return self.values[key]
+
+    def origin_of(self, key: str) -> str:
+        """Return where the value of a key comes from."""
+        return f"{self.origin}: {self.name(key)}"
+
     def found(self, key: str, check: Callable[[Any, str], Any]) -> Found | None:
-        """Return a checked value and its origin, or None where the key is left out."""
+        """Return a checked value and its origin, or None if the key is left out."""
         if key not in self.values:
             return None
-        name = self.name(key)
-        return Found(checked(check, self.values[key], name), f"{self.origin}: {name}")
+        return Found(checked(check, self.value(key), self.name(key)), self.origin_of(key))
+
+    def read(self, key: str, check: Callable[[Any, str], T]) -> T | None:
+        """Return a checked value, or None if the key is left out."""
+        found = self.found(key, check)
+        return None if found is None else found.value
 
     def first(self, names: Iterable[str], check: Callable[[Any, str], Any]) -> Found | None:
-        """Return the value several names may have, refused where they have different ones."""
+        """Return the value several names may have, refused if they have different ones."""
         return agreed([(self.name(name), self.found(name, check)) for name in names])
 
+    def fail(self, key: Any, must: str, got: object, advice: str = "") -> NoReturn:
+        """Raise the error that names a key, says what it must be, and what came: a number or text fit to print."""
+        msg = f"`{self.name(key)}` {must}, got {got}{advice and '; '}{advice}"
+        raise ConfigError(msg)
+
     def inner(self, key: str) -> Keys | None:
-        """Return the keys of a JSON object within, or None where it is left out."""
+        """Return the keys of a JSON object within, or None if it is left out."""
         value = self.values.get(key)
         if value is None:
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +21,11 @@ from rotary.scaling import (
     Scaling,
     Yarn,
 )
+from rotary.scaling.yarn import _mscale
 
+from .assemble import blaming, schedule_of
 from .dialects import DIALECTS, Dialect
+from .llama_cpp import Architecture, architecture_of_model, check_softmax
 from .reader import Found, Keys, agreed, near
 
 __all__ = ["LEGACY_TYPES", "Reading", "rope_type", "schedule"]
@@ -126,8 +128,8 @@ class Reading:
         The original length that the model type has on top of its configuration by itself.
     part : float
         Which part of the head's pairs turns.
-    origins : dict
-        Filled: where each number comes from.
+    fields : dict
+        Filled: the fields of the schedule, each with its origin.
     """
 
     keys: Keys
@@ -142,49 +144,46 @@ class Reading:
     max_position: Found | None
     own_original: Found | None
     part: float
-    origins: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Found] = field(default_factory=dict)
 
-    def needed(self, key: str, check: _Check, kind: str) -> Any:
-        """Return the value of a key the rope type cannot do without."""
+    def need(self, key: str, check: _Check, kind: str) -> Any:
+        """Take the value of a key that the rope type cannot do without."""
         found = self.keys.found(key, check)
         if found is None:
-            msg = (
-                f"`{self.keys.name(key)}` must be given for the rope type {shown(kind)}, got none; "
-                "write the value the checkpoint was trained with"
-            )
-            raise ConfigError(msg)
-        return self.told(key, found)
+            must = f"must be given for the rope type {shown(kind)}"
+            self.keys.fail(key, must, "none", "write the value the checkpoint was trained with")
+        return self.take(key, found)
 
-    def told(self, key: str, found: Found) -> Any:
-        """Return a value and keep its origin, under the name of the schedule's field."""
-        self.origins[f"scaling.{key.removesuffix('_embeddings')}"] = found.origin
+    def take(self, key: str, found: Found) -> Any:
+        """Set the field of the schedule that a key is for, and return its value."""
+        self.fields[key.removesuffix("_embeddings")] = found
         return found.value
 
-    def optional(self, checks: dict[str, _Check], read: Iterable[str]) -> dict[str, Any]:
-        """Return the values of the keys that are given and that the dialect reads."""
-        values = {}
+    def value(self, key: str) -> Any:
+        """Return the value of a field, None if it is not set."""
+        return self.fields[key].value if key in self.fields else None
+
+    def take_given(self, checks: dict[str, _Check], read: Iterable[str]) -> None:
+        """Take the values of the keys that are given and that the dialect reads."""
         for key, check in checks.items():
             found = self.keys.found(key, check)
             if found is None:
                 continue
             if key in read:
-                values[key] = self.told(key, found)
+                self.take(key, found)
             elif self.strict and found.value != _NEUTRAL_WITHIN.get(key):
                 self.unread(key, found.value)
-        return values
 
     def unread(self, key: str, value: Any) -> None:
         """Refuse a key that the dialect passes over."""
         others = [d.name for d in DIALECTS.values() if key in d.yarn | d.latent_yarn | d.longrope]
         who = " or ".join(f"dialect={shown(name)}" for name in others) or "another project"
-        msg = (
-            f"`{self.keys.name(key)}` must be left out, for {self.dialect.follows} does not read it, got "
-            f"{shown(value)}; remove it, or choose a dialect that reads it: {who}"
-        )
-        raise ConfigError(msg)
+        must = f"must be left out, for {self.dialect.follows} does not read it"
+        advice = f"remove it, or choose a dialect that reads it: {who}"
+        self.keys.fail(key, must, shown(value), advice)
 
-    def original(self, kind: str) -> int:
-        """Return the original length: within the rope dict, on top, or what the dialect makes up."""
+    def take_original(self, kind: str) -> int:
+        """Take the original length: within the rope dict, on top, or what the dialect makes up."""
         within = self.keys.found(_L0, as_length)
         on_top = self.top.found(_L0, as_length) or self.own_original
         if self.strict:
@@ -196,31 +195,27 @@ class Reading:
             found = on_top or within
         if found is None:
             found = self._made_up(kind)
-        return int(self.told(_L0, found))
+        return int(self.take(_L0, found))
 
     def _made_up(self, kind: str) -> Found:
         """Return the length a dialect takes where none is given."""
         stand_in = self.dialect.fallback.get(kind)
         if self.strict or stand_in is None:
-            msg = (
-                f"`{self.keys.name(_L0)}` must be given for the rope type {shown(kind)}, got none, and "
-                "projects disagree on what stands in for it (compare_dialects lists them); write the "
-                "context length before the extension"
-            )
-            raise ConfigError(msg)
+            got = "none, and projects disagree on what stands in for it (compare_dialects lists them)"
+            advice = "write the context length before the extension"
+            self.keys.fail(_L0, f"must be given for the rope type {shown(kind)}", got, advice)
         if isinstance(stand_in, int):
             return Found(stand_in, f"the default of {self.dialect.follows}")
-        return Found(self.length(kind), f"derived: {stand_in}, as in {self.dialect.follows}")
+        length = self.length(kind).value
+        return Found(length, f"derived: {stand_in}, as in {self.dialect.follows}")
 
-    def length(self, kind: str) -> int:
+    def length(self, kind: str) -> Found:
         """Return max_position_embeddings, which the rope type needs."""
         if self.max_position is None:
-            msg = (
-                f"`{self.top.name('max_position_embeddings')}` must be given for the rope type {shown(kind)}, "
-                "got none; write the longest context the checkpoint is made for"
-            )
-            raise ConfigError(msg)
-        return int(self.max_position.value)
+            must = f"must be given for the rope type {shown(kind)}"
+            advice = "write the longest context the checkpoint is made for"
+            self.top.fail("max_position_embeddings", must, "none", advice)
+        return self.max_position
 
 
 def rope_type(keys: Keys) -> Found:
@@ -246,8 +241,8 @@ def rope_type(keys: Keys) -> Found:
     return Found(LEGACY_TYPES.get(value, value), f"{keys.origin}: {keys.name(name)} {shown(value)}")
 
 
-def schedule(reading: Reading, kind: str) -> Scaling:
-    """Return the schedule of a rope type.
+def schedule(reading: Reading, kind: str) -> tuple[Scaling, dict[str, str]]:
+    """Return the schedule of a rope type, and the origins of its fields.
 
     Raises
     ------
@@ -255,13 +250,8 @@ def schedule(reading: Reading, kind: str) -> Scaling:
         If the rope type is unknown, or its keys do not say which schedule is meant.
     """
     _check_keys(reading, kind)
-    try:
-        return _MAKERS[kind](reading)
-    except ConfigError:
-        raise
-    except (TypeError, ValueError, OverflowError) as error:
-        msg = f"`{reading.keys.path.rstrip('.')}` does not describe a schedule: {error}"
-        raise ConfigError(msg) from error
+    with blaming(f"`{reading.keys.path.rstrip('.')}` does not describe a schedule"):
+        return schedule_of(_MAKERS[kind](reading), reading.fields)
 
 
 def _check_keys(reading: Reading, kind: str) -> None:
@@ -297,220 +287,165 @@ def _check_keys(reading: Reading, kind: str) -> None:
         raise ConfigError(msg)
 
 
-def _default(_: Reading) -> Scaling:
-    return Default()
+# For each rope type, a function that takes the fields of a schedule from the keys, and returns its class.
 
 
-def _linear(reading: Reading) -> Scaling:
-    factor = reading.needed("factor", as_positive_float, "linear")
-    if reading.dialect.name == "llama.cpp":
-        _check_softmax(reading, factor)
-    return Linear(factor)
+def _default(_: Reading) -> type[Scaling]:
+    return Default
 
 
-def _alpha(reading: Reading, alpha: Found) -> Scaling:
-    """Return HunYuan's schedule, beside whose alpha a factor has nothing to say."""
-    factor = reading.keys.found("factor", as_positive_float)
-    if factor is not None and factor.value != 1.0:
-        msg = (
-            f"`{reading.keys.name('factor')}` and `{reading.keys.name('alpha')}` name two different "
-            f"schedules, got {factor.value} and {alpha.value}; keep alpha (HunYuan) or factor"
-        )
+def _linear(reading: Reading) -> type[Scaling]:
+    factor = reading.need("factor", as_positive_float, "linear")
+    if reading.dialect.by_architecture:
+        check_softmax(_architecture(reading), reading.keys, "factor", factor)
+    return Linear
+
+
+def _alpha(reading: Reading) -> type[Scaling]:
+    """HunYuan's schedule: a factor beside alpha must say nothing."""
+    alpha = reading.need("alpha", as_positive_float, "xdrope")
+    factor = reading.keys.read("factor", as_positive_float)
+    if factor is not None and factor != 1.0:
+        must = f"and `{reading.keys.name('alpha')}` name two different schedules"
+        reading.keys.fail("factor", must, f"{factor} and {alpha}", "keep alpha (HunYuan) or factor")
+    return NTK
+
+
+def _dynamic(reading: Reading) -> type[Scaling]:
+    if "alpha" in reading.keys:
+        return _alpha(reading)
+    reading.need("factor", as_positive_float, "dynamic")
+    dialect = reading.dialect
+    if dialect.dynamic == "refused":
+        msg = f"`{reading.keys.name('rope_type')}` 'dynamic' is refused by {dialect.follows}"
         raise ConfigError(msg)
-    return NTK(alpha=reading.told("alpha", alpha))
+    if dialect.dynamic == "ignored":
+        reading.fields.clear()
+        return Default
+    reading.take("max_position", reading.length("dynamic"))
+    if dialect.dynamic == "fixed":
+        reading.take("fixed", Found(True, f"as in {dialect.follows}"))
+    return DynamicNTK
 
 
-def _xdrope(reading: Reading) -> Scaling:
-    alpha = reading.needed("alpha", as_positive_float, "xdrope")
-    return _alpha(reading, Found(alpha, reading.origins["scaling.alpha"]))
+def _ntk(reading: Reading) -> type[Scaling]:
+    reading.need("factor", as_positive_float, "ntk")
+    reading.take_given({"mixed_b": as_positive_float}, ("mixed_b",))
+    reading.take("form", Found("mixed" if "mixed_b" in reading.fields else "fixed", ""))
+    return NTK
 
 
-def _dynamic(reading: Reading) -> Scaling:
-    alpha = reading.keys.found("alpha", as_positive_float)
-    if alpha is not None:
-        return _alpha(reading, alpha)
-    factor = reading.needed("factor", as_positive_float, "dynamic")
-    if reading.dialect.dynamic == "refused":
-        msg = (
-            f"`{reading.keys.name('rope_type')}` 'dynamic' is refused by {reading.dialect.follows}"
-        )
-        raise ConfigError(msg)
-    if reading.dialect.dynamic == "ignored":
-        reading.origins.clear()
-        return Default()
-    length = reading.length("dynamic")
-    assert reading.max_position is not None
-    reading.origins["scaling.max_position"] = reading.max_position.origin
-    fixed = reading.dialect.dynamic == "fixed"
-    if fixed:
-        reading.origins["scaling.fixed"] = f"as in {reading.dialect.follows}"
-    return DynamicNTK(factor, length, fixed=fixed)
+def _proportional(reading: Reading) -> type[Scaling]:
+    reading.take("partial_rotary_factor", Found(reading.part, ""))
+    reading.take_given({"factor": as_positive_float}, ("factor",))
+    return Proportional
 
 
-def _ntk(reading: Reading) -> Scaling:
-    factor = reading.needed("factor", as_positive_float, "ntk")
-    mixed_b = reading.keys.found("mixed_b", as_positive_float)
-    if mixed_b is None:
-        return NTK(factor=factor, form="fixed")
-    return NTK(factor=factor, form="mixed", mixed_b=reading.told("mixed_b", mixed_b))
+def _llama3(reading: Reading) -> type[Scaling]:
+    for key in ("factor", "low_freq_factor", "high_freq_factor"):
+        reading.need(key, as_positive_float, "llama3")
+    reading.take_original("llama3")
+    return Llama3
 
 
-def _proportional(reading: Reading) -> Scaling:
-    factor = reading.keys.found("factor", as_positive_float)
-    value = 1.0 if factor is None else reading.told("factor", factor)
-    return Proportional(reading.part, value)
+def _yarn(reading: Reading) -> type[Scaling]:
+    dialect = reading.dialect
+    return _yarn_by(reading, dialect.latent_mscale if reading.latent else dialect.mscale)
 
 
-def _llama3(reading: Reading) -> Scaling:
-    values = {
-        key: reading.needed(key, as_positive_float, "llama3")
-        for key in ("factor", "low_freq_factor", "high_freq_factor")
-    }
-    return Llama3(**values, original_max_position=reading.original("llama3"))
-
-
-def _yarn(reading: Reading) -> Scaling:
-    return _yarn_by(
-        reading, reading.dialect.mscale if not reading.latent else _latent_rule(reading)
-    )
-
-
-def _latent_rule(reading: Reading) -> str:
-    """Return the rule of models with latent attention, which SGLang and vLLM treat as DeepSeek's."""
-    name = reading.dialect.name
-    return "deepseek" if name in ("vllm", "sglang") else reading.dialect.mscale
-
-
-def _deepseek_yarn(reading: Reading) -> Scaling:
+def _deepseek_yarn(reading: Reading) -> type[Scaling]:
     return _yarn_by(reading, "deepseek", latent=True)
 
 
-def _telechat3_yarn(reading: Reading) -> Scaling:
-    # mlx-lm knows the name, and computes DeepSeek's.
-    rule = "deepseek" if reading.dialect.name == "mlx" else "telechat3"
-    return _yarn_by(reading, rule, latent=True)
+def _telechat3_yarn(reading: Reading) -> type[Scaling]:
+    return _yarn_by(reading, reading.dialect.telechat3_mscale, latent=True)
 
 
-def _yarn_by(reading: Reading, rule: str, *, latent: bool = False) -> Scaling:
-    """Return YaRN with the attention factor by one of the rules."""
-    dialect = reading.dialect
-    original = reading.original("yarn")
+def _yarn_by(reading: Reading, rule: str, *, latent: bool = False) -> type[Scaling]:
+    """YaRN with the attention factor by one of the rules."""
+    dialect, fields = reading.dialect, reading.fields
+    original = reading.take_original("yarn")
     factor = reading.keys.found("factor", as_positive_float)
     if factor is None:
-        stretch = reading.length("yarn") / original
-        factor = Found(
-            stretch, "derived: max_position_embeddings / original_max_position_embeddings"
-        )
+        derived = "derived: max_position_embeddings / original_max_position_embeddings"
+        factor = Found(reading.length("yarn").value / original, derived)
+    reading.take("factor", factor)
     has_mscale = latent or reading.latent
-    if dialect.name == "llama.cpp":
-        has_mscale = _architecture(reading) not in (None, "glm-dsa")  # which has no such key
-    read = dialect.latent_yarn if has_mscale else dialect.yarn
-    values = reading.optional(_YARN, read)
-    _check_truncate(reading, values)
-    if dialect.truncates:
-        values.pop("truncate", None)
-        if reading.strict and reading.keys.values.get("truncate") is False:
-            reading.unread("truncate", False)
-    if dialect.name == "llama.cpp":
-        rule = "deepseek"
-        _as_llama_cpp(reading, factor.value, values)
+    if dialect.by_architecture:
+        has_mscale = _architecture(reading).log_multiplier is not None
+    reading.take_given(_YARN, dialect.latent_yarn if has_mscale else dialect.yarn)
+    _check_truncate(reading)
+    if dialect.by_architecture:
+        _follow_architecture(reading, _architecture(reading))
     if rule == "both":
-        both = "mscale" in values and "mscale_all_dim" in values
-        rule = "deepseek" if both else "paper"
+        rule = "deepseek" if {"mscale", "mscale_all_dim"} <= fields.keys() else "paper"
     if rule != "transformers":
-        values["mscale_rule"] = rule
-        reading.origins["scaling.mscale_rule"] = f"as in {dialect.follows}"
-    if not reading.softmax and values.get("mscale_all_dim"):
-        values["softmax_factor"] = 1.0
-        reading.origins["scaling.softmax_factor"] = "the model's own code leaves its softmax alone"
-    return Yarn(reading.told("factor", factor), original, **values)
+        reading.take("mscale_rule", Found(rule, f"as in {dialect.follows}"))
+    if not reading.softmax and reading.value("mscale_all_dim"):
+        reading.take("softmax_factor", Found(1.0, "the model's own code leaves its softmax alone"))
+    return Yarn
 
 
-# Architectures of llama.cpp with a rule of their own for mscale_all_dim, by model type.
-_LLAMA_CPP = {
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "youtu"), "deepseek2"),
-    "deepseek_v32": "deepseek32",
-    "glm_moe_dsa": "glm-dsa",
-    "ministral3": "mistral3",
-    "mistral4": "mistral4",
-}
+def _architecture(reading: Reading) -> Architecture:
+    """Return the architecture of llama.cpp."""
+    return architecture_of_model(reading.model, latent=reading.latent)
 
 
-def _architecture(reading: Reading) -> str | None:
-    """Return the architecture of llama.cpp, where it has a rule of its own."""
-    if reading.model is None and reading.latent:
-        return "deepseek2"
-    return _LLAMA_CPP.get(reading.model or "")
-
-
-def _check_softmax(reading: Reading, factor: float) -> None:
-    """Refuse a factor that llama.cpp multiplies the softmax scale by, where the schedule has no number for it."""
-    if _architecture(reading) not in (None, "mistral3") and factor > 1.0:
-        msg = (
-            f"`{reading.keys.name('factor')}` must go with yarn, as the softmax scale of this model does in "
-            f"{reading.dialect.follows}, got {factor}"
-        )
-        raise ConfigError(msg)
-
-
-def _as_llama_cpp(reading: Reading, factor: float, values: dict[str, Any]) -> None:
-    """Put in what llama.cpp computes with, which has no key for mscale, and its own rule for the softmax."""
-    architecture = _architecture(reading)
-    all_dim = values.pop("mscale_all_dim", 0.0)
-    if values.get("extrapolation_factor") == 0.0:  # no ramp, and no factor that belongs to it
-        _check_softmax(reading, factor)
-        values |= {"attention_factor": 1.0, "softmax_factor": 1.0}
+def _follow_architecture(reading: Reading, own: Architecture) -> None:
+    """Take the mscales that llama.cpp computes with, which it has no keys for, and its softmax factor."""
+    factor = reading.value("factor")
+    all_dim = reading.fields.pop("mscale_all_dim", Found(0.0, ""))
+    if reading.value("extrapolation_factor") == 0.0:  # no ramp, and no factor that belongs to it
+        check_softmax(own, reading.keys, "factor", factor)
+        reading.take("attention_factor", Found(1.0, ""))
+        reading.take("softmax_factor", Found(1.0, ""))
         return
-    mscale = all_dim if all_dim and architecture == "deepseek2" else 1.0
-    if all_dim:
-        values |= {"mscale": mscale, "mscale_all_dim": all_dim}
-    if architecture not in (None, "mistral3"):
-        temperature = 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
-        values["softmax_factor"] = temperature**2
-        reading.origins["scaling.softmax_factor"] = f"as in {reading.dialect.follows}"
+    if all_dim.value:
+        reading.take("mscale", Found(own.mscale(all_dim.value), ""))
+        reading.take("mscale_all_dim", all_dim)
+    if own.softmax:
+        softmax = _mscale(factor, own.mscale(all_dim.value)) ** 2
+        reading.take("softmax_factor", Found(softmax, f"as in {reading.dialect.follows}"))
 
 
-def _check_truncate(reading: Reading, values: dict[str, Any]) -> None:
-    """Heed that transformers looks for truncate beside the kinds of layers, not within them."""
-    if not (reading.nested and reading.dialect.name == "transformers" and "truncate" in values):
+def _check_truncate(reading: Reading) -> None:
+    """Refuse or replace a truncate beside one kind of layer, where some projects do not look for it."""
+    dialect, found = reading.dialect, reading.fields.get("truncate")
+    if found is None or not reading.nested or dialect.truncate_within_kinds:
         return
-    if reading.strict and not values["truncate"]:
-        msg = (
-            f"`{reading.keys.name('truncate')}` must be true to follow {reading.dialect.follows}, which looks "
-            "for the key only outside of the kinds of layers and computes with true here, got False; write "
-            "true, or pass dialect='vllm' for what it says"
+    if reading.strict and not found.value:
+        must = (
+            f"must be true to follow {dialect.follows}, which looks for the key only outside of the kinds of "
+            "layers and computes with true here"
         )
-        raise ConfigError(msg)
-    values.pop("truncate")
+        advice = "write true, or pass dialect='vllm' for what it says"
+        reading.keys.fail("truncate", must, found.value, advice)
+    reading.take("truncate", Found(True, found.origin))
 
 
-def _longrope(reading: Reading) -> Scaling:
-    original = reading.original("longrope")
-    lists = {
-        name: reading.needed(name, as_factors, "longrope")
-        for name in ("short_factor", "long_factor")
-    }
+def _longrope(reading: Reading) -> type[Scaling]:
+    reading.take_original("longrope")
+    for name in ("short_factor", "long_factor"):
+        reading.need(name, as_factors, "longrope")
     read = _MSCALES if reading.mscales else reading.dialect.longrope
     checks = {key: check for key, check in _LONGROPE.items() if key in read or not reading.mscales}
-    values = reading.optional(checks, read)
-    has_both = "short_mscale" in values and "long_mscale" in values
-    if not {"factor", "attention_factor"} & values.keys() and not has_both:
-        values["max_position"] = reading.length("longrope")
-        assert reading.max_position is not None
-        reading.origins["scaling.max_position"] = reading.max_position.origin
+    reading.take_given(checks, read)
+    fields = reading.fields
+    if not {"factor", "attention_factor"} & fields.keys() and not fields.keys() >= _MSCALES:
+        reading.take("max_position", reading.length("longrope"))
     if reading.dialect.always_long:
-        lists["short_factor"] = lists["long_factor"]
-        reading.origins["scaling.short_factor"] = f"as long_factor: {reading.dialect.follows}"
-    return LongRope(**lists, original_max_position=original, **values)
+        long = fields["long_factor"].value
+        reading.take("short_factor", Found(long, f"as long_factor: {reading.dialect.follows}"))
+    return LongRope
 
 
-_MAKERS: dict[str, Callable[[Reading], Scaling]] = {
+_MAKERS: dict[str, Callable[[Reading], type[Scaling]]] = {
     "default": _default,
     "axial": _default,
     "linear": _linear,
     "dynamic": _dynamic,
     "ntk": _ntk,
-    "xdrope": _xdrope,
+    "xdrope": _alpha,
     "proportional": _proportional,
     "llama3": _llama3,
     "yarn": _yarn,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import rotary
 from rotary import ConfigError, from_gguf, scaling, sections
-from rotary.checkpoints.config import _options, _read
+from rotary.checkpoints.builder import embedding
+from rotary.checkpoints.config import checked_options, layer_keys
 from rotary.checkpoints.gguf import _NEEDS_ROPE_FREQS, _ROPE_TYPES, _UNREAD
 
 F32 = np.float32
@@ -597,7 +598,7 @@ def test_a_configuration_and_the_file_made_of_it_agree(model_type, architecture,
         "max_position_embeddings": 131_072,
         "rope_parameters": {"rope_type": rope_type, "rope_theta": 5e5, **rope},
     }
-    options = _options(None, None, (None, None), None, None, "llama.cpp", strict=False)
+    options = checked_options(dialect="llama.cpp", strict=False)
     linear = rope_type == "linear" or rope.get("extrapolation_factor") == 0.0
     if architecture in LATENT and linear:
         # Their graphs multiply the softmax scale all the same.

@@ -1,0 +1,147 @@
+"""Which keys of a configuration are known, so that no other one passes for a key of the rest of the model."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from rotary._lib.errors import ConfigError, shown
+
+from .key_names import BASES, DICTS, INTERLEAVED, LOOKS_LIKE_ROPE, PARTS
+from .language_model import attention_part
+from .models import Model
+from .reader import Keys, near
+
+__all__ = ["check_is_text", "check_rope_keys"]
+
+# Keys on top of a configuration that have to do with rope; whatever else looks like it is refused.
+_ROPE_KEYS = {
+    *BASES,
+    *PARTS,
+    *INTERLEAVED,
+    *DICTS,
+    "rotary_dim",
+    "rope_local_base_freq",
+    "global_rope_theta",
+    "local_rope_theta",
+    "compress_rope_theta",
+    "swa_rope_theta",
+    "layer_rope_theta",
+    "no_rope_layers",
+    "no_rope_layer_interval",
+    "rope_scaling_layers",
+    "qk_rope_head_dim",
+    "indexer_rope_interleave",
+    "rotary_value",
+    "use_mem_rope",
+}
+# Without these the class's default counts, so that a slip of the pen must not pass for a key of the rest of the model.
+_PLAIN_KEYS = ("ropetheta", "ropescaling", "ropeparameters", "partialrotaryfactor")
+_NEARLY = 0.88
+# Keys that turn rotary off, and the values of the others that turn it on.
+_TURNS_OFF = r"(^|_)(alibi|nope|norope|no_rope)(_|$)"
+_WIDTHS_WITHOUT = ("qk_nope_head_dim",)
+_POSITIONS = r"^(rel_)?pos(ition(al)?)?_(embed(ding)?s?|emb|encoding)(_type|_name|_kind)?$"
+_MEANS_ROPE = r"(^|[^a-z])(rope|rotary|mrope)([^a-z]|$)"
+# Switches of published configurations, and where they stand if what they say is so anyway.
+_SWITCHES: dict[str, Any] = {
+    **dict.fromkeys(("rope", "rotary", "use_rope", "use_rotary", "use_rotary_pos_emb"), True),
+    **dict.fromkeys(("use_rotary_embedding", "use_rotary_embeddings", "original_rope"), True),
+    **dict.fromkeys(("use_mrope", "use_scaled_rope", "use_dynamic_ntk"), False),
+    **dict.fromkeys(("position_embedding_xdrope", "rope_3d"), False),
+    **dict.fromkeys(("rotary_scaling_factor", "rope_position_scale"), 1.0),
+}
+# These change nothing about frequencies, whatever they say.
+_UNRELATED = ("rope_full_precision", "rope_max_length")
+# What to write for keys of models whose code is not that of transformers.
+_ADVICE = {
+    **dict.fromkeys(
+        ("rope", "rotary", "use_rope", "use_rotary", "use_rotary_pos_emb"),
+        "the model's own code says what else it does where this is not true",
+    ),
+    "partial_rotary_factors": "write rope_parameters, with an object for each kind of layer",
+    "rope_3d": "the order of the sections is the model's own, that of rotary.sections.ernie in Ernie 4.5-VL",
+    "rope_ratio": "ChatGLM turns half of each head, interleaved, by the base 10000 * rope_ratio: write that as "
+    "rope_theta, and partial_rotary_factor 0.5",
+    **dict.fromkeys(
+        ("rope_type", "mrope_section", "mrope_interleaved", "xdrope_section"),
+        "it belongs within rope_parameters, or rope_scaling in older configurations",
+    ),
+    "rotary_scaling_factor": "write rope_scaling, with the rope_type that the model's own code has, often 'dynamic'",
+    "use_dynamic_ntk": "the base grows with the length as the model's own code does; write false for positions "
+    "below seq_length",
+    "use_mrope": "write the mrope_section",
+    "use_scaled_rope": "write rope_scaling, with the rope_type 'llama3' and its factors",
+}
+
+
+def check_rope_keys(top: Keys, row: Model | None) -> None:
+    """Refuse keys that look as if they had to do with rope and are not known."""
+    attention = attention_part(top)
+    if attention is not None:
+        check_rope_keys(attention, row)
+    _check_switches(top, row)
+    for key in [*top.matching(LOOKS_LIKE_ROPE), *_misspelt(top)]:
+        if key in _ROPE_KEYS or key in _UNRELATED or key.startswith("memory_attention_rope"):
+            continue
+        if key in _SWITCHES and top.values[key] == _SWITCHES[key]:
+            continue
+        close = near(key.lower(), _ROPE_KEYS)
+        guess = f"{close} Leave" if close.startswith("did you mean") else "leave"
+        advice = _ADVICE.get(key, f"{guess} it out if it changes nothing")
+        msg = f"`{top.name(key)}` is no known rope key, got {shown(top.values[key])}; {advice}"
+        raise ConfigError(msg)
+
+
+def _misspelt(top: Keys) -> list[str]:
+    """Return keys that do not look like rope keys and yet are written nearly as the most important ones."""
+    found = []
+    for key in top.matching(r"^.{7,25}$"):
+        # As `ropeTheta` and `rope-theta` are written, and `rop_theta`.
+        plain = re.sub("[^a-z]", "", key.lower())
+        if key not in _ROPE_KEYS and get_close_matches(plain, _PLAIN_KEYS, n=1, cutoff=_NEARLY):
+            found.append(key)
+    return found
+
+
+def _check_switches(top: Keys, row: Model | None) -> None:
+    """Refuse keys that turn rotary off, or name other positions, where the model type does not read them."""
+    read = {"mla_use_nope", "no_rope_layers", "no_rope_layer_interval"}
+    if row is not None and row.only is not None:
+        read.add(row.only[0])
+    who = (
+        "the configuration's own code"
+        if row is None
+        else f"the code of model type {shown(row.name)}"
+    )
+    for key in top.matching(_TURNS_OFF):
+        value = top.values[key]
+        if key in read or key in _WIDTHS_WITHOUT or not value or isinstance(value, str):
+            continue
+        msg = (
+            f"`{top.name(key)}` must be false or left out, for {who} is not known to read it, got {shown(value)}; "
+            "layers without rotary are those of `no_rope_layers`, or null in rope_parameters"
+        )
+        raise ConfigError(msg)
+    for key in top.matching(_POSITIONS):
+        value = top.values[key]
+        if key in read or not isinstance(value, str) or re.search(_MEANS_ROPE, value.lower()):
+            continue
+        msg = (
+            f"`{top.name(key)}` must be 'rope' or left out, for {who} is not known to read it, got {shown(value)}; "
+            "other positions than rotary ones are no part of this library"
+        )
+        raise ConfigError(msg)
+
+
+def check_is_text(top: Keys, row: Model | None) -> None:
+    """Refuse image encoders, whose patches have two positions, where only their keys tell."""
+    marks = ("image_size", "spatial_merge_size")
+    if "patch_size" in top and top.has_any(marks) and (row is None or row.sections):
+        msg = (
+            f"`{top.name('patch_size')}` is of an image encoder, whose patches have two position axes in an "
+            f"order the configuration does not tell, got {shown(top.values['patch_size'])}; build it with "
+            "rotary.sections.axial, or take a preset"
+        )
+        raise ConfigError(msg)

@@ -1,0 +1,304 @@
+"""Which rope keys a configuration has for one of its layers: new and old forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rotary._lib.checks import as_positive_float
+from rotary._lib.errors import ConfigError, listed, shown, shown_name
+
+from .key_names import BASES, DICTS
+from .layers import Layer, as_layers, check_kind, kinds_of_layers
+from .models import FOLLOWS, Model
+from .reader import Found, Keys, agreed
+from .schedules import LEGACY_TYPES
+
+__all__ = ["LEGACY_BASES", "plain_rope_dict", "rope_dict"]
+
+
+def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, Found | None] | None:
+    """Return the rope keys of a layer, whether each kind has its own, and the base if it has a key of its own.
+
+    None stands for a layer without rotary.
+    """
+    given = _given_dict(top)
+    default = None if row is None else row.defaults.get("rope_parameters")
+    if row is not None and row.legacy == "compressed" and layer.kind in _COMPRESSED:
+        layer = replace(layer, kind=_COMPRESSED[layer.kind])
+    if given is not None and _is_nested(given, top):
+        return _of_kind(top, given, layer)
+    legacy = _legacy(top, row)
+    if legacy is not None:
+        return _of_legacy(top, row, given, layer, legacy)
+    if given is not None:
+        if default is not None and _has_dicts(default):
+            msg = (
+                f"`{given.path.rstrip('.')}` must have an object for each kind of layer, "
+                f"{listed(default, shown_name)}, got {shown(dict(given.values))}"
+            )
+            raise ConfigError(msg)
+    elif default is not None:
+        _check_no_base(top, row, default)
+        origin = f"the default of {row.name if row else ''} in {FOLLOWS}"
+        given = Keys(default, "rope_parameters.", origin)
+        if _has_dicts(default):
+            return _of_kind(top, _raw(default, given.path, origin), layer)
+    else:
+        given = Keys({}, top.path)
+    if not _is_scaled(top, layer):
+        given = _left_aside(given, top)
+    if layer.kind is not None and not (row is not None and row.sliding):
+        check_kind(top, layer.kind, ("full_attention", "sliding_attention", "chunked_attention"))
+        if layer.kind not in _ATTENTION:
+            msg = (
+                f"`layer_type` {shown(layer.kind)}: the configuration has one rotation for all layers that have "
+                "rotary and does not tell whether these have it; leave layer_type out"
+            )
+            raise ConfigError(msg)
+    return given, False, None
+
+
+_ATTENTION = {
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "indexed_attention",
+    "reference_sliding_attention",
+    "window_attention",
+    "hybrid",
+    "hybrid_sliding",
+    "global",
+    "local",
+}
+# DeepSeek-V4 names its rotations otherwise than its layers.
+_COMPRESSED = {
+    "sliding_attention": "main",
+    "compressed_sparse_attention": "compress",
+    "heavily_compressed_attention": "compress",
+}
+
+
+def _check_no_base(top: Keys, row: Model | None, default: Mapping[str, Any]) -> None:
+    """Refuse a base beside a default that is more than a base: which of the two is meant is unclear."""
+    names = [
+        name for name in BASES if name in top and (row is None or name in (BASES[0], *row.reads))
+    ]
+    if names and _has_dicts(default):
+        msg = (
+            f"`{top.name('rope_parameters')}` must be given, with an object for each kind of layer, "
+            f"{listed(default, shown_name)}, for {row.name if row else ''} has a base for each, got only "
+            f"`{top.name(names[0])}` {shown(top.values[names[0]])}"
+        )
+        raise ConfigError(msg)
+
+
+def _is_scaled(top: Keys, layer: Layer) -> bool:
+    """Whether the rope dict is for this layer: some models scale the frequencies of some layers only."""
+    scaled = top.values.get("rope_scaling_layers")
+    if scaled is None:
+        return True
+    name = top.name("rope_scaling_layers")
+    if not isinstance(scaled, list | tuple) or not all(isinstance(index, int) for index in scaled):
+        msg = f"`{name}` must be a list of layers' numbers, got {shown(scaled)}"
+        raise ConfigError(msg)
+    if layer.index is not None:
+        return layer.index in scaled
+    count = top.found("num_hidden_layers", as_layers)
+    if count is None or not set(range(count.value)) <= set(scaled):
+        msg = f"`layer_type` must be the number of a layer, for `{name}` names those that are scaled, got None"
+        raise ConfigError(msg)
+    return True
+
+
+def _left_aside(given: Keys | None, top: Keys) -> Keys:
+    """Return no rope keys, for a layer that the given ones are not for."""
+    if given is None or not given.values:
+        return Keys({}, top.path)
+    return Keys({}, top.path, f"the default: `{given.path.rstrip('.')}` is for other layers")
+
+
+def _has_dicts(values: Mapping[str, Any]) -> bool:
+    """Whether there is an object for each kind of layer."""
+    return any(isinstance(value, Mapping) for value in values.values())
+
+
+def _raw(values: Mapping[str, Any], path: str, origin: str = "given") -> Keys:
+    """Return keys with those that are null: here they say something."""
+    keys = Keys({}, path, origin)
+    keys.values = dict(values)
+    return keys
+
+
+def _given_dict(top: Keys) -> Keys | None:
+    """Return the rope dict, under its new name or its old one."""
+    found = []
+    for name in DICTS:
+        inner = top.inner(name)
+        if inner is not None:
+            value = top.values[name]
+            raw = value if isinstance(value, Mapping) else value.to_dict()
+            found.append(_raw(raw, inner.path))
+    if len(found) == 2:
+        _check_same(top, *(keys.values for keys in found))
+        typed = {"type", "rope_type"} & found[0].values.keys()
+        besides = {key: value for key, value in found[1].values.items() if value is not None}
+        if typed:
+            besides = {
+                key: value for key, value in besides.items() if key not in ("type", "rope_type")
+            }
+        found[0].values = besides | found[0].values
+    if not found or not any(value is not None for value in found[0].values.values()):
+        return None
+    if _has_dicts(found[0].values) or set(found[0].values) & set(kinds_of_layers(top)):
+        return found[0]
+    return Keys(found[0].values, found[0].path)
+
+
+def _check_same(top: Keys, new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Refuse an old rope dict that says something else than the new one; each may leave out what the other says."""
+    one, other = plain_rope_dict(new), plain_rope_dict(old)
+    nested = _has_dicts(one) != _has_dicts(other) and one and other
+    if nested or any(one[key] != other[key] for key in one.keys() & other.keys()):
+        msg = (
+            f"`{top.name('rope_parameters')}` and `{top.name('rope_scaling')}` must not contradict each "
+            f"other, got {shown(dict(new))} and {shown(dict(old))}; keep rope_parameters"
+        )
+        raise ConfigError(msg)
+
+
+def plain_rope_dict(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a rope dict without the old name of its type, and without nulls."""
+    result = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if value is not None
+    }
+    if "type" in result:
+        result.setdefault("rope_type", result.pop("type"))
+    name = result.get("rope_type")
+    if isinstance(name, str):
+        result["rope_type"] = LEGACY_TYPES.get(name, name)
+    return result
+
+
+def _is_nested(given: Keys, top: Keys) -> bool:
+    """Whether a rope dict has an object for each kind of layer."""
+    return _has_dicts(given.values) or bool(set(given.values) & set(kinds_of_layers(top)))
+
+
+def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | None] | None:
+    """Return the rope dict of one kind of layer."""
+    for key, value in given.values.items():
+        if value is not None and not isinstance(value, Mapping):
+            msg = (
+                f"`{given.name(key)}` must stand within a kind of layer, for the others here are kinds "
+                f"({listed(given.values, shown_name)}), got {shown(value)}"
+            )
+            raise ConfigError(msg)
+    kind = layer.published if layer.published in given.values else layer.kind
+    if kind is None:
+        if len({repr(value) for value in given.values.values()}) > 1:
+            msg = (
+                f"`layer_type` must be given, for `{given.path.rstrip('.')}` has a rotation for each kind of "
+                f"layer, one of {listed(given.values)}, got None"
+            )
+            raise ConfigError(msg)
+        kind = next(iter(given.values))
+    if kind not in given.values:
+        if kind not in kinds_of_layers(top) or kind in _ATTENTION:
+            check_kind(Keys({}), kind, given.values)
+        msg = (
+            f"`{given.name(kind)}` must say what layers of the kind {shown(kind)} do, got none; write their rope "
+            "keys, or null if they have no rotary"
+        )
+        raise ConfigError(msg)
+    value = given.values[kind]
+    return (
+        None if value is None else (Keys(value, f"{given.name(kind)}.", given.origin), True, None)
+    )
+
+
+# The bases of kinds of layers on top of a configuration, and which kinds the rope dict is for.
+_LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "local": (
+        {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
+        ("full_attention",),
+    ),
+    "global": (
+        {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"},
+        ("full_attention", "sliding_attention"),
+    ),
+    "compressed": (
+        {"main": "rope_theta", "compress": "compress_rope_theta"},
+        ("compress",),
+    ),
+    "shared": (
+        {"full_attention": "rope_theta", "sliding_attention": "rope_theta"},
+        ("full_attention",),
+    ),
+    "windowed": (
+        {"full_attention": "rope_theta", "sliding_attention": "swa_rope_theta"},
+        ("full_attention", "sliding_attention"),
+    ),
+}
+
+
+# Which of these forms read a base.
+LEGACY_BASES = {
+    key: {form for form, (bases, _) in _LEGACY.items() if key in bases.values()}
+    for key in sorted(
+        {key for bases, _ in _LEGACY.values() for key in bases.values()} - {"rope_theta"}
+    )
+}
+
+
+def _legacy(top: Keys, row: Model | None) -> str | None:
+    """Return the old form with a base for each kind of layer, where it is meant."""
+    if row is not None:
+        return row.legacy
+    if "rope_local_base_freq" in top:
+        return "local"
+    if "swa_rope_theta" in top:
+        return "windowed"
+    return "global" if top.has_any(("global_rope_theta", "local_rope_theta")) else None
+
+
+def _of_legacy(
+    top: Keys, row: Model | None, given: Keys | None, layer: Layer, form: str
+) -> tuple[Keys, bool, Found | None] | None:
+    """Return the rope dict of a kind of layer in the old form."""
+    bases, scaled = _LEGACY[form]
+    layer.needed_kind(top)
+    if layer.kind is None:
+        msg = (
+            f"`layer_type` must be given, for the configuration has a base for each kind of layer, one of "
+            f"{listed(bases)}, got None"
+        )
+        raise ConfigError(msg)
+    check_kind(Keys({}), layer.kind, bases)
+    keys = Keys({}, top.path) if given is None else given
+    if layer.kind not in scaled:
+        keys = _left_aside(given, top)
+    key = bases[layer.kind]
+    base = top.found(key, as_positive_float)
+    # OLMo 3 takes the key for its full layers alone.
+    fixed = form == "shared" and layer.kind not in scaled
+    if row is not None and base is not None and (fixed or (given is None and key in row.unread)):
+        own = row.defaults["rope_parameters"][layer.kind]["rope_theta"]
+        if base.value != own:
+            msg = (
+                f"`{top.name(key)}` is not read by the code of model type {shown(row.name)} in {FOLLOWS} for "
+                f"{layer.kind} layers, whose base is {own} there, got {base.value}; write rope_parameters, with "
+                "an object for each kind of layer"
+            )
+            raise ConfigError(msg)
+    if base is None:
+        if row is None:
+            msg = f"`{top.name(key)}` must be given, the base of {layer.kind} layers, got none"
+            raise ConfigError(msg)
+        value = float(row.defaults["rope_parameters"][layer.kind]["rope_theta"])
+        base = Found(value, f"the default of {row.name} in {FOLLOWS}")
+    within = keys.found("rope_theta", as_positive_float) if keys is given else None
+    return keys, True, agreed([(top.name(key), base), (keys.name("rope_theta"), within)])
