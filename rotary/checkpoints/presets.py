@@ -330,7 +330,7 @@ def _called(entry: Preset, place: str, function: Any, arguments: dict[str, Any])
 def _error(file: str, name: str, place: str, expected: str, found: Any) -> ConfigError:
     """Return the error of a key in a file."""
     return ConfigError(
-        f"rotary/checkpoints/data/{file}: [{name}] `{place}` must {expected}, got {found!r}"
+        f"rotary/checkpoints/data/{file}: [{name}] `{place}` must {expected}, got {shown(found)}"
     )
 
 

@@ -44,7 +44,7 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
         origin = f"the default of {row.name if row else ''} in {FOLLOWS}"
         given = Keys(default, "rope_parameters.", origin)
         if _has_dicts(default):
-            return _of_kind(top, _raw(default, given.path, origin), layer)
+            return _of_kind(top, Keys(default, given.path, origin, keep_nulls=True), layer)
     else:
         given = Keys({}, top.path)
     if not _is_scaled(top, layer):
@@ -124,13 +124,6 @@ def _has_dicts(values: Mapping[str, Any]) -> bool:
     return any(isinstance(value, Mapping) for value in values.values())
 
 
-def _raw(values: Mapping[str, Any], path: str, origin: str = "given") -> Keys:
-    """Return keys with those that are null: here they say something."""
-    keys = Keys({}, path, origin)
-    keys.values = dict(values)
-    return keys
-
-
 def _given_dict(top: Keys) -> Keys | None:
     """Return the rope dict, under its new name or its old one."""
     found = []
@@ -139,7 +132,7 @@ def _given_dict(top: Keys) -> Keys | None:
         if inner is not None:
             value = top.values[name]
             raw = value if isinstance(value, Mapping) else value.to_dict()
-            found.append(_raw(raw, inner.path))
+            found.append(Keys(raw, inner.path, keep_nulls=True))
     if len(found) == 2:
         _check_same(top, *(keys.values for keys in found))
         typed = {"type", "rope_type"} & found[0].values.keys()

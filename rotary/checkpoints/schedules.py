@@ -201,7 +201,9 @@ class Reading:
         """Return the length a dialect takes where none is given."""
         stand_in = self.dialect.fallback.get(kind)
         if self.strict or stand_in is None:
-            got = "none, and projects disagree on what stands in for it (compare_dialects lists them)"
+            got = (
+                "none, and projects disagree on what stands in for it (compare_dialects lists them)"
+            )
             advice = "write the context length before the extension"
             self.keys.fail(_L0, f"must be given for the rope type {shown(kind)}", got, advice)
         if isinstance(stand_in, int):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rotary import ConfigError, compare_dialects, from_config
-from rotary.checkpoints import models as _config_models
+from rotary.checkpoints import models
 
 
 def geometry(model_type, hidden=4096, heads=32, **keys):
@@ -199,8 +199,8 @@ def test_a_model_type_without_rotation_says_so(model_type):
 
 
 def test_no_model_type_both_rotates_and_does_not():
-    rotating = set(_config_models.known())
-    assert not any(_config_models.has_no_rotary(name) for name in rotating)
+    rotating = set(models.known())
+    assert not any(models.has_no_rotary(name) for name in rotating)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from test_config import PUBLISHED
 
 import rotary
-from rotary.checkpoints import builder, models
-from rotary.checkpoints import layers as reader
+from rotary.checkpoints import key_names, models
 from rotary.checkpoints.config import from_config
 
 pytestmark = pytest.mark.oracle
@@ -322,7 +321,7 @@ BESIDES = {
     "rope_freq_constant": 77_777.0,
     "rotary_emb_fraction": 0.5,
     "rotary_dim": 16,
-    **dict.fromkeys(builder.WIDTHS[1:], 48),
+    **dict.fromkeys(key_names.WIDTHS[1:], 48),
 }
 
 
@@ -623,7 +622,7 @@ def lists_of_types():
         for config_class, folder in every_class():
             name = config_class.model_type
             within = set(config_class.sub_configs or ()) - {"attn_config"}
-            inner = within & set(reader.LANGUAGE)
+            inner = within & set(key_names.LANGUAGE)
             if inner:
                 made_of = made(config_class)
                 part = getattr(made_of, inner.pop(), None)

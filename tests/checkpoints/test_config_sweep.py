@@ -20,8 +20,8 @@ from test_config_oracle import (
 )
 
 from rotary import ConfigError, from_config
-from rotary.checkpoints import builder as _config_builder
-from rotary.checkpoints import models as _config_models
+from rotary.checkpoints import models
+from rotary.checkpoints.key_names import WIDTHS
 
 pytestmark = pytest.mark.oracle
 
@@ -83,7 +83,7 @@ ON_TOP = {
     **{f"top, {key} 0.25": {key: 0.25} for key in PARTS},
     **{f"top, {key} 1.0": {key: 1.0} for key in PARTS[:2]},
     **{f"top, rotary_dim {width}": {"rotary_dim": width} for width in (16, 64)},
-    **{f"top, {key} 48": {key: 48} for key in _config_builder.WIDTHS},
+    **{f"top, {key} 48": {key: 48} for key in WIDTHS},
     "top, head_dim 64": {"head_dim": 64},
     "top, original length": L0,
     "top, max length": {"max_position_embeddings": 777},
@@ -174,7 +174,7 @@ def width_of_heads(config, kind, row):
 def theirs(name, keys):
     """Kind of layer to frequencies, factor and width of heads; or why there are none."""
     config_class, module, kind = families()[name]
-    row = _config_models.model(name)
+    row = models.model(name)
     keys = json.loads(json.dumps(keys))
     try:
         config = config_class(**{key: value for key, value in keys.items() if key != "model_type"})
@@ -227,7 +227,7 @@ def is_same(rope, their):
 
 def types():
     """The model types that are known, of those that this release has."""
-    return [name for name in families() if _config_models.model(name) is not None]
+    return [name for name in families() if models.model(name) is not None]
 
 
 def sweep(name, count, wrong):
@@ -300,7 +300,7 @@ def judged(about, keys, layer, their):
 
 
 def test_a_model_type_of_transformers_that_is_not_known_is_refused():
-    unknown = [name for name in families() if _config_models.model(name) is None]
+    unknown = [name for name in families() if models.model(name) is None]
     assert unknown
     for name in unknown:
         keys = {"model_type": name, "head_dim": 64, "rope_theta": 1e4, "use_mem_rope": True}
@@ -413,10 +413,10 @@ def test_every_layer_of_every_model_that_runs_rotates_as_its_configuration_tells
                 idle[name] = "rotates elsewhere"
                 continue
             keys = {"model_type": name, **json.loads(json.dumps(config.to_dict(), default=str))}
-            if _config_models.model(name).sections:
+            if models.model(name).sections:
                 idle[name] = "its sections are for wider heads"
                 continue
-            if "rotary_dim" not in _config_models.model(name).reads:
+            if "rotary_dim" not in models.model(name).reads:
                 keys.pop("rotary_dim", None)  # MiniMax-M3 has one that its code does not read
             for layer in range(config.num_hidden_layers):
                 try:

@@ -15,7 +15,8 @@ import rotary
 from rotary import ConfigError, from_gguf, scaling, sections
 from rotary.checkpoints.builder import embedding
 from rotary.checkpoints.config import checked_options, layer_keys
-from rotary.checkpoints.gguf import _NEEDS_ROPE_FREQS, _ROPE_TYPES, _UNREAD
+from rotary.checkpoints.facts import facts
+from rotary.checkpoints.llama_cpp import architecture as known_architecture
 
 F32 = np.float32
 
@@ -376,18 +377,17 @@ def test_granite_without_rotation():
 
 # --- factors that are tensors ------------------------------------------------------------------
 
-ROTATING = sorted(
-    name for name, kind in _ROPE_TYPES.items() if kind != "NONE" and name not in _UNREAD
-)
+KNOWN = [known_architecture(name) for name in facts("llama_cpp.toml")["architectures"]]
+ROTATING = [own for own in KNOWN if own.rope_type not in (None, "NONE")]
 WITHOUT = [None, {}, {"rope_freqs.weight": np.full(32, 2.0, F32)}]
 
 
-def plain_of(architecture, **values):
+def plain_of(name, **values):
     """Metadata that are enough for any architecture, with 64 channels that turn."""
-    own = {"attention__key_length": 64, "rope__dimension_count": 64, "context_length": 4096}
-    if _ROPE_TYPES[architecture] in ("MROPE", "IMROPE"):
-        own["rope__dimension_sections"] = [16, 8, 8, 0]
-    return of(architecture, **own | values)
+    usual = {"attention__key_length": 64, "rope__dimension_count": 64, "context_length": 4096}
+    if known_architecture(name).rope_type in ("MROPE", "IMROPE"):
+        usual["rope__dimension_sections"] = [16, 8, 8, 0]
+    return of(name, **usual | values)
 
 
 def refused_or_factored(metadata, tensors):
@@ -400,24 +400,26 @@ def refused_or_factored(metadata, tensors):
     return bool(tensors) and np.allclose(rope.inv_freq, plain / tensors["rope_freqs.weight"])
 
 
-@pytest.mark.parametrize("architecture", ROTATING)
-def test_announced_factors_are_never_left_out(architecture):
-    longrope = plain_of(architecture, rope__scaling__type="longrope")
-    for tensors in WITHOUT:
-        with pytest.raises(ConfigError, match="`rope_factors_long.weight` and `rope_factors_short"):
-            from_gguf(longrope, tensors=tensors, layer_type="full_attention")
-    scaled = plain_of(architecture, rope__scaling__attn_factor=F32(1.19))
-    for tensors in WITHOUT:
-        assert refused_or_factored(scaled, tensors), tensors
-    # What another tensor than the announced one leads to must be refused as well.
-    with pytest.raises(ConfigError):
-        from_gguf(scaled, tensors=WITHOUT[2], layer_type="full_attention")
-    if architecture in _NEEDS_ROPE_FREQS:
-        return
-    given = from_gguf(longrope, tensors=phi_3_factors(32), layer_type="full_attention")
-    assert given.scaling.long_factor == tuple(
-        phi_3_factors(32)["rope_factors_long.weight"].astype(float).tolist()
-    )
+def test_announced_factors_are_never_left_out():
+    for own in ROTATING:
+        longrope = plain_of(own.name, rope__scaling__type="longrope")
+        for tensors in WITHOUT:
+            with pytest.raises(
+                ConfigError, match="`rope_factors_long.weight` and `rope_factors_short"
+            ):
+                from_gguf(longrope, tensors=tensors, layer_type="full_attention")
+        scaled = plain_of(own.name, rope__scaling__attn_factor=F32(1.19))
+        for tensors in WITHOUT:
+            assert refused_or_factored(scaled, tensors), (own.name, tensors)
+        # What another tensor than the announced one leads to must be refused as well.
+        with pytest.raises(ConfigError):
+            from_gguf(scaled, tensors=WITHOUT[2], layer_type="full_attention")
+        if own.needs_rope_freqs:
+            continue
+        given = from_gguf(longrope, tensors=phi_3_factors(32), layer_type="full_attention")
+        assert given.scaling.long_factor == tuple(
+            phi_3_factors(32)["rope_factors_long.weight"].astype(float).tolist()
+        )
 
 
 @pytest.mark.parametrize("architecture", ["phi3", "phimoe"])
@@ -603,11 +605,11 @@ def test_a_configuration_and_the_file_made_of_it_agree(model_type, architecture,
     if architecture in LATENT and linear:
         # Their graphs multiply the softmax scale all the same.
         with pytest.raises(ConfigError, match="`rope_parameters.factor` must go with yarn"):
-            _read(config, options)
+            embedding(layer_keys(config, options))
         with pytest.raises(ConfigError, match="rope.scaling.factor` must go with yarn"):
             from_gguf(written(architecture, rope_type, rope, 64)[0])
         return
-    by_config = _read(config, options)
+    by_config = embedding(layer_keys(config, options))
     metadata, tensors = written(architecture, rope_type, rope, by_config.rotary_dim)
     value = by_config.attention_factor
     if "attention_factor" in rope or "attn_factor" in rope:
@@ -820,7 +822,7 @@ def test_refused_values(values, message):
             of("qwen2vl", attention__key_length=128),
             r"`qwen2vl.rope.dimension_sections` must be there",
         ),
-        (QWEN_2_VL | of("qwen2vl", rope__dimension_sections=[16, 24, 20, 0]), "must sum to 64"),
+        (QWEN_2_VL | of("qwen2vl", rope__dimension_sections=[16, 24, 20, 0]), "must add up to the 64 pairs"),
         (
             of("deepseek4", attention__key_length=512),
             "'deepseek4' cannot be read: it has two kinds",
@@ -920,8 +922,9 @@ def test_arguments_are_checked():
 
 
 def test_every_architecture_has_one_type():
-    assert set(_ROPE_TYPES.values()) == {"NORM", "NEOX", "MROPE", "IMROPE", "NONE"}
-    assert len(_ROPE_TYPES) > 140
+    types = {own.rope_type for own in KNOWN if own.unread is None}
+    assert types == {"NORM", "NEOX", "MROPE", "IMROPE", "NONE"}
+    assert len(KNOWN) > 140
 
 
 # --- readers -----------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ import rotary
 from rotary import ConfigError, from_config, from_gguf
 from rotary._lib import files as _files
 from rotary.checkpoints import gguf_file as _gguf_file
-from rotary.checkpoints.layers import _ROPE_KEYS, _SWITCHES
+from rotary.checkpoints.gguf_metadata import KEYS
+from rotary.checkpoints.known_keys import _ROPE_KEYS, _SWITCHES
 from rotary.checkpoints.schedules import _KNOWN
 
 # What a message may have at most, whatever it tells of.
@@ -976,7 +977,7 @@ def test_every_rope_key(kind, model_type):
 
 
 def test_every_key_of_gguf_metadata():
-    names = [f"rope.{name}" for name in rotary.checkpoints.gguf._KEYS]
+    names = [f"rope.{name}" for name in KEYS]
     names += ["context_length", "embedding_length", "attention.head_count"]
     names += ["attention.key_length", "attention.key_length_swa", "attention.sliding_window"]
     for architecture in ("llama", "phi3", "gemma3", "deepseek2", "qwen2vl", "mistral3"):
