@@ -94,6 +94,7 @@ Float64Array: TypeAlias = npt.NDArray[np.float64]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 HostArray: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+ComplexArray: TypeAlias = npt.NDArray[np.complexfloating[Any, Any]]
 # Positions whose tables are NumPy's.
 HostPositions: TypeAlias = HostArray | RealLike | NestedReals
 TableDType: TypeAlias = Literal["float32", "float64"]

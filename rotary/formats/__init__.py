@@ -8,23 +8,18 @@ copies or its values belong to another format.
 
 from __future__ import annotations
 
+from .angles import from_angles, from_complex, to_angles, to_complex
+from .base import attention_factor
 from .onnx import OnnxNode, from_onnx, to_onnx
-from .pairs import (
-    from_angles,
-    from_complex,
-    from_ggml,
-    from_pairs,
-    to_angles,
-    to_complex,
-    to_ggml,
-    to_pairs,
-)
 from .tables import (
-    attention_factor,
     from_concatenated,
     from_full_width,
+    from_ggml,
+    from_pairs,
     to_concatenated,
     to_full_width,
+    to_ggml,
+    to_pairs,
 )
 
 __all__ = [

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 
 from rotary._lib import libraries
 from rotary._lib.checks import as_choice, as_float, as_integer, as_positive_integer, as_rotary_dim
 from rotary._lib.numbers import as_positions
-from rotary._lib.typing import Array, HostArray
+from rotary._lib.typing import Array, ArrayT, DTypeLike, FloatArray, HostArray, PositionsLike
 from rotary.decay import Role
 from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 
-from .tables import Domain, _given_out, _halves, _read_wide
+from .base import check_halves, read_of_width, to_library
 
 __all__ = [
     "OnnxNode",
@@ -23,6 +23,7 @@ __all__ = [
     "to_onnx",
 ]
 
+Domain: TypeAlias = Literal["", "com.microsoft"]
 
 ONNX_DTYPES = ("float32", "float16", "bfloat16")
 ONNX_INPUTS: dict[str, tuple[str, ...]] = {
@@ -77,9 +78,9 @@ class OnnxNode(NamedTuple):
 
 def to_onnx(
     rope: RotaryEmbedding,
-    positions: Any,
+    positions: PositionsLike,
     *,
-    dtype: Any = "float32",
+    dtype: DTypeLike = "float32",
     num_heads: int | None = None,
     role: Role | None = None,
     domain: Domain = "",
@@ -138,7 +139,7 @@ def to_onnx(
     (4096, 16)
     """
     as_choice(domain, "domain", tuple(ONNX_INPUTS))
-    _check_expressible(rope)
+    check_expressible(rope)
     partly = rope.rotary_dim < rope.head_dim
     attributes: dict[str, int | float] = {
         "interleaved": int(rope.layout == "interleaved"),
@@ -153,7 +154,7 @@ def to_onnx(
         raise TypeError(msg)
     if domain:
         attributes |= {"is_packed_batching": 0, "scale": 1.0}
-    wanted = _onnx_dtype(dtype)
+    wanted = onnx_dtype(dtype)
     places = as_positions(positions)
     tables = rope.tables(places, role=role)
     cos, sin = (part.astype(wanted, copy=False) for part in tables)
@@ -166,7 +167,7 @@ def to_onnx(
     return OnnxNode("RotaryEmbedding", domain, inputs, attributes, cos, sin)
 
 
-def _check_expressible(rope: Any) -> None:
+def check_expressible(rope: Any) -> None:
     """Raise unless the ONNX operators can do what an embedding does."""
     if not isinstance(rope, RotaryEmbedding):
         msg = f"`rope` must be a RotaryEmbedding, got {type(rope).__name__}"
@@ -182,7 +183,7 @@ def _check_expressible(rope: Any) -> None:
             raise ValueError(msg)
 
 
-def _onnx_dtype(dtype: Any) -> np.dtype[Any]:
+def onnx_dtype(dtype: Any) -> np.dtype[Any]:
     """Return NumPy's dtype of the tables of a model."""
     name: Any = libraries.name_of_dtype(dtype)
     if name not in ONNX_DTYPES:
@@ -194,6 +195,28 @@ def _onnx_dtype(dtype: Any) -> np.dtype[Any]:
         name = ml_dtypes.bfloat16
     found: np.dtype[Any] = np.dtype(name)
     return found
+
+
+@overload
+def from_onnx(
+    cos_cache: HostArray,
+    sin_cache: HostArray,
+    attributes: Mapping[str, float],
+    *,
+    head_dim: int,
+    uniform: bool = ...,
+) -> tuple[FloatArray, FloatArray, Layout]: ...
+
+
+@overload
+def from_onnx(
+    cos_cache: ArrayT,
+    sin_cache: ArrayT,
+    attributes: Mapping[str, float],
+    *,
+    head_dim: int,
+    uniform: bool = ...,
+) -> tuple[ArrayT, ArrayT, Layout]: ...
 
 
 def from_onnx(
@@ -244,26 +267,26 @@ def from_onnx(
     'interleaved'
     """
     head = as_positive_integer(head_dim, "head_dim")
-    given = _onnx_attributes(attributes)
+    given = checked_attributes(attributes)
     name = "attributes['rotary_embedding_dim']"
     partly = as_integer(given.get("rotary_embedding_dim", 0), name)
     width = as_rotary_dim(partly or head, name if partly else "head_dim")
     if width > head:
         msg = f"`{name}` must be at most `head_dim` {head}, got {width}"
         raise ValueError(msg)
-    _halves(cos_cache, sin_cache)
+    check_halves(cos_cache, sin_cache)
     cos, sin = (
-        _read_wide(part, name, width // 2, "one number for each pair")
+        read_of_width(part, name, width // 2, "one number for each pair")
         for part, name in ((cos_cache, "cos_cache"), (sin_cache, "sin_cache"))
     )
     if cos.ndim not in (2, 3):
         msg = f"`cos_cache` must have 2 or 3 axes, got shape {cos.shape}"
         raise ValueError(msg)
-    cosine, sine = _given_out(cos, sin, cos_cache, uniform, "cos_cache")
+    cosine, sine = to_library(cos, sin, cos_cache, uniform, "cos_cache")
     return cosine, sine, "interleaved" if given["interleaved"] else "half"
 
 
-def _onnx_attributes(attributes: Any) -> dict[str, Any]:
+def checked_attributes(attributes: Any) -> dict[str, Any]:
     """Return the attributes of a node, checked."""
     if not isinstance(attributes, Mapping):
         msg = f"`attributes` must be a mapping, got {type(attributes).__name__}"

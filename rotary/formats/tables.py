@@ -1,212 +1,44 @@
-"""Cosine and sine as other programs store them: their tables from ours, and ours from theirs.
-
-`RotaryEmbedding.tables` gives two arrays, half as wide as the channels that turn. Each function ``to_x``
-makes of them what one kind of program keeps, and ``from_x`` reads it back: into float32 or float64, in
-the library of the table. What is read must be known on the host, and is refused where its width, its
-copies or its values belong to another format.
-"""
+"""Tables of cosines and sines: every number twice, one after the other, or side by side."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, overload
 
-import numpy as np
-
-from rotary._lib import libraries
-from rotary._lib.checks import as_bool, as_choice, as_rotary_dim
-from rotary._lib.numbers import host_array
-from rotary._lib.typing import Array, Float64Array, HostArray, Namespace
-from rotary.call.arrays import check_plain
-from rotary.call.shapes import shape_of
+from rotary._lib.checks import as_choice, as_rotary_dim
+from rotary._lib.typing import Array, ArrayT, FloatArray, HostArray
 from rotary.layouts import Layout, check_layout
 
+from .base import (
+    check_halves,
+    interleaved,
+    read,
+    read_of_width,
+    repeated,
+    to_library,
+    without_copies,
+)
+
 __all__ = [
-    "attention_factor",
     "from_concatenated",
     "from_full_width",
+    "from_ggml",
+    "from_pairs",
     "to_concatenated",
     "to_full_width",
+    "to_ggml",
+    "to_pairs",
 ]
 
-
 Order: TypeAlias = Literal["cos_sin", "sin_cos"]
-Domain: TypeAlias = Literal["", "com.microsoft"]
 
 ORDERS = ("cos_sin", "sin_cos")
-# Between two numbers of a dtype around 1.
-SPACING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
-COMPLEX = ("complex64", "complex128")
-# How far cos**2 + sin**2 may vary within one table: as bfloat16 rounds it, and as no misread table does that
-# has more than the row of position 0.
-VARIATION = 2.0**-6
-
-
-# ------------------------------------------------------------------------------------------------
-# What every table goes through.
-
-
-def _halves(cos: Array, sin: Array) -> tuple[Namespace, tuple[int, ...]]:
-    """Return the library and the sizes of two half-wide tables that belong together."""
-    for part, name in ((cos, "cos"), (sin, "sin")):
-        _check_real(part, name)
-    xp = libraries.namespace(cos)
-    if libraries.namespace(sin) is not xp:
-        msg = f"`sin` must be of the library of `cos`, got {type(sin)} for {type(cos)}"
-        raise TypeError(msg)
-    ours, theirs = shape_of(cos, "cos"), shape_of(sin, "sin")
-    if (ours.sizes, ours.dtype) != (theirs.sizes, theirs.dtype):
-        msg = (
-            f"`sin` must have shape and dtype of `cos`, {ours} and {cos.dtype}, got {theirs} and "
-            f"{sin.dtype}"
-        )
-        raise ValueError(msg)
-    _check_width(ours.sizes, "cos")
-    return xp, ours.sizes
-
-
-def _check_real(part: Any, name: str) -> None:
-    """Raise unless part of a table is an array of floating numbers."""
-    check_plain(part, name)
-    if libraries.dtype_name(part) not in SPACING:
-        msg = f"`{name}` must have one of the dtypes {', '.join(SPACING)}, got {part.dtype}"
-        raise TypeError(msg)
-
-
-def _check_width(sizes: tuple[int, ...], name: str) -> None:
-    """Raise unless a table has a last axis that holds something."""
-    if not sizes or not sizes[-1]:
-        msg = f"`{name}` must have a last axis of at least one number, got shape {sizes}"
-        raise ValueError(msg)
-
-
-def _side_by_side(xp: Namespace, sizes: tuple[int, ...], first: Array, second: Array) -> Array:
-    """Return a0 b0 a1 b1 ... of two arrays of these sizes."""
-    return xp.reshape(xp.stack([first, second], axis=-1), (*sizes[:-1], 2 * sizes[-1]))
-
-
-def _doubled(xp: Namespace, sizes: tuple[int, ...], part: Array, layout: Layout) -> Array:
-    """Return part of a table with every number twice."""
-    if layout == "half":
-        return xp.concat([part, part], axis=-1)
-    return _side_by_side(xp, sizes, part, part)
-
-
-def _read(table: Any, name: str) -> HostArray:
-    """Return a table of any library as NumPy sees it, in float32 or float64."""
-    _check_real(table, name)
-    known = host_array(table, name)
-    _check_width(known.shape, name)
-    return known.astype(np.float64 if known.dtype.itemsize == 8 else np.float32, copy=False)
-
-
-def _read_wide(table: Any, name: str, width: int, meaning: str) -> HostArray:
-    """Return a table as `_read` does, of the width that it must have."""
-    known = _read(table, name)
-    if known.shape[-1] != width:
-        msg = f"`{name}` must be {width} wide, {meaning}, got shape {known.shape}"
-        raise ValueError(msg)
-    return known
-
-
-def _single(known: HostArray, layout: Layout, name: str) -> HostArray:
-    """Return the half of a table that holds every number twice, or raise if it does not."""
-    lanes = known.shape[-1] // 2
-    copies = {
-        "half": (known[..., :lanes], known[..., lanes:]),
-        "interleaved": (known[..., 0::2], known[..., 1::2]),
-    }
-    first, second = copies[layout]
-    if np.array_equal(first, second):
-        return first
-    msg = (
-        f"`{name}` must hold every number twice, as layout {layout!r} does, got copies that differ"
-    )
-    for other, pair in copies.items():
-        if np.array_equal(*pair):
-            msg += f"; those of layout {other!r} do not"
-    raise ValueError(msg)
-
-
-def _given_out(
-    cos: HostArray, sin: HostArray, like: Array, uniform: Any, name: str
-) -> tuple[Array, Array]:
-    """Return half-wide tables in the library they came from, having looked at what they hold."""
-    if as_bool(uniform, "uniform"):
-        _check_uniform(cos, sin, name)
-    if isinstance(like, np.ndarray):
-        return cos, sin
-    xp = libraries.namespace(like)
-    return libraries.from_host(cos, xp, like), libraries.from_host(sin, xp, like)
-
-
-def _squares(cos: HostArray, sin: HostArray) -> Float64Array:
-    """Return the squared factors of a table's pairs."""
-    with np.errstate(over="ignore", invalid="ignore"):  # of what is no table
-        result: Float64Array = np.square(cos, dtype=np.float64) + np.square(sin, dtype=np.float64)
-    return result
-
-
-def _check_uniform(cos: HostArray, sin: HostArray, name: str) -> None:
-    """Raise unless all pairs of a table have one factor."""
-    squares = _squares(cos, sin)
-    if not squares.size:
-        return
-    low, high = float(squares.min()), float(squares.max())
-    if not 0 < high < np.inf or not high - low <= VARIATION * high:
-        msg = (
-            f"`{name}` must hold cosines and sines of one factor, cos**2 + sin**2 the same everywhere, "
-            f"got {low:.4g} to {high:.4g}: it is of another format or width, or its factor varies, for "
-            "which there is uniform=False"
-        )
-        raise ValueError(msg)
-
-
-def attention_factor(cos: Array, sin: Array) -> float:
-    """Return the factor that half-wide tables carry: the root of ``cos**2 + sin**2``.
-
-    Parameters
-    ----------
-    cos, sin : array (..., rotary_dim/2)
-        Known on the host.
-
-    Returns
-    -------
-    float
-        The root of the mean square, as exact as the tables' dtype lets it be.
-
-    Raises
-    ------
-    TypeError
-        If a table is not a floating array known on the host.
-    ValueError
-        If shapes differ or are empty, or there is not one factor: the arrays are something else.
-
-    Examples
-    --------
-    >>> import rotary
-    >>> yarn = rotary.scaling.Yarn(4.0, 2048)
-    >>> rope = rotary.RotaryEmbedding(
-    ...     8, layout="half", base=10_000.0, scaling=yarn, context_length=8192
-    ... )
-    >>> round(rotary.formats.attention_factor(*rope.tables(range(100))), 6)
-    1.138629
-    >>> round(rope.attention_factor, 6)
-    1.138629
-    """
-    _halves(cos, sin)
-    cosine, sine = _read(cos, "cos"), _read(sin, "sin")
-    if not cosine.size:
-        msg = f"`cos` must hold at least one number, got shape {cosine.shape}"
-        raise ValueError(msg)
-    _check_uniform(cosine, sine, "cos")
-    return float(np.sqrt(_squares(cosine, sine).mean()))
 
 
 # ------------------------------------------------------------------------------------------------
 # Every number twice.
 
 
-def to_full_width(cos: Array, sin: Array, *, layout: Layout) -> tuple[Array, Array]:
+def to_full_width(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> tuple[ArrayT, ArrayT]:
     """Return tables with every number twice, one for each channel that turns.
 
     Parameters
@@ -246,9 +78,21 @@ def to_full_width(cos: Array, sin: Array, *, layout: Layout) -> tuple[Array, Arr
     array([[1.   , 1.   , 1.   , 1.   ],
            [0.54 , 0.54 , 0.995, 0.995]], dtype=float32)
     """
-    xp, sizes = _halves(cos, sin)
+    xp, sizes = check_halves(cos, sin)
     check_layout(layout)
-    return _doubled(xp, sizes, cos, layout), _doubled(xp, sizes, sin, layout)
+    return repeated(xp, sizes, cos, layout), repeated(xp, sizes, sin, layout)
+
+
+@overload
+def from_full_width(
+    cos: HostArray, sin: HostArray, *, layout: Layout, rotary_dim: int, uniform: bool = ...
+) -> tuple[FloatArray, FloatArray]: ...
+
+
+@overload
+def from_full_width(
+    cos: ArrayT, sin: ArrayT, *, layout: Layout, rotary_dim: int, uniform: bool = ...
+) -> tuple[ArrayT, ArrayT]: ...
 
 
 def from_full_width(
@@ -296,19 +140,23 @@ def from_full_width(
     """
     check_layout(layout)
     width = as_rotary_dim(rotary_dim, "rotary_dim")
-    _halves(cos, sin)
+    check_halves(cos, sin)
     cosine, sine = (
-        _single(_read_wide(part, name, width, "one number for each channel"), layout, name)
+        without_copies(
+            read_of_width(part, name, width, "one number for each channel"), layout, name
+        )
         for part, name in ((cos, "cos"), (sin, "sin"))
     )
-    return _given_out(cosine, sine, cos, uniform, "cos")
+    return to_library(cosine, sine, cos, uniform, "cos")
 
 
 # ------------------------------------------------------------------------------------------------
 # One array, one part after the other.
 
 
-def to_concatenated(cos: Array, sin: Array, *, order: Order, layout: Layout | None = None) -> Array:
+def to_concatenated(
+    cos: ArrayT, sin: ArrayT, *, order: Order, layout: Layout | None = None
+) -> ArrayT:
     """Return one table with cosine and sine one after the other on the last axis.
 
     Parameters
@@ -352,13 +200,36 @@ def to_concatenated(cos: Array, sin: Array, *, order: Order, layout: Layout | No
     array([[1.   , 1.   , 0.   , 0.   ],
            [0.54 , 0.995, 0.841, 0.1  ]], dtype=float32)
     """
-    xp, sizes = _halves(cos, sin)
+    xp, sizes = check_halves(cos, sin)
     as_choice(order, "order", ORDERS)
     parts = [cos, sin] if order == "cos_sin" else [sin, cos]
     if layout is not None:
         check_layout(layout)
-        parts = [_doubled(xp, sizes, part, layout) for part in parts]
-    return xp.concat(parts, axis=-1)
+        parts = [repeated(xp, sizes, part, layout) for part in parts]
+    table: ArrayT = xp.concat(parts, axis=-1)
+    return table
+
+
+@overload
+def from_concatenated(
+    table: HostArray,
+    *,
+    rotary_dim: int,
+    order: Order,
+    layout: Layout | None = ...,
+    uniform: bool = ...,
+) -> tuple[FloatArray, FloatArray]: ...
+
+
+@overload
+def from_concatenated(
+    table: ArrayT,
+    *,
+    rotary_dim: int,
+    order: Order,
+    layout: Layout | None = ...,
+    uniform: bool = ...,
+) -> tuple[ArrayT, ArrayT]: ...
 
 
 def from_concatenated(
@@ -409,13 +280,186 @@ def from_concatenated(
     width = as_rotary_dim(rotary_dim, "rotary_dim")
     as_choice(order, "order", ORDERS)
     if layout is None:
-        known = _read_wide(table, "table", width, "half of it cosines and half of it sines")
+        known = read_of_width(table, "table", width, "half of it cosines and half of it sines")
     else:
         check_layout(layout)
-        known = _read_wide(table, "table", 2 * width, "cosines and sines for each channel")
+        known = read_of_width(table, "table", 2 * width, "cosines and sines for each channel")
     middle = known.shape[-1] // 2
     parts = [known[..., :middle], known[..., middle:]]
     if layout is not None:
-        parts = [_single(part, layout, "table") for part in parts]
+        parts = [without_copies(part, layout, "table") for part in parts]
     cos, sin = parts if order == "cos_sin" else parts[::-1]
-    return _given_out(cos, sin, table, uniform, "table")
+    return to_library(cos, sin, table, uniform, "table")
+
+
+# ------------------------------------------------------------------------------------------------
+# Cosine beside sine.
+
+
+def to_pairs(cos: ArrayT, sin: ArrayT) -> ArrayT:
+    """Return one table with cosine and sine of every pair on a last axis of two.
+
+    Parameters
+    ----------
+    cos, sin : array (..., rotary_dim/2)
+        Of any library, lazy and traced ones included.
+
+    Returns
+    -------
+    array (..., rotary_dim/2, 2)
+        In library and dtype of the arguments.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If shapes or dtypes of `cos` and `sin` differ.
+
+    Notes
+    -----
+    Read from torchtune, ``modules/position_embeddings.py``, ``RotaryPositionalEmbeddings``: (max, head_dim/2,
+    2), float32, for interleaved pairs.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rotary.formats.to_pairs(*rotary.cos_sin([0, 1], [1.0, 0.1])).shape
+    (2, 2, 2)
+    """
+    xp, _ = check_halves(cos, sin)
+    table: ArrayT = xp.stack([cos, sin], axis=-1)
+    return table
+
+
+@overload
+def from_pairs(table: HostArray, *, uniform: bool = ...) -> tuple[FloatArray, FloatArray]: ...
+
+
+@overload
+def from_pairs(table: ArrayT, *, uniform: bool = ...) -> tuple[ArrayT, ArrayT]: ...
+
+
+def from_pairs(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
+    """Return half-wide tables of one that holds cosine and sine on a last axis of two.
+
+    Parameters
+    ----------
+    table : array (..., rotary_dim/2, 2)
+        Known on the host.
+    uniform : bool, default True
+        As in `from_full_width`.
+
+    Returns
+    -------
+    cos, sin : array (..., rotary_dim/2)
+        float64 where the table is, else float32; views of it where it needs no conversion.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind, or the table not known on the host.
+    ValueError
+        If the last axis is not of two, or factors differ.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> cos, sin = rotary.cos_sin([0, 1], [1.0, 0.1])
+    >>> again, _ = rotary.formats.from_pairs(rotary.formats.to_pairs(cos, sin))
+    >>> bool((again == cos).all())
+    True
+    """
+    known = read(table, "table")
+    if known.ndim < 2 or known.shape[-1] != 2:
+        msg = f"`table` must have a last axis of cosine and sine, (..., rotary_dim/2, 2), got {known.shape}"
+        raise ValueError(msg)
+    return to_library(known[..., 0], known[..., 1], table, uniform, "table")
+
+
+def to_ggml(cos: ArrayT, sin: ArrayT) -> ArrayT:
+    """Return one table with rows c0 s0 c1 s1 ....
+
+    Parameters
+    ----------
+    cos, sin : array (..., rotary_dim/2)
+        Of any library, lazy and traced ones included.
+
+    Returns
+    -------
+    array (..., rotary_dim)
+        In library and dtype of the arguments.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If shapes or dtypes of `cos` and `sin` differ.
+
+    Notes
+    -----
+    Read from ggml, ``src/ggml-cpu/ops.cpp``, ``ggml_rope_cache_init`` and ``rotate_pairs``: one float32 row
+    for each position, the same for every mode (NORMAL turns interleaved pairs by it, NEOX halves), and
+    ``mscale`` in it. ggml's own rows are as wide as the head; past ``n_dims`` nothing reads them. Its
+    backward pass keeps the sines negated.
+
+    Examples
+    --------
+    >>> import rotary
+    >>> rotary.formats.to_ggml(*rotary.cos_sin([0, 1], [1.0, 0.1])).round(3)
+    array([[1.   , 0.   , 1.   , 0.   ],
+           [0.54 , 0.841, 0.995, 0.1  ]], dtype=float32)
+    """
+    xp, sizes = check_halves(cos, sin)
+    table: ArrayT = interleaved(xp, sizes, cos, sin)
+    return table
+
+
+@overload
+def from_ggml(
+    table: HostArray, *, rotary_dim: int, uniform: bool = ...
+) -> tuple[FloatArray, FloatArray]: ...
+
+
+@overload
+def from_ggml(table: ArrayT, *, rotary_dim: int, uniform: bool = ...) -> tuple[ArrayT, ArrayT]: ...
+
+
+def from_ggml(table: Array, *, rotary_dim: int, uniform: bool = True) -> tuple[Array, Array]:
+    """Return half-wide tables of one with rows c0 s0 c1 s1 ....
+
+    Parameters
+    ----------
+    table : array (..., rotary_dim)
+        Known on the host. ggml's own rows are as wide as the head: pass ``rows[..., :rotary_dim]``.
+    rotary_dim : int
+        Channels that turn.
+    uniform : bool, default True
+        As in `from_full_width`.
+
+    Returns
+    -------
+    cos, sin : array (..., rotary_dim/2)
+        float64 where the table is, else float32; views of it where it needs no conversion.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind, or the table not known on the host.
+    ValueError
+        If the width does not fit, or factors differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rotary
+    >>> rows = np.array([[1.0, 0.0, 1.0, 0.0], [0.54, 0.841, 0.995, 0.1]], np.float32)
+    >>> cos, sin = rotary.formats.from_ggml(rows, rotary_dim=4)
+    >>> sin
+    array([[0.   , 0.   ],
+           [0.841, 0.1  ]], dtype=float32)
+    """
+    width = as_rotary_dim(rotary_dim, "rotary_dim")
+    known = read_of_width(table, "table", width, "a cosine and a sine for each pair")
+    return to_library(known[..., 0::2], known[..., 1::2], table, uniform, "table")

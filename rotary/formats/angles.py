@@ -1,197 +1,41 @@
-"""Tables of pairs: cosine beside sine, complex numbers, or the angles themselves."""
+"""Tables of complex numbers, and of angles."""
 
 from __future__ import annotations
+
+from typing import overload
 
 import numpy as np
 
 from rotary._lib import libraries
 from rotary._lib.checks import as_rotary_dim
 from rotary._lib.numbers import host_array
-from rotary._lib.typing import Array
+from rotary._lib.typing import Array, ArrayT, ComplexArray, FloatArray, HostArray
 from rotary.call.arrays import check_plain
 from rotary.layouts import Layout, check_layout
 
-from .tables import (
-    COMPLEX,
+from .base import (
     SPACING,
-    _check_width,
-    _doubled,
-    _given_out,
-    _halves,
-    _read,
-    _read_wide,
-    _side_by_side,
-    _single,
-    _squares,
+    check_halves,
+    check_width,
+    read,
+    read_of_width,
+    repeated,
+    squared_factors,
+    to_library,
+    without_copies,
 )
 
-__all__ = [
-    "from_angles",
-    "from_complex",
-    "from_ggml",
-    "from_pairs",
-    "to_angles",
-    "to_complex",
-    "to_ggml",
-    "to_pairs",
-]
+__all__ = ["from_angles", "from_complex", "to_angles", "to_complex"]
+
+COMPLEX = ("complex64", "complex128")
 
 
-# ------------------------------------------------------------------------------------------------
-# Cosine beside sine.
+@overload
+def to_complex(cos: HostArray, sin: HostArray) -> ComplexArray: ...
 
 
-def to_pairs(cos: Array, sin: Array) -> Array:
-    """Return one table with cosine and sine of every pair on a last axis of two.
-
-    Parameters
-    ----------
-    cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced ones included.
-
-    Returns
-    -------
-    array (..., rotary_dim/2, 2)
-        In library and dtype of the arguments.
-
-    Raises
-    ------
-    TypeError
-        If an argument is of the wrong kind.
-    ValueError
-        If shapes or dtypes of `cos` and `sin` differ.
-
-    Notes
-    -----
-    Read from torchtune, ``modules/position_embeddings.py``, ``RotaryPositionalEmbeddings``: (max, head_dim/2,
-    2), float32, for interleaved pairs.
-
-    Examples
-    --------
-    >>> import rotary
-    >>> rotary.formats.to_pairs(*rotary.cos_sin([0, 1], [1.0, 0.1])).shape
-    (2, 2, 2)
-    """
-    xp, _ = _halves(cos, sin)
-    return xp.stack([cos, sin], axis=-1)
-
-
-def from_pairs(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
-    """Return half-wide tables of one that holds cosine and sine on a last axis of two.
-
-    Parameters
-    ----------
-    table : array (..., rotary_dim/2, 2)
-        Known on the host.
-    uniform : bool, default True
-        As in `from_full_width`.
-
-    Returns
-    -------
-    cos, sin : array (..., rotary_dim/2)
-        float64 where the table is, else float32; views of it where it needs no conversion.
-
-    Raises
-    ------
-    TypeError
-        If an argument is of the wrong kind, or the table not known on the host.
-    ValueError
-        If the last axis is not of two, or factors differ.
-
-    Examples
-    --------
-    >>> import rotary
-    >>> cos, sin = rotary.cos_sin([0, 1], [1.0, 0.1])
-    >>> again, _ = rotary.formats.from_pairs(rotary.formats.to_pairs(cos, sin))
-    >>> bool((again == cos).all())
-    True
-    """
-    known = _read(table, "table")
-    if known.ndim < 2 or known.shape[-1] != 2:
-        msg = f"`table` must have a last axis of cosine and sine, (..., rotary_dim/2, 2), got {known.shape}"
-        raise ValueError(msg)
-    return _given_out(known[..., 0], known[..., 1], table, uniform, "table")
-
-
-def to_ggml(cos: Array, sin: Array) -> Array:
-    """Return one table with rows c0 s0 c1 s1 ....
-
-    Parameters
-    ----------
-    cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced ones included.
-
-    Returns
-    -------
-    array (..., rotary_dim)
-        In library and dtype of the arguments.
-
-    Raises
-    ------
-    TypeError
-        If an argument is of the wrong kind.
-    ValueError
-        If shapes or dtypes of `cos` and `sin` differ.
-
-    Notes
-    -----
-    Read from ggml, ``src/ggml-cpu/ops.cpp``, ``ggml_rope_cache_init`` and ``rotate_pairs``: one float32 row
-    for each position, the same for every mode (NORMAL turns interleaved pairs by it, NEOX halves), and
-    ``mscale`` in it. ggml's own rows are as wide as the head; past ``n_dims`` nothing reads them. Its
-    backward pass keeps the sines negated.
-
-    Examples
-    --------
-    >>> import rotary
-    >>> rotary.formats.to_ggml(*rotary.cos_sin([0, 1], [1.0, 0.1])).round(3)
-    array([[1.   , 0.   , 1.   , 0.   ],
-           [0.54 , 0.841, 0.995, 0.1  ]], dtype=float32)
-    """
-    xp, sizes = _halves(cos, sin)
-    return _side_by_side(xp, sizes, cos, sin)
-
-
-def from_ggml(table: Array, *, rotary_dim: int, uniform: bool = True) -> tuple[Array, Array]:
-    """Return half-wide tables of one with rows c0 s0 c1 s1 ....
-
-    Parameters
-    ----------
-    table : array (..., rotary_dim)
-        Known on the host. ggml's own rows are as wide as the head: pass ``rows[..., :rotary_dim]``.
-    rotary_dim : int
-        Channels that turn.
-    uniform : bool, default True
-        As in `from_full_width`.
-
-    Returns
-    -------
-    cos, sin : array (..., rotary_dim/2)
-        float64 where the table is, else float32; views of it where it needs no conversion.
-
-    Raises
-    ------
-    TypeError
-        If an argument is of the wrong kind, or the table not known on the host.
-    ValueError
-        If the width does not fit, or factors differ.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import rotary
-    >>> rows = np.array([[1.0, 0.0, 1.0, 0.0], [0.54, 0.841, 0.995, 0.1]], np.float32)
-    >>> cos, sin = rotary.formats.from_ggml(rows, rotary_dim=4)
-    >>> sin
-    array([[0.   , 0.   ],
-           [0.841, 0.1  ]], dtype=float32)
-    """
-    width = as_rotary_dim(rotary_dim, "rotary_dim")
-    known = _read_wide(table, "table", width, "a cosine and a sine for each pair")
-    return _given_out(known[..., 0::2], known[..., 1::2], table, uniform, "table")
-
-
-# ------------------------------------------------------------------------------------------------
-# Complex numbers and angles.
+@overload
+def to_complex(cos: ArrayT, sin: ArrayT) -> ArrayT: ...
 
 
 def to_complex(cos: Array, sin: Array) -> Array:
@@ -228,13 +72,21 @@ def to_complex(cos: Array, sin: Array) -> Array:
     array([[1.   +0.j   , 1.   +0.j   ],
            [0.54 +0.841j, 0.995+0.1j  ]], dtype=complex64)
     """
-    xp, _ = _halves(cos, sin)
+    xp, _ = check_halves(cos, sin)
     if libraries.dtype_name(cos) != "float64":
         cos, sin = xp.astype(cos, xp.float32), xp.astype(sin, xp.float32)
     elif libraries.is_mlx_array(cos):
         msg = "`cos` must not be float64, for MLX has no complex numbers of that precision"
         raise TypeError(msg)
     return cos + 1j * sin
+
+
+@overload
+def from_complex(table: HostArray, *, uniform: bool = ...) -> tuple[FloatArray, FloatArray]: ...
+
+
+@overload
+def from_complex(table: ArrayT, *, uniform: bool = ...) -> tuple[ArrayT, ArrayT]: ...
 
 
 def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
@@ -274,9 +126,17 @@ def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
         msg = f"`table` must have one of the dtypes {', '.join(COMPLEX)}, got {table.dtype}"
         raise TypeError(msg)
     known = host_array(table, "table")
-    _check_width(known.shape, "table")
+    check_width(known.shape, "table")
     known = known.astype(f"complex{8 * known.itemsize}", copy=False)  # in the machine's byte order
-    return _given_out(known.real, known.imag, table, uniform, "table")
+    return to_library(known.real, known.imag, table, uniform, "table")
+
+
+@overload
+def to_angles(cos: HostArray, sin: HostArray, *, layout: Layout) -> FloatArray: ...
+
+
+@overload
+def to_angles(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> ArrayT: ...
 
 
 def to_angles(cos: Array, sin: Array, *, layout: Layout) -> Array:
@@ -314,13 +174,13 @@ def to_angles(cos: Array, sin: Array, *, layout: Layout) -> Array:
     >>> rotary.formats.to_angles(cos, sin, layout="half").shape
     (2, 1, 1, 4)
     """
-    xp, sizes = _halves(cos, sin)
+    xp, sizes = check_halves(cos, sin)
     check_layout(layout)
     if len(sizes) != 2:
         msg = f"`cos` must have shape (S, rotary_dim/2), got {sizes}"
         raise ValueError(msg)
-    cosine, sine = _read(cos, "cos"), _read(sin, "sin")
-    off = np.abs(_squares(cosine, sine) - 1)
+    cosine, sine = read(cos, "cos"), read(sin, "sin")
+    off = np.abs(squared_factors(cosine, sine) - 1)
     if not (off <= 4 * SPACING[libraries.dtype_name(cos)]).all():
         msg = (
             "`cos` and `sin` must have factor 1, which is the only one that angles can carry, got "
@@ -328,8 +188,18 @@ def to_angles(cos: Array, sin: Array, *, layout: Layout) -> Array:
         )
         raise ValueError(msg)
     angles = np.arctan2(sine, cosine, dtype=np.float64).astype(np.float32)
-    table = _doubled(np, angles.shape, angles, layout)[:, None, None, :]
+    table = repeated(np, angles.shape, angles, layout)[:, None, None, :]
     return table if isinstance(cos, np.ndarray) else libraries.from_host(table, xp, cos)
+
+
+@overload
+def from_angles(
+    table: HostArray, *, layout: Layout, rotary_dim: int
+) -> tuple[FloatArray, FloatArray]: ...
+
+
+@overload
+def from_angles(table: ArrayT, *, layout: Layout, rotary_dim: int) -> tuple[ArrayT, ArrayT]: ...
 
 
 def from_angles(table: Array, *, layout: Layout, rotary_dim: int) -> tuple[Array, Array]:
@@ -370,13 +240,13 @@ def from_angles(table: Array, *, layout: Layout, rotary_dim: int) -> tuple[Array
     """
     check_layout(layout)
     width = as_rotary_dim(rotary_dim, "rotary_dim")
-    known = _read_wide(table, "table", width, "one angle for each channel")
+    known = read_of_width(table, "table", width, "one angle for each channel")
     if known.ndim != 4 or known.shape[1:3] != (1, 1):
         msg = f"`table` must have shape (S, 1, 1, {width}), got {known.shape}"
         raise ValueError(msg)
-    angles = _single(known[:, 0, 0, :], layout, "table").astype(np.float64)
+    angles = without_copies(known[:, 0, 0, :], layout, "table").astype(np.float64)
     if not np.isfinite(angles).all():
         msg = "`table` must hold finite angles, got one that is not"
         raise ValueError(msg)
     cos, sin = (part.astype(known.dtype) for part in (np.cos(angles), np.sin(angles)))
-    return _given_out(cos, sin, table, True, "table")
+    return to_library(cos, sin, table, True, "table")
