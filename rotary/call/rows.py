@@ -14,7 +14,7 @@ from rotary._lib.numbers import EXACT, bounds_of, check_reach
 from rotary._lib.typing import Array, HostArray
 from rotary.backends.contract import Axes, Rows, View
 from rotary.positions import ragged
-from rotary.positions.known import check_below, known
+from rotary.positions.reading import check_below, read_positions
 from rotary.tables.lookup import explicit_rows
 
 
@@ -287,7 +287,7 @@ def _as_floats(values: HostArray, name: str) -> HostArray:
 def _found(value: Any, name: str, extent: Extent) -> Any:
     """Return positions as `known` does, but those in the memory of a GPU that is called as a view."""
     seen = None if extent.see is None else extent.see(value, name)
-    return known(value, name) if seen is None else seen
+    return read_positions(value, name) if seen is None else seen
 
 
 def _reshaped(value: Array | View, shape: tuple[int, ...]) -> Array | View:

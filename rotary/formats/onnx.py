@@ -139,7 +139,7 @@ def to_onnx(
     (4096, 16)
     """
     as_choice(domain, "domain", tuple(ONNX_INPUTS))
-    check_expressible(rope)
+    _check_expressible(rope)
     partly = rope.rotary_dim < rope.head_dim
     attributes: dict[str, int | float] = {
         "interleaved": int(rope.layout == "interleaved"),
@@ -154,7 +154,7 @@ def to_onnx(
         raise TypeError(msg)
     if domain:
         attributes |= {"is_packed_batching": 0, "scale": 1.0}
-    wanted = onnx_dtype(dtype)
+    wanted = _onnx_dtype(dtype)
     places = as_positions(positions)
     tables = rope.tables(places, role=role)
     cos, sin = (part.astype(wanted, copy=False) for part in tables)
@@ -167,7 +167,7 @@ def to_onnx(
     return OnnxNode("RotaryEmbedding", domain, inputs, attributes, cos, sin)
 
 
-def check_expressible(rope: Any) -> None:
+def _check_expressible(rope: Any) -> None:
     """Raise unless the ONNX operators can do what an embedding does."""
     if not isinstance(rope, RotaryEmbedding):
         msg = f"`rope` must be a RotaryEmbedding, got {type(rope).__name__}"
@@ -183,7 +183,7 @@ def check_expressible(rope: Any) -> None:
             raise ValueError(msg)
 
 
-def onnx_dtype(dtype: Any) -> np.dtype[Any]:
+def _onnx_dtype(dtype: Any) -> np.dtype[Any]:
     """Return NumPy's dtype of the tables of a model."""
     name: Any = libraries.name_of_dtype(dtype)
     if name not in ONNX_DTYPES:
@@ -267,7 +267,7 @@ def from_onnx(
     'interleaved'
     """
     head = as_positive_integer(head_dim, "head_dim")
-    given = checked_attributes(attributes)
+    given = _checked_attributes(attributes)
     name = "attributes['rotary_embedding_dim']"
     partly = as_integer(given.get("rotary_embedding_dim", 0), name)
     width = as_rotary_dim(partly or head, name if partly else "head_dim")
@@ -286,7 +286,7 @@ def from_onnx(
     return cosine, sine, "interleaved" if given["interleaved"] else "half"
 
 
-def checked_attributes(attributes: Any) -> dict[str, Any]:
+def _checked_attributes(attributes: Any) -> dict[str, Any]:
     """Return the attributes of a node, checked."""
     if not isinstance(attributes, Mapping):
         msg = f"`attributes` must be a mapping, got {type(attributes).__name__}"

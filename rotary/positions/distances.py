@@ -9,7 +9,7 @@ import numpy as np
 
 from rotary._lib.checks import as_positive_float, as_positive_integer
 from rotary._lib.numbers import Positions, as_positions, check_reach, found
-from rotary._lib.typing import Int64Array
+from rotary._lib.typing import Int64Array, PositionsLike
 
 __all__ = ["DualChunk", "NearFar", "dual_chunk", "rerope", "self_extend"]
 
@@ -65,7 +65,7 @@ class NearFar(NamedTuple):
     far_key: Positions
 
 
-def dual_chunk(positions: Any, *, chunk: int, local: int) -> DualChunk:
+def dual_chunk(positions: PositionsLike, *, chunk: int, local: int) -> DualChunk:
     """Give the positions of dual chunk attention: no distance is larger than a chunk.
 
     The sequence is cut into runs of ``c = chunk - local``. Within a run distances are exact; towards
@@ -146,7 +146,7 @@ def dual_chunk(positions: Any, *, chunk: int, local: int) -> DualChunk:
     )
 
 
-def self_extend(positions: Any, *, group: int, window: int) -> NearFar:
+def self_extend(positions: PositionsLike, *, group: int, window: int) -> NearFar:
     """Give the positions of Self-Extend: exact in a window, by groups of positions beyond it.
 
     Parameters
@@ -196,7 +196,7 @@ def self_extend(positions: Any, *, group: int, window: int) -> NearFar:
     return NearFar(near, grouped + (edge - edge // size), grouped)
 
 
-def rerope(positions: Any, *, window: int, factor: float | None = None) -> NearFar:
+def rerope(positions: PositionsLike, *, window: int, factor: float | None = None) -> NearFar:
     """Give the positions of ReRoPE: exact in a window, constant or slower beyond it.
 
     Parameters

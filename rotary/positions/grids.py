@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from rotary._lib.checks import as_choice, as_integer, as_non_negative_integer
-from rotary._lib.numbers import Number, Positions, as_positions, check_reach
-from rotary._lib.typing import HostArray, Int64Array
+from rotary._lib.numbers import Positions, as_positions, check_reach
+from rotary._lib.typing import AnyArray, HostArray, Int64Array, RealLike
 
 __all__ = ["grid"]
+
+PerAxisLike: TypeAlias = RealLike | Sequence[RealLike] | AnyArray
 
 
 def grid(
     *sizes: int,
-    start: Number | Sequence[Number] = 0,
-    step: Number | Sequence[Number] = 1,
-    anchor: Number | Sequence[Number] = 0,
-    normalize: str | None = None,
-    reference: Number | Sequence[Number] | None = None,
-    order: str = "ij",
-    merge: int | Sequence[int] = 1,
+    start: PerAxisLike = 0,
+    step: PerAxisLike = 1,
+    anchor: PerAxisLike = 0,
+    normalize: Literal["separate", "min", "max", "ends"] | None = None,
+    reference: PerAxisLike | None = None,
+    order: Literal["ij", "xy"] = "ij",
+    merge: int | Sequence[int] | AnyArray = 1,
     prefix: int = 0,
     suffix: int = 0,
 ) -> Positions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -195,7 +195,18 @@ class Mixed(NamedTuple):
     delta: Number
 
 
-class _Style(NamedTuple):
+Style: TypeAlias = Literal[
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "glm4v",
+    "ernie4_5_vl",
+    "qwen2_5_omni",
+    "qwen3_omni",
+]
+
+
+class _StyleRules(NamedTuple):
     """How a family of models reads a sequence.
 
     `time` is what moves a video's time on: "frames", "seconds" (the interval multiplied first),
@@ -210,13 +221,13 @@ class _Style(NamedTuple):
 
 
 _STYLES = {
-    "qwen2_vl": _Style("frames"),
-    "qwen2_5_vl": _Style("seconds"),
-    "qwen3_vl": _Style("stills"),
-    "glm4v": _Style("stills"),
-    "ernie4_5_vl": _Style("frames", merges_frames=True),
-    "qwen2_5_omni": _Style("timed", "chunks"),
-    "qwen3_omni": _Style("timed", "order", dtype=np.float32),
+    "qwen2_vl": _StyleRules("frames"),
+    "qwen2_5_vl": _StyleRules("seconds"),
+    "qwen3_vl": _StyleRules("stills"),
+    "glm4v": _StyleRules("stills"),
+    "ernie4_5_vl": _StyleRules("frames", merges_frames=True),
+    "qwen2_5_omni": _StyleRules("timed", "chunks"),
+    "qwen3_omni": _StyleRules("timed", "order", dtype=np.float32),
 }
 
 
@@ -229,7 +240,7 @@ class _Rules(NamedTuple):
     sides: bool
 
     @property
-    def known(self) -> _Style:
+    def known(self) -> _StyleRules:
         """What the style says."""
         return _STYLES[self.style]
 
@@ -237,10 +248,10 @@ class _Rules(NamedTuple):
 def mixed(
     segments: Iterable[Segment],
     *,
-    style: str,
+    style: Style,
     per_second: float | None = None,
     seconds_per_chunk: float | None = None,
-    advance: str = "largest",
+    advance: Literal["largest", "sides"] = "largest",
 ) -> Mixed:
     """Place the tokens of text, images, video and sound in one sequence, as a model was trained to.
 

@@ -6,7 +6,7 @@ What belongs to images and video, to mixed sequences and to long contexts has mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import array_api_compat
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 from rotary._lib import libraries
 from rotary._lib.checks import as_integer, as_positive_integer
 from rotary._lib.numbers import (
-    Number,
     Positions,
     as_positions,
     bounds_of,
@@ -22,7 +21,7 @@ from rotary._lib.numbers import (
     found,
     host_array,
 )
-from rotary._lib.typing import Array, HostArray, Int64Array
+from rotary._lib.typing import Array, ArrayT, CuSeqlensLike, HostArray, Int64Array, OffsetLike
 
 __all__ = [
     "from_mask",
@@ -31,10 +30,17 @@ __all__ = [
 ]
 
 
-ArrayT = TypeVar("ArrayT")
+@overload
+def from_mask(
+    mask: HostArray | Sequence[int] | Sequence[Sequence[int]], *, padding: int = ...
+) -> Int64Array: ...
 
 
-def from_mask(mask: ArrayT, *, padding: int = 0) -> ArrayT:
+@overload
+def from_mask(mask: ArrayT, *, padding: int = ...) -> ArrayT: ...
+
+
+def from_mask(mask: Array, *, padding: int = 0) -> Array:
     """Count the attended tokens of every row.
 
     Parameters
@@ -79,13 +85,10 @@ def from_mask(mask: ArrayT, *, padding: int = 0) -> ArrayT:
         raise ValueError(msg)
     attended = array if xp.isdtype(array.dtype, "bool") else array != 0
     counted = xp.cumulative_sum(xp.astype(attended, _integer_dtype(xp)), axis=-1) - 1
-    positions: ArrayT = xp.where(attended, counted, xp.full_like(counted, fill))
-    return positions
+    return xp.where(attended, counted, xp.full_like(counted, fill))
 
 
-def ragged(
-    cu_seqlens: Sequence[int] | HostArray, *, offset: Number | Sequence[Number] | HostArray = 0
-) -> Positions:
+def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
     """Count from the start of every sequence in a packed batch.
 
     Parameters

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -27,10 +28,15 @@ from rotary._lib.numbers import (
     host_array,
     leaves,
 )
-from rotary._lib.typing import Float64Array, HostArray
+from rotary._lib.typing import AnyArray, Float64Array, HostArray, PositionsLike, RealLike
 
 Instant: TypeAlias = "np.datetime64[Any] | np.timedelta64[Any]"
 Origin: TypeAlias = "Instant | Number"
+DateLike: TypeAlias = "dt.date | dt.timedelta | Instant"
+TimesLike: TypeAlias = (
+    "DateLike | PositionsLike | Sequence[DateLike] | Sequence[Sequence[DateLike]]"
+)
+OriginLike: TypeAlias = "str | DateLike | RealLike | AnyArray"
 
 # NumPy's units of fixed length, in attoseconds, longest first.
 ATTOSECONDS = {
@@ -385,7 +391,7 @@ def _within_reach(positions: Float64Array) -> Float64Array:
     return positions
 
 
-def timestamps(times: Any, *, unit: str, origin: Any) -> Positions:
+def timestamps(times: TimesLike, *, unit: str, origin: OriginLike) -> Positions:
     """Turn times into positions: how many units each lies after the origin.
 
     Rotary attention sees differences of positions only, so any origin will do, if queries and
@@ -481,13 +487,18 @@ class Clock:
     """
 
     unit: str
-    origin: Any
+    origin: OriginLike
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", read_unit(self.unit)[0])
         object.__setattr__(self, "origin", read_origin(self.origin, self.unit))
 
-    def __call__(self, times: Any) -> Positions:
+    @property
+    def _start(self) -> Origin:
+        """The origin, as `read_origin` left it."""
+        return cast("Origin", self.origin)
+
+    def __call__(self, times: TimesLike) -> Positions:
         """Return the positions of `times`, as `timestamps` does.
 
         Parameters
@@ -505,12 +516,12 @@ class Clock:
         values = read_times(times)
         if not values.size:
             return np.zeros(values.shape, np.int64)
-        check_same_kind(values, self.origin)
-        if isinstance(self.origin, np.datetime64 | np.timedelta64):
-            return elapsed(values, self.origin, read_unit(self.unit)[1])
+        check_same_kind(values, self._start)
+        if isinstance(self._start, np.datetime64 | np.timedelta64):
+            return elapsed(values, self._start, read_unit(self.unit)[1])
         numbers = as_positions(times, name="times", coarse=True)
         check_resolution(values)
-        return counted(numbers, self.origin)
+        return counted(numbers, self._start)
 
     def _of_quantity(self, times: Any) -> Positions:
         """Return the positions of times that have a unit of their own."""
@@ -518,11 +529,11 @@ class Clock:
         if not values.size:
             return np.zeros(values.shape, np.int64)
         unit = read_unit(self.unit)[1]
-        if isinstance(self.origin, np.datetime64 | np.timedelta64):
-            check_same_kind(np.empty(0, "m8[s]"), self.origin)
-            start = Fraction(attoseconds_of(self.origin))
+        if isinstance(self._start, np.datetime64 | np.timedelta64):
+            check_same_kind(np.empty(0, "m8[s]"), self._start)
+            start = Fraction(attoseconds_of(self._start))
         else:
-            start = Fraction(self.origin) * unit
+            start = Fraction(self._start) * unit
         positions = counted_in(values, tick, start, unit)
         check_resolution(values, float(tick / unit))
         return positions

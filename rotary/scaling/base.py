@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -27,7 +28,7 @@ __all__ = [
 
 
 # Name, value and origin of a number.
-_Line = tuple[str, Any, str]
+Resolved: TypeAlias = tuple[str, object, str]
 
 
 class Scaling(ABC):
@@ -93,7 +94,7 @@ class Scaling(ABC):
         dim: int,
         base: float | None,
         context_length: int | None,
-    ) -> list[tuple[str, Any, str]]:
+    ) -> list[Resolved]:
         """Return every number of the schedule, for `rotary.RotaryEmbedding.explain`.
 
         Parameters
@@ -111,7 +112,7 @@ class Scaling(ABC):
             The fields of the dataclass, and what is derived from them.
         """
         values: Any = self
-        lines = []
+        lines: list[Resolved] = []
         for own in fields(values) if is_dataclass(values) else ():
             value = getattr(self, own.name)
             # As a list, an array is told in full and on one line.
@@ -124,16 +125,18 @@ class Scaling(ABC):
 # What the published schedules share.
 
 
-_POSITIVE = checked(as_positive_float)
-_POSITIVE_OR_NONE = checked(as_positive_float, optional=True)
-_LENGTH = checked(as_positive_integer)
-_LENGTH_OR_NONE = checked(as_positive_integer, optional=True)
-_MSCALE = checked(as_non_negative_float, optional=True)
-_BOOL = checked(as_bool)
-_FACTORS = checked(as_factors)
+POSITIVE = checked(as_positive_float)
+POSITIVE_OR_NONE = checked(as_positive_float, optional=True)
+LENGTH = checked(as_positive_integer)
+LENGTH_OR_NONE = checked(as_positive_integer, optional=True)
+MSCALE = checked(as_non_negative_float, optional=True)
+BOOL = checked(as_bool)
+# The default of a float that follows from the other fields. Typed so that reading the field gives a float.
+DERIVED: Any = None
+FACTORS = checked(as_factors)
 
 
-class _Schedule(Scaling):
+class CheckedScaling(Scaling):
     """A published schedule: its fields are checked, and its frequencies are computed in one place."""
 
     @property
@@ -200,12 +203,12 @@ class _Schedule(Scaling):
             raise ValueError(msg)
         return frozen(values)
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
+    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[Resolved]:
         """Return the fields, and what is derived from them."""
         lines = super().resolved(dim, base, context_length)
         return [*lines, *self._derived(dim, base, context_length)]
 
-    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         """Return the numbers that are derived, besides the fields."""
         return []
 
@@ -214,7 +217,7 @@ class _Schedule(Scaling):
         """Return the frequencies, the arguments being checked."""
 
 
-def _blended(inv_freq: Float64Array, factor: float, kept: Float64Array) -> Float64Array:
+def blended(inv_freq: Float64Array, factor: float, kept: Float64Array) -> Float64Array:
     """Return frequencies divided by a factor where ``kept`` is 0, kept where it is 1, mixed between.
 
     Written so that both ends, and a factor of 1, are exact.
@@ -224,15 +227,30 @@ def _blended(inv_freq: Float64Array, factor: float, kept: Float64Array) -> Float
         return np.where(kept == 1.0, inv_freq, divided + (inv_freq - divided) * kept)
 
 
-def _lanes(kept: Float64Array) -> _Line:
+def count_of_pairs(kept: Float64Array) -> Resolved:
     """Return how many lanes are kept, mixed and divided."""
     whole, none = int((kept == 1.0).sum()), int((kept == 0.0).sum())
     value = f"{whole} kept, {len(kept) - whole - none} mixed, {none} divided"
     return ("lanes", value, "derived: from the highest frequency to the lowest")
 
 
-def _at_least_two_lanes(dim: int, name: str) -> None:
+def check_two_pairs(dim: int, name: str) -> None:
     """Raise unless there is a second lane, whose frequency a changed base can change."""
     if dim < 4:
         msg = f"`dim` must be at least 4 for {name}, whose base has the exponent dim / (dim - 2), got {dim}"
         raise ValueError(msg)
+
+
+def check_count(factors: Sequence[float], name: str, dim: int) -> None:
+    """Raise unless there is one factor for each lane."""
+    if len(factors) != dim // 2:
+        msg = f"`{name}` must hold {dim // 2} numbers, one for each pair of {dim} rotated channels, got {len(factors)}"
+        raise ValueError(msg)
+
+
+def fill(schedule: Scaling, name: str, derive: Callable[[], float]) -> bool:
+    """Derive the value of a field that was left out, and return whether it was."""
+    if getattr(schedule, name) is not None:
+        return False
+    object.__setattr__(schedule, name, derive())
+    return True

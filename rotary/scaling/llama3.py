@@ -12,7 +12,7 @@ from rotary._lib import hints
 from rotary._lib.typing import Float64Array
 from rotary.angles.powers import powers
 
-from .base import _LENGTH, _POSITIVE, _blended, _lanes, _Line, _Schedule
+from .base import LENGTH, POSITIVE, CheckedScaling, Resolved, blended, count_of_pairs
 
 __all__ = [
     "Llama3",
@@ -21,7 +21,7 @@ __all__ = [
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
-class Llama3(_Schedule):
+class Llama3(CheckedScaling):
     """Interpolation by wavelength: short waves stay, long ones are divided, between them a mixture.
 
     With ``t = (original_max_position / wavelength - low_freq_factor) / (high_freq_factor -
@@ -64,10 +64,10 @@ class Llama3(_Schedule):
            0.125 , 0.125 ])
     """
 
-    factor: float = field(metadata=_POSITIVE)
-    low_freq_factor: float = field(metadata=_POSITIVE)
-    high_freq_factor: float = field(metadata=_POSITIVE)
-    original_max_position: int = field(metadata=_LENGTH)
+    factor: float = field(metadata=POSITIVE)
+    low_freq_factor: float = field(metadata=POSITIVE)
+    high_freq_factor: float = field(metadata=POSITIVE)
+    original_max_position: int = field(metadata=LENGTH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,9 +88,9 @@ class Llama3(_Schedule):
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         plain = powers(base, dim)
-        return _blended(plain, self.factor, self._kept(plain))
+        return blended(plain, self.factor, self._kept(plain))
 
-    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         low, high = (
             self.original_max_position / part
             for part in (self.low_freq_factor, self.high_freq_factor)
@@ -102,5 +102,5 @@ class Llama3(_Schedule):
                 low,
                 "derived: wavelength original_max_position / low_freq_factor",
             ),
-            _lanes(self._kept(powers(base, dim))),
+            count_of_pairs(self._kept(powers(base, dim))),
         ]

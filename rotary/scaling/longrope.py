@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,17 @@ from rotary._lib.fields import Derived
 from rotary._lib.typing import Float64Array
 from rotary.angles.powers import powers
 
-from .base import _FACTORS, _LENGTH, _LENGTH_OR_NONE, _POSITIVE_OR_NONE, _Line, _Schedule
+from .base import (
+    DERIVED,
+    FACTORS,
+    LENGTH,
+    LENGTH_OR_NONE,
+    POSITIVE_OR_NONE,
+    CheckedScaling,
+    Resolved,
+    check_count,
+    fill,
+)
 
 __all__ = [
     "LongRope",
@@ -22,7 +33,7 @@ __all__ = [
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
-class LongRope(_Schedule):
+class LongRope(CheckedScaling):
     """A factor for every lane, found by search: ``inv_freq[i] / short_factor[i]`` or ``long_factor[i]``.
 
     The long factors hold where `context_length` is above `original_max_position`.
@@ -83,15 +94,14 @@ class LongRope(_Schedule):
     1.190238
     """
 
-    short_factor: tuple[float, ...] = field(metadata=_FACTORS)
-    long_factor: tuple[float, ...] = field(metadata=_FACTORS)
-    original_max_position: int = field(metadata=_LENGTH)
-    factor: float | None = field(default=None, metadata=_POSITIVE_OR_NONE)
-    max_position: int | None = field(default=None, metadata=_LENGTH_OR_NONE)
-    # A float once made; None asks for the formula.
-    attention_factor: Any = field(default=None, metadata=_POSITIVE_OR_NONE)
-    short_mscale: float | None = field(default=None, metadata=_POSITIVE_OR_NONE)
-    long_mscale: float | None = field(default=None, metadata=_POSITIVE_OR_NONE)
+    short_factor: Sequence[float] = field(metadata=FACTORS)
+    long_factor: Sequence[float] = field(metadata=FACTORS)
+    original_max_position: int = field(metadata=LENGTH)
+    factor: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
+    max_position: int | None = field(default=None, metadata=LENGTH_OR_NONE)
+    attention_factor: float = field(default=DERIVED, metadata=POSITIVE_OR_NONE)
+    short_mscale: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
+    long_mscale: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,9 +115,8 @@ class LongRope(_Schedule):
             msg = f"`factor` and `max_position` must not both be given, got {self.factor} and {self.max_position}"
             raise ValueError(msg)
         mscales = (self.short_mscale, self.long_mscale)
-        if self.attention_factor is None:
-            object.__setattr__(self, "attention_factor", self._attention_factor())
-        elif mscales != (None, None):
+        given = not fill(self, "attention_factor", self._attention_factor)
+        if given and mscales != (None, None):
             msg = (
                 "`attention_factor` must be left out where `short_mscale` or `long_mscale` is given, "
                 f"got {self.attention_factor}"
@@ -176,23 +185,16 @@ class LongRope(_Schedule):
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         long = self._is_long(context_length)
         factors = self.long_factor if long else self.short_factor
-        _check_count(factors, "long_factor" if long else "short_factor", dim)
+        check_count(factors, "long_factor" if long else "short_factor", dim)
         return powers(base, dim) / np.array(factors, dtype=np.float64)
 
-    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         long = self._is_long(context_length)
         compared = "above" if long else "not above"
         chosen = "long_factor" if long else "short_factor"
         origin = f"derived: context_length {context_length} is {compared} original_max_position"
-        lines: list[_Line] = [("factors", chosen, origin)]
+        lines: list[Resolved] = [("factors", chosen, origin)]
         if self.max_position is not None:
             origin = "derived: max_position / original_max_position"
             lines.append(("stretch", self._stretch, origin))
         return lines
-
-
-def _check_count(factors: tuple[float, ...], name: str, dim: int) -> None:
-    """Raise unless there is one factor for each lane."""
-    if len(factors) != dim // 2:
-        msg = f"`{name}` must hold {dim // 2} numbers, one for each pair of {dim} rotated channels, got {len(factors)}"
-        raise ValueError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,8 +14,7 @@ from rotary._lib import hints
 from rotary._lib.fields import checked, origin_of
 from rotary._lib.typing import Float64Array
 
-from .base import _BOOL, _FACTORS, _LENGTH, Scaling, _Line, _Schedule
-from .longrope import _check_count
+from .base import BOOL, FACTORS, LENGTH, CheckedScaling, Resolved, Scaling, check_count
 from .plain import Default
 
 __all__ = [
@@ -40,7 +40,7 @@ _SCALING = checked(_as_scaling)
 
 
 @dataclass(frozen=True, repr=False)
-class _Modifier(_Schedule):
+class _Modifier(CheckedScaling):
     """A schedule that changes the frequencies of another one and leaves the rest to it."""
 
     scaling: Scaling = field(default=Default(), metadata=_SCALING)
@@ -86,7 +86,7 @@ class _Modifier(_Schedule):
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
         """Return the changed frequencies."""
 
-    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[_Line]:
+    def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[Resolved]:
         """Return every number of this schedule and of the one within; see `Scaling`."""
         _, *own = super().resolved(dim, base, context_length)
         within = self.scaling.resolved(dim, base, context_length)
@@ -135,8 +135,8 @@ class Clip(_Modifier):
     array([0.5 , 0.05, 0.  , 0.  ])
     """
 
-    clip_low_n: int = field(default=20, metadata=_LENGTH)
-    hard: bool = field(default=False, metadata=_BOOL)
+    clip_low_n: int = field(default=20, metadata=LENGTH)
+    hard: bool = field(default=False, metadata=BOOL)
 
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
         lanes = inv_freq.shape[-1]
@@ -229,8 +229,8 @@ class FreqFactors(_Modifier):
     array([1.00e+00, 1.00e-01, 5.00e-03, 1.25e-04])
     """
 
-    freq_factors: tuple[float, ...] = field(kw_only=True, metadata=_FACTORS)
+    freq_factors: Sequence[float] = field(kw_only=True, metadata=FACTORS)
 
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
-        _check_count(self.freq_factors, "freq_factors", 2 * inv_freq.shape[-1])
+        check_count(self.freq_factors, "freq_factors", 2 * inv_freq.shape[-1])
         return inv_freq / np.array(self.freq_factors, dtype=np.float64)

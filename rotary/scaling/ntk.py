@@ -14,13 +14,13 @@ from rotary._lib.typing import Float64Array
 from rotary.angles.powers import CONTEXT, powers, raised, spaced
 
 from .base import (
-    _BOOL,
-    _LENGTH,
-    _POSITIVE,
-    _POSITIVE_OR_NONE,
-    _at_least_two_lanes,
-    _Line,
-    _Schedule,
+    BOOL,
+    LENGTH,
+    POSITIVE,
+    POSITIVE_OR_NONE,
+    CheckedScaling,
+    Resolved,
+    check_two_pairs,
 )
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
-class DynamicNTK(_Schedule):
+class DynamicNTK(CheckedScaling):
     """A base that grows with the context length.
 
     With n the context length, at least `max_position`, the base is multiplied by ``(factor * n /
@@ -76,9 +76,9 @@ class DynamicNTK(_Schedule):
     array([1.000e+00, 6.934e-02, 4.810e-03, 3.300e-04])
     """
 
-    factor: float = field(metadata=_POSITIVE)
-    max_position: int = field(metadata=_LENGTH)
-    fixed: bool = field(default=False, metadata=_BOOL)
+    factor: float = field(metadata=POSITIVE)
+    max_position: int = field(metadata=LENGTH)
+    fixed: bool = field(default=False, metadata=BOOL)
 
     @property
     def needs_length(self) -> bool:
@@ -93,10 +93,10 @@ class DynamicNTK(_Schedule):
         return 1.0 + self.factor * (beyond / self.max_position)
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
-        _at_least_two_lanes(dim, "DynamicNTK")
+        check_two_pairs(dim, "DynamicNTK")
         return powers(base, dim) * spaced(self._growth(context_length), dim // 2)
 
-    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         growth = self._growth(context_length)
         if self.fixed:
             length = (self.max_position * self.factor, "derived: max_position * factor")
@@ -112,7 +112,7 @@ class DynamicNTK(_Schedule):
         ]
 
 
-def _grown_base(base: float, growth: float, dim: int) -> _Line:
+def _grown_base(base: float, growth: float, dim: int) -> Resolved:
     """Return the base that a growth by `growth` of all wavelengths but the first leads to."""
     value = float(CONTEXT.power(Decimal(growth), Decimal(dim) / Decimal(dim - 2))) * base
     return ("grown base", value, f"derived: base * {growth!r} ** (dim / (dim - 2))")
@@ -120,7 +120,7 @@ def _grown_base(base: float, growth: float, dim: int) -> _Line:
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
-class NTK(_Schedule):
+class NTK(CheckedScaling):
     """A larger base: high frequencies stay, the lowest one is divided by the factor.
 
     Parameters
@@ -167,12 +167,12 @@ class NTK(_Schedule):
     array([5.583e-01, 4.070e-02, 3.140e-03, 2.500e-04])
     """
 
-    factor: float | None = field(default=None, metadata=_POSITIVE_OR_NONE)
-    alpha: float | None = field(default=None, metadata=_POSITIVE_OR_NONE)
+    factor: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
+    alpha: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
     form: Literal["aware", "fixed", "mixed"] = field(
         default="aware", metadata=chosen("aware", "fixed", "mixed")
     )
-    mixed_b: float | None = field(default=None, metadata=_POSITIVE_OR_NONE)
+    mixed_b: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,7 +200,7 @@ class NTK(_Schedule):
         ratio, lanes = self._ratio, dim // 2
         plain = powers(base, dim)
         if self.form == "aware":
-            _at_least_two_lanes(dim, "NTK")
+            check_two_pairs(dim, "NTK")
             return plain * spaced(ratio, lanes)
         if self.form == "fixed":
             shrunk: Float64Array = np.append(powers(ratio, dim)[1:], 1.0 / ratio)
@@ -209,5 +209,5 @@ class NTK(_Schedule):
         shares = [CONTEXT.divide(Decimal(i + 1), Decimal(lanes)) for i in range(lanes)]
         return plain * raised(ratio, [-CONTEXT.power(share, power) for share in shares])
 
-    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         return [_grown_base(base, self._ratio, dim)] if self.form == "aware" else []

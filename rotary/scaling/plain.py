@@ -12,10 +12,10 @@ from rotary._lib import hints
 from rotary._lib.checks import as_float, as_fraction, as_positive_float
 from rotary._lib.fields import checked, chosen
 from rotary._lib.numbers import frozen
-from rotary._lib.typing import Float64Array
+from rotary._lib.typing import Float64Array, FrequenciesLike
 from rotary.angles.powers import as_frequencies, powers, spaced
 
-from .base import _BOOL, _POSITIVE, Scaling, _Line, _Schedule
+from .base import BOOL, POSITIVE, CheckedScaling, Resolved, Scaling
 
 __all__ = [
     "Constant",
@@ -118,10 +118,10 @@ class Custom(Scaling):
 
     def __init__(
         self,
-        inv_freq: Any = None,
+        inv_freq: FrequenciesLike | None = None,
         attention_factor: float = 1.0,
         *,
-        W: Any = None,  # noqa: N803  (the formula's own letter)
+        W: FrequenciesLike | None = None,  # noqa: N803  (the formula's own letter)
     ) -> None:
         if (inv_freq is None) == (W is None):
             msg = "give either `inv_freq` or `W`, got " + ("neither" if W is None else "both")
@@ -200,7 +200,7 @@ class Custom(Scaling):
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
-class Linear(_Schedule):
+class Linear(CheckedScaling):
     """Position interpolation: ``inv_freq[i] / factor``.
 
     Parameters
@@ -230,7 +230,7 @@ class Linear(_Schedule):
     array([0.25   , 0.025  , 0.0025 , 0.00025])
     """
 
-    factor: float = field(metadata=_POSITIVE)
+    factor: float = field(metadata=POSITIVE)
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         return powers(base, dim) / self.factor
@@ -238,7 +238,7 @@ class Linear(_Schedule):
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
-class Proportional(_Schedule):
+class Proportional(CheckedScaling):
     """Only the first frequencies, the others zero: part of the pairs turns, over the whole head.
 
     The first ``int(partial_rotary_factor * dim // 2)`` frequencies are ``base ** (-2i / dim) /
@@ -275,7 +275,7 @@ class Proportional(_Schedule):
     """
 
     partial_rotary_factor: float = field(default=1.0, metadata=checked(as_fraction))
-    factor: float = field(default=1.0, metadata=_POSITIVE)
+    factor: float = field(default=1.0, metadata=POSITIVE)
 
     def _turning(self, dim: int) -> int:
         """Return how many pairs turn."""
@@ -285,7 +285,7 @@ class Proportional(_Schedule):
         turns = np.arange(dim // 2) < self._turning(dim)
         return np.where(turns, powers(base, dim) / self.factor, 0.0)
 
-    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         return [
             ("turning pairs", self._turning(dim), "derived: int(partial_rotary_factor * dim // 2)"),
         ]
@@ -295,7 +295,7 @@ class Proportional(_Schedule):
 # Schedules without a base.
 
 
-class _Baseless(_Schedule):
+class _Baseless(CheckedScaling):
     """A schedule that gives the frequencies itself."""
 
     @property
@@ -339,7 +339,7 @@ class Pixel(_Baseless):
     array([ 3.1416,  6.2832, 12.5664])
     """
 
-    max_freq: float = field(default=10.0, metadata=_POSITIVE)
+    max_freq: float = field(default=10.0, metadata=POSITIVE)
     spacing: Literal["linear", "log"] = field(default="linear", metadata=chosen("linear", "log"))
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
@@ -428,10 +428,10 @@ class Periods(_Baseless):
     array([1.   , 0.1  , 0.01 , 0.001])
     """
 
-    min: float = field(metadata=_POSITIVE)
-    max: float = field(metadata=_POSITIVE)
+    min: float = field(metadata=POSITIVE)
+    max: float = field(metadata=POSITIVE)
     unit: Literal["turn", "radian"] = field(default="turn", metadata=chosen("turn", "radian"))
-    endpoint: bool = field(default=True, metadata=_BOOL)
+    endpoint: bool = field(default=True, metadata=BOOL)
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         ratio = self.max / self.min

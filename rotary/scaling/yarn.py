@@ -15,15 +15,17 @@ from rotary._lib.typing import Float64Array
 from rotary.angles.powers import powers
 
 from .base import (
-    _BOOL,
-    _LENGTH,
-    _MSCALE,
-    _POSITIVE,
-    _POSITIVE_OR_NONE,
-    _blended,
-    _lanes,
-    _Line,
-    _Schedule,
+    BOOL,
+    DERIVED,
+    LENGTH,
+    MSCALE,
+    POSITIVE,
+    POSITIVE_OR_NONE,
+    CheckedScaling,
+    Resolved,
+    blended,
+    count_of_pairs,
+    fill,
 )
 
 __all__ = [
@@ -41,7 +43,7 @@ def _mscale(factor: float, mscale: float, slope: float = 0.1) -> float:
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
-class Yarn(_Schedule):
+class Yarn(CheckedScaling):
     """Interpolation by parts: high frequencies stay, low ones are divided, a ramp lies between.
 
     With ``lane(r) = dim * ln(original_max_position / (2 pi r)) / (2 ln base)``, ``low =
@@ -116,37 +118,34 @@ class Yarn(_Schedule):
     (1.0, 1.873854)
     """
 
-    factor: float = field(metadata=_POSITIVE)
-    original_max_position: int = field(metadata=_LENGTH)
-    beta_fast: float = field(default=32.0, metadata=_POSITIVE)
-    beta_slow: float = field(default=1.0, metadata=_POSITIVE)
-    truncate: bool = field(default=True, metadata=_BOOL)
+    factor: float = field(metadata=POSITIVE)
+    original_max_position: int = field(metadata=LENGTH)
+    beta_fast: float = field(default=32.0, metadata=POSITIVE)
+    beta_slow: float = field(default=1.0, metadata=POSITIVE)
+    truncate: bool = field(default=True, metadata=BOOL)
     extrapolation_factor: float = field(default=1.0, metadata=checked(as_fraction))
-    # A float once made; None asks for what the rule gives.
-    attention_factor: Any = field(default=None, metadata=_POSITIVE_OR_NONE)
-    attn_factor: float = field(default=1.0, metadata=_POSITIVE)
-    mscale: float | None = field(default=None, metadata=_MSCALE)
-    mscale_all_dim: float | None = field(default=None, metadata=_MSCALE)
+    attention_factor: float = field(default=DERIVED, metadata=POSITIVE_OR_NONE)
+    attn_factor: float = field(default=1.0, metadata=POSITIVE)
+    mscale: float | None = field(default=None, metadata=MSCALE)
+    mscale_all_dim: float | None = field(default=None, metadata=MSCALE)
     mscale_rule: Literal["transformers", "deepseek", "paper", "telechat3", "none"] = field(
         default="transformers", metadata=chosen(*_MSCALE_RULES)
     )
-    softmax_factor: Any = field(default=None, metadata=_POSITIVE_OR_NONE)
+    softmax_factor: float = field(default=DERIVED, metadata=POSITIVE_OR_NONE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.beta_fast < self.beta_slow:
             msg = f"`beta_fast` must be at least `beta_slow` {self.beta_slow}, got {self.beta_fast}"
             raise ValueError(msg)
-        if self.attention_factor is None:
-            object.__setattr__(self, "attention_factor", self._attention_factor())
-        elif self.attn_factor != 1.0:
+        given = not fill(self, "attention_factor", self._attention_factor)
+        if given and self.attn_factor != 1.0:
             msg = (
                 "`attention_factor` and `attn_factor` must not both be given: one replaces what the "
                 f"other multiplies, got {self.attention_factor} and {self.attn_factor}"
             )
             raise ValueError(msg)
-        if self.softmax_factor is None:
-            object.__setattr__(self, "softmax_factor", self._softmax_factor())
+        fill(self, "softmax_factor", self._softmax_factor)
 
     def _attention_factor(self) -> Derived:
         """Return what the rule gives, and its words."""
@@ -206,14 +205,14 @@ class Yarn(_Schedule):
         return (1.0 - ramp) * self.extrapolation_factor
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
-        return _blended(powers(base, dim), self.factor, self._kept(dim, base))
+        return blended(powers(base, dim), self.factor, self._kept(dim, base))
 
-    def _derived(self, dim: int, base: Any, context_length: Any) -> list[_Line]:
+    def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         low, high = self._ramp(dim, base)
         fast, slow = (self._lane(beta, dim, base) for beta in (self.beta_fast, self.beta_slow))
         how = "rounded, within 0 .. dim - 1" if self.truncate else "within 0 .. dim - 1"
         return [
             ("low", low, f"derived: lane {fast:.10g} of beta_fast, {how}"),
             ("high", high, f"derived: lane {slow:.10g} of beta_slow, {how}"),
-            _lanes(self._kept(dim, base)),
+            count_of_pairs(self._kept(dim, base)),
         ]

@@ -11,7 +11,7 @@ from rotary._lib.typing import Array, HostArray, Int64Array, TableDType
 from rotary.angles.phases import Frequencies, merged, of_head
 from rotary.backends import traced
 from rotary.backends.contract import Angles, Rows, Table, TracedTable, View
-from rotary.positions.known import check_below, known
+from rotary.positions.reading import check_below, read_positions
 
 from .windows import LARGEST_POSITION, _cache, computed
 
@@ -134,7 +134,7 @@ def cos_sin(
 
     After the position axes where `leading`. Known positions stay below the limit, if there is one.
     """
-    places = known(positions, "positions")
+    places = read_positions(positions, "positions")
     if limit is not None:
         check_below(places, limit, "positions")
     frequencies = angles.frequencies

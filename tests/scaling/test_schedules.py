@@ -1263,7 +1263,7 @@ def numbers_of(schedule):
     """The fields of a schedule that are numbers, or several of them, with what may stand there."""
     for own in dataclasses.fields(schedule):
         value = getattr(schedule, own.name)
-        kinds = {"float": 1.5, "int": 4096, "Any": 1.5, "tuple": [1.5] * 32}
+        kinds = {"float": 1.5, "int": 4096, "Sequence": [1.5] * 32}
         kind = next((kind for kind in kinds if str(own.type).startswith(kind)), None)
         if kind is not None and not isinstance(value, Scaling):
             yield own.name, kinds[kind]

@@ -22,7 +22,7 @@ def check_below(positions: Array, limit: int, name: str) -> None:
         raise ValueError(msg)
 
 
-def known(value: Any, name: str) -> Array:
+def read_positions(value: Any, name: str) -> Array:
     """Return positions as int64 or float64 on the host, or as they are where they are not known."""
     is_array = libraries.is_array(value)
     if is_array:
