@@ -176,11 +176,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=interpreter(OLDEST))
 def typing(session: nox.Session) -> None:
-    """Run mypy in strict mode, on an installed copy: in the tree it cannot see `rotary.backends`."""
+    """Run mypy in strict mode on an installed copy, and mypy and pyright on a user's program.
+
+    In the tree, mypy cannot see `rotary.backends`.
+    """
     install_copy(session, *group("typing"))
     session.chdir(session.create_tmp())
-    for checked in (("-p", "rotary"), (str(ROOT / "tests" / "typed_program.py"),)):
-        session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), *checked)
+    session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "rotary")
+    session.run("pytest", "--noconftest", "-m", "typing", str(ROOT / "tests" / "test_types.py"))
 
 
 @nox.session(python=interpreter(OLDEST), default=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import formats, layouts, positions, scaling, sections
 from ._lib.errors import ConfigError
+from ._lib.public import show_as_public
 from .checkpoints.compare import DialectComparison, compare_dialects
 from .checkpoints.config import from_config
 from .checkpoints.gguf import from_gguf
@@ -49,6 +50,8 @@ __all__ = [
     "threads",
     "warm_up",
 ]
+
+show_as_public(globals())
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,11 @@ Role: TypeAlias = Literal["query", "key"]
 ROLES: tuple[Role, Role] = ("query", "key")
 
 
+def __dir__() -> list[str]:
+    """Show what is public."""
+    return __all__
+
+
 @hints.constructor
 @dataclass(frozen=True)
 class XPos:

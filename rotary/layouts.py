@@ -44,7 +44,7 @@ _FOREIGN: dict[str, Layout] = {
 ArrayT = TypeVar("ArrayT")
 
 
-def check_layout(value: Any, name: str = "layout") -> Layout:
+def check_layout(value: object, name: str = "layout") -> Layout:
     """Return ``value`` if it is the name of a layout.
 
     Parameters

@@ -6,7 +6,7 @@ axes. They differ in the order, and in whether frequencies run on from one axis 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from ._lib.checks import as_choice, as_integer, as_positive_integer
 from ._lib.numbers import constant_array
+from ._lib.typing import AnyArray
 
 __all__ = [
     "Sections",
@@ -131,7 +132,7 @@ class Sections:
         return f"{counts}, as {' '.join(map(str, self.axes[:6]))} .."
 
 
-def as_sections(value: Any) -> Sections:
+def as_sections(value: Sections | AnyArray | Sequence[int]) -> Sections:
     """Return sections as given, or those of an integer array of axes.
 
     Parameters
@@ -152,7 +153,7 @@ def as_sections(value: Any) -> Sections:
     return value if isinstance(value, Sections) else from_axes(value, name="sections")
 
 
-def from_axes(axes: Any, *, name: str = "axes") -> Sections:
+def from_axes(axes: AnyArray | Sequence[int], *, name: str = "axes") -> Sections:
     """Give every pair the position axis that is named for it; frequencies run on.
 
     Parameters

@@ -7,6 +7,7 @@ arguments of that name accept.
 
 from __future__ import annotations
 
+from ._lib.public import show_as_public
 from ._lib.typing import (
     AnyArray,
     BatchAxisLike,
@@ -36,6 +37,8 @@ __all__ = [
     "RealLike",
     "SeqAxisLike",
 ]
+
+show_as_public(globals())
 
 
 def __dir__() -> list[str]:

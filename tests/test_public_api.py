@@ -6,8 +6,11 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import pickle
 import pkgutil
 import re
+import traceback
+import typing
 from pathlib import Path
 
 import pytest
@@ -67,10 +70,12 @@ PUBLIC = {
     ],
 }
 
-PUBLIC_MODULES = [name for name in PUBLIC["rotary"] if f"rotary.{name}" in PUBLIC]
-
-# Names of sets of words, which are no classes.
-ALIASES = ("Layout", "Role")
+# Names of types for annotations, which nobody calls.
+TYPES = {
+    "rotary.decay.Role",
+    "rotary.layouts.Layout",
+    *(f"rotary.typing.{n}" for n in PUBLIC["rotary.typing"]),
+}
 
 SIGNATURES = {
     "inv_freq": "(dim, *, base)",
@@ -135,42 +140,43 @@ SIGNATURES = {
 
 
 def resolve(path):
-    found = rotary
+    value = rotary
     for part in path.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def modules():
-    """Every module of the distribution, those whose name starts with an underscore included."""
+    """Every module of the distribution by name, private ones included."""
     names = ["rotary", "rotary.backends"]
     for package in (rotary, backends):
         names += [
             info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         ]
-    return list(dict.fromkeys(names))
+    return {name: importlib.import_module(name) for name in dict.fromkeys(names)}
 
 
 def public_callables():
-    """What users call, by the path to it."""
-    found = {}
+    """Public functions and classes, and the methods and properties of these classes, by one path each."""
+    paths = {}
     for module, names in PUBLIC.items():
-        # Types for annotations are not called.
-        for name in names if module != "rotary.typing" else ():
-            value = getattr(importlib.import_module(module), name)
-            if not callable(value) or not hasattr(value, "__module__") or name in ALIASES:
+        for name in names:
+            path, value = f"{module}.{name}", getattr(importlib.import_module(module), name)
+            if path in TYPES or not (inspect.isfunction(value) or inspect.isclass(value)):
                 continue
-            path = f"{module}.{name}"
-            found.setdefault(id(value), (path, value))
+            paths.setdefault(value, path)
             if inspect.isclass(value):
-                # A field is no thing of its own: the class tells about it.
-                told = {*getattr(value, "__dataclass_fields__", ()), *getattr(value, "_fields", ())}
+                # The docstring of the class describes fields.
+                fields = {
+                    *getattr(value, "__dataclass_fields__", ()),
+                    *getattr(value, "_fields", ()),
+                }
                 for own, method in vars(value).items():
-                    if own in told and not isinstance(method, property):
-                        continue
-                    if not own.startswith("_") or own == "__call__":
-                        found[path, own] = (f"{path}.{own}", method)
-    return dict(found.values())
+                    described = own in fields and not isinstance(method, property)
+                    public = not own.startswith("_") or own == "__call__"
+                    if public and not described:
+                        paths.setdefault(method, f"{paths[value]}.{own}")
+    return {path: value for value, path in paths.items()}
 
 
 CALLABLES = public_callables()
@@ -185,53 +191,48 @@ FUNCTIONS = {
 # Names.
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_all_names_what_is_public(name):
-    module = importlib.import_module(name)
-    assert sorted(module.__all__) == sorted(PUBLIC[name])
-    assert len(set(module.__all__)) == len(module.__all__)
-    for public in module.__all__:
-        assert hasattr(module, public)
-
-
-@pytest.mark.parametrize("name", modules())
-def test_all_is_sorted_and_true(name):
-    module = importlib.import_module(name)
-    names = getattr(module, "__all__", [])
-    constants = [public for public in names if public.isupper()]
-    classes = [public for public in names if public[0].isupper() and not public.isupper()]
-    others = [public for public in names if public[0].islower()]
-    assert names == [*sorted(constants), *sorted(classes), *sorted(others)]
-    for public in names:
-        value = getattr(module, public)
-        if not hasattr(module, "__path__") and hasattr(value, "__module__"):
-            # Only packages pass on what another module has made, and public modules what private ones have.
-            makers = (name, "builtins", "types", "typing")
-            own = value.__module__ in makers or value.__module__.startswith("rotary._")
-            assert own, (public, value.__module__)
-
-
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "rotary"])
-def test_public_modules_show_nothing_else(name):
-    """Functions and classes that a module makes and does not name start with an underscore."""
-    module = importlib.import_module(name)
-    made = {
-        key
-        for key, value in vars(module).items()
-        if not key.startswith("_")
-        and (inspect.isfunction(value) or inspect.isclass(value))
-        and value.__module__ == name
+def test_all_names_what_is_public():
+    modules = {name: importlib.import_module(name) for name in PUBLIC}
+    assert {name: sorted(module.__all__) for name, module in modules.items()} == {
+        name: sorted(names) for name, names in PUBLIC.items()
     }
-    assert made <= set(module.__all__), sorted(made - set(module.__all__))
+    assert [
+        f"{name}.{each}"
+        for name in PUBLIC
+        for each in PUBLIC[name]
+        if not hasattr(modules[name], each)
+    ] == []
 
 
-@pytest.mark.parametrize("name", ["rotary", *(f"rotary.{name}" for name in PUBLIC_MODULES)])
-def test_dir_and_a_star_import_give_the_public_names(name):
-    module = importlib.import_module(name)
-    assert {each for each in dir(module) if not each.startswith("_")} == set(module.__all__)
-    star = {}
-    exec(f"from {name} import *", star)  # noqa: S102  (what a star import gives)
-    assert set(star) - {"__builtins__"} == set(module.__all__)
+def test_all_is_sorted():
+    """Constants, then classes, then functions, each name once."""
+    for name, module in modules().items():
+        public = getattr(module, "__all__", [])
+        kinds = [(not each.isupper(), each[0].islower(), each) for each in public]
+        assert kinds == sorted(set(kinds)), name
+
+
+def test_only_packages_pass_on_what_another_module_defines():
+    for name, module in modules().items():
+        if hasattr(module, "__path__") or name == "rotary.typing":
+            continue
+        tree = ast.parse(inspect.getsource(module))
+        imported = {
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        assert imported.isdisjoint(getattr(module, "__all__", ())), name
+
+
+def test_dir_and_a_star_import_give_the_public_names():
+    for name, names in PUBLIC.items():
+        module = importlib.import_module(name)
+        assert {each for each in dir(module) if not each.startswith("_")} == set(names), name
+        star = {}
+        exec(f"from {name} import *", star)  # noqa: S102  (what a star import gives)
+        assert star.keys() - {"__builtins__"} == set(names), name
 
 
 def test_no_name_hides_a_module():
@@ -269,17 +270,26 @@ def prose(path):
     return "\n".join(ast.get_docstring(node) or "" for node in nodes)
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_every_name_in_a_text_exists(path):
-    for name in named_in(prose(path)):
-        resolve(name.partition(".")[2])
+def missing_names(text):
+    """The names in a text that do not exist."""
+    missing = []
+    for name in sorted(named_in(text)):
+        try:
+            resolve(name.partition(".")[2])
+        except AttributeError:
+            missing.append(name)
+    return missing
+
+
+def test_every_name_in_a_text_exists():
+    missing = {path.name: missing_names(prose(path)) for path in TEXTS}
+    assert {name: names for name, names in missing.items() if names} == {}
 
 
 def test_a_name_that_does_not_exist_is_found():
     text = "`rotary.presets.Preset`, {func}`rotary.threads`\n.. currentmodule:: rotary\n\n   layouts.LAYOUTS\n```"
     assert named_in(text) == {"rotary.presets.Preset", "rotary.threads", "rotary.layouts.LAYOUTS"}
-    with pytest.raises(AttributeError):
-        resolve("presets.Preset")
+    assert missing_names(text) == ["rotary.presets.Preset"]
 
 
 def test_version():
@@ -303,9 +313,8 @@ def plain(signature):
     return str(inspect.Signature(parameters))
 
 
-@pytest.mark.parametrize("path", SIGNATURES)
-def test_signatures(path):
-    assert plain(inspect.signature(resolve(path))) == SIGNATURES[path]
+def test_signatures():
+    assert {path: plain(inspect.signature(resolve(path))) for path in SIGNATURES} == SIGNATURES
 
 
 @pytest.mark.parametrize("verb", ["inverse", "vjp"])
@@ -314,13 +323,37 @@ def test_verbs_take_the_same_arguments(verb):
     assert inspect.signature(verb) == inspect.signature(rotary.RotaryEmbedding.__call__)
 
 
-@pytest.mark.parametrize("path", FUNCTIONS)
-def test_every_argument_has_a_type(path):
-    signature = inspect.signature(FUNCTIONS[path])
-    assert signature.return_annotation is not inspect.Signature.empty
-    for name, parameter in signature.parameters.items():
-        if name != "self":
-            assert parameter.annotation is not inspect.Parameter.empty, name
+def annotations(value):
+    """The annotations that a type checker reads of a function, by its overloads if it has some, or of a class."""
+    value = getattr(value, "fget", None) or getattr(value, "func", value)  # of a property
+    if inspect.isclass(value):
+        fields = vars(value).get("__annotations__", {}).items()
+        yield from ((name, text) for name, text in fields if not name.startswith("_"))
+        value = vars(value).get("__init__")
+        if not hasattr(value, "__wrapped__"):
+            return  # made by `dataclass`, or inherited
+    value = inspect.unwrap(value)
+    for each in typing.get_overloads(value) or [value]:
+        yield from getattr(each, "__annotations__", {}).items()
+
+
+def test_public_annotations_are_never_any():
+    """A user's type checker would accept everything there. `Array` is the library's own name for `Any`."""
+    found = {
+        f"{path}: {name}"
+        for path, value in CALLABLES.items()
+        for name, text in annotations(value)
+        if re.search(r"\b(Any|Array|Namespace)\b", str(text))
+    }
+    assert found == set()
+
+
+def test_every_argument_has_a_type():
+    for path, function in FUNCTIONS.items():
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not inspect.Signature.empty, path
+        for name, parameter in signature.parameters.items():
+            assert name == "self" or parameter.annotation is not inspect.Parameter.empty, path
 
 
 def test_layout_and_base_have_no_default():
@@ -351,65 +384,44 @@ def documented(body):
     return [name.strip() for head in heads for name in head.split(",")]
 
 
-@pytest.mark.parametrize("path", CALLABLES)
-def test_every_public_thing_has_a_docstring(path):
-    text = inspect.getdoc(CALLABLES[path])
-    assert text
-    summary = text.split("\n\n", maxsplit=1)[0]
-    assert summary.endswith(".")
-    assert summary[0].isupper() or summary[0] == "`"
-
-
-# Verbs of one family tell their arguments once.
+# Verbs of one family describe their arguments once.
 AS_THE_CALL = {"rotary.RotaryEmbedding.inverse", "rotary.RotaryEmbedding.vjp"}
 
 
-@pytest.mark.parametrize("path", FUNCTIONS)
-def test_docstrings_name_every_parameter(path):
-    function = FUNCTIONS[path]
-    expected = [
-        ("*" if parameter.kind is parameter.VAR_POSITIONAL else "") + name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name != "self"
-    ]
-    found = sections(function.__doc__).get("Parameters", "")
-    if path in AS_THE_CALL:
-        assert "Parameters are those of the call" in " ".join(function.__doc__.split())
-    else:
-        assert documented(found) == expected
+def test_docstrings_name_every_parameter():
+    for path, function in FUNCTIONS.items():
+        expected = [
+            ("*" if parameter.kind is parameter.VAR_POSITIONAL else "") + name
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name != "self"
+        ]
+        if path in AS_THE_CALL:
+            assert "Parameters are those of the call" in " ".join(function.__doc__.split())
+        else:
+            assert documented(sections(function.__doc__).get("Parameters", "")) == expected, path
 
 
-@pytest.mark.parametrize("path", FUNCTIONS)
-def test_docstrings_tell_what_is_returned(path):
-    function = FUNCTIONS[path]
-    returns_nothing = inspect.signature(function).return_annotation in ("None", "Iterator[None]")
-    assert ("Returns" in sections(function.__doc__)) == (not returns_nothing)
+def test_docstrings_describe_what_is_returned():
+    for path, function in FUNCTIONS.items():
+        nothing = inspect.signature(function).return_annotation in ("None", "Iterator[None]")
+        assert ("Returns" in sections(function.__doc__)) == (not nothing), path
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path
-        for path, value in CALLABLES.items()
-        if path.count(".") - path.startswith("rotary.RotaryEmbedding.") < 3
-        and not path.startswith(
-            ("rotary.scaling.Scaling", "rotary.scaling.Custom.", "rotary.scaling.Default.")
-        )
-        and path not in ("rotary.ConfigError", "rotary.positions.Clock.__call__")
-        and (inspect.isfunction(value) or inspect.isclass(value))
-    ],
-)
-def test_docstrings_have_a_runnable_example(path):
-    if path in {"rotary.cache_clear", "rotary.set_cache_limit", "rotary.RotaryEmbedding.at_length"}:
-        return  # there is nothing to see
-    assert ">>> " in sections(CALLABLES[path].__doc__)["Examples"]
+# An example would show nothing.
+NO_EXAMPLE = {
+    *("rotary.ConfigError", "rotary.cache_clear", "rotary.set_cache_limit"),
+    "rotary.RotaryEmbedding.at_length",
+    "rotary.scaling.Scaling",
+}
 
 
-@pytest.mark.parametrize("name", modules())
-def test_every_module_says_why_it_exists(name):
-    text = importlib.import_module(name).__doc__
-    assert text
-    assert text.splitlines()[0].endswith((".", ":", ","))
+def test_docstrings_have_a_runnable_example():
+    """Of functions, classes and the methods of the embedding."""
+    for path, value in CALLABLES.items():
+        method = inspect.isfunction(value) and path.rpartition(".")[0] in CALLABLES
+        shown = not method or path.startswith("rotary.RotaryEmbedding.")
+        if shown and not isinstance(value, property) and path not in NO_EXAMPLE and callable(value):
+            assert ">>> " in sections(value.__doc__).get("Examples", ""), path
 
 
 # ------------------------------------------------------------------------------------------------
@@ -430,3 +442,28 @@ def test_an_embedding_cannot_be_changed():
 def test_config_error_is_a_value_error():
     assert issubclass(rotary.ConfigError, ValueError)
     assert rotary.ConfigError.__mro__[1] is ValueError
+
+
+def public_classes():
+    """Every public class, and the paths that users import it by."""
+    paths = {}
+    for module, names in PUBLIC.items():
+        for name in names:
+            value = getattr(importlib.import_module(module), name)
+            if inspect.isclass(value) and value.__module__ != "builtins":
+                paths.setdefault(value, []).append(f"{module}.{name}")
+    return paths
+
+
+def test_classes_show_a_path_that_users_import_them_by():
+    for cls, paths in public_classes().items():
+        assert f"{cls.__module__}.{cls.__qualname__}" in paths
+    shown = traceback.format_exception_only(rotary.ConfigError("unclear"))
+    assert shown == ["rotary.ConfigError: unclear\n"]
+
+
+def test_pickles_name_classes_as_users_do():
+    for cls in public_classes():
+        assert pickle.loads(pickle.dumps(cls)) is cls
+    # Older pickles name the module of the definition.
+    assert pickle.loads(b"crotary._lib.errors\nConfigError\n.") is rotary.ConfigError

@@ -8,6 +8,8 @@ copies or its values belong to another format.
 
 from __future__ import annotations
 
+from rotary._lib.public import show_as_public
+
 from .angles import from_angles, from_complex, to_angles, to_complex
 from .base import attention_factor
 from .onnx import OnnxNode, from_onnx, to_onnx
@@ -40,6 +42,8 @@ __all__ = [
     "to_onnx",
     "to_pairs",
 ]
+
+show_as_public(globals())
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,8 @@ What belongs to images and video, to mixed sequences and to long contexts has mo
 
 from __future__ import annotations
 
+from rotary._lib.public import show_as_public
+
 from .distances import DualChunk, NearFar, dual_chunk, rerope, self_extend
 from .grids import grid
 from .mixed import Audio, Image, Mixed, Text, Video, mixed
@@ -30,6 +32,8 @@ __all__ = [
     "timestamps",
     "zigzag",
 ]
+
+show_as_public(globals())
 
 
 def __dir__() -> list[str]:

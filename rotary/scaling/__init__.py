@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rotary._lib.public import show_as_public
+
 from .base import Scaling
 from .llama3 import Llama3
 from .longrope import LongRope
@@ -28,6 +30,8 @@ __all__ = [
     "Scaling",
     "Yarn",
 ]
+
+show_as_public(globals())
 
 
 def __dir__() -> list[str]:
