@@ -8,6 +8,8 @@ from helpers import random_array
 
 import rotary
 from rotary import RotaryEmbedding
+from rotary.backends.cuda import launch as cuda
+from rotary.call import arrays
 from rotary.scaling import Custom
 
 BASE = 10_000.0
@@ -939,3 +941,74 @@ def test_positions_of_the_wrong_kind_are_refused_in_every_library(xp):
     x = xp.asarray(np.ones((3, 8), np.float32))
     with pytest.raises(TypeError, match="`positions`"):
         embedding()(x, positions=xp.asarray(np.ones(3, bool)))
+
+
+def test_overlaps_too_hard_to_rule_out_are_refused(monkeypatch):
+    monkeypatch.setattr(arrays, "OVERLAP_WORK", 0)
+    memory = np.zeros((40, 3, 16))
+    x, out = memory[::2, ::2, :8], memory[::3, ::2, 8:][:20]
+    with pytest.raises(ValueError, match="`out` must be the input itself or overlap no input"):
+        embedding()(x[:14], out=out[:14])
+
+
+class Bare:
+    """Memory of a GPU that no library knows: all it can do is say where it lies."""
+
+    shape, dtype = (3, 8), np.dtype(np.float32)
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"data": (0, False), "shape": self.shape, "typestr": "<f4", "version": 3}
+
+
+def test_memory_of_no_library_needs_kernels(monkeypatch):
+    """Without them there is nobody to rotate it."""
+    monkeypatch.setattr(cuda, "usable", lambda _: False)
+    with pytest.raises(TypeError, match="`x` must be an array of a library, got .*cupy.asarray"):
+        embedding()(Bare())
+    with pytest.raises(TypeError, match="`cos` must be an array of a library, got .*cupy.asarray"):
+        rotary.apply_rotary(np.ones((3, 8)), Bare(), Bare(), layout="half")
+
+
+@pytest.mark.library("jax")
+def test_offsets_of_packed_sequences_must_be_known():
+    import jax
+
+    function = jax.jit(lambda o: embedding()(np.ones((5, 2, 8)), cu_seqlens=[0, 2, 5], offset=o))
+    with pytest.raises(TypeError, match="`offset` must be known"):
+        function(3)
+
+
+@pytest.mark.library("jax")
+def test_traced_bounds_and_kinds_are_refused():
+    import jax
+
+    with pytest.raises(TypeError, match="`cu_seqlens` must be known"):
+        jax.jit(lambda c: embedding()(np.ones((5, 2, 8)), cu_seqlens=c))(np.array([0, 5]))
+    with pytest.raises(TypeError, match="`positions` must hold integers or floats"):
+        jax.jit(lambda p: embedding()(np.ones((2, 8)), positions=p))(np.array([True, False]))
+
+
+@pytest.mark.library("jax")
+def test_numpy_outputs_are_refused_where_positions_are_traced():
+    import jax
+
+    x = np.ones((2, 8), np.float32)
+    with pytest.raises(TypeError, match="`out` must not be a NumPy array"):
+        jax.jit(lambda p: embedding()(x, positions=p, out=x))(np.arange(2))
+
+
+@pytest.mark.library("torch")
+def test_positions_on_another_device_are_refused():
+    import torch
+
+    with pytest.raises(TypeError, match="`positions` on meta .* `x` must be on the same device"):
+        embedding()(torch.ones(3, 8), positions=torch.arange(3, device="meta"))
+
+
+@pytest.mark.library("torch")
+def test_sparse_arrays_are_refused():
+    import torch
+
+    with pytest.raises(TypeError, match="`x` must be a dense array"):
+        embedding()(torch.ones(3, 8).to_sparse())

@@ -286,6 +286,22 @@ def test_apply_rotary_leaves_tables_and_input_alone():
     assert all(same_bits(a, b) for a, b in zip((x, cos, sin), before, strict=True))
 
 
+@pytest.mark.library("torch", "jax")
+def test_tables_come_from_any_library_that_the_host_reads():
+    import jax
+    import torch
+
+    cos, sin = rotary.cos_sin(np.arange(3), rotary.inv_freq(8, base=10_000.0))
+    x = np.arange(24, dtype=np.float32).reshape(3, 8)
+    expected = rotary.apply_rotary(x, cos, sin, layout="half")
+    own = jax.numpy.asarray(cos), jax.numpy.asarray(sin)
+    for array in x, torch.asarray(x):
+        found = rotary.apply_rotary(array, *own, layout="half")
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6)
+    with pytest.raises(TypeError, match="`cos` must be of the library of `x`, or known"):
+        jax.jit(lambda c: rotary.apply_rotary(torch.asarray(x), c, sin, layout="half"))(own[0])
+
+
 # ------------------------------------------------------------------------------------------------
 # What others publish.
 

@@ -116,6 +116,16 @@ def test_the_reference_rotates_exactly(dtype, inverse):
             assert error_in_units(got, exact, size) <= 4
 
 
+def test_the_reference_rotates_complex_arrays():
+    x = np.arange(8.0).reshape(2, 4) + 1j
+    values = np.stack([np.full((1, 2, 4), 0.6), np.full((1, 2, 4), 0.8)])
+    table = Table(values, np.zeros((1, 1), np.int64), 1, 2)
+    pairing = Pairing(1, 3, "half", "half", inverse=True)
+    table = Table(np.ascontiguousarray(values[..., :3]), table.index, 1, 2)
+    expected = np.concatenate([x[:, :1], x[:, 1:] * (0.6 - 0.8j)], axis=-1)
+    np.testing.assert_allclose(reference.rotate(x, table, Axes(0, None), pairing), expected)
+
+
 # ------------------------------------------------------------------------------------------------
 # Every library.
 

@@ -372,6 +372,14 @@ class TestTorch:
         x = random_array((1, 2, 3, 8))
         assert same_bits(rope(torch.from_numpy(x)).numpy(), rope(x))
 
+    def test_outputs_without_memory_of_their_own_are_taken(self):
+        import torch
+
+        x = torch.ones(2, 3, 8)
+        rope = RotaryEmbedding(8, layout="half", base=10_000.0, seq_axis=-2)
+        rotate = torch.func.vmap(lambda part: rope(part, out=torch.empty_like(part)))
+        np.testing.assert_allclose(rotate(x), rope(x), rtol=1e-6)
+
 
 @pytest.mark.library("jax")
 class TestJax:

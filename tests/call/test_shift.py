@@ -481,3 +481,14 @@ def test_errors_of_scales(x, options, kind, message):
     with pytest.raises(kind) as caught:
         embedding().shift(x, 1, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("delta", [np.zeros((2, 2, 2)), np.zeros(5), np.zeros((4, 3))])
+def test_deltas_that_fit_nothing_are_refused(delta):
+    with pytest.raises(ValueError, match="`delta` must"):
+        embedding().shift(np.ones((2, 3, 8)), delta)
+
+
+def test_a_delta_for_other_than_the_packed_sequences_is_refused():
+    with pytest.raises(ValueError, match=r"`delta` must have one of the shapes \(5,\)"):
+        embedding().shift(np.ones((5, 2, 8)), [1, 2, 3], cu_seqlens=[0, 2, 5])

@@ -122,6 +122,16 @@ class TestFromMask:
             same(np.asarray(traced(mask)), [[0, 0, 1], [0, 1, 0]], np.int32)
 
     @pytest.mark.library("jax")
+    def test_padding_that_int32_does_not_hold_is_refused(self):
+        jax = importlib.import_module("jax")
+
+        with (
+            jax.enable_x64(False),
+            pytest.raises(ValueError, match="`padding` must be within int32"),
+        ):
+            from_mask(jax.numpy.ones((1, 2), bool), padding=2**40)
+
+    @pytest.mark.library("jax")
     def test_jax_with_64_bits(self):
         jax = importlib.import_module("jax")
         with jax.enable_x64(True):

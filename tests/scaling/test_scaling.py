@@ -364,3 +364,25 @@ def test_a_schedule_without_frequencies_is_none():
 
     with pytest.raises(TypeError, match="inv_freq"):
         Nothing()
+
+
+@pytest.mark.parametrize("base", [1e-300, 5e-324])
+def test_bases_whose_frequencies_leave_the_integer_part_are_refused(base):
+    with pytest.raises(ValueError, match=r"`base` .*below 2\*\*63 radians per position"):
+        rotary.RotaryEmbedding(8, layout="half", base=base)
+
+
+def test_a_schedule_whose_frequencies_are_too_large_is_refused():
+    class Steep(Default):
+        needs_base = False
+
+        def inv_freq(self, dim, base=None, context_length=None):
+            return np.full(dim // 2, 1e30)
+
+    with pytest.raises(ValueError, match="inverse frequencies must be below"):
+        rotary.RotaryEmbedding(8, layout="half", scaling=Steep())
+
+
+def test_an_embedding_that_turns_nothing_explains_itself():
+    still = rotary.RotaryEmbedding(4, layout="half", scaling=Custom([0.0, 0.0]))
+    assert "all zero" in still.explain()

@@ -1305,3 +1305,11 @@ def test_traced_numbers_are_refused(schedule):
         jax.jit(lambda traced, name=name: assert_refused(schedule, name, traced))(
             jax.numpy.asarray(number)
         )
+
+
+@pytest.mark.library("jax")
+def test_frequencies_must_be_known():
+    import jax
+
+    with pytest.raises(TypeError, match="`inv_freq` must be a number that is known.*`inv_freq=`"):
+        jax.jit(lambda w: embedding(Custom(w), dim=8)(np.ones((2, 8))))(np.ones(4))

@@ -1,0 +1,91 @@
+"""Kernels that cannot be compiled, cached or run by several threads, and what runs in their place."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from rotary import backends
+from rotary.backends.cpu import guard, kernels
+
+host = importlib.import_module(
+    "rotary.backends.cpu.host"
+)  # the package has a function of this name
+if kernels.COMPILED:
+    from rotary.backends.cpu import jit, threads
+
+
+@pytest.fixture
+def nothing_failed(monkeypatch):
+    """As in a new process."""
+    for told in (guard.failures, guard._untold):
+        for what in list(told):
+            monkeypatch.delitem(told, what)
+    yield
+    guard.failures.clear()
+    guard._untold.clear()
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("error", "warnings"),
+    [(RuntimeError("cannot cache function"), 0), (EOFError("Ran out of input"), 1)],
+)
+def test_a_cache_that_fails_is_done_without(monkeypatch, recwarn, nothing_failed, error, warnings):
+    whole = jit.numba.njit
+
+    def njit(*arguments, cache=False, **options):
+        if cache:
+            raise error
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(jit.numba, "njit", njit)
+    kernel = jit._compile(jit.Variant("half", "float32"))
+    assert len(kernel.signatures) == 1
+    guard.tell()
+    assert [w.category for w in recwarn] == [RuntimeWarning] * warnings
+
+
+@pytest.mark.compiled
+def test_a_forked_child_stays_serial_where_threads_had_started(monkeypatch):
+    monkeypatch.setattr(threads, "_numba_threads_started", lambda: True)
+    monkeypatch.setattr(threads, "_inherited", {})
+    assert threads.parallel_is_safe()
+    monkeypatch.setattr(threads.os, "getpid", lambda: -1)
+    assert not threads.parallel_is_safe()
+    assert threads.thread_count(2**30, 1) == 1
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("name", "features", "machine", "known", "expected"),
+    [
+        ("generic", "", "x86_64", {}, False),
+        ("haswell", "+f16c,+avx", "x86_64", {}, True),
+        (None, None, "aarch64", {}, True),
+        (None, None, "x86_64", {"f16c": True}, True),
+        (None, None, "x86_64", {}, False),
+    ],
+)
+def test_which_processors_convert_float16(monkeypatch, name, features, machine, known, expected):
+    monkeypatch.setattr(kernels.numba.config, "CPU_NAME", name)
+    monkeypatch.setattr(kernels.numba.config, "CPU_FEATURES", features)
+    monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
+    monkeypatch.setattr(kernels.llvmlite.binding, "get_host_cpu_features", lambda: known)
+    assert kernels._converts_half() is expected
+
+
+def test_without_an_importable_numba_one_warning_tells_why(monkeypatch, nothing_failed):
+    monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
+    monkeypatch.delattr(backends.cpu, "launch", raising=False)
+    monkeypatch.setitem(sys.modules, "rotary.backends.cpu.launch", None)
+    assert host._found() is backends.portable
+    with pytest.warns(RuntimeWarning, match="Numba cannot be imported"):
+        guard.tell()
+
+
+def test_with_the_jit_disabled_array_operations_run(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert host._found() is backends.portable
