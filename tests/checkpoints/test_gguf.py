@@ -822,7 +822,10 @@ def test_refused_values(values, message):
             of("qwen2vl", attention__key_length=128),
             r"`qwen2vl.rope.dimension_sections` must be there",
         ),
-        (QWEN_2_VL | of("qwen2vl", rope__dimension_sections=[16, 24, 20, 0]), "must add up to the 64 pairs"),
+        (
+            QWEN_2_VL | of("qwen2vl", rope__dimension_sections=[16, 24, 20, 0]),
+            "must add up to the 64 pairs",
+        ),
         (
             of("deepseek4", attention__key_length=512),
             "'deepseek4' cannot be read: it has two kinds",
