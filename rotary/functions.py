@@ -27,7 +27,7 @@ from .angles.phases import frequencies
 from .angles.powers import as_frequencies, powers
 from .backends import kernel_for, portable
 from .backends.contract import Angles, Axes, Pairing, Table, TracedTable, in_order
-from .backends.cuda import memory as views
+from .backends.cuda import memory
 from .call import device_tables
 from .call.arrays import (
     as_outputs,
@@ -359,7 +359,7 @@ def _in_library_of(x: Array, part: Array, name: str) -> Array:
         host = libraries.to_host(part)
         if host is not None and isinstance(x, np.ndarray):
             part = host
-        elif host is not None and views.owner_of(x) == views.CUPY:
+        elif host is not None and memory.owner_of(x) == memory.CUPY:
             return device_tables.uploaded(host.astype(dtype), x)
         elif host is not None:
             part = libraries.from_host(host.astype(dtype), libraries.namespace(x), x)

@@ -8,7 +8,7 @@ from helpers import random_array
 
 import rotary
 from rotary import RotaryEmbedding
-from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import memory
 from rotary.call import arrays
 from rotary.scaling import Custom
 
@@ -963,7 +963,7 @@ class Bare:
 
 def test_memory_of_no_library_needs_kernels(monkeypatch):
     """Without them there is nobody to rotate it."""
-    monkeypatch.setattr(cuda, "usable", lambda _: False)
+    monkeypatch.setattr(memory, "usable", lambda _: False)
     with pytest.raises(TypeError, match="`x` must be an array of a library, got .*cupy.asarray"):
         embedding()(Bare())
     with pytest.raises(TypeError, match="`cos` must be an array of a library, got .*cupy.asarray"):

@@ -14,28 +14,21 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import array_api_compat
 import numpy as np
 
-from rotary._lib.libraries import namespace
 from rotary._lib.typing import Array, HostArray, TableDType
 from rotary.angles.phases import Frequencies, merged
 from rotary.backends.contract import Angles, Axes, Pairing, Rows, View
 
+from . import memory
 from . import parameters as cuda_struct
-from .driver import Driver
 from .memory import (
-    CUDA,
     CUPY,
-    INTERFACE,
-    MANAGED,
     REAL,
-    TORCH,
     channel_size,
-    described,
-    dlpack_type,
-    gpu_of_tensor,
+    contiguous,
     owner_of,
+    size_of_position,
     view_of,
 )
 
@@ -44,114 +37,6 @@ FASTEST_FOR_FLOATS = 2.0**20
 MOST_ROWS = 2**31 - 1
 # So many rows from here on stay within int64.
 FAR = 2**62
-
-# ------------------------------------------------------------------------------------------------
-# The driver, and arrays of others.
-
-driver = Driver()
-
-
-def usable(name: str) -> bool:
-    """Return whether kernels can run here; without CuPy, or with one for other GPUs, they cannot.
-
-    Raises
-    ------
-    ImportError
-        If CuPy is there and cannot be imported.
-    RuntimeError
-        If it finds no driver. `name` is the argument that lies on a GPU.
-    """
-    if not driver.installed or driver.is_foreign:
-        return False
-    if driver.missing is not None:
-        msg = (
-            f"`{name}` lies on a GPU, but {driver.missing}: install the CuPy of the driver's CUDA version "
-            "(rotary[cuda12] or rotary[cuda13]), or none, to have the library's own operations rotate"
-        )
-        raise RuntimeError(msg)
-    return True
-
-
-def device_of(x: Any, owner: str) -> int:
-    """Return the GPU that an array lies on."""
-    if owner == CUPY:
-        return int(x.data.device_id)
-    if owner == TORCH:
-        return gpu_of_tensor(x) or 0
-    if dlpack_type(x) == CUDA:
-        return int(x.__dlpack_device__()[1])
-    address = getattr(x, INTERFACE)["data"][0] if hasattr(x, INTERFACE) else 0
-    return driver.place(address)[0] if address else driver.current_device()
-
-
-def contiguous(x: Array) -> Array:
-    """Return an array of CuPy or torch as one whose elements lie one after another, a copy where it is not one."""
-    if owner_of(x) == TORCH:
-        return x.contiguous()
-    return x if x.flags.c_contiguous else driver.contiguous(x)
-
-
-def cast(x: Array, dtype: str) -> Array:
-    """Return an array of CuPy or torch in another dtype."""
-    if owner_of(x) == TORCH:
-        xp = namespace(x)
-        return xp.astype(x, getattr(xp, dtype))
-    return driver.cast(x, dtype)
-
-
-def assign(target: Array, source: Array) -> None:
-    """Write an array of CuPy or torch to another one of its library."""
-    if owner_of(target) == TORCH:
-        target.copy_(source)
-    else:
-        driver.assign(target, source)
-
-
-def adopted(x: Any, name: str) -> Any:
-    """Return an array of a library that is neither CuPy nor torch as CuPy's, of the same memory.
-
-    Raises
-    ------
-    TypeError
-        If CuPy has no such dtype, as bfloat16 before its version 14.
-    ValueError
-        If the host shares the memory: which GPU is to read it is then not known.
-    """
-    if dlpack_type(x) == CUDA:
-        try:
-            return driver.from_dlpack(x)
-        except (BufferError, NotImplementedError) as failure:
-            msg = f"`{name}` must be of a dtype that CuPy has (bfloat16 from version 14 on), got {x.dtype}"
-            raise TypeError(msg) from failure
-    managed = dlpack_type(x) == MANAGED
-    seen = described(x) if hasattr(x, INTERFACE) else None
-    device = 0
-    if seen is not None and seen.address:
-        device, managed = driver.place(seen.address)
-    if managed or seen is None:
-        msg = (
-            f"`{name}` must lie in the memory of one GPU, got managed memory, which the host shares: copy "
-            "it, for instance by cupy.array"
-        )
-        raise ValueError(msg)
-    stream = getattr(x, INTERFACE).get("stream")
-    if stream is not None:
-        driver.order(stream, None, device)
-    import cupy
-
-    reach = sum(step * (n - 1) for step, n in zip(seen.strides, seen.shape, strict=True))
-    kind = np.dtype(getattr(x, INTERFACE)["typestr"])
-    memory = cupy.cuda.UnownedMemory(seen.address, max(reach, 0) + kind.itemsize, x, device)
-    pointer = cupy.cuda.MemoryPointer(memory, 0)
-    return cupy.ndarray(seen.shape, kind, pointer, seen.strides)
-
-
-def handed_back(result: Any, like: Array) -> Array:
-    """Return a CuPy array as one of another array's library; as it is where that has no name."""
-    if not array_api_compat.is_array_api_obj(like):
-        return result
-    return driver.to_library(result, like)
-
 
 # ------------------------------------------------------------------------------------------------
 # What is packed.
@@ -236,7 +121,7 @@ def _on_device(values: HostArray | View) -> View:
         return values
     # Axes that were broadcast are read by strides of zero.
     kept = values[tuple(slice(0, 1) if step == 0 else slice(None) for step in values.strides)]
-    return view_of(driver.upload(np.ascontiguousarray(kept), blocking=False), CUPY)
+    return view_of(memory.driver.upload(np.ascontiguousarray(kept), blocking=False), CUPY)
 
 
 def _line_of(bounds: View) -> View:
@@ -245,11 +130,6 @@ def _line_of(bounds: View) -> View:
         return bounds
     owner = str(owner_of(bounds.owner))
     return view_of(contiguous(bounds.owner), owner)
-
-
-def size_of_position(dtype: str) -> int:
-    """Return how many bytes a position takes, of a dtype that kernels read."""
-    return np.dtype(dtype).itemsize
 
 
 def _step(x: View, axis: int) -> int:
@@ -289,14 +169,14 @@ def _words_on(frequencies: Frequencies, device: int, *, alike: bool) -> Any:
     if words is None:
         own = (merged(frequencies) or frequencies) if alike else frequencies
         # Every stream may read them from now on, so this once the copy is waited for.
-        words = driver.upload(cuda_struct.turn_words(own), blocking=True)
+        words = memory.driver.upload(cuda_struct.turn_words(own), blocking=True)
         frequencies.copies[device, alike] = words
     return words
 
 
 def uploaded_table(values: HostArray) -> Trig:
     """Return the angles of a table (2, heads or 1, rows, lanes) of the host, for the current stream."""
-    seen = view_of(driver.upload(np.ascontiguousarray(values), blocking=False), CUPY)
+    seen = view_of(memory.driver.upload(np.ascontiguousarray(values), blocking=False), CUPY)
     cosine, sine = (
         seen._replace(
             address=seen.address + part * seen.strides[0],
@@ -352,7 +232,7 @@ def _of_table(cosine: View, sine: View) -> Trig:
 @cache
 def ones(lanes: int, dtype: TableDType, device: int) -> Any:  # noqa: ARG001  (each GPU has its own)
     """Return pairs (1, 0) in the half layout, on the current GPU."""
-    return driver.upload(np.repeat(np.array([1, 0], dtype), lanes), blocking=True)
+    return memory.driver.upload(np.repeat(np.array([1, 0], dtype), lanes), blocking=True)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -543,7 +423,7 @@ class Launch:
             chunks,
             by_head=self._by_head,
             own=trig.own,
-            multiprocessors=driver.multiprocessors(self._device),
+            multiprocessors=memory.driver.multiprocessors(self._device),
         )
         found = self._kernels[trig.source, trig.own, vector] = (kernel, grid, block)
         return found
@@ -556,7 +436,7 @@ def _kernel_on(device: int, name: str) -> Any:
     """Return an instance of the kernel for the current GPU."""
     kernel = _kernels.get((device, name))
     if kernel is None:
-        kernel = _kernels[device, name] = driver.kernel(name)
+        kernel = _kernels[device, name] = memory.driver.kernel(name)
     return kernel
 
 

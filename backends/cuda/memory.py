@@ -16,16 +16,19 @@ import array_api_compat
 import numpy as np
 
 from rotary._lib.libraries import (
+    FLOATS,
     has_int64,
     is_jax_tracer,
     is_mlx_array,
     is_plain_tensor,
     name_of_dtype,
+    namespace,
 )
 from rotary._lib.typing import Array, HostArray
 from rotary.backends.contract import View
 
-from .parameters import VECTOR_BYTES, WIDTHS
+from .driver import Driver
+from .parameters import POSITION_TYPES, VECTOR_BYTES, WIDTHS
 
 # DLPack's numbers for memory of the host, of an NVIDIA GPU, and for memory that both share.
 HOST, CUDA, MANAGED = 1, 2, 13
@@ -34,6 +37,9 @@ INTERFACE = "__cuda_array_interface__"
 CUPY, TORCH, OTHER = "cupy", "torch", "other"
 # A channel of each dtype as the kernels read it: a complex one is two real channels.
 REAL = {"complex64": "float32", "complex128": "float64"}
+
+# The one object that is asked whatever needs a driver.
+driver = Driver()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -253,3 +259,192 @@ def told_written(outputs: Sequence[Array]) -> None:
 
     for x in outputs:
         torch.autograd.graph.increment_version(x)
+
+
+# ------------------------------------------------------------------------------------------------
+# The driver, and arrays of others.
+
+
+def usable(name: str) -> bool:
+    """Return whether kernels can run here; without CuPy, or with one for other GPUs, they cannot.
+
+    Raises
+    ------
+    ImportError
+        If CuPy is there and cannot be imported.
+    RuntimeError
+        If it finds no driver. `name` is the argument that lies on a GPU.
+    """
+    if not driver.installed or driver.is_foreign:
+        return False
+    if driver.missing is not None:
+        msg = (
+            f"`{name}` lies on a GPU, but {driver.missing}: install the CuPy of the driver's CUDA version "
+            "(rotary[cuda12] or rotary[cuda13]), or none, to have the library's own operations rotate"
+        )
+        raise RuntimeError(msg)
+    return True
+
+
+def device_of(x: Any, owner: str) -> int:
+    """Return the GPU that an array lies on."""
+    if owner == CUPY:
+        return int(x.data.device_id)
+    if owner == TORCH:
+        return gpu_of_tensor(x) or 0
+    if dlpack_type(x) == CUDA:
+        return int(x.__dlpack_device__()[1])
+    address = getattr(x, INTERFACE)["data"][0] if hasattr(x, INTERFACE) else 0
+    return driver.place(address)[0] if address else driver.current_device()
+
+
+def contiguous(x: Array) -> Array:
+    """Return an array of CuPy or torch as one whose elements lie one after another, a copy where it is not one."""
+    if owner_of(x) == TORCH:
+        return x.contiguous()
+    return x if x.flags.c_contiguous else driver.contiguous(x)
+
+
+def cast(x: Array, dtype: str) -> Array:
+    """Return an array of CuPy or torch in another dtype."""
+    if owner_of(x) == TORCH:
+        xp = namespace(x)
+        return xp.astype(x, getattr(xp, dtype))
+    return driver.cast(x, dtype)
+
+
+def assign(target: Array, source: Array) -> None:
+    """Write an array of CuPy or torch to another one of its library."""
+    if owner_of(target) == TORCH:
+        target.copy_(source)
+    else:
+        driver.assign(target, source)
+
+
+def adopted(x: Any, name: str) -> Any:
+    """Return an array of a library that is neither CuPy nor torch as CuPy's, of the same memory.
+
+    Raises
+    ------
+    TypeError
+        If CuPy has no such dtype, as bfloat16 before its version 14.
+    ValueError
+        If the host shares the memory: which GPU is to read it is then not known.
+    """
+    if dlpack_type(x) == CUDA:
+        try:
+            return driver.from_dlpack(x)
+        except (BufferError, NotImplementedError) as failure:
+            msg = f"`{name}` must be of a dtype that CuPy has (bfloat16 from version 14 on), got {x.dtype}"
+            raise TypeError(msg) from failure
+    managed = dlpack_type(x) == MANAGED
+    seen = described(x) if hasattr(x, INTERFACE) else None
+    device = 0
+    if seen is not None and seen.address:
+        device, managed = driver.place(seen.address)
+    if managed or seen is None:
+        msg = (
+            f"`{name}` must lie in the memory of one GPU, got managed memory, which the host shares: copy "
+            "it, for instance by cupy.array"
+        )
+        raise ValueError(msg)
+    stream = getattr(x, INTERFACE).get("stream")
+    if stream is not None:
+        driver.order(stream, None, device)
+    import cupy
+
+    reach = sum(step * (n - 1) for step, n in zip(seen.strides, seen.shape, strict=True))
+    kind = np.dtype(getattr(x, INTERFACE)["typestr"])
+    memory = cupy.cuda.UnownedMemory(seen.address, max(reach, 0) + kind.itemsize, x, device)
+    pointer = cupy.cuda.MemoryPointer(memory, 0)
+    return cupy.ndarray(seen.shape, kind, pointer, seen.strides)
+
+
+def handed_back(result: Any, like: Array) -> Array:
+    """Return a CuPy array as one of another array's library; as it is where that has no name."""
+    if not array_api_compat.is_array_api_obj(like):
+        return result
+    return driver.to_library(result, like)
+
+
+# ------------------------------------------------------------------------------------------------
+# Checked, and read as positions.
+
+
+def check_devices(seen: Sequence[View], names: Sequence[str]) -> None:
+    """Raise unless all memory is of the GPU of the first."""
+    for view, name in zip(seen, names, strict=True):
+        if view.device != seen[0].device:
+            msg = (
+                f"`{name}` must lie on GPU {seen[0].device}, as `{names[0]}`, got GPU {view.device}"
+            )
+            raise ValueError(msg)
+
+
+def check_aligned(seen: Sequence[View], names: Sequence[str]) -> None:
+    """Raise where numbers do not begin on multiples of their size, as no GPU can read them."""
+    for view, name in zip(seen, names, strict=True):
+        check_multiples(view, channel_size(view), name)
+
+
+def check_multiples(view: View, size: int, name: str) -> None:
+    """Raise unless the numbers of an array begin on multiples of a size."""
+    if view.address % size:
+        got = f"one that begins {view.address % size} bytes beyond"
+    elif any(step % size for step in view.strides):
+        got = f"strides {view.strides}"
+    else:
+        return
+    msg = f"`{name}` must be aligned to the {size} bytes of {view.dtype}, got {got}"
+    raise ValueError(msg)
+
+
+def seen_on(owner: str, device: int, value: Any, name: str) -> View | None:
+    """Return positions that lie on the GPU of a call as a view, None for those of the host.
+
+    Parameters
+    ----------
+    owner : str
+        Of the call's arrays, whose stream is to wait for what other libraries have not finished yet.
+    device : int
+    value, name
+        The argument.
+    """
+    if isinstance(value, int | float | np.ndarray | list | tuple):
+        return None
+    own = owner_of(value)
+    if own is None or asks_for_gradient([value]):
+        return None
+    stream = stream_of(owner, device)
+    if own == OTHER:
+        # Its library has the stream wait for what it has not finished yet.
+        with driver.stream(stream, device):
+            return _readable(adopted(value, name), CUPY, device, name)
+    view = _readable(value, own, device, name)
+    if own != owner:
+        driver.order(stream_of(own, device), stream, device)
+    return view
+
+
+def _readable(value: Array, owner: str, device: int, name: str) -> View:
+    """Return positions that lie on a GPU as a view of a dtype that kernels read; those of another are cast."""
+    view = view_of(value, owner)
+    if view.device != device:
+        msg = f"`{name}` must lie on GPU {device}, as the arrays, got GPU {view.device}"
+        raise ValueError(msg)
+    if view.dtype in POSITION_TYPES:
+        check_multiples(view, size_of_position(view.dtype), name)
+        return view
+    if view.dtype == "uint64":
+        msg = f"`{name}` must hold integers that int64 has, or floats, got dtype uint64"
+        raise TypeError(msg)
+    if "int" not in view.dtype and view.dtype not in FLOATS:
+        msg = f"`{name}` must hold integers or floats, got dtype {view.dtype}"
+        raise TypeError(msg)
+    kind = "float32" if view.dtype in FLOATS else "int64"
+    return view_of(cast(value, kind), owner)
+
+
+def size_of_position(dtype: str) -> int:
+    """Return how many bytes a position takes, of a dtype that kernels read."""
+    return np.dtype(dtype).itemsize

@@ -13,7 +13,7 @@ from rotary._lib import libraries
 from rotary._lib.typing import Array
 from rotary.backends import kernel_for, portable
 from rotary.backends.contract import Angles, Axes, Pairing, Recipe, Rows, Table, TracedTable, Turns
-from rotary.backends.cuda import memory as views
+from rotary.backends.cuda import memory
 from rotary.layouts import Layout, pair_channels
 from rotary.tables import lookup as tables
 
@@ -196,7 +196,7 @@ def _check_traced(
                 f"library, got {type(x)}"
             )
             raise TypeError(msg)
-        if isinstance(x, np.ndarray) and views.owner_of(positions) is not None:
+        if isinstance(x, np.ndarray) and memory.owner_of(positions) is not None:
             msg = f"`{name}` must lie on the GPU, as `positions`, got an array on the host"
             raise TypeError(msg)
         if not isinstance(x, np.ndarray) and libraries.device_of(x) != libraries.device_of(

@@ -13,8 +13,7 @@ import numpy as np
 
 from rotary._lib.typing import Array
 from rotary.backends.contract import Turns
-from rotary.backends.cuda import launch as cuda
-from rotary.backends.cuda import memory as views
+from rotary.backends.cuda import memory
 
 from .arrays import as_outputs, check_array, names_of, names_of_outputs
 from .device_plans import Call, Options, Plan, Results, Rotate
@@ -50,8 +49,8 @@ def rotate(
         if len(outputs) != len(arrays):
             return None  # which is found to be an error
     # Whatever is made for the call, or asked of a stream, is of the arrays' GPU.
-    with cuda.driver.scope(cuda.device_of(arrays[0], owner)):
-        rotated = _rotated_others if owner == views.OTHER else _rotated
+    with memory.driver.scope(memory.device_of(arrays[0], owner)):
+        rotated = _rotated_others if owner == memory.OTHER else _rotated
         results = rotated(call, arrays, outputs)
     if results is None or len(results) > 1:
         return results
@@ -60,12 +59,12 @@ def rotate(
 
 def _owner_of(arrays: Sequence[Array]) -> str | None:
     """Return what kind of library all arrays are of, None where one of them is for other backends."""
-    owners = [None if type(x) is np.ndarray else views.owner_of(x) for x in arrays]
+    owners = [None if type(x) is np.ndarray else memory.owner_of(x) for x in arrays]
     owner = owners[0]
     if owners.count(owner) != len(owners):
         _check_mixed(arrays, owners)
         return None
-    return owner if owner is not None and cuda.usable("x") else None
+    return owner if owner is not None and memory.usable("x") else None
 
 
 def _check_mixed(arrays: Sequence[Array], owners: Sequence[str | None]) -> None:
@@ -73,7 +72,7 @@ def _check_mixed(arrays: Sequence[Array], owners: Sequence[str | None]) -> None:
     names = names_of(arrays)
     there = next(i for i, owner in enumerate(owners) if owner is not None)
     for x, owner, name in zip(arrays, owners, names, strict=True):
-        if owner is None and not views.is_on_host(x):
+        if owner is None and not memory.is_on_host(x):
             return  # traced or transformed
         if owner != owners[there]:
             where = "on the host" if owner is None else f"of {type(x)}"
@@ -92,30 +91,30 @@ def _rotated_others(
     for x, name in zip(arrays, names, strict=True):
         check_array(x, name)
     as_outputs(outputs, arrays, names)
-    if any(views.would_narrow(x) for x in arrays):
+    if any(memory.would_narrow(x) for x in arrays):
         return None
-    ours = [cuda.adopted(x, name) for x, name in zip(arrays, names, strict=True)]
+    ours = [memory.adopted(x, name) for x, name in zip(arrays, names, strict=True)]
     to = None
     if outputs is not None:
         to = []
         for x, own, output, name in zip(
             arrays, ours, outputs, names_of_outputs(outputs), strict=True
         ):
-            if views.is_read_only(output):
+            if memory.is_read_only(output):
                 msg = f"`{name}` must be writeable, got a read-only array"
                 raise ValueError(msg)
-            to.append(own if output is x else cuda.adopted(output, name))
-    results = _rotated(call._replace(owner=views.CUPY), ours, to)
-    cuda.driver.hold([*ours, *(to or ())])
+            to.append(own if output is x else memory.adopted(output, name))
+    results = _rotated(call._replace(owner=memory.CUPY), ours, to)
+    memory.driver.hold([*ours, *(to or ())])
     if results is None or outputs is not None:
         return results and tuple(outputs or ())
-    return tuple(cuda.handed_back(result, x) for result, x in zip(results, arrays, strict=True))
+    return tuple(memory.handed_back(result, x) for result, x in zip(results, arrays, strict=True))
 
 
 def _rotated(call: Call, arrays: Sequence[Array], outputs: Sequence[Array] | None) -> Results:
     """Rotate arrays of CuPy or torch by the plan of calls like this one."""
     owner = call.owner
-    seen = [views.view_of(x, owner) for x in arrays]
+    seen = [memory.view_of(x, owner) for x in arrays]
     key: list[Any] = [owner, call.options, *map(id, call.turns)]
     for x in seen:
         key += x[1:5]
@@ -127,9 +126,9 @@ def _rotated(call: Call, arrays: Sequence[Array], outputs: Sequence[Array] | Non
                 to.append(x)
                 key.append(True)
                 continue
-            if views.owner_of(output) != owner:
+            if memory.owner_of(output) != owner:
                 return None  # which is found to be an error, if it is one
-            y = views.view_of(output, owner)
+            y = memory.view_of(output, owner)
             to.append(y)
             key += (*y[1:5], y.address == x.address)
     plan = _plans.get(tuple(key))
@@ -138,7 +137,7 @@ def _rotated(call: Call, arrays: Sequence[Array], outputs: Sequence[Array] | Non
         for x, name in zip(arrays, names, strict=True):
             check_array(x, name)
         as_outputs(outputs, arrays, names)
-        if not all(views.has_contiguous_channels(view) for view in (*seen, *(to or ()))):
+        if not all(memory.has_contiguous_channels(view) for view in (*seen, *(to or ()))):
             return _by_copies(call, arrays, outputs)
         plan = _plans.made(tuple(key), Plan(call, arrays, seen, to))
     elif to is not None:
@@ -151,11 +150,11 @@ def _rotated(call: Call, arrays: Sequence[Array], outputs: Sequence[Array] | Non
 
 def _by_copies(call: Call, arrays: Sequence[Array], outputs: Sequence[Array] | None) -> Results:
     """Rotate copies, for the kernels read channels that lie one after another."""
-    results = _rotated(call, [cuda.contiguous(x) for x in arrays], None)
+    results = _rotated(call, [memory.contiguous(x) for x in arrays], None)
     if outputs is None or results is None:
         return results
     for output, result in zip(outputs, results, strict=True):
-        cuda.assign(output, result)
+        memory.assign(output, result)
     return tuple(outputs)
 
 

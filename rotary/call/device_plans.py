@@ -20,12 +20,11 @@ from rotary._lib.typing import Array, TableDType
 from rotary.angles.phases import of_head
 from rotary.backends.contract import Angles, Rows, Turns, View
 from rotary.backends.cuda import launch as cuda
-from rotary.backends.cuda import memory as views
+from rotary.backends.cuda import memory
 from rotary.backends.traced import traced_table
 from rotary.tables import lookup as tables
 
 from .arrays import names_of, names_of_outputs
-from .device_memory import check_aligned, check_devices, seen_on
 from .rows import Extent, Read, Where
 from .shapes import NO_BATCH, AxisOptions, Frame, frames_of, shape_of
 
@@ -92,7 +91,7 @@ class _Windows:
         """Return a window that holds rows which count up."""
         assert rows.start is not None
         start, stop = rows.start, rows.start + rows.length
-        key = id(angles), dtype, device, cuda.driver.current_stream(), start // PAGE
+        key = id(angles), dtype, device, memory.driver.current_stream(), start // PAGE
         window = self._kept.get(key)
         if window is None or not window.first <= start <= stop <= window.stop:
             window = self._kept.keep(key, self._made(angles, start, stop, dtype))
@@ -135,11 +134,11 @@ class Plan:
         to: Sequence[View] | None,
     ) -> None:
         names = names_of(arrays)
-        check_devices(seen, names)
-        check_aligned(seen, names)
+        memory.check_devices(seen, names)
+        memory.check_aligned(seen, names)
         if to is not None:
-            check_devices([seen[0], *to], [names[0], *names_of_outputs(to)])
-            check_aligned(to, names_of_outputs(to))
+            memory.check_devices([seen[0], *to], [names[0], *names_of_outputs(to)])
+            memory.check_aligned(to, names_of_outputs(to))
         head_dim, leading, axes = call.options
         shapes = tuple(map(shape_of, arrays, names))
         first = call.turns[0]
@@ -151,14 +150,14 @@ class Plan:
             raise ValueError(msg)
         self.turns = call.turns  # whose identity is part of the key
         self.device = seen[0].device
-        see = partial(seen_on, call.owner, self.device)
+        see = partial(memory.seen_on, call.owner, self.device)
         self.extent = Extent(fits, length, frequencies.axes, leading, see)
-        self.wanted = [views.like(x, call.owner) for x in seen]
+        self.wanted = [memory.like(x, call.owner) for x in seen]
         self.passes = [
             _groups(call.turns, frames, number, seen, to or self.wanted, self.extent)
             for number in range(len(first.angles))
         ]
-        self._spans = [views.span_of(view) for view in (*seen, *(to or ()))]
+        self._spans = [memory.span_of(view) for view in (*seen, *(to or ()))]
         self._pairs = _pairs_apart(seen, to or ())
         self._apart: set[tuple[int, ...]] = set()
         self._trigs: dict[tuple[int, bool, bool], cuda.Trig] = {}
@@ -207,9 +206,9 @@ class Plan:
     ) -> Results:
         """Return results, on the current stream of the arrays' library."""
         stream = None
-        if call.owner == views.TORCH:
-            stream = views.stream_of(views.TORCH, self.device)
-            if views.asks_for_gradient([*arrays, *(outputs or ())]):
+        if call.owner == memory.TORCH:
+            stream = memory.stream_of(memory.TORCH, self.device)
+            if memory.asks_for_gradient([*arrays, *(outputs or ())]):
                 # Of what is written to, autograd must know how it came to be: only torch's own
                 # operations tell it.
                 return self._differentiable(call, arrays, stream) if outputs is None else None
@@ -218,10 +217,10 @@ class Plan:
             return self._by_axis(call, rows, arrays, outputs, stream)
         if not _are_known(rows):
             return None
-        with cuda.driver.stream(stream, self.device):
+        with memory.driver.stream(stream, self.device):
             results = self._launched(call, rows, arrays, seen, outputs, to)
-        if outputs is not None and call.owner == views.TORCH:
-            views.told_written(outputs)
+        if outputs is not None and call.owner == memory.TORCH:
+            memory.told_written(outputs)
         return results
 
     def _launched(
@@ -236,7 +235,7 @@ class Plan:
         """Launch, on the current GPU and stream, and return results."""
         if outputs is None or to is None:
             outputs = self._new(call, arrays)
-            to = [views.view_of(each, call.owner) for each in outputs]
+            to = [memory.view_of(each, call.owner) for each in outputs]
         xs, ys = [x.address for x in seen], [y.address for y in to]
         places = rows if isinstance(rows, cuda.Places) else None
         for groups in self.passes:
@@ -252,13 +251,13 @@ class Plan:
                 for launch in launches:
                     launch(xs, ys, trig, own)
         if isinstance(rows, Rows) and (read := _read_on_gpu(rows)):
-            cuda.driver.hold(read)
+            memory.driver.hold(read)
         return tuple(outputs)
 
     def _new(self, call: Call, arrays: Sequence[Array]) -> list[Array]:
         """Return memory for the results, on the current stream."""
         return [
-            views.empty(wanted, x, call.owner)
+            memory.empty(wanted, x, call.owner)
             for wanted, x in zip(self.wanted, arrays, strict=True)
         ]
 
@@ -274,7 +273,7 @@ class Plan:
         if not _are_known(replace(rows, by_axis=False)):
             return None
         if outputs is None:
-            with cuda.driver.stream(stream, self.device):
+            with memory.driver.stream(stream, self.device):
                 outputs = self._new(call, arrays)
         for i, (x, turns, result) in enumerate(zip(arrays, call.turns, outputs, strict=True)):
             own, axes = rows.along(self.extent.arrays[i].axes, self._heads)
@@ -347,11 +346,11 @@ class Plan:
             if name == "offset" and limit is None and 0 <= value < cuda.FAR:
                 return cuda.counted_from(value)
             return None
-        if not self._lines or views.owner_of(value) != call.owner:
+        if not self._lines or memory.owner_of(value) != call.owner:
             return None
-        if views.asks_for_gradient([value]):
+        if memory.asks_for_gradient([value]):
             return None
-        seen = views.view_of(value, call.owner)
+        seen = memory.view_of(value, call.owner)
         found = self._lines.get((name, limit, seen[1:5]))
         return None if found is None else found.moved(seen)
 
@@ -360,10 +359,10 @@ class Plan:
         named, view = _positions_of(call.read), rows.positions
         if named is None or not isinstance(view, View) or view.owner is not named[1]:
             return
-        if views.owner_of(view.owner) == call.owner:
+        if memory.owner_of(view.owner) == call.owner:
             if len(self._lines) >= LINES_REMEMBERED:
                 self._lines.clear()
-            seen = views.view_of(view.owner, call.owner)
+            seen = memory.view_of(view.owner, call.owner)
             self._lines[named[0], named[2], seen[1:5]] = places._replace(owners=())
 
     # ---------------------------------------------------------------------------------------------
@@ -379,8 +378,8 @@ class Plan:
             return call.read(extent) if extent.see is None else rows
 
         def forward(arrays: Sequence[Array]) -> tuple[Array, ...]:
-            seen = [views.view_of(x, call.owner) for x in arrays]
-            with cuda.driver.stream(stream, self.device):
+            seen = [memory.view_of(x, call.owner) for x in arrays]
+            with memory.driver.stream(stream, self.device):
                 return self._launched(call._replace(read=read), rows, arrays, seen, None, None)
 
         def backward(gradients: Sequence[Array]) -> Sequence[Array]:
@@ -415,7 +414,7 @@ def _groups(
         blocks = []
         for i in members:
             in_place = to[i].address == seen[i].address
-            if in_place and pairing.source != pairing.target and x.dtype not in views.REAL:
+            if in_place and pairing.source != pairing.target and x.dtype not in memory.REAL:
                 msg = (
                     f"`out` must not be the input where channels change from {pairing.source!r} to "
                     f"{pairing.target!r}: on a GPU pairs are read and written side by side"

@@ -12,10 +12,8 @@ from rotary._lib.libraries import check_precision
 from rotary._lib.typing import Array, HostArray, TableDType
 from rotary.backends.contract import Angles, Axes, Pairing, Rows, View
 from rotary.backends.cuda import launch as cuda
-from rotary.backends.cuda import memory as views
+from rotary.backends.cuda import memory
 from rotary.tables import lookup as tables
-
-from .device_memory import check_aligned, check_devices, seen_on
 
 LAUNCHES_REMEMBERED = 1024
 # Shape, strides, dtype and GPU: all of a view but address and owner.
@@ -24,8 +22,8 @@ Placed: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
 
 def uploaded(table: HostArray, like: Array) -> Any:
     """Return a table of the host as a CuPy array, on the GPU of another."""
-    with cuda.driver.scope(like.data.device_id):
-        return cuda.driver.upload(np.ascontiguousarray(table), blocking=False)
+    with memory.driver.scope(like.data.device_id):
+        return memory.driver.upload(np.ascontiguousarray(table), blocking=False)
 
 
 def rotate(
@@ -33,21 +31,21 @@ def rotate(
 ) -> Array | None:
     """Return x rotated by tables (*apart, batch or 1, sequence, lanes) of its library; None if kernels do not."""
     parts = [x, cosine, sine] if out is None else [x, cosine, sine, out]
-    owner = None if isinstance(x, np.ndarray) else views.owner_of(x)
-    if owner is None or not cuda.usable("x") or views.asks_for_gradient(parts):
+    owner = None if isinstance(x, np.ndarray) else memory.owner_of(x)
+    if owner is None or not memory.usable("x") or memory.asks_for_gradient(parts):
         return None
-    if any(views.owner_of(part) != owner for part in parts):
+    if any(memory.owner_of(part) != owner for part in parts):
         return None
     names = ["x", "cos", "sin", "out"][: len(parts)]
-    with cuda.driver.scope(cuda.device_of(x, owner)):
-        if owner != views.OTHER:
+    with memory.driver.scope(memory.device_of(x, owner)):
+        if owner != memory.OTHER:
             return _rotated(parts, names, owner, axes, pairing)
-        if views.would_narrow(x):
+        if memory.would_narrow(x):
             return None
-        ours = [cuda.adopted(part, name) for part, name in zip(parts, names, strict=True)]
-        result = _rotated(ours, names, views.CUPY, axes, pairing)
-        cuda.driver.hold(ours)
-        return cuda.handed_back(result, x) if out is None else out
+        ours = [memory.adopted(part, name) for part, name in zip(parts, names, strict=True)]
+        result = _rotated(ours, names, memory.CUPY, axes, pairing)
+        memory.driver.hold(ours)
+        return memory.handed_back(result, x) if out is None else out
 
 
 def _rotated(
@@ -58,35 +56,35 @@ def _rotated(
     out = outputs[0] if outputs else None
     if axes.apart:
         return _by_index(parts, owner, axes, pairing)
-    seen = [views.view_of(part, owner) for part in parts]
-    check_devices(seen, names)
-    check_aligned(seen, names)
-    if not views.has_contiguous_channels(seen[0]):
-        return _rotated([cuda.contiguous(x), *parts[1:]], names, owner, axes, pairing)
-    if out is not None and not views.has_contiguous_channels(seen[-1]):
-        cuda.assign(out, _rotated(parts[:3], names[:3], owner, axes, pairing))
+    seen = [memory.view_of(part, owner) for part in parts]
+    memory.check_devices(seen, names)
+    memory.check_aligned(seen, names)
+    if not memory.has_contiguous_channels(seen[0]):
+        return _rotated([memory.contiguous(x), *parts[1:]], names, owner, axes, pairing)
+    if out is not None and not memory.has_contiguous_channels(seen[-1]):
+        memory.assign(out, _rotated(parts[:3], names[:3], owner, axes, pairing))
         return out
     device = seen[0].device
-    with cuda.driver.stream(views.stream_of(owner, device), device):
-        result = views.empty(views.like(seen[0], owner), x, owner) if out is None else out
+    with memory.driver.stream(memory.stream_of(owner, device), device):
+        result = memory.empty(memory.like(seen[0], owner), x, owner) if out is None else out
         _launched(
             seen[0],
-            views.view_of(result, owner),
+            memory.view_of(result, owner),
             axes,
             pairing,
             *cuda.tables_of(cosine[None], sine[None]),
         )
-    if out is not None and owner == views.TORCH:
-        views.told_written([out])
+    if out is not None and owner == memory.TORCH:
+        memory.told_written([out])
     return result
 
 
 def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) -> Array:
     """Return x rotated by a call for each index of the axes apart, on which tables differ."""
     x, cosine, sine, *outputs = parts
-    seen = views.view_of(x, owner)
-    with cuda.driver.stream(views.stream_of(owner, seen.device), seen.device):
-        out = outputs[0] if outputs else views.empty(views.like(seen, owner), x, owner)
+    seen = memory.view_of(x, owner)
+    with memory.driver.stream(memory.stream_of(owner, seen.device), seen.device):
+        out = outputs[0] if outputs else memory.empty(memory.like(seen, owner), x, owner)
     rest = axes.without_apart()
     for index in np.ndindex(*cosine.shape[: len(axes.apart)]):
         where = axes.at(index, x.ndim)
@@ -137,17 +135,17 @@ def _joined(
     angles: Angles, positions: Any, *, leading: bool, dtype: TableDType, limit: int | None
 ) -> Array | None:
     """Return cosine and sine at positions on a GPU side by side, None where kernels do not make them."""
-    owner = views.owner_of(positions)
-    if owner is None or angles.scale is not None or not cuda.usable("positions"):
+    owner = memory.owner_of(positions)
+    if owner is None or angles.scale is not None or not memory.usable("positions"):
         return None
     check_precision(dtype, positions)
-    with cuda.driver.scope(cuda.device_of(positions, owner)):
-        if owner != views.OTHER:
+    with memory.driver.scope(memory.device_of(positions, owner)):
+        if owner != memory.OTHER:
             return _made(angles, positions, owner, leading=leading, dtype=dtype, limit=limit)
-        ours = cuda.adopted(positions, "positions")
-        found = _made(angles, ours, views.CUPY, leading=leading, dtype=dtype, limit=limit)
-        cuda.driver.hold([ours])
-        return None if found is None else cuda.handed_back(found, positions)
+        ours = memory.adopted(positions, "positions")
+        found = _made(angles, ours, memory.CUPY, leading=leading, dtype=dtype, limit=limit)
+        memory.driver.hold([ours])
+        return None if found is None else memory.handed_back(found, positions)
 
 
 def _made(
@@ -162,23 +160,23 @@ def _made(
     """Return cosine and sine side by side at positions of CuPy or torch, on the current GPU."""
     frequencies, shape = angles.frequencies, tuple(positions.shape)
     axes = frequencies.axes if leading else 1
-    if views.asks_for_gradient([positions]) or (leading and shape[:1] != (axes,)):
+    if memory.asks_for_gradient([positions]) or (leading and shape[:1] != (axes,)):
         return None
     outer = shape[1:] if leading else shape
-    device = views.view_of(positions, owner).device
-    with cuda.driver.stream(views.stream_of(owner, device), device):
-        seen = seen_on(owner, device, positions, "positions")
+    device = memory.view_of(positions, owner).device
+    with memory.driver.stream(memory.stream_of(owner, device), device):
+        seen = memory.seen_on(owner, device, positions, "positions")
         if seen is None or ("float" in seen.dtype and cuda.are_too_fast(frequencies)):
             return None
         if len(outer) > 2:
-            flat = cuda.contiguous(seen.owner).reshape((*shape[: len(shape) - len(outer)], -1))
-            seen = views.view_of(flat, owner)
+            flat = memory.contiguous(seen.owner).reshape((*shape[: len(shape) - len(outer)], -1))
+            seen = memory.view_of(flat, owner)
         batch, length = (1, 1, *seen.shape[1 if leading else 0 :])[-2:]
         seen = seen.with_axes((axes, batch, length))
         heads, lanes = frequencies.heads, frequencies.lanes
         wanted = View(0, (heads, batch, length, 2 * lanes), (1, 1, 1, 1), dtype, device, None)
-        result = views.empty(views.like(wanted, owner), positions, owner)
-        y = views.view_of(result, owner)
+        result = memory.empty(memory.like(wanted, owner), positions, owner)
+        y = memory.view_of(result, owner)
         # One row, read for every position.
         x = y._replace(
             address=cuda.ones(lanes, dtype, device).data.ptr, strides=(0, 0, 0, y.strides[-1])

@@ -17,7 +17,7 @@ import numpy as np
 from rotary._lib.fields import cached_property
 from rotary._lib.typing import Array, HostArray
 from rotary.backends import host
-from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import memory
 
 INSTALL = (
     "install rotary[cuda12] or rotary[cuda13], for the CUDA version that nvidia-smi shows, and with no CUDA "
@@ -73,13 +73,13 @@ class Device(Protocol):
 
 def no_gpu() -> str | None:
     """Return why no GPU can be used, None where one can; `INSTALL` is what to do about it."""
-    if not cuda.driver.installed:
+    if not memory.driver.installed:
         return "CuPy is not installed"
     try:
-        foreign = cuda.driver.is_foreign
+        foreign = memory.driver.is_foreign
     except ImportError as failure:
         return f"CuPy cannot be imported ({failure})"
-    return "this CuPy is for GPUs that have no CUDA" if foreign else cuda.driver.missing
+    return "this CuPy is for GPUs that have no CUDA" if foreign else memory.driver.missing
 
 
 def dtype_named(name: str) -> np.dtype[Any]:

@@ -13,7 +13,7 @@ import rotary
 from rotary import __main__
 from rotary.backends import portable
 from rotary.backends.cpu import launch as cpu
-from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import memory
 from rotary.cli import devices as _devices
 from rotary.cli import selftest as _selftest
 
@@ -22,7 +22,7 @@ from rotary.cli import selftest as _selftest
 def no_cupy(monkeypatch):
     """As where CuPy is not installed."""
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setattr(cuda, "driver", cuda.Driver())
+    monkeypatch.setattr(memory, "driver", memory.Driver())
 
 
 class Driver:
@@ -69,12 +69,12 @@ def test_who_asks_for_a_gpu_that_is_not_there_is_told_that_nothing_was_checked(n
     ],
 )
 def test_why_there_is_no_gpu(driver, said, monkeypatch):
-    monkeypatch.setattr(cuda, "driver", driver)
+    monkeypatch.setattr(memory, "driver", driver)
     assert _devices.no_gpu() == said
 
 
 def test_where_there_is_a_gpu_it_is_checked(monkeypatch):
-    monkeypatch.setattr(cuda, "driver", Driver())
+    monkeypatch.setattr(memory, "driver", Driver())
     seen = []
     monkeypatch.setattr(_selftest, "main", lambda devices, missing: seen.append((devices, missing)))
     for options in ([], ["--cpu"], ["--gpu"]):

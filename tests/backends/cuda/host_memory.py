@@ -20,7 +20,7 @@ import numpy as np
 from emulation import Kernels, build
 
 from rotary._lib.libraries import namespace
-from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import memory
 from rotary.backends.cuda import parameters as cuda_struct
 
 # As cudaMalloc aligns; NaN in every floating dtype.
@@ -81,7 +81,7 @@ def _pointer(block, device):
 
 def allocate(nbytes):
     """CuPy's allocator, on the host; memory is of the GPU that is current."""
-    return _pointer(_Block(int(nbytes)), cuda.driver.device)
+    return _pointer(_Block(int(nbytes)), memory.driver.device)
 
 
 def allocations():
@@ -122,7 +122,7 @@ def _exact(values, device):
 def to_device(values, device=None):
     """A CuPy array of host values, on the GPU that is current or another."""
     values = np.asarray(values)
-    device = cuda.driver.device if device is None else device
+    device = memory.driver.device if device is None else device
     if KIND != "sanitized":
         return _exact(values, device)
     x = _spaced(values.shape, values.dtype, device)
@@ -146,7 +146,7 @@ class Launched(NamedTuple):
     parameters: np.void
 
 
-class HostDriver(cuda.Driver):
+class HostDriver(memory.Driver):
     """What stands in for the driver: the host's memory, kernels built by g++, and a record of what is asked for."""
 
     installed, missing, is_foreign = True, None, False
@@ -309,10 +309,10 @@ def recording():
 
 def install():
     """Have the library run on the host; once for a process, whose plans and frequencies then lie there."""
-    if not isinstance(cuda.driver, HostDriver):
-        cuda.driver = HostDriver()
+    if not isinstance(memory.driver, HostDriver):
+        memory.driver = HostDriver()
         cupy.cuda.set_allocator(allocate)
         if "jax" in sys.modules:
             # Its arrays are to lie on the host as well, where there is a GPU.
             sys.modules["jax"].config.update("jax_platforms", "cpu")
-    return cuda.driver
+    return memory.driver

@@ -48,7 +48,7 @@ class Mutant(NamedTuple):
 KERNEL, STRUCT = "backends/cuda/rotate.cu", "backends/cuda/parameters.py"
 LAUNCHES, VIEWS = "backends/cuda/launch.py", "backends/cuda/memory.py"
 CALLS, PLANS = "rotary/call/device.py", "rotary/call/device_plans.py"
-PLACES, DRIVER = "rotary/call/device_memory.py", "backends/cuda/driver.py"
+DRIVER = "backends/cuda/driver.py"
 
 # No test may fail of these, or all mutants seem to be noticed.
 UNCHANGED = (Mutant("nothing", KERNEL, "", ""), Mutant("nothing", PLANS, "", ""))
@@ -293,24 +293,22 @@ MUTANTS = (
         "kernel = _kernels.get((0, name))",
     ),
     Mutant("launch", LAUNCHES, "own=trig.own,", "own=False,"),
-    Mutant(
-        "launch", PLACES, "cuda.driver.order(views.stream_of(own, device), stream, device)", "pass"
-    ),
+    Mutant("launch", VIEWS, "driver.order(stream_of(own, device), stream, device)", "pass"),
     Mutant(
         "launch",
         PLANS,
-        "with cuda.driver.stream(stream, self.device):\n            results",
-        "with cuda.driver.stream(None, self.device):\n            results",
+        "with memory.driver.stream(stream, self.device):\n            results",
+        "with memory.driver.stream(None, self.device):\n            results",
     ),
-    Mutant("launch", PLACES, "if view.device != device:", "if False:"),
+    Mutant("launch", VIEWS, "if view.device != device:", "if False:"),
     Mutant("bounds", KERNEL, "((counted ^ (u64)p.first) & (counted ^ walked))", "0"),
     Mutant("bounds", VIEWS, "strides=tuple(strides), owner=None)", "strides=tuple(strides))"),
     Mutant("strides", LAUNCHES, "_line_of(_on_device(rows.bounds))", "_on_device(rows.bounds)"),
     Mutant("phase", PLANS, 'if name == "offset" and limit is None', "if limit is None"),
     Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
     Mutant("launch", DRIVER, "self._held[next(self._numbers)] = stream.record(), owners", "pass"),
-    Mutant("launch", CALLS, "scope(cuda.device_of(arrays[0], owner))", "scope(0)"),
-    Mutant("launch", PLANS, ", device, cuda.driver.current_stream(), start", ", device, start"),
+    Mutant("launch", CALLS, "scope(memory.device_of(arrays[0], owner))", "scope(0)"),
+    Mutant("launch", PLANS, ", device, memory.driver.current_stream(), start", ", device, start"),
 )
 
 

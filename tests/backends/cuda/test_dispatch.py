@@ -16,6 +16,7 @@ from host_memory import to_device, to_host
 import rotary
 from rotary import RotaryEmbedding, scaling
 from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import memory
 
 pytestmark = pytest.mark.cuda
 
@@ -967,7 +968,7 @@ def test_without_cupy_the_library_itself_computes(device, monkeypatch):
     for name, value in (("installed", False), ("is_foreign", True)):
         with monkeypatch.context() as patch:
             patch.setattr(type(device), name, value)
-            assert not cuda.usable("x")
+            assert not memory.usable("x")
 
     def broken(self):
         msg = "libnvrtc.so.13: not found"
@@ -1015,10 +1016,10 @@ def test_a_graph_that_is_captured_waits_for_no_other_stream(device, monkeypatch)
     monkeypatch.setattr(type(device.cupy), "get_current_stream", lambda _: Stream(device.current))
     for also in ((), (5,), (7,)):
         capturing.update(also)
-        cuda.Driver.order(device, 5, 7, 0)
+        memory.Driver.order(device, 5, 7, 0)
     capturing.remove(5)
     with pytest.raises(RuntimeError, match="must be of the arrays' own library while a CUDA graph"):
-        cuda.Driver.order(device, 5, 7, 0)
+        memory.Driver.order(device, 5, 7, 0)
     assert waited == [(5, 7)] * 3
 
 

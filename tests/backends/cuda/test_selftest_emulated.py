@@ -10,6 +10,7 @@ import pytest
 from emulation import Kernels, build
 
 from rotary.backends.cuda import launch as cuda
+from rotary.backends.cuda import memory
 from rotary.backends.cuda import parameters as cuda_struct
 from rotary.call import device as calls
 from rotary.cli import bench as _bench
@@ -89,7 +90,7 @@ def test_a_wrong_kernel_is_found(device, right, wrong, monkeypatch):
 
 @pytest.mark.parametrize("field", ["first", "width", "sine_sign", "limit", "tokens", "factor_high"])
 def test_a_wrong_launch_is_found(device, field, monkeypatch, capsys):
-    kernel = cuda.driver.kernel
+    kernel = memory.driver.kernel
 
     def spoilt(name):
         launch = kernel(name)
@@ -101,7 +102,7 @@ def test_a_wrong_launch_is_found(device, field, monkeypatch, capsys):
 
         return launch_otherwise
 
-    monkeypatch.setattr(cuda.driver, "kernel", spoilt)
+    monkeypatch.setattr(memory.driver, "kernel", spoilt)
     failures, said = group(device, "float16", "integers", capsys)
     assert failures == 1
     assert said.endswith("WRONG\n")
@@ -119,7 +120,7 @@ def test_a_kernel_that_does_not_compile_is_told(device, monkeypatch, capsys):
         msg = "no compiler"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(cuda.driver, "kernel", no_compiler)
+    monkeypatch.setattr(memory.driver, "kernel", no_compiler)
     assert group(device, "float32", "table", capsys) == (
         1,
         f"  {'float32, table':<34}RuntimeError: no compiler   WRONG\n",
@@ -128,7 +129,7 @@ def test_a_kernel_that_does_not_compile_is_told(device, monkeypatch, capsys):
 
 def test_rows_that_are_read_wrongly_are_found(device, monkeypatch, capsys):
     """Here as if int32 were int64 less one, and packed sequences began a row late."""
-    kernel = cuda.driver.kernel
+    kernel = memory.driver.kernel
 
     def spoilt(name):
         launch = kernel(name)
@@ -141,7 +142,7 @@ def test_rows_that_are_read_wrongly_are_found(device, monkeypatch, capsys):
 
         return launch_otherwise
 
-    monkeypatch.setattr(cuda.driver, "kernel", spoilt)
+    monkeypatch.setattr(memory.driver, "kernel", spoilt)
     found = dict(_selftest.same_rows(device))
     assert {name for name, same in found.items() if not same} == {
         "positions in int32",

@@ -22,8 +22,7 @@ from host_memory import to_device, to_host
 import rotary
 from rotary import RotaryEmbedding, backends, scaling
 from rotary._lib import libraries as _libraries
-from rotary.backends.cuda import launch as cuda
-from rotary.backends.cuda import memory as views
+from rotary.backends.cuda import memory
 
 pytestmark = pytest.mark.cuda
 
@@ -41,9 +40,9 @@ def device():
 def on_gpu(device, monkeypatch):
     """Tensors are on GPU 0, and their library's current stream is another one than CuPy's."""
     monkeypatch.setattr(backends, "lent", lambda *_: None)
-    monkeypatch.setattr(views, "gpu_of_tensor", lambda _: 0)
+    monkeypatch.setattr(memory, "gpu_of_tensor", lambda _: 0)
     monkeypatch.setattr(
-        views, "stream_of", lambda owner, _: STREAM if owner == views.TORCH else None
+        memory, "stream_of", lambda owner, _: STREAM if owner == memory.TORCH else None
     )
     return device
 
@@ -51,14 +50,13 @@ def on_gpu(device, monkeypatch):
 @pytest.fixture
 def jax_on_gpu(device, monkeypatch):
     """JAX's arrays say that they lie in the memory of a GPU."""
-    said = views.dlpack_type
+    said = memory.dlpack_type
 
     def dlpack_type(x):
-        return views.CUDA if isinstance(x, jax.Array) else said(x)
+        return memory.CUDA if isinstance(x, jax.Array) else said(x)
 
     monkeypatch.setattr(backends, "lent", lambda *_: None)
-    for module in (views, cuda):
-        monkeypatch.setattr(module, "dlpack_type", dlpack_type)
+    monkeypatch.setattr(memory, "dlpack_type", dlpack_type)
     return device
 
 
