@@ -1,6 +1,10 @@
-"""The small values that say what one rotation does, made once per call and taken by every backend.
+"""What a backend is, and the small values that describe a rotation to it.
 
-Nobody writes to them; they are not frozen because making a frozen one takes several times as long.
+A backend makes a plan of a call: all that follows from shapes, strides, dtypes and the specification. The plan is
+then called with the numbers, for this call and for every later one of its kind. `rotary.call.plans` alone looks
+plans up, has them made and runs them.
+
+Nobody writes to these values; they are not frozen because making a frozen one takes several times as long.
 """
 
 from __future__ import annotations
@@ -8,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from rotary._lib import libraries
-from rotary._lib.typing import Array, Float64Array, HostArray, Int64Array
+from rotary._lib.typing import Array, Float64Array, HostArray, Int64Array, TableDType
 from rotary.angles.phases import Frequencies
 from rotary.layouts import Layout
 
@@ -149,6 +153,14 @@ class Axes(NamedTuple):
         had = [place for place in places if place is not None]
         absent = [place for place in range(last + 1) if place not in had]
         return [*absent, *had, last + 1], places
+
+
+class Frame(NamedTuple):
+    """How one array is rotated: its axes, the channels that pair in each pass, and the dtype it is computed in."""
+
+    axes: Axes
+    pairings: tuple[Pairing, ...]
+    dtype: TableDType
 
 
 class View(NamedTuple):
@@ -356,3 +368,72 @@ class Recipe:
     def part(self, batch: slice, sequence: slice) -> Table:
         """Return the table of a block."""
         return self.look_up(self.rows.part(batch, sequence))
+
+
+# ------------------------------------------------------------------------------------------------
+# Backends and their plans.
+
+# `positions`, `offset`, `cu_seqlens` and `delta` as the call gives them, None if it does not.
+PositionArgs: TypeAlias = tuple[Any, Any, Any, Any]
+
+
+class Call(NamedTuple):
+    """A call as a backend plans it: everything but the numbers.
+
+    A backend imports nothing from above it. What it needs from there is handed in here.
+
+    Attributes
+    ----------
+    arrays, outputs : sequence of array
+        Those of the first call of this kind, checked. A plan reads their shapes, strides and dtypes, and keeps no
+        reference to them. `outputs` is None if the call gives no `out`.
+    names : tuple of str
+        What errors call the arrays.
+    passes : tuple of Turns
+        For each array.
+    frames : tuple of Frame
+        For each array.
+    extent : Extent
+        What positions have to fit (`rotary.call.rows`).
+    read : callable
+        Returns `Rows` for the position arguments of a call, checked, given an `Extent`.
+    table : callable
+        Returns the table of angles at rows, in a dtype.
+    reader : callable
+        Returns what reads the cached table of angles in a dtype, for positions that count up.
+    check_outputs : callable
+        Raises unless outputs can hold the results of arrays: read-only ones, and memory that overlaps.
+    transpose : callable
+        Rotates arrays by the transposed rotation, given the position arguments: gradients go back so.
+    """
+
+    arrays: Sequence[Array]
+    outputs: Sequence[Array] | None
+    names: tuple[str, ...]
+    passes: tuple[Turns, ...]
+    frames: tuple[Frame, ...]
+    extent: Any
+    read: Callable[[PositionArgs, Any], Rows]
+    table: Callable[[Angles, Rows, TableDType], Table | TracedTable]
+    reader: Callable[[Angles, TableDType], Any]
+    check_outputs: Callable[[Sequence[Array], Sequence[Array]], None]
+    transpose: Callable[[Sequence[Array], PositionArgs], tuple[Array, ...]]
+
+
+class Plan(Protocol):
+    """What rotates arrays of certain shapes, strides and dtypes."""
+
+    def __call__(
+        self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None
+    ) -> Sequence[Array]:
+        """Return one result for each array; where there are outputs, these, written to.
+
+        Errors are raised before the first byte is written.
+        """
+
+
+class Backend(Protocol):
+    """What rotates the arrays of some libraries: a module with this function."""
+
+    def plan(self, call: Call) -> Plan:
+        """Return the plan of a call."""

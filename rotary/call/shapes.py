@@ -11,7 +11,7 @@ from rotary._lib import libraries
 from rotary._lib.checks import as_integer
 from rotary._lib.libraries import UNKNOWN
 from rotary._lib.typing import Array, TableDType
-from rotary.backends.contract import Axes, Pairing
+from rotary.backends.contract import Axes, Frame, Pairing
 
 from .rows import Fit
 
@@ -35,14 +35,6 @@ class Shape(NamedTuple):
 
     def __str__(self) -> str:
         return f"shape {self.sizes}".replace(str(UNKNOWN), "?")
-
-
-class Frame(NamedTuple):
-    """How one array is rotated: its axes, the channels that pair in each pass, and the dtype it is computed in."""
-
-    axes: Axes
-    pairings: tuple[Pairing, ...]
-    dtype: TableDType
 
 
 def shape_of(x: Array, name: str) -> Shape:
