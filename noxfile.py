@@ -53,7 +53,7 @@ BACKENDS = {
     "ndonnx": {"ROTARY_TEST_BACKEND": "ndonnx"},
 }
 # What runs on GPUs alone; `cuda` measures its coverage.
-ON_GPU = "backends/cuda/*.py,rotary/call/device*.py"
+ON_GPU = "backends/cuda/*.py"
 # What guards Numba runs in processes of their own, whose coverage is not measured.
 IN_PROCESSES = "backends/cpu/guard.py"
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]

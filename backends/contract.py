@@ -395,6 +395,8 @@ class Call(NamedTuple):
         For each array.
     extent : Extent
         What positions have to fit (`rotary.call.rows`).
+    limit : int or None
+        What positions have to stay below, which `read` checks where they are known.
     read : callable
         Returns `Rows` for the position arguments of a call, checked, given an `Extent`.
     table : callable
@@ -413,6 +415,7 @@ class Call(NamedTuple):
     passes: tuple[Turns, ...]
     frames: tuple[Frame, ...]
     extent: Any
+    limit: int | None
     read: Callable[[PositionArgs, Any], Rows]
     table: Callable[[Angles, Rows, TableDType], Table | TracedTable]
     reader: Callable[[Angles, TableDType], Any]

@@ -41,7 +41,7 @@ from ._lib.typing import (
 from ._lib.typing import BatchAxis as BatchAxis  # noqa: PLC0414  (checkpoints import it from here)
 from .angles.phases import Frequencies, frequencies
 from .backends.contract import Pairing, Turns
-from .call import apply, device_tables, passes, quantized
+from .call import apply, passes, quantized
 from .call import torch_graphs as operators
 from .call.arrays import as_table_dtype
 from .call.passes import QUIRKS, Quirk
@@ -52,6 +52,7 @@ from .decay import ROLES, Role, XPos
 from .layouts import Layout, check_layout
 from .scaling import Default, Scaling
 from .sections import Sections, as_sections
+from .tables import lookup
 
 __all__ = ["RotaryEmbedding"]
 
@@ -1051,7 +1052,7 @@ class RotaryEmbedding:
         """
         self._check_rotation("tables")
         (own,) = self._roles(role, 1)
-        return device_tables.cos_sin(
+        return lookup.cos_sin(
             self._passes("call", own).angles[0]._replace(frequencies=self._frequencies),
             positions,
             leading=self._leading,

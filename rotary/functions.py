@@ -27,8 +27,6 @@ from .angles.phases import frequencies
 from .angles.powers import as_frequencies, powers
 from .backends import kernel_for, portable
 from .backends.contract import Angles, Axes, Pairing, Table, TracedTable, in_order
-from .backends.cuda import memory
-from .call import device_tables
 from .call.arrays import (
     as_outputs,
     as_table_dtype,
@@ -40,6 +38,7 @@ from .call.arrays import (
 from .call.rows import Fit
 from .call.shapes import Shape, axes_of, axis_options, shape_of, table_dtype
 from .layouts import Layout, check_layout
+from .tables import lookup
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
 
@@ -145,7 +144,7 @@ def cos_sin(
     array([0.99923591, 0.57111135])
     """
     values = as_frequencies(inv_freq, "inv_freq", (1,))
-    return device_tables.cos_sin(
+    return lookup.cos_sin(
         Angles(
             frequencies(values[None, None]), as_positive_float(attention_factor, "attention_factor")
         ),
@@ -293,9 +292,9 @@ def apply_rotary(  # numpydoc ignore=PR01
         check_apart(output, (cos, sin), ("cos", "sin"))
     pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
     result: ArrayT
-    on_device = device_tables.rotate(x, cosine, sine, axes, pairing, output)
-    if on_device is not None:
-        result = on_device
+    on_gpu = None if isinstance(x, np.ndarray) else _on_gpu(x, cosine, sine, axes, pairing, output)
+    if on_gpu is not None:
+        result = on_gpu
     elif isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
         result = kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
     else:
@@ -359,10 +358,8 @@ def _in_library_of(x: Array, part: Array, name: str) -> Array:
         host = libraries.to_host(part)
         if host is not None and isinstance(x, np.ndarray):
             part = host
-        elif host is not None and memory.owner_of(x) == memory.CUPY:
-            return device_tables.uploaded(host.astype(dtype), x)
         elif host is not None:
-            part = libraries.from_host(host.astype(dtype), libraries.namespace(x), x)
+            part = _as_array_like(x, host.astype(dtype))
         elif not isinstance(x, np.ndarray):
             msg = f"`{name}` must be of the library of `x`, or known on the host, got {type(part)}"
             raise TypeError(msg)
@@ -370,6 +367,24 @@ def _in_library_of(x: Array, part: Array, name: str) -> Array:
         return part
     xp = libraries.namespace(part)
     return xp.astype(part, getattr(xp, dtype))
+
+
+def _on_gpu(
+    x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, out: Array | None
+) -> Array | None:
+    """Return an array on a GPU rotated, None if its kernels have no part in it."""
+    from .backends.cuda import tables as on_gpu
+
+    return on_gpu.rotate(x, cosine, sine, axes, pairing, out)
+
+
+def _as_array_like(x: Array, host: HostArray) -> Array:
+    """Return a table of the host as an array of the library and on the device of x."""
+    from .backends.cuda import memory
+
+    if memory.owner_of(x) == memory.CUPY:
+        return memory.upload(host, x)
+    return libraries.from_host(host, libraries.namespace(x), x)
 
 
 def _packed(cosine: HostArray, sine: HostArray) -> Table:

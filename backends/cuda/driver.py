@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
 from rotary._lib.fields import cached_property
 from rotary._lib.libraries import namespace
+from rotary._lib.memo import remembered
 from rotary._lib.typing import Array, HostArray
 
 from . import parameters as cuda_struct
@@ -171,7 +171,7 @@ class Driver:
         return namespace(like).from_dlpack(result)
 
 
-@lru_cache(maxsize=STREAMS_REMEMBERED)
+@remembered(STREAMS_REMEMBERED)
 def _stream(address: int, device: int) -> Any:
     """Return another library's stream as CuPy's."""
     import cupy

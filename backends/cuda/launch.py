@@ -11,12 +11,11 @@ Whatever needs a driver goes through `driver`, the one object that is asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rotary._lib.typing import Array, HostArray, TableDType
+from rotary._lib.typing import Array, HostArray
 from rotary.angles.phases import Frequencies, merged
 from rotary.backends.contract import Angles, Axes, Pairing, Rows, View
 
@@ -227,12 +226,6 @@ def _of_table(cosine: View, sine: View) -> Trig:
     fields = (cosine.address, sine.address, 0, by_row, by_head, rows)
     owners = (cosine.owner, sine.owner)
     return Trig("table", fields, (1.0, 1.0, 0.0), 1, aligned, heads > 1, owners)
-
-
-@cache
-def ones(lanes: int, dtype: TableDType, device: int) -> Any:  # noqa: ARG001  (each GPU has its own)
-    """Return pairs (1, 0) in the half layout, on the current GPU."""
-    return memory.driver.upload(np.repeat(np.array([1, 0], dtype), lanes), blocking=True)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -138,6 +138,29 @@ def view_of(x: Array, owner: str) -> View:
     )
 
 
+def layout_of(x: Array, owner: str) -> tuple[Any, ...]:
+    """Return what all arrays that lie alike share: shape, strides, dtype and GPU."""
+    if owner == CUPY:
+        return x.shape, x.strides, x.dtype, x.data.device_id
+    if owner == TORCH:
+        return x.shape, x.stride(), x.dtype, gpu_of_tensor(x)
+    strides = described(x).strides if hasattr(x, INTERFACE) else None
+    return type(x), tuple(x.shape), strides, str(x.dtype), device_of(x, owner)
+
+
+def addresses_of(arrays: Sequence[Array], owner: str) -> list[int]:
+    """Return where arrays of CuPy or torch begin."""
+    if owner == CUPY:
+        return [x.data.ptr for x in arrays]
+    return [x.data_ptr() for x in arrays]
+
+
+def in_rows(x: View) -> View:
+    """Return an array as its contiguous copy will lie, of which the address is not known."""
+    steps = [math.prod(x.shape[axis + 1 :]) * size_of(x) for axis in range(x.ndim)]
+    return x._replace(address=0, strides=tuple(steps), owner=None)
+
+
 def channel_size(x: View) -> int:
     """Return how many bytes a real channel takes; a complex one takes twice as many."""
     return VECTOR_BYTES // WIDTHS[REAL.get(x.dtype, x.dtype)]
@@ -321,6 +344,12 @@ def assign(target: Array, source: Array) -> None:
         driver.assign(target, source)
 
 
+def upload(table: HostArray, like: Array) -> Any:
+    """Return a table of the host as a CuPy array, on the GPU of another."""
+    with driver.scope(like.data.device_id):
+        return driver.upload(np.ascontiguousarray(table), blocking=False)
+
+
 def adopted(x: Any, name: str) -> Any:
     """Return an array of a library that is neither CuPy nor torch as CuPy's, of the same memory.
 
@@ -365,6 +394,64 @@ def handed_back(result: Any, like: Array) -> Array:
     if not array_api_compat.is_array_api_obj(like):
         return result
     return driver.to_library(result, like)
+
+
+# ------------------------------------------------------------------------------------------------
+# The arrays of one call.
+
+
+def owner_of_all(arrays: Sequence[Array], names: Sequence[str]) -> str | None:
+    """Return what kind of library owns all arrays, None if another backend rotates them.
+
+    Raises
+    ------
+    TypeError
+        If some of the arrays are on a GPU and others are not, or are of another library.
+    """
+    owners = [None if type(x) is np.ndarray else owner_of(x) for x in arrays]
+    owner = owners[0]
+    if owners.count(owner) != len(owners):
+        _check_mixed(arrays, owners, names)
+        return None
+    if owner is None or not usable("x"):
+        return None
+    return None if owner == OTHER and any(map(would_narrow, arrays)) else owner
+
+
+def _check_mixed(
+    arrays: Sequence[Array], owners: Sequence[str | None], names: Sequence[str]
+) -> None:
+    there = next(i for i, owner in enumerate(owners) if owner is not None)
+    for x, owner, name in zip(arrays, owners, names, strict=True):
+        if owner is None and not is_on_host(x):
+            return  # traced or transformed
+        if owner != owners[there]:
+            where = "on the host" if owner is None else f"of {type(x)}"
+            msg = (
+                f"`{name}` must lie on the GPU and be of the library of `{names[there]}`, "
+                f"{type(arrays[there])}, got an array {where}"
+            )
+            raise TypeError(msg)
+
+
+def key_of(
+    arrays: Sequence[Array], outputs: Sequence[Array] | None, owner: str
+) -> tuple[Any, ...] | None:
+    """Return what a plan depends on besides the specification, None if an output has another owner."""
+    key: list[Any] = [owner]
+    for x in arrays:
+        key += layout_of(x, owner)
+    for x, output in zip(arrays, outputs or (), strict=False):
+        if output is x:
+            key.append(True)
+            continue
+        if owner_of(output) != owner:
+            return None
+        key += layout_of(output, owner)
+        if owner != OTHER:
+            same = addresses_of((x, output), owner)
+            key.append(same[0] == same[1])
+    return tuple(key)
 
 
 # ------------------------------------------------------------------------------------------------

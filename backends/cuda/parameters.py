@@ -7,7 +7,7 @@ field, as two compilers lay them out. Nothing here needs CuPy or a GPU.
 from __future__ import annotations
 
 import struct
-from functools import cache, lru_cache
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rotary._lib.memo import remembered
 from rotary.angles.phases import LIMBS_BELOW, Frequencies
 from rotary.layouts import LAYOUTS, Layout
 
@@ -151,8 +152,10 @@ PARAMETERS = _aligned(
 # ------------------------------------------------------------------------------------------------
 # Frequencies.
 
+FREQUENCIES_REMEMBERED = 256
 
-@lru_cache(maxsize=256)
+
+@remembered(FREQUENCIES_REMEMBERED)
 def turn_words(of: Frequencies) -> Words:
     """Return turns per position, rounded to ``2**-128``, as words (heads, axes, 3, lanes).
 

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from rotary._lib import libraries
-from rotary._lib.typing import Array
+from rotary._lib import libraries, memo
+from rotary._lib.memo import Memo
+from rotary._lib.typing import Array, TableDType
 from rotary.backends import kernel_for, portable
-from rotary.backends.contract import Angles, Axes, Pairing, Recipe, Rows, Table, TracedTable, Turns
-from rotary.backends.cuda import memory
+from rotary.backends.contract import (
+    Angles,
+    Axes,
+    Call,
+    Frame,
+    Pairing,
+    PositionArgs,
+    Recipe,
+    Rows,
+    Table,
+    TracedTable,
+    Turns,
+)
 from rotary.layouts import Layout, pair_channels
 from rotary.tables import lookup as tables
+from rotary.tables.windows import Reader as TableReader
 
-from . import device
 from .arrays import as_outputs, check_array, check_of_library, names_of
-from .rows import Extent, Read
-from .shapes import AxisOptions, Frame, Shape, frames_of, shape_of
+from .rows import Extent, Read, Where, read_delta, read_move
+from .shapes import AxisOptions, Shape, frames_of, shape_of
 
 AnyTable: TypeAlias = Table | TracedTable | Recipe
 
@@ -61,18 +73,12 @@ def rotate(
     if not arrays:
         msg = "`arrays` must hold at least one array, got none"
         raise TypeError(msg)
-    result = device.rotate(
-        arrays,
-        turns,
-        head_dim=head_dim,
-        leading=leading,
-        axes=axes,
-        read=read,
-        out=out,
-        otherwise=rotate,
-    )
-    if result is not None:
-        return result
+    # What is no rotation is made of two, by the library's own operations.
+    if turns[0].second is None and any(type(x) is not np.ndarray for x in arrays):
+        options = {"head_dim": head_dim, "leading": leading, "axes": axes}
+        results = _on_gpu(arrays, turns, names, options, read, out)
+        if results is not None:
+            return results[0] if len(results) == 1 else tuple(results)
     for x, name in zip(arrays, names, strict=True):
         check_of_library(x, name)
         check_array(x, name)
@@ -97,6 +103,137 @@ def rotate(
         for x, frame, plan, output in zip(arrays, frames, plans, outputs, strict=True)
     ]
     return turned[0] if len(turned) == 1 else tuple(turned)
+
+
+# ------------------------------------------------------------------------------------------------
+# Arrays on a GPU.
+
+PLANS_REMEMBERED = 1024
+_plans: Memo[Any, Any] = memo.plans(PLANS_REMEMBERED)
+# Reads positions, given the limits of the embeddings.
+ReadPositions: TypeAlias = Callable[[Any, PositionArgs, Extent], Rows]
+
+
+def _on_gpu(
+    arrays: Sequence[Array],
+    turns: Sequence[Turns],
+    names: Sequence[str],
+    options: dict[str, Any],
+    read: Read,
+    out: Any,
+) -> Sequence[Array] | None:
+    """Return arrays rotated by the plan of calls like this one; None if a GPU's kernels have no part in it."""
+    from rotary.backends.cuda import memory
+    from rotary.backends.cuda.plan import plan as plan_of
+
+    owner = memory.owner_of_all(arrays, names)
+    if owner is None:
+        return None
+    outputs = list(out) if isinstance(out, tuple | list) else None if out is None else [out]
+    if outputs is not None and len(outputs) != len(arrays):
+        return None  # which is found to be an error
+    layout = memory.key_of(arrays, outputs, owner)
+    if layout is None:
+        return None  # which is found to be an error, if it is one
+    positions, reader, limits = _spread_out(read)
+    key = (*layout, *options.values(), reader, limits, *map(id, turns))
+    plan = _plans.get(key)
+    if plan is None:
+        for x, name in zip(arrays, names, strict=True):
+            check_array(x, name)
+        as_outputs(outputs, arrays, names)
+        call = _call_of(arrays, outputs, turns, names, options, reader, limits)
+        plan = _plans.keep(key, plan_of(call, owner))
+    results: Sequence[Array] | None = plan(arrays, positions, outputs)
+    return results
+
+
+def _call_of(
+    arrays: Sequence[Array],
+    outputs: Sequence[Array] | None,
+    turns: Sequence[Turns],
+    names: Sequence[str],
+    options: dict[str, Any],
+    reader: ReadPositions,
+    limits: Any,
+) -> Call:
+    """Return a call as a backend plans it."""
+    shapes = tuple(map(shape_of, arrays, names))
+    first = turns[0]
+    frequencies = first.angles[0].frequencies
+    frames, fits, length = frames_of(
+        shapes, options["axes"], options["head_dim"], first.pairings, frequencies.heads
+    )
+    read = partial(reader, limits)
+    # Made once, because their identity is part of a key.
+    backwards = [_transposed(each) for each in turns]
+
+    def transpose(gradients: Sequence[Array], positions: PositionArgs) -> tuple[Array, ...]:
+        turned = rotate(gradients, backwards, **options, read=partial(read, positions), out=None)
+        return turned if isinstance(turned, tuple) else (turned,)
+
+    def check_outputs(arrays: Sequence[Array], outputs: Sequence[Array]) -> None:
+        as_outputs(outputs, arrays, names)
+
+    return Call(
+        arrays,
+        outputs,
+        tuple(names),
+        tuple(turns),
+        frames,
+        Extent(fits, length, frequencies.axes, options["leading"]),
+        limits if reader is _read_where else None,
+        read,
+        tables.table_of,
+        _reader,
+        check_outputs,
+        transpose,
+    )
+
+
+def _spread_out(read: Read) -> tuple[PositionArgs, ReadPositions, Any]:
+    """Return the position arguments of a call, what reads them, and the limits that it is given."""
+    if isinstance(read, Where):
+        return (read.positions, read.offset, read.cu_seqlens, None), _read_where, read.limit
+    if isinstance(read, partial) and read.func is read_delta:
+        delta, bounds = read.args
+        return (None, None, bounds, delta), _read_delta, None
+    if isinstance(read, partial) and read.func is read_move:
+        delta, positions, offset, bounds, *limits = read.args
+        return (positions, offset, bounds, delta), _read_move, tuple(limits)
+    return (None, None, None, read), _read_given, None
+
+
+def _read_where(limit: Any, positions: PositionArgs, extent: Extent) -> Rows:
+    return Where(*positions[:3], limit)(extent)
+
+
+def _read_delta(_: Any, positions: PositionArgs, extent: Extent) -> Rows:
+    return read_delta(positions[3], positions[2], extent)
+
+
+def _read_move(limits: Any, positions: PositionArgs, extent: Extent) -> Rows:
+    given, offset, bounds, delta = positions
+    old_limit, new_limit = limits
+    return read_move(delta, given, offset, bounds, old_limit, new_limit, extent)
+
+
+def _read_given(_: Any, positions: PositionArgs, extent: Extent) -> Rows:
+    rows: Rows = positions[3](extent)
+    return rows
+
+
+def _reader(angles: Angles, dtype: TableDType) -> TableReader:
+    return TableReader(angles.frequencies, angles.factor, dtype)
+
+
+def _transposed(turns: Turns) -> Turns:
+    """Return the passes of the transposed rotation."""
+    return turns._replace(pairings=tuple(each.transposed() for each in turns.pairings))
+
+
+# ------------------------------------------------------------------------------------------------
+# Arrays elsewhere.
 
 
 class _Plan(NamedTuple):
@@ -196,7 +333,7 @@ def _check_traced(
                 f"library, got {type(x)}"
             )
             raise TypeError(msg)
-        if isinstance(x, np.ndarray) and memory.owner_of(positions) is not None:
+        if isinstance(x, np.ndarray) and _lies_on_gpu(positions):
             msg = f"`{name}` must lie on the GPU, as `positions`, got an array on the host"
             raise TypeError(msg)
         if not isinstance(x, np.ndarray) and libraries.device_of(x) != libraries.device_of(
@@ -210,6 +347,13 @@ def _check_traced(
         if isinstance(output, np.ndarray):
             msg = "`out` must not be a NumPy array where positions are traced or lazy"
             raise TypeError(msg)
+
+
+def _lies_on_gpu(positions: Array) -> bool:
+    """Return whether positions lie in the memory of a GPU."""
+    from rotary.backends.cuda.memory import owner_of
+
+    return owner_of(positions) is not None
 
 
 def _check_real(shapes: Sequence[Shape]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from rotary._lib import libraries
 from rotary._lib.numbers import check_dense, check_without_unit
 from rotary._lib.typing import Array, HostArray, TableDType
-from rotary.backends.cuda import memory
 
 # How hard to try to prove that two arrays with interleaved strides share no element.
 OVERLAP_WORK: Any = 100_000  # older stubs of NumPy know only its two named amounts
@@ -129,7 +128,11 @@ def _are_of_one_library(a: Array, b: Array) -> bool:
 def _memory(x: Array) -> HostArray | None:
     """Return an array that lies where another does, on the host or on a GPU; it may not be readable."""
     seen = libraries.host_view(x)
-    return memory.image(x) if seen is None else seen
+    if seen is not None:
+        return seen
+    from rotary.backends.cuda.memory import image
+
+    return image(x)
 
 
 def _overlaps_itself(x: HostArray) -> bool:

@@ -17,7 +17,6 @@ import numpy as np
 from rotary._lib.fields import cached_property
 from rotary._lib.typing import Array, HostArray
 from rotary.backends import host
-from rotary.backends.cuda import memory
 
 INSTALL = (
     "install rotary[cuda12] or rotary[cuda13], for the CUDA version that nvidia-smi shows, and with no CUDA "
@@ -73,6 +72,9 @@ class Device(Protocol):
 
 def no_gpu() -> str | None:
     """Return why no GPU can be used, None where one can; `INSTALL` is what to do about it."""
+    # Not at the top: `rotary` imports this module, and a host without a GPU needs nothing of what asks for one.
+    from rotary.backends.cuda import memory
+
     if not memory.driver.installed:
         return "CuPy is not installed"
     try:

@@ -134,6 +134,10 @@ def cos_sin(
 
     After the position axes where `leading`. Known positions stay below the limit, if there is one.
     """
+    if not isinstance(positions, int | float | np.ndarray | list | tuple):
+        found = _made_on_gpu(angles, positions, leading=leading, dtype=dtype, limit=limit)
+        if found is not None:
+            return found
     places = read_positions(positions, "positions")
     if limit is not None:
         check_below(places, limit, "positions")
@@ -151,6 +155,21 @@ def cos_sin(
     outer = shape[1 if leading else 0 :]
     cosine, sine = (_given_out(_in_order(part, frequencies, outer), positions) for part in parts)
     return cosine, sine
+
+
+def _made_on_gpu(
+    angles: Angles, positions: Any, *, leading: bool, dtype: TableDType, limit: int | None
+) -> tuple[Array, Array] | None:
+    """Return cosine and sine at positions on a GPU, None where its kernels do not make them."""
+    from rotary.backends.cuda import tables as on_gpu
+
+    found = on_gpu.cos_sin(angles, positions, leading=leading, dtype=dtype, limit=limit)
+    if found is None:
+        return None
+    lanes = angles.frequencies.lanes
+    if angles.frequencies.heads > 1:
+        found = heads_inward(found, found.ndim - 2)
+    return found[..., :lanes], found[..., lanes:]
 
 
 def _in_order(part: Array, frequencies: Frequencies, outer: tuple[int, ...]) -> Array:

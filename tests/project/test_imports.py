@@ -222,9 +222,17 @@ rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
 x = numpy.ones((3, 8), numpy.float32)
 rope(x, positions=[0.5, 1, 2]), rope.inverse(x, out=x), rope.shift(x, 2), rope.tables(numpy.arange(3))
 rope(x.astype(numpy.float16)), rope(x[:, :4] + 1j), rotary.sinusoidal([1, 2], 8)
-rotary.apply_rotary(x, *rope.tables(numpy.arange(3)), layout="half")
+rotary.apply_rotary(x, *rope.tables(numpy.arange(3)), layout="half", out=numpy.empty_like(x))
+y = numpy.ones((2, 3, 8), numpy.float32)
+for decay in (None, rotary.XPos(center=0)):
+    rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0, seq_axis=-2, decay=decay)
+    for each in (y.copy(), y.astype(float)):
+        rope(each, y, positions=[[1, 5, 2]], out=(numpy.empty_like(each), y))
+        rope(each.swapaxes(0, 1), y.swapaxes(0, 1), cu_seqlens=[0, 1, 3])
+        rope.vjp(each, each.copy(), offset=[0.5, 7])
 rotary.warm_up()
 """
     loaded = loaded_after(script, NUMBA_DISABLE_JIT=jit)
     assert not tops(loaded) & (set(NEVER) - {"numba", "llvmlite", "scipy"})  # Numba looks for SciPy
     assert ("rotary.backends.cpu.launch" in loaded) == (jit == "0")
+    assert not {name for name in loaded if name.startswith("rotary.backends.cuda")}

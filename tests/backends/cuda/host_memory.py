@@ -46,7 +46,7 @@ def kernels():
 class _Block:
     """Memory of exactly so many bytes: the sanitizer sees every touch beyond its ends."""
 
-    made = 0
+    made = alive = 0
 
     def __init__(self, nbytes):
         address = ctypes.c_void_p()
@@ -56,8 +56,10 @@ class _Block:
         self.address, self.nbytes = address.value, nbytes
         ctypes.memset(self.address, FILL, nbytes)
         _Block.made += 1
+        _Block.alive += nbytes
 
     def __del__(self, free=_free):  # which is still there when the process ends
+        _Block.alive -= self.nbytes
         free(self.address)
 
 
@@ -87,6 +89,11 @@ def allocate(nbytes):
 def allocations():
     """How often memory has been allocated so far."""
     return _Block.made
+
+
+def alive():
+    """How many bytes are allocated now."""
+    return _Block.alive
 
 
 def window(x):

@@ -47,7 +47,7 @@ class Mutant(NamedTuple):
 
 KERNEL, STRUCT = "backends/cuda/rotate.cu", "backends/cuda/parameters.py"
 LAUNCHES, VIEWS = "backends/cuda/launch.py", "backends/cuda/memory.py"
-CALLS, PLANS = "rotary/call/device.py", "rotary/call/device_plans.py"
+PLANS, TABLES = "backends/cuda/plan.py", "backends/cuda/tables.py"
 DRIVER = "backends/cuda/driver.py"
 
 # No test may fail of these, or all mutants seem to be noticed.
@@ -142,7 +142,9 @@ MUTANTS = (
         "copy = copy and channels <= x.shape[-1] - 64",
     ),
     Mutant("bounds", VIEWS, "return sum(min(each, 0) for each in reach), sum", "return 0, sum"),
-    Mutant("bounds", PLANS, "return _distances(addresses) in self._apart", "return True"),
+    Mutant(
+        "bounds", PLANS, "return self._apart.get(_distances(addresses)) is not None", "return True"
+    ),
     Mutant("alignment", LAUNCHES, "union |= x | y", "union |= x"),
     Mutant(
         "alignment",
@@ -210,7 +212,7 @@ MUTANTS = (
     Mutant("strides", LAUNCHES, "by_token == 0 or by_batch % by_token == 0", "True"),
     Mutant("strides", LAUNCHES, "cosine.strides == sine.strides\n        and", "True\n        and"),
     Mutant("strides", VIEWS, "front.sort(key=lambda axis: -abs(x.strides[axis]))", "pass"),
-    Mutant("strides", CALLS, "key += (*y[1:5], y.address == x.address)", "key += y[1:5]"),
+    Mutant("strides", VIEWS, "key.append(same[0] == same[1])", "pass"),
     Mutant(
         "phase",
         KERNEL,
@@ -248,8 +250,8 @@ MUTANTS = (
     Mutant(
         "phase",
         PLANS,
-        "self._lines[named[0], named[2], seen[1:5]] = places",
-        'self._lines["positions", named[2], seen[1:5]] = places',
+        "key = named[0], *memory.layout_of",
+        'key = "positions", *memory.layout_of',
     ),
     Mutant(
         "phase",
@@ -297,18 +299,36 @@ MUTANTS = (
     Mutant(
         "launch",
         PLANS,
-        "with memory.driver.stream(stream, self.device):\n            results",
-        "with memory.driver.stream(None, self.device):\n            results",
+        "with memory.driver.stream(stream, self._device):\n            if isinstance",
+        "with memory.driver.stream(None, self._device):\n            if isinstance",
     ),
     Mutant("launch", VIEWS, "if view.device != device:", "if False:"),
     Mutant("bounds", KERNEL, "((counted ^ (u64)p.first) & (counted ^ walked))", "0"),
     Mutant("bounds", VIEWS, "strides=tuple(strides), owner=None)", "strides=tuple(strides))"),
     Mutant("strides", LAUNCHES, "_line_of(_on_device(rows.bounds))", "_on_device(rows.bounds)"),
-    Mutant("phase", PLANS, 'if name == "offset" and limit is None', "if limit is None"),
+    Mutant(
+        "phase",
+        PLANS,
+        'if name == "offset" and self._call.limit is None',
+        "if self._call.limit is None",
+    ),
     Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
     Mutant("launch", DRIVER, "self._held[next(self._numbers)] = stream.record(), owners", "pass"),
-    Mutant("launch", CALLS, "scope(memory.device_of(arrays[0], owner))", "scope(0)"),
-    Mutant("launch", PLANS, ", device, memory.driver.current_stream(), start", ", device, start"),
+    Mutant(
+        "launch",
+        PLANS,
+        "with memory.driver.scope(self._device):\n            stream",
+        "with memory.driver.scope(0):\n            stream",
+    ),
+    Mutant(
+        "launch", TABLES, "*(memory.driver.current_stream(), start // PAGE)", "*(0, start // PAGE)"
+    ),
+    Mutant(
+        "bounds",
+        TABLES,
+        "TABLES.keep(key, _Kept(window, nbytes))",
+        "TABLES.keep(key, _Kept(window, 1))",
+    ),
 )
 
 

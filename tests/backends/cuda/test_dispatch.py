@@ -16,7 +16,7 @@ from host_memory import to_device, to_host
 import rotary
 from rotary import RotaryEmbedding, scaling
 from rotary.backends.cuda import launch as cuda
-from rotary.backends.cuda import memory
+from rotary.backends.cuda import memory, plan
 
 pytestmark = pytest.mark.cuda
 
@@ -29,6 +29,14 @@ ULPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-21, "float64"
 def device():
     """What the driver is asked for from now on."""
     return host_memory.recording()
+
+
+@pytest.fixture
+def limit():
+    """The limit of the cache of tables is set anew afterwards."""
+    before = rotary.cache_info().limit
+    yield before
+    rotary.set_cache_limit(before)
 
 
 def embedding(head_dim=16, layout="half", **options):
@@ -270,6 +278,7 @@ def test_decay(device):
 
 def test_tables_stay_on_the_gpu_for_calls_to_come(device):
     """A decoder whose rows have a scale asks for a page of them once, each stream for its own."""
+    rotary.cache_clear()
     rope = embedding(decay=rotary.XPos(center=0))
     q, k = random_array((2, 3, 1, 16)), random_array((2, 1, 1, 16), seed=1)
     for offset in (0, 1, 7, 1023):
@@ -280,12 +289,6 @@ def test_tables_stay_on_the_gpu_for_calls_to_come(device):
     with device.stream(42, 0):
         assert_same(rope, (q, k), offset=1025)
     assert [what for what, *_ in device.log].count("upload") == 6
-    for stream in range(rotary.call.device_plans.WINDOWS_REMEMBERED):
-        with device.stream(stream, 0):
-            assert_same(rope, (q,), offset=stream, role="query")
-    assert (
-        len(rotary.call.device_plans._windows.held) == rotary.call.device_plans.WINDOWS_REMEMBERED
-    )
     # Two streams of tokens, at places far apart, take turns.
     before = [what for what, *_ in device.log].count("upload")
     for offset in (5, 2100, 6, 2101, 7, 2102):
@@ -924,33 +927,89 @@ def test_more_rows_than_a_launch_can_count(device):
     assert not device.launches
 
 
-def test_a_move_to_other_frequencies_has_one_plan(device, monkeypatch):
+def test_a_move_to_other_frequencies_has_one_plan(device):
     """Made by the first call, as that of any other."""
-    monkeypatch.setattr(rotary.call.device, "_plans", rotary.call.device._Plans())
     rope = embedding(scaling=scaling.Linear(factor=4.0))
+    x = to_device(random_array((2, 3, 5, 16)))
+    rotary.cache_clear()
     for _ in range(3):
         to = embedding(scaling=scaling.Linear(factor=2.0))
-        assert_same(rope, (random_array((2, 3, 5, 16)),), "shift", delta=3, offset=0, to=to)
-    assert len(rotary.call.device._plans.held) == 1
+        rope.shift(x, delta=3, offset=0, to=to)
+    assert rotary.cache_info().plans.entries == 1
 
 
-def test_what_is_remembered_is_bounded(device, monkeypatch):
-    """Plans, the oldest of which is made anew, and where positions lay."""
-    monkeypatch.setattr(rotary.call.device, "PLANS_REMEMBERED", 2)
-    monkeypatch.setattr(rotary.call.device_plans, "LINES_REMEMBERED", 2)
-    monkeypatch.setattr(rotary.call.device, "_plans", rotary.call.device._Plans())
+def test_where_positions_lay_is_remembered_within_a_bound(device, monkeypatch):
+    monkeypatch.setattr(plan, "LINES_REMEMBERED", 2)
+    rotary.cache_clear()
     rope = embedding()
-    for length in (3, 4, 5, 3):
-        assert_same(rope, (random_array((2, 3, length, 16)),))
-        assert len(rotary.call.device._plans.held) <= 2
     many = np.arange(40).reshape(4, 10) * 3
     for i in range(4):
         there = {"positions": to_device(many)[:, i::4][:, :2]}
         assert_same(rope, (random_array((4, 2, 16)),), positions=many[:, i::4][:, :2], there=there)
         there = {"positions": to_device(many.T)[i:].T[:, :2]}
         assert_same(rope, (random_array((4, 2, 16)),), positions=many[:, i:][:, :2], there=there)
-    for plan in rotary.call.device._plans.held.values():
-        assert len(plan._lines) <= 2
+    gc.collect()
+    sizes = [len(each._lines.held) for each in gc.get_objects() if type(each) is plan.Plan]
+    assert max(sizes) == 2
+
+
+def far_apart(device, count):
+    """Rotate as a decoder whose rows have a scale, at so many places far apart; return the bytes of a table."""
+    rope = embedding(decay=rotary.XPos(center=0))
+    x = to_device(random_array((2, 3, 1, 16)))
+    for i in range(count):
+        rope(x, offset=2048 * i, role="query")
+    return 2 * 1024 * 8 * 4
+
+
+def test_tables_on_the_gpu_are_counted_and_cleared(device):
+    """With those of the host, by the calls that are for the cache of tables."""
+    rotary.cache_clear()
+    nbytes = far_apart(device, 3)
+    info = rotary.cache_info()
+    assert (info.entries, info.nbytes) == (3, 3 * nbytes)
+    rotary.cache_clear()
+    gc.collect()
+    assert rotary.cache_info()[:4] == (0, 0, 0, 0)
+
+
+def test_memory_of_dropped_tables_is_given_free(device, limit):
+    """Nothing else keeps them: neither plans nor embeddings nor launches."""
+    rotary.cache_clear()
+    alive = host_memory.alive()
+    x = to_device(random_array((100_000, 64)))
+    embedding(64, decay=rotary.XPos(center=50_000, scale_base=50_000))(x, x)
+    assert host_memory.alive() > alive + 2 * x.nbytes  # the tables are as large as the array
+    rotary.set_cache_limit(0)
+    rotary.cache_clear()
+    del x
+    gc.collect()
+    assert host_memory.alive() <= alive + 10_000
+
+
+def test_tables_on_the_gpu_are_bounded_with_those_of_the_host(device, limit):
+    rotary.cache_clear()
+    nbytes = far_apart(device, 1)
+    for kept in (5, 2):
+        rotary.set_cache_limit(kept * nbytes)
+        far_apart(device, 9)
+        assert rotary.cache_info()[2:4] == (kept, kept * nbytes)
+    # What was used least recently goes, be it on the host.
+    embedding()(random_array((600, 16)))
+    assert 0 < rotary.cache_info().nbytes <= 2 * nbytes
+    far_apart(device, 2)
+    assert rotary.cache_info()[2:4] == (2, 2 * nbytes)
+
+
+def test_a_table_on_the_gpu_that_may_not_be_kept_is_no_longer_than_asked_for(device, limit):
+    rotary.set_cache_limit(0)
+    rope = embedding(decay=rotary.XPos(center=0))
+    x = random_array((2, 3, 5, 16))
+    for _ in range(2):
+        device.log.clear()
+        assert_same(rope, (x,), offset=3000, role="query")
+        assert [each[1] for each in device.log if each[0] == "upload"] == [2 * 5 * 8 * 4]
+    assert rotary.cache_info()[2:4] == (0, 0)
 
 
 def test_without_a_driver_it_is_said(device, monkeypatch):

@@ -9,10 +9,10 @@ import host_memory
 import pytest
 from emulation import Kernels, build
 
+import rotary
 from rotary.backends.cuda import launch as cuda
 from rotary.backends.cuda import memory
 from rotary.backends.cuda import parameters as cuda_struct
-from rotary.call import device as calls
 from rotary.cli import bench as _bench
 from rotary.cli import bench_cases as _bench_cases
 from rotary.cli import bench_contenders as _bench_contenders
@@ -40,9 +40,9 @@ def device(monkeypatch):
     """A GPU on which nothing has run yet."""
     host_memory.install()
     monkeypatch.setattr(cuda, "_kernels", {})
-    calls._plans.held.clear()
+    rotary.cache_clear()  # plans above all
     yield Emulated()
-    calls._plans.held.clear()
+    rotary.cache_clear()  # plans above all
 
 
 def group(device, dtype, angles, capsys):

@@ -338,6 +338,24 @@ def test_tables_are_made_on_the_gpu_where_kernels_make_no_angles(
     assert not any(what == "upload" for what, *_ in on_gpu.log)
 
 
+@pytest.mark.parametrize("kind", ["host", "gpu"])
+def test_positions_of_heads_have_a_scale(on_gpu, monkeypatch, kind):
+    """Each part of the batch reads a table of its own, made where its positions lie."""
+    to_host = _libraries.to_host
+    monkeypatch.setattr(
+        _libraries, "to_host", lambda x: None if isinstance(x, torch.Tensor) else to_host(x)
+    )
+    rope = embedding(decay=rotary.XPos(center=0))
+    x = random_array((2, 3, 5, 16))
+    places = np.random.default_rng(0).integers(0, 200, (2, 3, 5))
+    given = places if kind == "host" else as_tensor(places)
+    got = rope(as_tensor(x), positions=given, role="query")
+    np.testing.assert_allclose(
+        got.numpy(), rope(x, positions=places, role="query"), rtol=0, atol=1e-5
+    )
+    assert len(on_gpu.launches) == 2
+
+
 def test_tables_at_positions_of_any_shape(on_gpu):
     rope = embedding()
     many = PLACES.reshape(1, 2, 5, 1)[:, :, ::2]

@@ -2,28 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from rotary._lib.libraries import check_precision
-from rotary._lib.typing import Array, HostArray, TableDType
+from rotary._lib.memo import TABLES, remembered
+from rotary._lib.typing import Array, TableDType
 from rotary.backends.contract import Angles, Axes, Pairing, Rows, View
-from rotary.backends.cuda import launch as cuda
-from rotary.backends.cuda import memory
-from rotary.tables import lookup as tables
+
+from . import launch as cuda
+from . import memory
 
 LAUNCHES_REMEMBERED = 1024
+# Rows of a page of tables.
+PAGE = 1024
+LookUp: TypeAlias = Callable[[Angles, Rows, TableDType], Any]
 # Shape, strides, dtype and GPU: all of a view but address and owner.
 Placed: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
 
 
-def uploaded(table: HostArray, like: Array) -> Any:
-    """Return a table of the host as a CuPy array, on the GPU of another."""
-    with memory.driver.scope(like.data.device_id):
-        return memory.driver.upload(np.ascontiguousarray(table), blocking=False)
+class _Kept(NamedTuple):
+    """An entry of `TABLES` that lies on a GPU, and how many bytes it occupies there."""
+
+    value: Any
+    nbytes: int
+
+    def sizes(self) -> list[int]:
+        return [self.nbytes]
+
+    def thin(self, must: bool) -> bool:  # noqa: ARG002  (`TABLES` calls it so)
+        return False
+
+
+class Window(NamedTuple):
+    """Tables of rows that count up from a first one, on a GPU."""
+
+    first: int
+    stop: int
+    trig: cuda.Trig
+
+
+def window_of(
+    angles: Angles, rows: Rows, dtype: TableDType, device: int, look_up: LookUp
+) -> Window:
+    """Return a table on a GPU that holds rows which count up.
+
+    Each serves one stream: on another it might be read before it is there, or written over after it is dropped.
+    """
+    assert rows.start is not None
+    start, stop = rows.start, rows.start + rows.length
+    frequencies, factor, scale = angles
+    key = (
+        *("window", frequencies.key, factor, scale, dtype, device),
+        *(memory.driver.current_stream(), start // PAGE),
+    )
+    kept: _Kept | None = TABLES.get(key)
+    if kept is not None and kept.value.first <= start <= stop <= kept.value.stop:
+        window: Window = kept.value
+        return window
+    window, nbytes = _made_window(angles, start, stop, dtype, look_up)
+    if nbytes <= TABLES.limit:
+        TABLES.keep(key, _Kept(window, nbytes))
+    return window
+
+
+def _made_window(
+    angles: Angles, start: int, stop: int, dtype: TableDType, look_up: LookUp
+) -> tuple[Window, int]:
+    """Return a window and its bytes: in whole pages, or of what is asked for if that is all there is or may be."""
+    first, last = start - start % PAGE, stop + -stop % PAGE
+    row_bytes = 2 * angles.frequencies.heads * angles.frequencies.lanes * np.dtype(dtype).itemsize
+    if (last - first) * row_bytes > TABLES.limit:
+        first, last = start, stop
+    try:
+        table = look_up(angles, Rows(None, first, last - first), dtype)
+    except (OverflowError, ValueError):
+        first, last = start, stop
+        table = look_up(angles, Rows(None, first, last - first), dtype)
+    return Window(first, last, cuda.uploaded_table(table.values)), table.values.nbytes
+
+
+def _ones(lanes: int, dtype: TableDType, device: int) -> Any:
+    """Return pairs (1, 0) in the half layout, on the current GPU and for the current stream."""
+    key = ("ones", lanes, dtype, device, memory.driver.current_stream())
+    kept: _Kept | None = TABLES.get(key)
+    if kept is None:
+        pairs = np.repeat(np.array([1, 0], dtype), lanes)
+        kept = _Kept(memory.driver.upload(pairs, blocking=True), pairs.nbytes)
+        if kept.nbytes <= TABLES.limit:
+            TABLES.keep(key, kept)
+    return kept.value
 
 
 def rotate(
@@ -102,7 +172,7 @@ def _launched(
         launch([x.address], [y.address], trig, places)
 
 
-@lru_cache(maxsize=LAUNCHES_REMEMBERED)
+@remembered(LAUNCHES_REMEMBERED)
 def _launches_of(
     x: Placed, y: Placed, axes: Axes, pairing: Pairing, *, in_place: bool
 ) -> list[cuda.Launch]:
@@ -114,27 +184,13 @@ def _launches_of(
 
 
 def cos_sin(
-    angles: Angles,
-    positions: Any,
-    *,
-    leading: bool,
-    dtype: TableDType,
-    limit: int | None = None,
-) -> tuple[Array, Array]:
-    """Return cosine and sine at positions of any shape, as `tables.cos_sin`; of those on a GPU there."""
-    found = None
-    if not isinstance(positions, int | float | np.ndarray | list | tuple):
-        found = _joined(angles, positions, leading=leading, dtype=dtype, limit=limit)
-    if found is None:
-        return tables.cos_sin(angles, positions, leading=leading, dtype=dtype, limit=limit)
-    lanes = angles.frequencies.lanes
-    return found[..., :lanes], found[..., lanes:]
-
-
-def _joined(
     angles: Angles, positions: Any, *, leading: bool, dtype: TableDType, limit: int | None
 ) -> Array | None:
-    """Return cosine and sine at positions on a GPU side by side, None where kernels do not make them."""
+    """Return cosine and sine side by side at positions on a GPU, None where kernels do not make them.
+
+    The shape is that of the positions after their position axes, led by the heads where these have frequencies of
+    their own.
+    """
     owner = memory.owner_of(positions)
     if owner is None or angles.scale is not None or not memory.usable("positions"):
         return None
@@ -178,12 +234,11 @@ def _made(
         result = memory.empty(memory.like(wanted, owner), positions, owner)
         y = memory.view_of(result, owner)
         # One row, read for every position.
-        x = y._replace(
-            address=cuda.ones(lanes, dtype, device).data.ptr, strides=(0, 0, 0, y.strides[-1])
-        )
+        pairs = _ones(lanes, dtype, device)
+        x = y._replace(address=pairs.data.ptr, strides=(0, 0, 0, y.strides[-1]))
         places = cuda.places_of(Rows(seen, None, length, limit))
         whole = Pairing(0, lanes, "half", "half")
         _launched(x, y, Axes(2, 1), whole, cuda.turns_of(angles, device, places), places)
     if heads == 1:
         return result.reshape((*outer, 2 * lanes))
-    return tables.heads_inward(result.reshape((heads, *outer, 2 * lanes)), len(outer))
+    return result.reshape((heads, *outer, 2 * lanes))
