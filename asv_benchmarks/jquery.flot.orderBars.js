@@ -1,4 +1,4 @@
-/* Bars of several series side by side, as asv asks for them. The plugin that its pages load, flot-orderbars 1.0.0,
+/* Draws the bars of several series side by side, as asv requests. The pages of asv load flot-orderbars 1.0.0 for this. It
    computes with the names on an axis as if they were numbers, and then draws no bar at all. */
 (function ($) {
     "use strict";
