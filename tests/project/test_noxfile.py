@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -40,26 +40,19 @@ def run_nox(*arguments, **variables):
     )
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    """The noxfile as a module; nox warns if it is loaded twice."""
-    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def noxfile(loaded, monkeypatch, tmp_path):
-    """The noxfile if there is no Python but the running one."""
+def find(monkeypatch, tmp_path):
+    """The function that finds a Python, if there is none but the running one."""
+    from environments import interpreter
+
     for name in ("path", "pyenv/versions", "home"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    loaded.interpreter.cache_clear()
-    yield loaded
-    loaded.interpreter.cache_clear()
+    interpreter.cache_clear()
+    yield interpreter
+    interpreter.cache_clear()
 
 
 def python(path, answer, status=0):
@@ -104,42 +97,55 @@ def test_continuous_integration_runs_the_command_of_the_readme_with_every_python
     assert lines.index("export ROTARY_ALL_PYTHONS=1") < lines.index(command)
 
 
+def test_every_session_that_is_named_exists():
+    known = set(re.findall(r"^[*-] (\w+)", run_nox("--list").stdout, re.MULTILINE))
+    tracked = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, cwd=ROOT)
+    named = set()
+    for name in tracked.stdout.decode().rstrip("\0").split("\0"):
+        if (ROOT / name).suffix in {".md", ".py", ".toml", ""}:
+            text = (ROOT / name).read_text(encoding="utf-8")
+            for words in re.findall(r"nox -s ((?:\w+ ?)+)", text):
+                named |= {(name, word) for word in words.split()}
+    assert {word for _, word in named} > {"demo", "gpu", "history", "peers"}
+    assert {(name, word) for name, word in named if word not in known} == set()
+
+
 @on_posix
-def test_a_shim_that_does_not_start_is_passed_over(noxfile, tmp_path):
+def test_a_shim_that_does_not_start_is_passed_over(find, tmp_path):
     other = "3.99"
-    assert noxfile.interpreter(other) is None
-    noxfile.interpreter.cache_clear()
+    assert find(other) is None
+    find.cache_clear()
     python(tmp_path / "path" / f"python{other}", "pyenv: python3.99: command not found", status=127)
     found = python(tmp_path / "pyenv/versions/3.99.1/bin/python", "cpython 3.99 0")
-    assert noxfile.interpreter(other) == found
+    assert find(other) == found
 
 
 @on_posix
-def test_a_python_on_the_path_comes_first_and_of_pyenv_the_newest(noxfile, tmp_path):
+def test_a_python_on_the_path_comes_first_and_of_pyenv_the_newest(find, tmp_path):
     for release in ("3.99.9", "3.99.10", "3.99.2", "3.98.11"):
         python(tmp_path / "pyenv/versions" / release / "bin/python", f"cpython {release[:4]} 0")
-    assert Path(noxfile.interpreter("3.99")).parts[-3] == "3.99.10"
-    noxfile.interpreter.cache_clear()
+    assert Path(find("3.99")).parts[-3] == "3.99.10"
+    find.cache_clear()
     first = python(tmp_path / "path/python3.99", "cpython 3.99 0")
-    assert noxfile.interpreter("3.99") == first
+    assert find("3.99") == first
 
 
 @on_posix
-def test_versions_in_the_home_folder_are_found_too(noxfile, tmp_path, monkeypatch):
+def test_versions_in_the_home_folder_are_found_too(find, tmp_path, monkeypatch):
     monkeypatch.delenv("PYENV_ROOT")
     found = python(tmp_path / "home/.pyenv/versions/3.99.0/bin/python", "cpython 3.99 0")
-    assert noxfile.interpreter("3.99") == found
+    assert find("3.99") == found
 
 
 @on_posix
 @pytest.mark.parametrize("answer", ["cpython 3.98 0", "pypy 3.99 0", "cpython 3.99 1", ""])
-def test_what_is_no_such_python_is_passed_over(answer, noxfile, tmp_path):
+def test_what_is_no_such_python_is_passed_over(answer, find, tmp_path):
     python(tmp_path / "path/python3.99", answer)
-    assert noxfile.interpreter("3.99") is None
+    assert find("3.99") is None
 
 
-def test_the_running_python_is_found_by_itself(noxfile):
-    assert noxfile.interpreter(RUNNING) == sys.executable
+def test_the_running_python_is_found_by_itself(find):
+    assert find(RUNNING) == sys.executable
 
 
 def test_a_python_that_is_not_there_is_told_and_skipped_unless_all_have_to_be(tmp_path):

@@ -153,3 +153,10 @@ def test_hooks_use_the_versions_of_the_dependency_groups():
     pinned = {item for item in groups["lint"] if "==" in item}
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     assert set(re.findall(r'"([^"]+==[^"]+)"', hooks)) == pinned
+
+
+def test_hooks_check_the_docstrings_of_every_module():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    (pattern,) = re.findall(r"entry: numpydoc lint\n.*\n +files: (.*)", hooks)
+    modules = [path for path in shipped().values() if path.suffix == ".py"]
+    assert all(re.search(pattern, path.relative_to(ROOT).as_posix()) for path in modules)
