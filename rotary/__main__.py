@@ -1,4 +1,4 @@
-"""What can be asked of the library from a terminal: whether it is right on this machine, and how fast."""
+"""Checks and measures the kernels of this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rotary.cli import selftest as _selftest
 from rotary.cli.devices import INSTALL, Device, Gpu, Host, no_gpu
 
 SELFTEST = (
-    "Check the kernels of this machine, GPU and CPU, against exact arithmetic. The exit status is 0 where all that "
-    "was checked is right, 1 where something is wrong, or where a GPU was asked for and there is none."
+    "Check the kernels of this machine, GPU and CPU, against exact arithmetic. The exit status is 1 if a result is "
+    "wrong, or if --gpu is given and there is no GPU."
 )
 BENCH = (
-    "Measure rotations on the GPU beside a copy of as many bytes and beside other libraries, those that are "
-    "installed. The exit status is 1 where there is no GPU, or where a result of this library is wrong."
+    "Measure rotations on the GPU beside a copy of as many bytes. The exit status is 1 if there is no GPU, or if a "
+    "result is wrong."
 )
 
 
@@ -31,20 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench = commands.add_parser("bench", description=BENCH, help="measure the kernels")
     bench.add_argument("--cpu", action="store_true", help="measure the CPU instead")
     bench.add_argument(
-        "--rounds", type=_count, default=_bench.ROUNDS, help="in which all take turns (%(default)s)"
+        "--rounds", type=_count, default=_bench.ROUNDS, help="rounds to measure (%(default)s)"
     )
     given = parser.parse_args(arguments)
     missing = None if given.cpu else no_gpu()
     if given.command == "bench":
-        return _measured(missing, cpu=given.cpu, rounds=given.rounds)
+        return _run_bench(missing, cpu=given.cpu, rounds=given.rounds)
     devices: list[Device] = [] if given.gpu else [Host()]
     if not given.cpu and missing is None:
         devices.append(Gpu())
     return _selftest.main(devices, missing)
 
 
-def _measured(missing: str | None, *, cpu: bool, rounds: int) -> int:
-    """Measure, where there is something to measure on."""
+def _run_bench(missing: str | None, *, cpu: bool, rounds: int) -> int:
     if missing is not None:
         sys.stdout.write(
             f"GPU: not measured. {missing}: {INSTALL}. `bench --cpu` measures the CPU.\n"
@@ -54,7 +53,6 @@ def _measured(missing: str | None, *, cpu: bool, rounds: int) -> int:
 
 
 def _count(text: str) -> int:
-    """Return a number of rounds."""
     count = int(text)
     if count < 1:
         msg = f"must be at least 1, got {count}"

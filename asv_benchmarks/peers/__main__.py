@@ -1,4 +1,4 @@
-"""`nox -s peers`: measures, prints the tables and writes the page; `quick` and `page` are told in `--help`."""
+"""`nox -s peers`: measures, prints the tables and writes the page. `--help` explains the other modes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ NUMBERS = "numbers.json"
 
 
 def main() -> int:
-    """Do what the command line says; 1 if a contender failed, which is more than being missing."""
+    """Run the mode of the command line; return 1 if a contender failed, but not if it is missing."""
     arguments = parse()
+    if arguments.mode == "gpu":
+        from . import gpu
+
+        return gpu.main(arguments.rounds or 31)
     folder: Path = arguments.to
     if arguments.mode == "page":
         if not (folder / NUMBERS).exists():
@@ -40,11 +44,12 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="nox -s peers --", description=__doc__)
-    modes = ("full", "quick", "page")
-    explained = "quick: small arrays, few rounds, to see that it works; page: the page again, from its numbers"
+    modes = ("full", "quick", "page", "gpu")
+    explained = "quick: small arrays and few rounds, to see that it works; page: the page again, from its numbers; "
+    explained += "gpu: the GPU libraries of this environment, printed only"
     parser.add_argument("mode", nargs="?", choices=modes, default="full", help=explained)
     parser.add_argument("--to", type=Path, default=DOCS, help="the folder that is written")
-    parser.add_argument("--rounds", type=int, help="how many rounds (default 15, quick 3)")
+    parser.add_argument("--rounds", type=int, help="how many rounds (default 15, quick 3, gpu 31)")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
-"""Measures rotations beside a copy of as many bytes, and beside other libraries, all of them taking turns.
+"""Times rotations of this library beside a copy of as many bytes, in rounds in which all of them take turns.
 
-The copy is what memory allows: a rotation has to read and write each byte once, too. What a contender gives is
+The copy is the limit that memory sets: a rotation has to read and write each byte once, too. Every result is
 compared with the formula in float64 before it is timed.
 """
 
@@ -8,23 +8,94 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from rotary._lib.typing import Array, HostArray
+from rotary.embedding import RotaryEmbedding
 
 from . import bench_cases as cases
-from . import bench_contenders as contenders
-from .bench_cases import Case, Data
-from .bench_contenders import Contender, Run
+from .bench_cases import BASE, Case, Data
 from .devices import Device
 
 ROUNDS = 31
 WARM_UP = 3
-CALLS_IN_TURN = 20
+CALLS_IN_A_ROW = 20
+
+
+# ------------------------------------------------------------------------------------------------
+# Contenders.
+
+
+class Run(NamedTuple):
+    """A call to time, and how to read the checked rows of query and key from its result; None for a copy."""
+
+    call: Callable[[], object]
+    read: Callable[[Any, list[int]], list[HostArray]] | None
+
+
+# Makes its arrays on a device and returns the call. It raises ImportError if its library is not installed.
+Contender: TypeAlias = Callable[[Data, Device], Run]
+
+
+def copy(data: Data, device: Device) -> Run:
+    """Copy as many bytes."""
+    source = device.put(np.concatenate([x.ravel() for x in data.arrays]))
+    target = device.put(np.zeros(source.shape, data.arrays[0].dtype))
+    return Run(lambda: device.copy(source, target), None)
+
+
+def in_place(data: Data, device: Device) -> Run:
+    """Rotate with this library, in place."""
+    rope, options = embedding(data.case), _options(data, device)
+    xs = tuple(device.put(x) for x in data.arrays)
+    return Run(lambda: rope(*xs, out=xs, **options), _reader(device))
+
+
+def to_new(data: Data, device: Device) -> Run:
+    """Rotate with this library, to new arrays."""
+    rope, options = embedding(data.case), _options(data, device)
+    xs = [device.put(x) for x in data.arrays]
+    return Run(lambda: rope(*xs, **options), _reader(device))
+
+
+def embedding(case: Case) -> RotaryEmbedding:
+    """Return the embedding of a case."""
+    return RotaryEmbedding(case.head_dim, layout="half", base=BASE, seq_axis=1)
+
+
+def _options(data: Data, device: Device) -> dict[str, Array]:
+    """Return the position arguments: when decoding, a model has the offsets on the device."""
+    return {"offset": device.put(data.offsets)} if data.case.decodes else {}
+
+
+def _reader(device: Device) -> Callable[[Any, list[int]], list[HostArray]]:
+    def read(results: Sequence[Array], rows: list[int]) -> list[HostArray]:
+        return [device.get(y)[:, rows] for y in results]
+
+    return read
+
+
+COPY = "copy of as many bytes"
+# A failure of a contender whose name begins so makes `bench` fail.
+OWN = "rotary, "
+CONTENDERS: dict[str, Contender] = {
+    COPY: copy,
+    "rotary, in place": in_place,
+    "rotary, new arrays": to_new,
+}
+
+
+# ------------------------------------------------------------------------------------------------
+# Rounds.
 
 
 @dataclass
 class Row:
-    """What came of one contender."""
+    """The times of one contender, or the reason why it has none."""
 
     name: str
     run: Run | None = None
@@ -34,59 +105,60 @@ class Row:
     calls: list[float] = field(default_factory=list)
 
     def fail(self, why: str) -> None:
-        """Give up."""
+        """Stop timing this contender."""
         self.run, self.missing, self.failed = None, why, True
 
 
-def measure(case: Case, among: Mapping[str, Contender], device: Device, rounds: int) -> list[Row]:
-    """Return a row for every contender, each with its times or with why it has none."""
+def measure(
+    case: Case, contenders: Mapping[str, Contender], device: Device, rounds: int
+) -> list[Row]:
+    """Return one row for each contender."""
     data = Data(case)
-    rows = [_prepared(name, make, data, device) for name, make in among.items()]
-    turns = list(rows)
+    rows = [_prepared(name, make, data, device) for name, make in contenders.items()]
+    order = list(rows)
     for _ in range(rounds):
-        turns = turns[1:] + turns[:1]
-        for row in turns:
+        order = order[1:] + order[:1]
+        for row in order:
             if row.run is not None:
-                _take_turn(row, row.run, device)
+                _time(row, row.run, device)
     return rows
 
 
 def _prepared(name: str, make: Contender, data: Data, device: Device) -> Row:
-    """Return a row of a contender whose result is right, warmed up."""
+    """Check the result of a contender and warm it up."""
     row = Row(name)
     try:
         row.run = make(data, device)
         result = row.run.call()
         if row.run.read is not None:
-            wrong = data.is_wrong(row.run.read(result, data.checked_rows))
-            if wrong is not None:
-                row.fail(wrong)
+            error = data.error(row.run.read(result, data.checked_rows))
+            if error is not None:
+                row.fail(error)
                 return row
         for _ in range(WARM_UP):
             row.run.call()
     except ImportError as error:
         row.run, row.missing = None, f"not installed ({error})"
-    except Exception as error:  # noqa: BLE001  (what fails in one is told in its row)
-        row.fail(_told(error))
+    except Exception as error:  # noqa: BLE001  (the row reports the failure of one contender)
+        row.fail(_in_one_line(error))
     return row
 
 
-def _take_turn(row: Row, run: Run, device: Device) -> None:
-    """Time one call by the device's clock, and several by the host's."""
+def _time(row: Row, run: Run, device: Device) -> None:
+    """Time one call on the device's clock, and several calls in a row on the host's."""
     try:
         row.seconds.append(device.seconds(run.call))
-        row.calls.append(device.seconds_in_turn(run.call, CALLS_IN_TURN))
+        row.calls.append(device.seconds_in_a_row(run.call, CALLS_IN_A_ROW))
     except Exception as error:  # noqa: BLE001  (as above)
-        row.fail(_told(error))
+        row.fail(_in_one_line(error))
 
 
-def _told(error: Exception) -> str:
-    """Return an error in a line."""
+def _in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 # ------------------------------------------------------------------------------------------------
-# What is told.
+# The report.
 
 
 def table(case: Case, rows: Sequence[Row]) -> list[str]:
@@ -96,13 +168,13 @@ def table(case: Case, rows: Sequence[Row]) -> list[str]:
         f"{case.title}: {moved / 1e6:.1f} MB read and written",
         f"  {'':<30}{'us':>10}{'GB/s':>10}{'of copy':>10}{'us a call':>12}",
     ]
-    copy = _median(next(row for row in rows if row.name == contenders.COPY))
+    copied = median(next(row for row in rows if row.name == COPY))
     for row in rows:
-        seconds = _median(row)
+        seconds = median(row)
         if seconds is None:
             lines.append(f"  {row.name:<30}  {row.missing}")
             continue
-        ratio = "" if copy is None else f"{copy / seconds:.2f}"
+        ratio = "" if copied is None else f"{copied / seconds:.2f}"
         calls = statistics.median(row.calls)
         lines.append(
             f"  {row.name:<30}{seconds * 1e6:>10.1f}{moved / seconds / 1e9:>10.1f}{ratio:>10}{calls * 1e6:>12.1f}"
@@ -110,41 +182,41 @@ def table(case: Case, rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _median(row: Row) -> float | None:
-    """Return the median time, None where there is none."""
+def median(row: Row) -> float | None:
+    """Return the median time of a contender, or None if it failed."""
     return statistics.median(row.seconds) if row.run is not None else None
 
 
-def main(device: Device, *, rounds: int) -> int:
-    """Measure all cases of a device and print what came of it.
+def main(device: Device, *, rounds: int, others: Mapping[str, Contender] | None = None) -> int:
+    """Measure all cases of a device and print a table of each.
+
+    `others` take part besides this library; asv_benchmarks/peers/gpu.py has some.
 
     Returns
     -------
     int
-        The exit status: 0 where this library gave right results, else 1.
+        The exit status: 1 if a result of this library is wrong, else 0.
     """
-    among, chosen = (
-        (contenders.ON_GPU, cases.ON_GPU) if device.is_gpu else (contenders.ON_CPU, cases.ON_CPU)
+    contenders = CONTENDERS | dict(others or {})
+    _print(*device.described())
+    _print(
+        f"medians of {rounds} rounds in which all take turns; `us` on the device's clock"
+        + (", with caches emptied before" if device.is_gpu else "")
+        + f", `us a call` on the host's, {CALLS_IN_A_ROW} calls in a row"
     )
-    _say(*device.described())
-    _say(
-        f"medians of {rounds} rounds in which all take turns; `us` by the device's clock"
-        + (", caches emptied before" if device.is_gpu else "")
-        + f", `us a call` by the host's, {CALLS_IN_TURN} calls in a row"
-    )
-    good = True
-    for case in chosen:
-        lack = device.lacks(case.dtype)
-        if lack is not None:
-            _say("", f"{case.title}: not measured: {lack}")
+    status = 0
+    for case in cases.ON_GPU if device.is_gpu else cases.ON_CPU:
+        reason = device.lacks(case.dtype)
+        if reason is not None:
+            _print("", f"{case.title}: not measured: {reason}")
             continue
-        rows = measure(case, among, device, rounds)
-        _say("", *table(case, rows))
-        good = good and not any(row.failed for row in rows if row.name.startswith(contenders.OWN))
-    return 0 if good else 1
+        rows = measure(case, contenders, device, rounds)
+        _print("", *table(case, rows))
+        if any(row.failed for row in rows if row.name.startswith(OWN)):
+            status = 1
+    return status
 
 
-def _say(*lines: str) -> None:
-    """Print lines."""
+def _print(*lines: str) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()

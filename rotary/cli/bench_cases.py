@@ -1,4 +1,4 @@
-"""What `bench` measures: shapes, the arrays of each, and what a rotation of them must give."""
+"""The cases of `bench`: shapes, their arrays, and the check of a rotated result."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rotary.functions import inv_freq
 from .devices import dtype_named
 
 BASE = 10_000.0
-# A result differs from the formula by no more, for numbers of a few units; others than this library round
-# angles to float32 and results more than once.
+# The largest allowed difference from the formula, for numbers of a few units. Other libraries round angles to
+# float32, and results more than once.
 TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 3e-3}
 
 
@@ -31,13 +31,13 @@ class Case(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes query and key have; a rotation reads and writes so many."""
+        """The size of query and key in bytes; a rotation reads and writes as many."""
         numbers = self.batch * self.length * sum(self.heads) * self.head_dim
         return numbers * dtype_named(self.dtype).itemsize
 
     @property
     def decodes(self) -> bool:
-        """Whether there is one row of every sequence, each at its own position."""
+        """Whether each sequence has one token, at a position of its own."""
         return self.length == 1
 
 
@@ -58,14 +58,14 @@ ON_CPU = (
 
 
 class Data:
-    """The numbers of a case on the host, which every contender gets in arrays of its own."""
+    """The numbers of a case on the host; each contender puts them into arrays of its own."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
 
     @cached_property
     def arrays(self) -> list[HostArray]:
-        """Query and key, normally distributed."""
+        """Query and key, with normally distributed numbers."""
         block = np.random.default_rng(0).standard_normal(2**16 + 1)
         block = block.astype(dtype_named(self.case.dtype))
         shape = (self.case.batch, self.case.length)
@@ -73,42 +73,42 @@ class Data:
 
     @cached_property
     def offsets(self) -> HostArray:
-        """Where the sequences begin, (batch,)."""
+        """The position of the first token of each sequence, (batch,)."""
         step = 37 if self.case.decodes else 0
         return 1000 * self.case.decodes + step * np.arange(self.case.batch)
 
     @cached_property
     def positions(self) -> HostArray:
-        """Where rows stand, (batch, sequence)."""
+        """The positions of the tokens, (batch, sequence)."""
         return self.offsets[:, None] + np.arange(self.case.length)
 
     def tables(self, positions: HostArray) -> tuple[Float64Array, Float64Array]:
-        """Return cosine and sine (..., head_dim / 2) in float64, good enough at the positions used here."""
+        """Return cosine and sine (..., head_dim / 2); float64 angles are exact enough at these positions."""
         angles = positions[..., None] * inv_freq(self.case.head_dim, base=BASE)
         return np.cos(angles), np.sin(angles)
 
     @cached_property
     def whole_tables(self) -> tuple[Float64Array, Float64Array]:
-        """Cosine and sine of all positions up to the largest, which most libraries keep."""
+        """Cosine and sine of all positions up to the largest, as most libraries keep them."""
         return self.tables(np.arange(int(self.positions.max()) + 1))
 
     @property
     def checked_rows(self) -> list[int]:
-        """The rows of a sequence whose results are looked at: at both ends."""
+        """The tokens of a sequence whose results are checked: the first, the middle and the last."""
         return sorted({0, self.case.length // 2, self.case.length - 1})
 
-    def is_wrong(self, results: Sequence[HostArray]) -> str | None:
-        """Say how results, of the checked rows, are off; None where they are right."""
+    def error(self, results: Sequence[HostArray]) -> str | None:
+        """Return what is wrong with the results for the checked rows, or None."""
         rows = self.checked_rows
         cosine, sine = (part[:, :, None] for part in self.tables(self.positions[:, rows]))
         for x, y in zip(self.arrays, results, strict=True):
             first, second = np.split(x[:, rows].astype(np.float64), 2, axis=-1)
-            wanted = np.concatenate(
+            expected = np.concatenate(
                 [first * cosine - second * sine, second * cosine + first * sine], axis=-1
             )
-            if y.shape != wanted.shape:
-                return f"gives shape {y.shape}, expected {wanted.shape}"
-            off = np.abs(y.astype(np.float64) - wanted).max()
-            if not off <= TOLERANCE[self.case.dtype]:
-                return f"is wrong by {off:.2g}"
+            if y.shape != expected.shape:
+                return f"gives shape {y.shape}, expected {expected.shape}"
+            difference = np.abs(y.astype(np.float64) - expected).max()
+            if not difference <= TOLERANCE[self.case.dtype]:
+                return f"is wrong by {difference:.2g}"
         return None

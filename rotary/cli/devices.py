@@ -1,7 +1,6 @@
-"""The host and the GPU as `selftest` and `bench` meet them: memory to put values in, and a clock.
+"""The host and the GPU for `selftest` and `bench`: memory for arrays, and a clock.
 
-`Gpu` is what a machine with a GPU is asked by; tests put the host's memory and a clock of their own in its place.
-No GPU has run it yet.
+Tests replace the memory and the clock of `Gpu` by the host's. No GPU has run it yet.
 """
 
 from __future__ import annotations
@@ -22,56 +21,56 @@ INSTALL = (
     "install rotary[cuda12] or rotary[cuda13], for the CUDA version that nvidia-smi shows, and with no CUDA "
     "toolkit on the machine cupy-cuda12x[ctk] or cupy-cuda13x[ctk] as well"
 )
-# More than any GPU keeps near its multiprocessors: what is written between two calls drives their arrays out.
+# Larger than the caches of any GPU: writing as much between two calls evicts their arrays.
 FLUSHED_BYTES = 2**28
-# How often it is written at most, which is for calls that wait for the GPU themselves.
+# The most writes before a call; a call that waits for the GPU itself would need ever more.
 MOST_FILLS = 256
 
 
 class Device(Protocol):
-    """What `selftest` and `bench` need of a place where arrays lie."""
+    """A place for arrays, as `selftest` and `bench` use it."""
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is a GPU."""
+        """Whether this is a GPU."""
         ...
 
     @property
     def roundings(self) -> float:
-        """How far off a float32 result may be, in roundings of its pair's length."""
+        """The bound on the error of a float32 result, in unit roundoffs of its pair's length."""
         ...
 
     def described(self) -> list[str]:
-        """Return lines that tell what is used."""
+        """Return lines about the device and the software on it."""
         ...
 
     def lacks(self, dtype: str) -> str | None:
-        """Return why arrays of a dtype cannot be made here, None where they can."""
+        """Return why the device has no arrays of a dtype, or None."""
         ...
 
     def put(self, values: HostArray) -> Array:
-        """Return host values as an array here."""
+        """Return host values as an array on the device."""
         ...
 
     def get(self, x: Array) -> HostArray:
-        """Return an array of here as host values."""
+        """Return an array of the device as host values."""
         ...
 
     def copy(self, source: Array, target: Array) -> None:
-        """Copy one array to another, both contiguous and of one size."""
+        """Copy one contiguous array to another of the same size."""
         ...
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """Return what one call takes here, without what the host does before it."""
+        """Return the time of one call on the device's clock."""
         ...
 
-    def seconds_in_turn(self, call: Callable[[], object], count: int) -> float:
-        """Return what a call takes by the host's clock, where so many follow one another."""
+    def seconds_in_a_row(self, call: Callable[[], object], count: int) -> float:
+        """Return the time of each of `count` calls in a row, on the host's clock."""
         ...
 
 
 def no_gpu() -> str | None:
-    """Return why no GPU can be used, None where one can; `INSTALL` is what to do about it."""
+    """Return why no GPU can be used, or None; `INSTALL` says what to do about it."""
     # Not at the top: `rotary` imports this module, and a host without a GPU needs nothing of what asks for one.
     from rotary.backends.cuda import memory
 
@@ -85,7 +84,7 @@ def no_gpu() -> str | None:
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
-    """Return a dtype by name; bfloat16 is that of ml_dtypes."""
+    """Return a dtype by name; bfloat16 comes from ml_dtypes."""
     if name == "bfloat16":
         import ml_dtypes
 
@@ -94,13 +93,13 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 
 class Host:
-    """NumPy's memory, and whatever backend rotates it."""
+    """The CPU, with NumPy's arrays and the backend that rotates them."""
 
     is_gpu = False
 
     @property
     def roundings(self) -> float:
-        """Compiled loops are closer than array operations."""
+        """The bound is lower for compiled loops than for array operations."""
         return 3.0 if self._backend == "cpu" else 8.0
 
     @cached_property
@@ -108,12 +107,12 @@ class Host:
         return host().__name__.split(".")[2]
 
     def described(self) -> list[str]:
-        """Return lines that tell what is used."""
+        """Return lines about the device and the software on it."""
         loops = "compiled loops" if self._backend == "cpu" else "NumPy's operations"
         return [f"CPU: {loops}, NumPy {np.__version__}, {platform.system()} {platform.machine()}"]
 
     def lacks(self, dtype: str) -> str | None:
-        """Return why arrays of a dtype cannot be made here, None where they can."""
+        """Return why the device has no arrays of a dtype, or None."""
         if dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
             return "NumPy has bfloat16 only with ml_dtypes"
         return None
@@ -123,22 +122,22 @@ class Host:
         return values.copy()
 
     def get(self, x: Array) -> HostArray:
-        """Return it as it is."""
+        """Return the array itself."""
         found: HostArray = x
         return found
 
     def copy(self, source: Array, target: Array) -> None:
-        """Copy one array to another, both contiguous and of one size."""
+        """Copy one contiguous array to another of the same size."""
         np.copyto(target, source)
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """Return what one call takes."""
+        """Return the time of one call."""
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
 
-    def seconds_in_turn(self, call: Callable[[], object], count: int) -> float:
-        """Return what a call takes where so many follow one another."""
+    def seconds_in_a_row(self, call: Callable[[], object], count: int) -> float:
+        """Return the time of each of `count` calls in a row."""
         start = time.perf_counter()
         for _ in range(count):
             call()
@@ -158,7 +157,7 @@ class Gpu:
         return cupy
 
     def described(self) -> list[str]:
-        """Return lines that tell what is used."""
+        """Return lines about the device and the software on it."""
         runtime, number = self._cupy.cuda.runtime, self._cupy.cuda.runtime.getDevice()
         properties = runtime.getDeviceProperties(number)
         compiler = ".".join(map(str, self._cupy.cuda.nvrtc.getVersion()))
@@ -175,23 +174,23 @@ class Gpu:
         return [device, software]
 
     def lacks(self, dtype: str) -> str | None:
-        """Return why arrays of a dtype cannot be made here, None where they can."""
+        """Return why the device has no arrays of a dtype, or None."""
         major = int(self._cupy.__version__.partition(".")[0])
         if dtype == "bfloat16" and (major < 14 or importlib.util.find_spec("ml_dtypes") is None):
             return "CuPy has bfloat16 from version 14 on, with ml_dtypes"
         return None
 
     def put(self, values: HostArray) -> Array:
-        """Return host values as an array here."""
+        """Return host values as an array on the device."""
         return self._cupy.asarray(values)
 
     def get(self, x: Array) -> HostArray:
-        """Return an array of here as host values."""
+        """Return an array of the device as host values."""
         found: HostArray = self._cupy.asnumpy(x)
         return found
 
     def copy(self, source: Array, target: Array) -> None:
-        """Copy one array to another, both contiguous and of one size."""
+        """Copy one contiguous array to another of the same size."""
         stream = self._cupy.cuda.get_current_stream()
         target.data.copy_from_device_async(source.data, source.nbytes, stream)
 
@@ -202,11 +201,11 @@ class Gpu:
     _fills = 1
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """Return what one call takes on the GPU's clock.
+        """Return the time of one call on the GPU's clock.
 
-        What is written before it drives the arrays out of the caches, and keeps the GPU busy until the host
-        has said all that the call says: where it does not, it is written twice as often from now on. A call
-        that waits for the GPU itself is charged for what the host does meanwhile.
+        The write before it evicts the arrays from the caches, and keeps the GPU busy until the host has
+        submitted the whole call. If the write ends too early, this and later calls get twice as many. If a
+        call waits for the GPU itself, its time includes the host's work meanwhile.
         """
         stream = self._cupy.cuda.get_current_stream()
         while True:
@@ -222,8 +221,8 @@ class Gpu:
                 return float(self._cupy.cuda.get_elapsed_time(start, end)) / 1e3
             self._fills *= 2
 
-    def seconds_in_turn(self, call: Callable[[], object], count: int) -> float:
-        """Return what a call takes by the host's clock, where so many follow one another."""
+    def seconds_in_a_row(self, call: Callable[[], object], count: int) -> float:
+        """Return the time of each of `count` calls in a row, on the host's clock."""
         stream = self._cupy.cuda.get_current_stream()
         stream.synchronize()
         start = time.perf_counter()
@@ -234,5 +233,5 @@ class Gpu:
 
 
 def _dotted(version: int) -> str:
-    """Return a version of CUDA, 13000, as it is written, 13.0."""
+    """Format a version number of CUDA: 13000 is 13.0."""
     return f"{version // 1000}.{version % 1000 // 10}"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
 import numpy as np
 import pytest
 
 from rotary import __main__
 from rotary.cli import bench as _bench
 from rotary.cli import bench_cases as _bench_cases
-from rotary.cli import bench_contenders as _bench_contenders
 from rotary.cli import devices as _devices
 from rotary.cli.bench_cases import Case, Data
 
@@ -31,15 +27,15 @@ class Clock(_devices.Host):
         self.turns += 1
         return self.times.pop(0) if self.times else 1.0
 
-    def seconds_in_turn(self, call, count):
-        assert count == _bench.CALLS_IN_TURN
+    def seconds_in_a_row(self, call, count):
+        assert count == _bench.CALLS_IN_A_ROW
         call()
         return 0.5
 
 
 def always(result):
     """A contender whose call gives this, of all rows."""
-    return lambda data, device: _bench_contenders.Run(
+    return lambda data, device: _bench.Run(
         lambda: result(data), lambda ys, rows: [y[:, rows] for y in ys]
     )
 
@@ -81,12 +77,12 @@ def test_results_are_compared_with_the_formula(case):
     data = Data(case)
     rows = data.checked_rows
     results = [y[:, rows] for y in right(data)]
-    assert data.is_wrong(results) is None
-    assert data.is_wrong([x[:, rows] for x in data.arrays]).startswith("is wrong by ")
-    assert data.is_wrong([np.full_like(y, np.nan) for y in results]) == "is wrong by nan"
-    assert data.is_wrong([y[..., 1:] for y in results]).startswith("gives shape")
+    assert data.error(results) is None
+    assert data.error([x[:, rows] for x in data.arrays]).startswith("is wrong by ")
+    assert data.error([np.full_like(y, np.nan) for y in results]) == "is wrong by nan"
+    assert data.error([y[..., 1:] for y in results]).startswith("gives shape")
     results[1][-1, -1, -1, 3] += 0.2
-    assert data.is_wrong(results) == "is wrong by 0.2"
+    assert data.error(results) == "is wrong by 0.2"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -99,7 +95,7 @@ def test_all_take_turns_and_medians_count():
     device = Clock([3.0, 10.0, 20.0, 5.0, 1.0, 90.0])
     rows = _bench.measure(PREFILL, among, device, 3)
     assert [row.seconds for row in rows] == [[10.0, 20.0, 90.0], [3.0, 5.0, 1.0]]
-    assert [_bench._median(row) for row in rows] == [20.0, 3.0]
+    assert [_bench.median(row) for row in rows] == [20.0, 3.0]
     assert device.turns == 6
 
 
@@ -108,11 +104,11 @@ def test_who_is_wrong_missing_or_fails_is_told_and_not_timed():
         import not_installed_anywhere  # noqa: F401  (which is to fail)
 
     def raises(data, device):
-        return _bench_contenders.Run(lambda: 1 / 0, None)
+        return _bench.Run(lambda: 1 / 0, None)
 
     def raises_later(data, device):
         calls = iter([data] * (2 + _bench.WARM_UP))
-        return _bench_contenders.Run(lambda: right(next(calls)), None)
+        return _bench.Run(lambda: right(next(calls)), None)
 
     among = {
         "right": always(right),
@@ -134,7 +130,7 @@ def test_who_is_wrong_missing_or_fails_is_told_and_not_timed():
 def test_the_table_has_bandwidth_and_the_copys_share():
     rows = [
         _bench.Row(
-            _bench_contenders.COPY,
+            _bench.COPY,
             always(right)(Data(PREFILL), None),
             seconds=[2e-6] * 3,
             calls=[1.0],
@@ -152,7 +148,7 @@ def test_the_table_has_bandwidth_and_the_copys_share():
 
 def test_without_a_copy_there_is_no_share():
     rows = _bench.measure(
-        PREFILL, {_bench_contenders.COPY: always(lambda _: 1 / 0), "own": always(right)}, Clock(), 1
+        PREFILL, {_bench.COPY: always(lambda _: 1 / 0), "own": always(right)}, Clock(), 1
     )
     _, _, copy, own = _bench.table(PREFILL, rows)
     assert copy.split(maxsplit=5)[5] == "ZeroDivisionError: division by zero"
@@ -266,21 +262,18 @@ def test_the_cpu_is_measured(small, capsys):
     assert "medians of 2 rounds" in out
     for case in _bench_cases.ON_CPU:
         assert f"\n{case.title}: " in out
-    for name in _bench_contenders.ON_CPU:
+    for name in _bench.CONTENDERS:
         lines = [line for line in out.splitlines() if line.startswith(f"  {name} ")]
         assert len(lines) == 3
         assert all(float(line.split()[-4]) > 0 for line in lines)
 
 
-def test_a_wrong_result_of_this_library_is_a_failure(small, monkeypatch, capsys):
-    wrong = dict.fromkeys(_bench_contenders.ON_CPU, always(lambda data: data.arrays))
-    monkeypatch.setattr(_bench_contenders, "ON_CPU", wrong)
+def test_only_a_wrong_result_of_this_library_is_a_failure(small, monkeypatch, capsys):
+    wrong = {"other": always(lambda data: data.arrays)}
+    assert _bench.main(_devices.Host(), rounds=1, others=wrong) == 0
+    assert "\n  other                           is wrong by" in capsys.readouterr().out
+    monkeypatch.setitem(_bench.CONTENDERS, "rotary, in place", wrong["other"])
     assert __main__.main(["bench", "--cpu", "--rounds", "1"]) == 1
-    # Another's is not.
-    monkeypatch.setattr(
-        _bench_contenders, "ON_CPU", wrong | dict.fromkeys(_bench_contenders.ON_ANY, always(right))
-    )
-    assert __main__.main(["bench", "--cpu", "--rounds", "1"]) == 0
 
 
 def test_a_dtype_that_is_not_there_is_told(small, monkeypatch, capsys):
@@ -303,122 +296,3 @@ def test_with_a_gpu_it_is_measured(monkeypatch):
     monkeypatch.setattr(_bench, "main", lambda device, rounds: seen.append((type(device), rounds)))
     __main__.main(["bench", "--rounds", "7"])
     assert seen == [(_devices.Gpu, 7)]
-
-
-# ------------------------------------------------------------------------------------------------
-# The others, called as their documentation says, on tensors of the CPU. Of those that need a GPU something stands
-# in that takes and gives what they do.
-
-
-def rotated(x, cosine, sine):
-    """A tensor (..., channels) turned by tables half as wide."""
-    import torch
-
-    first, second = x.float().chunk(2, -1)
-    both = (first * cosine - second * sine, second * cosine + first * sine)
-    return torch.cat(both, -1).to(x.dtype)
-
-
-def flash_attention(
-    x,
-    cos,
-    sin,
-    interleaved=False,
-    inplace=False,
-    seqlen_offsets=0,
-    cu_seqlens=None,
-    max_seqlen=None,
-):
-    import torch
-
-    assert (cos.dtype, interleaved, inplace) == (x.dtype, False, True)
-    batch, length, _, width = x.shape
-    assert cos.shape[1] == width // 2
-    starts = torch.as_tensor(seqlen_offsets).expand(batch)
-    rows = starts[:, None] + torch.arange(length)
-    return x.copy_(rotated(x, cos[rows][:, :, None], sin[rows][:, :, None]))
-
-
-def flashinfer_pos_ids(
-    q, k, pos_ids, rotary_dim=None, interleave=False, rope_scale=1, rope_theta=1e4
-):
-    import torch
-
-    assert pos_ids.dtype == torch.int32
-    angles = pos_ids[:, None].double() * rope_theta ** (
-        -torch.arange(0, q.shape[-1], 2) / q.shape[-1]
-    )
-    for x in (q, k):
-        assert x.ndim == 3
-        x.copy_(rotated(x, angles.cos().float()[:, None], angles.sin().float()[:, None]))
-
-
-def flashinfer_tables(positions, query, key, head_size, cos_sin_cache, is_neox=True):
-    import torch
-
-    assert cos_sin_cache.dtype == torch.float32
-    cosine, sine = cos_sin_cache[positions].chunk(2, -1)
-    for x in (query, key):
-        heads = x.view(len(positions), -1, head_size)
-        heads.copy_(rotated(heads, cosine[:, None], sine[:, None]))
-
-
-def liger(q, k, cos, sin, position_ids=None, unsqueeze_dim=1):
-    half = cos.shape[-1] // 2
-    for x in (q, k):
-        assert x.transpose(1, 2).is_contiguous()
-        assert x.shape[2:] == cos.shape[1:]
-        x.copy_(rotated(x, cos[:, None, :, :half], sin[:, None, :, :half]))
-    return q, k
-
-
-@pytest.fixture
-def others(monkeypatch):
-    """Stand-ins for what is not there."""
-    import torch
-
-    modules = {
-        "flash_attn.layers.rotary": {"apply_rotary_emb": flash_attention},
-        "flashinfer": {
-            "apply_rope_pos_ids_inplace": flashinfer_pos_ids,
-            "apply_rope_with_cos_sin_cache_inplace": flashinfer_tables,
-        },
-        "liger_kernel.transformers.rope": {"liger_rotary_pos_emb": liger},
-    }
-    for name, functions in modules.items():
-        parts = name.split(".")
-        for i in range(1, len(parts)):
-            monkeypatch.setitem(sys.modules, ".".join(parts[:i]), types.ModuleType(parts[i - 1]))
-        module = types.ModuleType(name)
-        vars(module).update(functions)
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
-    monkeypatch.setattr(_bench_contenders, "TORCH_DEVICE", "cpu")
-
-
-ON_TORCH = sorted(set(_bench_contenders.ON_GPU) - set(_bench_contenders.ON_CPU))
-
-
-@pytest.mark.library("torch")
-@pytest.mark.parametrize("case", [PREFILL, DECODE, HALF])
-@pytest.mark.parametrize("name", ON_TORCH)
-def test_others_are_called_as_they_should_be(others, name, case):
-    among = {name: _bench_contenders.ON_GPU[name]}
-    (row,) = _bench.measure(case, among, Clock(), 2)
-    assert (row.missing, row.failed) == ("", False)
-    assert len(row.seconds) == 2
-
-
-@pytest.mark.library("torch")
-def test_others_that_are_not_installed_are_told(monkeypatch):
-    monkeypatch.setattr(_bench_contenders, "TORCH_DEVICE", "cpu")
-    for name in ("flash_attn", "flashinfer", "liger_kernel"):
-        monkeypatch.setitem(sys.modules, name, None)
-    among = {
-        name: make
-        for name, make in _bench_contenders.ON_GPU.items()
-        if name.startswith(("flash", "Flash", "Liger"))
-    }
-    rows = _bench.measure(PREFILL, among, Clock(), 1)
-    assert len(rows) == 4
-    assert all(row.missing.startswith("not installed (") and not row.failed for row in rows)

@@ -270,7 +270,7 @@ def test_the_clock_of_a_gpu():
     assert device.seconds(lambda: spy.asked.append("call")) == 0.0025
     assert spy.asked == ["memset", ("record", 0), "call", ("record", 1), ("wait", 1)]
     spy.asked.clear()
-    assert device.seconds_in_turn(lambda: spy.asked.append("call"), 3) > 0
+    assert device.seconds_in_a_row(lambda: spy.asked.append("call"), 3) > 0
     assert spy.asked == ["stream waits", *["call"] * 3, "stream waits"]
     spy.asked.clear()
     device.copy(spy.array, spy.array)

@@ -341,9 +341,8 @@ def test_an_interruption_leaves_everything_usable(work, step):
     assert len(done) > LEAST[work]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:os.fork:RuntimeWarning"
-)  # JAX warns, if a test before imported it
+# JAX warns of forks if an earlier test imported it.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.parametrize("work", ["tables", "pool"])
 @pytest.mark.parametrize("how", ["handler", "thread", "child"])
 def test_who_comes_between_finds_everything_usable(work, how):
