@@ -22,7 +22,7 @@ from environments import (
 )
 
 # These files run only on GPUs, so the session `coverage` omits them and `cuda` reports on them.
-ON_GPU = "backends/cuda/*.py,rotary/call/device*.py"
+ON_GPU = "backends/cuda/*.py"
 
 
 def sanitizers(session: nox.Session) -> dict[str, str]:
