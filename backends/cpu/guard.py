@@ -7,7 +7,9 @@ one warning, and a fallback is used until the process ends.
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
+import math
 import os
 import sys
 import threading
@@ -22,6 +24,9 @@ HOME = os.getpid()
 # The intervals at which a waiting thread checks for interruptions, and a fork for work in progress, in seconds.
 PATIENCE, MOMENT = 0.1, 0.001
 LONGEST_CAUSE = 500
+
+# Numba knows these functions by identity.
+_GENUINE = builtins.max, builtins.min, math.pow
 
 # What failed, and why: "import", "kernels", "threads" or "disk cache".
 failures: dict[str, str] = {}
@@ -61,6 +66,15 @@ def shielded(work: Callable[[], None]) -> None:
         return
     while not ended.acquire(timeout=PATIENCE) and thread.is_alive():
         pass
+
+
+def builtins_are_replaced() -> bool:
+    """Return whether some functions that Numba knows are not themselves now.
+
+    `torch.export` replaces them in all threads while it runs. If Numba were imported meanwhile, it would know the
+    replacements for the rest of the process, and never the functions.
+    """
+    return (builtins.max, builtins.min, math.pow) != _GENUINE
 
 
 def _has_lock() -> bool:

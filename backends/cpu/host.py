@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from .guard import failed, failures, is_torn, loaded, shielded, tell
+from .guard import builtins_are_replaced, failed, failures, is_torn, loaded, shielded, tell
 
 _chosen: dict[str, ModuleType] = {}
 
@@ -15,6 +15,8 @@ def host() -> ModuleType:
     module = _chosen.get("host")
     if module is not None:
         return module
+    if builtins_are_replaced():
+        return _portable()  # for this call alone; its tables have the same bits
     shielded(_choose)
     tell()
     if "kernels" in failures:
@@ -50,6 +52,9 @@ def _found() -> ModuleType:
         if kernels.WITHOUT is not None:
             raise kernels.WITHOUT
         from . import launch as cpu
+        from .jit import finish_import
+
+        finish_import()
     except BaseException as error:  # whatever an import raises, SystemExit included
         if isinstance(error, ModuleNotFoundError) and error.name == "numba":
             failed("import", "Numba is not installed")

@@ -12,6 +12,7 @@ import numba
 
 # Numba would import this at its first call, and a fork at that moment would leave its import lock taken.
 from numba import types
+from numba.core.registry import cpu_target
 
 from rotary.layouts import Layout
 
@@ -61,6 +62,12 @@ class Variant(NamedTuple):
 
 
 _compiled: dict[Variant, Any] = {}
+
+
+def finish_import() -> None:
+    """Import what Numba leaves to its first compilation, so that `host` imports it whole or not at all."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 
 def _signature(variant: Variant) -> tuple[Any, ...]:

@@ -13,6 +13,9 @@ The tables use no fused multiply-add: products and sums are rounded one by one, 
 from __future__ import annotations
 
 import platform
+
+# `torch.export` replaces this in all threads while it runs, and Numba would not know the replacement.
+from builtins import min  # noqa: A004, UP029  (see above)
 from contextlib import contextmanager
 from typing import Any
 

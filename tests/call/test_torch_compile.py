@@ -483,21 +483,70 @@ torch.save(got, {str(tmp_path / "got.pt")!r})
     same(torch, torch.load(tmp_path / "got.pt"), ROPE(x, offset=9))
 
 
-@pytest.mark.compiled
-def test_numba_is_loaded_while_torch_exports(tmp_path):
-    """It puts functions of its own in place of these, which Numba knows by name."""
-    script = """
-import builtins, math, torch, rotary
-was = builtins.max, builtins.min, math.pow
+# While `torch.export` traces it puts functions of its own in place of these, for all threads.
+EXPORTING = """
+import builtins, math, sys, threading
+import numpy as np, torch, rotary
+from rotary import backends
+def names():
+    return builtins.max, builtins.min, math.pow
+genuine = names()
 rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
-module = torch.nn.Module()
-module.forward = lambda x: rope(x, offset=3)
-x = torch.ones(3, 8)
-program = torch.export.export(module, (x,)).module()
-assert (builtins.max, builtins.min, math.pow) == was
-torch.testing.assert_close(program(x), rope(x, offset=3))
+x = np.random.default_rng(0).standard_normal((3, 8))
+def dtypes():
+    return [rope(x.astype(dtype), offset=3) for dtype in ("float32", "float64", "float16")]
+def near(results):
+    angles = (3 + np.arange(3))[:, None] * 1e4 ** (-np.arange(0, 8, 2) / 8)
+    a, b = x[:, :4], x[:, 4:]
+    want = a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)
+    return all(np.allclose(y, np.hstack(want), rtol=0, atol=3e-3) for y in results)
+ended, seen, found = threading.Event(), set(), []
+def watch():
+    while not ended.wait(1e-4):
+        seen.add(names())
+def work():
+    found.append(dtypes())
+class Module(torch.nn.Module):
+    def forward(self, x):
+        assert not set(names()) & set(genuine)
+        watcher, worker = threading.Thread(target=watch), threading.Thread(target=work)
+        watcher.start(), worker.start()
+        found.append(dtypes())
+        worker.join(), ended.set(), watcher.join()
+        assert seen == {names()}
+        return rope(x, offset=3)
+given = torch.from_numpy(x)
+sys.setswitchinterval(1e-4)
+program = torch.export.export(Module(), (given,)).module()
+assert names() == genuine and not backends.failures
+assert len(found) == 2 and all(map(near, found))
+after = dtypes()
+torch.testing.assert_close(program(given), rope(given, offset=3))
 """
-    run(script, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+@pytest.mark.compiled
+def test_numba_is_not_imported_while_torch_exports():
+    """It would know torch's functions, which are gone afterwards, by the names of Python's own."""
+    script = """
+assert backends.host() is backends.cpu.launch and near(after)
+import numba
+@numba.njit
+def least_of(a, b):
+    return min(a, b) + max(a, b) + math.pow(a, b)
+assert least_of(2.0, 3.0) == 13.0
+"""
+    run(EXPORTING + script)
+
+
+@pytest.mark.compiled
+def test_kernels_compile_while_torch_exports(tmp_path):
+    """Numba was imported before, but no kernel was compiled."""
+    script = """
+assert all(a.tobytes() == b.tobytes() for results in found for a, b in zip(results, after))
+"""
+    start = EXPORTING.replace("def dtypes", "backends.host()\ndef dtypes")
+    run(start + script, NUMBA_CACHE_DIR=str(tmp_path))
 
 
 def test_bits_are_those_of_numpy(torch):
