@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from rotary._lib.libraries import check_precision, dtype_name, from_host, has_int64, namespace
+from rotary._lib.memo import remembered
 from rotary._lib.typing import Array, HostArray, Namespace, TableDType
 from rotary.angles.phases import FRACTION_BITS, Frequencies, turns
 
@@ -140,7 +140,7 @@ def _carried(sums: list[Array], bits: int) -> list[Array]:
     return words
 
 
-@lru_cache(maxsize=64)
+@remembered(64)
 def _shifted(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostArray:
     """Return the words (digits, words, lanes) of a frequency shifted by the place of each digit."""
     words = np.zeros((DIGITS, WORDS, frequencies.lanes), np.uint32 if bits == 16 else np.int64)

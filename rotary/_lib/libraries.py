@@ -6,13 +6,14 @@ import datetime as dt
 import math
 import numbers
 import sys
-from functools import lru_cache
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from .memo import remembered
 from .typing import Array, HostArray, Namespace
 
 ALIGNMENT = 64
@@ -69,7 +70,7 @@ def namespace(*arrays: Any) -> Namespace:
     return array_api_compat.array_namespace(*arrays)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _mlx_namespace() -> Namespace:
     """Return what the portable backend needs of the array API, in MLX's names."""
     import mlx.core as mx
@@ -100,7 +101,7 @@ def dtype_name(x: Array) -> str:
 
 
 # Typed, for the dtypes of some libraries warn when they are compared with another's.
-@lru_cache(maxsize=256, typed=True)
+@remembered(256, typed=True)
 def name_of_dtype(dtype: Any) -> str:
     """Return the name of a dtype given as any library's object, as NumPy's scalar type or by name."""
     if isinstance(dtype, type):

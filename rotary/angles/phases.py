@@ -10,12 +10,12 @@ This module prepares the two factors as 32-bit limbs; the kernels multiply them.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from rotary._lib.memo import remembered
 from rotary._lib.numbers import frozen
 from rotary._lib.typing import Float64Array, HostArray
 
@@ -112,7 +112,7 @@ class Frequencies:
         return int(self.values.shape[2])
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def _frequencies(shape: tuple[int, int, int], values: bytes) -> Frequencies:
     """Return frequencies by shape and bits, which are hashable."""
     return Frequencies(np.frombuffer(values, np.float64).reshape(shape))
@@ -138,7 +138,7 @@ def of_head(of: Frequencies, head: int) -> Frequencies:
     return frequencies(of.values[head : head + 1])
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def merged(of: Frequencies) -> Frequencies | None:
     """Return frequencies on one axis that serve where all axes have the same position.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Context, Decimal
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from rotary._lib.checks import LARGEST_WIDTH
+from rotary._lib.memo import remembered
 from rotary._lib.numbers import constant_array, found, frozen
 from rotary._lib.typing import Float64Array
 
@@ -51,7 +51,7 @@ def spaced(ratio: float, lanes: int) -> Float64Array:
     return frozen(np.append(powers(ratio, 2 * (lanes - 1)), 1.0 / ratio))
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def _powers(base: float, dim: int) -> Float64Array:
     """Return the powers, computed once for each base and width."""
     exponents = [CONTEXT.divide(Decimal(-2 * i), Decimal(dim)) for i in range(dim // 2)]
