@@ -1,9 +1,8 @@
-"""Cosine and sine as other programs store them: their tables from ours, and ours from theirs.
+"""Conversions between half-wide tables and the formats in which other programs store cosine and sine.
 
-`RotaryEmbedding.tables` gives two arrays, half as wide as the channels that turn. Each function ``to_x``
-makes of them what one kind of program keeps, and ``from_x`` reads it back: into float32 or float64, in
-the library of the table. What is read must be known on the host, and is refused where its width, its
-copies or its values belong to another format.
+`RotaryEmbedding.tables` gives two arrays, half as wide as the rotated channels: half-wide tables. Each function
+``to_x`` converts them to one format. ``from_x`` converts back, to float32 or float64, in the library of the table. It
+reads values on the host, and refuses a table whose width, copies or values belong to another format.
 """
 
 from __future__ import annotations

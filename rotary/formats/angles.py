@@ -1,4 +1,4 @@
-"""Tables of complex numbers, and of angles."""
+"""Formats of complex numbers and of angles."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def to_complex(cos: ArrayT, sin: ArrayT) -> ArrayT: ...
 
 
 def to_complex(cos: Array, sin: Array) -> Array:
-    """Return the table ``cos + i sin``.
+    """Combine half-wide tables to ``cos + i sin``.
 
     Parameters
     ----------
@@ -49,21 +49,21 @@ def to_complex(cos: Array, sin: Array) -> Array:
     Returns
     -------
     array (..., rotary_dim/2)
-        complex128 of float64, else complex64. A factor that the tables carry is in it.
+        complex128 if the tables are float64, else complex64. It includes a factor that the tables include.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or its library has no complex numbers of this precision.
+        If an argument is of the wrong kind, or the library has no complex numbers of this precision.
     ValueError
         If shapes or dtypes of `cos` and `sin` differ.
 
     Notes
     -----
-    Read from transformers 5.23, ``models/llama4/modeling_llama4.py`` and
+    Source: transformers 5.23, ``models/llama4/modeling_llama4.py`` and
     ``models/deepseek_v2/modeling_deepseek_v2.py``, DeepSeek-V3, ``inference/model.py``, and rope-vit,
-    ``models/vit_rope.py``: complex64 ``freqs_cis``, which multiplies interleaved pairs. The same as
-    an array x of complex channels: ``x * to_complex(cos, sin)`` is x rotated.
+    ``models/vit_rope.py``: complex64 ``freqs_cis``, which multiplies interleaved pairs. For an array x of
+    complex channels, ``x * to_complex(cos, sin)`` is x rotated.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def to_complex(cos: Array, sin: Array) -> Array:
     if libraries.dtype_name(cos) != "float64":
         cos, sin = xp.astype(cos, xp.float32), xp.astype(sin, xp.float32)
     elif libraries.is_mlx_array(cos):
-        msg = "`cos` must not be float64, for MLX has no complex numbers of that precision"
+        msg = "`cos` must not be float64: MLX has no complex numbers of that precision"
         raise TypeError(msg)
     return cos + 1j * sin
 
@@ -90,26 +90,26 @@ def from_complex(table: ArrayT, *, uniform: bool = ...) -> tuple[ArrayT, ArrayT]
 
 
 def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
-    """Return half-wide tables of a complex one.
+    """Convert a complex table to half-wide tables.
 
     Parameters
     ----------
     table : complex array (..., rotary_dim/2)
-        Known on the host.
+        An array of any library whose values are known on the host.
     uniform : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 of complex128, float32 of complex64; views of the table.
+        float64 if the table is complex128, float32 if it is complex64. Views of the table.
 
     Raises
     ------
     TypeError
-        If the table is not complex or not known on the host.
+        If the table is not complex, or its values are not known on the host.
     ValueError
-        If factors differ.
+        If the factor varies.
 
     Examples
     --------
@@ -125,10 +125,10 @@ def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
     if libraries.dtype_name(table) not in COMPLEX:
         msg = f"`table` must have one of the dtypes {', '.join(COMPLEX)}, got {table.dtype}"
         raise TypeError(msg)
-    known = host_array(table, "table")
-    check_width(known.shape, "table")
-    known = known.astype(f"complex{8 * known.itemsize}", copy=False)  # in the machine's byte order
-    return to_library(known.real, known.imag, table, uniform, "table")
+    values = host_array(table, "table")
+    check_width(values.shape, "table")
+    values = values.astype(f"complex{8 * values.itemsize}", copy=False)  # to native byte order
+    return to_library(values.real, values.imag, table, uniform, "table")
 
 
 @overload
@@ -140,32 +140,32 @@ def to_angles(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> ArrayT: ...
 
 
 def to_angles(cos: Array, sin: Array, *, layout: Layout) -> Array:
-    """Return the angles of half-wide tables, every one twice, as Transformer Engine takes them.
+    """Convert half-wide tables to angles, each angle twice, in the format of Transformer Engine.
 
     Parameters
     ----------
     cos, sin : array (S, rotary_dim/2)
-        Known on the host, of factor 1: angles can carry no other.
+        Arrays of any library whose values are known on the host, with factor 1: angles have no other.
     layout : {"half", "interleaved"}
-        Where the copies lie.
+        The order of the copies.
 
     Returns
     -------
     float32 array (S, 1, 1, rotary_dim)
-        Radians from -pi to pi, in the library of the arguments.
+        Radians from -pi to pi, of the library of the arguments.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or a table not known on the host.
+        If an argument is of the wrong kind, or the values of a table are not known on the host.
     ValueError
         If shapes do not fit, the layout is unknown, or the tables have a factor other than 1.
 
     Notes
     -----
-    Read from Transformer Engine, ``pytorch/attention/rope.py``, ``RotaryPositionEmbedding``: row p holds the
-    angles p * inv_freq, which its kernels take cosine and sine of in float32. Less whole turns they are
-    the same rotation, and keep the digits that float32 has no room for in the angle of a large p.
+    Source: Transformer Engine, ``pytorch/attention/rope.py``, ``RotaryPositionEmbedding``: row p holds the
+    angles p * inv_freq, whose cosine and sine its kernels compute in float32. Angles reduced to one turn are
+    the same rotation. They keep the digits that float32 cannot hold in the angle of a large p.
 
     Examples
     --------
@@ -183,7 +183,7 @@ def to_angles(cos: Array, sin: Array, *, layout: Layout) -> Array:
     off = np.abs(squared_factors(cosine, sine) - 1)
     if not (off <= 4 * SPACING[libraries.dtype_name(cos)]).all():
         msg = (
-            "`cos` and `sin` must have factor 1, which is the only one that angles can carry, got "
+            "`cos` and `sin` must have factor 1, because angles have no other, got "
             f"cos**2 + sin**2 off it by {off.max():.3g}"
         )
         raise ValueError(msg)
@@ -203,29 +203,29 @@ def from_angles(table: ArrayT, *, layout: Layout, rotary_dim: int) -> tuple[Arra
 
 
 def from_angles(table: Array, *, layout: Layout, rotary_dim: int) -> tuple[Array, Array]:
-    """Return half-wide tables of angles, every one twice, as Transformer Engine keeps them.
+    """Convert a table of angles, each angle twice, in the format of Transformer Engine, to half-wide tables.
 
     Parameters
     ----------
     table : array (S, 1, 1, rotary_dim)
-        Radians, known on the host.
+        Radians. An array of any library whose values are known on the host.
     layout : {"half", "interleaved"}
-        Where the copies lie.
+        The order of the copies.
     rotary_dim : int
-        Channels that turn.
+        The number of rotated channels.
 
     Returns
     -------
     cos, sin : array (S, rotary_dim/2)
-        float64 where the table is, else float32. What rounding an angle has lost, and in float32 that is
-        up to 4e-3 at position 131,071, is lost to them.
+        float64 if the table is, else float32. They inherit the rounding error of the angles, which in float32 is up
+        to 4e-3 at position 131,071.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the table not known on the host.
+        If an argument is of the wrong kind, or the values of the table are not known on the host.
     ValueError
-        If shape or width does not fit, the two copies of an angle differ, or one is not finite.
+        If the shape does not fit, the two copies of an angle differ, or an angle is not finite.
 
     Examples
     --------
@@ -240,13 +240,13 @@ def from_angles(table: Array, *, layout: Layout, rotary_dim: int) -> tuple[Array
     """
     check_layout(layout)
     width = as_rotary_dim(rotary_dim, "rotary_dim")
-    known = read_of_width(table, "table", width, "one angle for each channel")
-    if known.ndim != 4 or known.shape[1:3] != (1, 1):
-        msg = f"`table` must have shape (S, 1, 1, {width}), got {known.shape}"
+    values = read_of_width(table, "table", width, "one angle for each channel")
+    if values.ndim != 4 or values.shape[1:3] != (1, 1):
+        msg = f"`table` must have shape (S, 1, 1, {width}), got {values.shape}"
         raise ValueError(msg)
-    angles = without_copies(known[:, 0, 0, :], layout, "table").astype(np.float64)
+    angles = without_copies(values[:, 0, 0, :], layout, "table").astype(np.float64)
     if not np.isfinite(angles).all():
         msg = "`table` must hold finite angles, got one that is not"
         raise ValueError(msg)
-    cos, sin = (part.astype(known.dtype) for part in (np.cos(angles), np.sin(angles)))
+    cos, sin = (part.astype(values.dtype) for part in (np.cos(angles), np.sin(angles)))
     return to_library(cos, sin, table, True, "table")

@@ -17,19 +17,19 @@ from rotary.layouts import Layout
 __all__ = ["attention_factor"]
 
 
-# Between two numbers of a dtype around 1.
+# The distance between neighbouring numbers of a dtype around 1.
 SPACING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
-# How far cos**2 + sin**2 may vary within one table: as bfloat16 rounds it, and as no misread table does that
-# has more than the row of position 0.
+# How much cos**2 + sin**2 may vary within one table. Rounding to bfloat16 stays below this, and a misread table of more
+# than position 0 does not.
 VARIATION = 2.0**-6
 
 
 # ------------------------------------------------------------------------------------------------
-# What every table goes through.
+# Checks and conversions.
 
 
 def check_halves(cos: Array, sin: Array) -> tuple[Namespace, tuple[int, ...]]:
-    """Return the library and the sizes of two half-wide tables that belong together."""
+    """Check that two half-wide tables belong together, and return their library and shape."""
     for part, name in ((cos, "cos"), (sin, "sin")):
         check_real(part, name)
     xp = libraries.namespace(cos)
@@ -48,7 +48,7 @@ def check_halves(cos: Array, sin: Array) -> tuple[Namespace, tuple[int, ...]]:
 
 
 def check_real(part: Any, name: str) -> None:
-    """Raise unless part of a table is an array of floating numbers."""
+    """Raise unless an array has a floating dtype."""
     check_plain(part, name)
     if libraries.dtype_name(part) not in SPACING:
         msg = f"`{name}` must have one of the dtypes {', '.join(SPACING)}, got {part.dtype}"
@@ -56,47 +56,47 @@ def check_real(part: Any, name: str) -> None:
 
 
 def check_width(sizes: tuple[int, ...], name: str) -> None:
-    """Raise unless a table has a last axis that holds something."""
+    """Raise unless a table has a last axis that is not empty."""
     if not sizes or not sizes[-1]:
         msg = f"`{name}` must have a last axis of at least one number, got shape {sizes}"
         raise ValueError(msg)
 
 
 def interleaved(xp: Namespace, sizes: tuple[int, ...], first: Array, second: Array) -> Array:
-    """Return a0 b0 a1 b1 ... of two arrays of these sizes."""
+    """Return a0 b0 a1 b1 ... of two arrays of this shape."""
     return xp.reshape(xp.stack([first, second], axis=-1), (*sizes[:-1], 2 * sizes[-1]))
 
 
 def repeated(xp: Namespace, sizes: tuple[int, ...], part: Array, layout: Layout) -> Array:
-    """Return part of a table with every number twice."""
+    """Return a half-wide table with every number twice."""
     if layout == "half":
         return xp.concat([part, part], axis=-1)
     return interleaved(xp, sizes, part, part)
 
 
 def read(table: Any, name: str) -> HostArray:
-    """Return a table of any library as NumPy sees it, in float32 or float64."""
+    """Return a table of any library as a float32 or float64 array of NumPy."""
     check_real(table, name)
-    known = host_array(table, name)
-    check_width(known.shape, name)
-    return known.astype(np.float64 if known.dtype.itemsize == 8 else np.float32, copy=False)
+    values = host_array(table, name)
+    check_width(values.shape, name)
+    return values.astype(np.float64 if values.dtype.itemsize == 8 else np.float32, copy=False)
 
 
 def read_of_width(table: Any, name: str, width: int, meaning: str) -> HostArray:
-    """Return a table as `read` does, of the width that it must have."""
-    known = read(table, name)
-    if known.shape[-1] != width:
-        msg = f"`{name}` must be {width} wide, {meaning}, got shape {known.shape}"
+    """Read a table, and raise unless it has the given width."""
+    values = read(table, name)
+    if values.shape[-1] != width:
+        msg = f"`{name}` must be {width} wide, {meaning}, got shape {values.shape}"
         raise ValueError(msg)
-    return known
+    return values
 
 
-def without_copies(known: HostArray, layout: Layout, name: str) -> HostArray:
-    """Return the half of a table that holds every number twice, or raise if it does not."""
-    lanes = known.shape[-1] // 2
+def without_copies(values: HostArray, layout: Layout, name: str) -> HostArray:
+    """Return each number of a full-width table once, or raise if its two copies differ."""
+    pairs = values.shape[-1] // 2
     copies = {
-        "half": (known[..., :lanes], known[..., lanes:]),
-        "interleaved": (known[..., 0::2], known[..., 1::2]),
+        "half": (values[..., :pairs], values[..., pairs:]),
+        "interleaved": (values[..., 0::2], values[..., 1::2]),
     }
     first, second = copies[layout]
     if np.array_equal(first, second):
@@ -104,8 +104,8 @@ def without_copies(known: HostArray, layout: Layout, name: str) -> HostArray:
     msg = (
         f"`{name}` must hold every number twice, as layout {layout!r} does, got copies that differ"
     )
-    for other, pair in copies.items():
-        if np.array_equal(*pair):
+    for other, both in copies.items():
+        if np.array_equal(*both):
             msg += f"; those of layout {other!r} do not"
     raise ValueError(msg)
 
@@ -113,7 +113,7 @@ def without_copies(known: HostArray, layout: Layout, name: str) -> HostArray:
 def to_library(
     cos: HostArray, sin: HostArray, like: Array, uniform: Any, name: str
 ) -> tuple[Array, Array]:
-    """Return half-wide tables in the library they came from, having looked at what they hold."""
+    """Return half-wide tables in the library of `like`, after the check that `uniform` asks for."""
     if as_bool(uniform, "uniform"):
         check_uniform(cos, sin, name)
     if isinstance(like, np.ndarray):
@@ -123,14 +123,14 @@ def to_library(
 
 
 def squared_factors(cos: HostArray, sin: HostArray) -> Float64Array:
-    """Return the squared factors of a table's pairs."""
-    with np.errstate(over="ignore", invalid="ignore"):  # of what is no table
+    """Return ``cos**2 + sin**2``."""
+    with np.errstate(over="ignore", invalid="ignore"):  # the arrays may be no tables
         result: Float64Array = np.square(cos, dtype=np.float64) + np.square(sin, dtype=np.float64)
     return result
 
 
 def check_uniform(cos: HostArray, sin: HostArray, name: str) -> None:
-    """Raise unless all pairs of a table have one factor."""
+    """Raise unless ``cos**2 + sin**2`` is the same everywhere."""
     squares = squared_factors(cos, sin)
     if not squares.size:
         return
@@ -138,31 +138,31 @@ def check_uniform(cos: HostArray, sin: HostArray, name: str) -> None:
     if not 0 < high < np.inf or not high - low <= VARIATION * high:
         msg = (
             f"`{name}` must hold cosines and sines of one factor, cos**2 + sin**2 the same everywhere, "
-            f"got {low:.4g} to {high:.4g}: it is of another format or width, or its factor varies, for "
-            "which there is uniform=False"
+            f"got {low:.4g} to {high:.4g}: it is of another format or width, or its factor varies: pass "
+            "uniform=False if that is right"
         )
         raise ValueError(msg)
 
 
 def attention_factor(cos: AnyArray, sin: AnyArray) -> float:
-    """Return the factor that half-wide tables carry: the root of ``cos**2 + sin**2``.
+    """Return the attention factor of half-wide tables: the square root of ``cos**2 + sin**2``.
 
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Known on the host.
+        Floating arrays of any library whose values are known on the host.
 
     Returns
     -------
     float
-        The root of the mean square, as exact as the tables' dtype lets it be.
+        The square root of the mean of ``cos**2 + sin**2``, as exact as the dtype of the tables allows.
 
     Raises
     ------
     TypeError
         If a table is not a floating array known on the host.
     ValueError
-        If shapes differ or are empty, or there is not one factor: the arrays are something else.
+        If shapes differ or are empty, or if the factor varies, which means that the arrays are something else.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The RotaryEmbedding operator of ONNX: its inputs and attributes, made from an embedding and read back."""
+"""Conversions between an embedding and a node of the ONNX operator RotaryEmbedding."""
 
 from __future__ import annotations
 
@@ -34,12 +34,8 @@ ONNX_ATTRIBUTES = (
     *("interleaved", "num_heads", "rotary_embedding_dim"),
     *("is_packed_batching", "scale"),
 )
-# The default first.
+# Name, check and allowed values of an attribute; the first value is the default.
 ONNX_VALUES = (("interleaved", as_integer, (0, 1)), ("scale", as_float, (1,)))
-
-
-# ------------------------------------------------------------------------------------------------
-# ONNX.
 
 
 class OnnxNode(NamedTuple):
@@ -54,10 +50,10 @@ class OnnxNode(NamedTuple):
     inputs : tuple of str
         The names of the inputs, in the operator's order.
     attributes : dict of str to int or float
-        As ``onnx.helper.make_node`` takes them.
+        The attributes for ``onnx.helper.make_node``.
     cos_cache, sin_cache : array
-        What the inputs of these names hold: (positions, rotary_dim/2), whose rows ``position_ids`` names;
-        or (B, S, rotary_dim/2), with no ``position_ids``.
+        The values of the inputs of these names: (positions, rotary_dim/2), whose rows ``position_ids``
+        selects, or (B, S, rotary_dim/2) without ``position_ids``.
 
     Examples
     --------
@@ -85,32 +81,32 @@ def to_onnx(
     role: Role | None = None,
     domain: Domain = "",
 ) -> OnnxNode:
-    """Return the node of an ONNX model that rotates as an embedding does.
+    """Convert an embedding to an ONNX node that rotates in the same way.
 
     Parameters
     ----------
     rope : RotaryEmbedding
-        Whose window starts at channel 0 and which writes in the layout it reads: the operators do
-        nothing else.
+        Its rotated channels must start at channel 0, and its `output_layout` must be its `layout`: the
+        operators support nothing else.
     positions : array_like (positions,) or (B, S)
-        Where the rows of the tables stand, after the position axes where frequencies are given for
-        several; ``range(n)`` for a table that ``position_ids`` may be looked up in as they are. Two
-        axes are those of the rotated array; com.microsoft has no such form.
+        The positions of the rows of the tables. If frequencies are given for several position axes,
+        positions lead with these axes. With ``range(n)``, ``position_ids`` are positions. The shape (B, S) is that
+        of the rotated array; com.microsoft has no such form.
     dtype : {"float32", "float16", "bfloat16"}, default "float32"
-        Of the array that the model rotates, which must be that of the tables. The 16-bit ones round
-        cosine and sine, by up to 2.5e-4 and 2e-3.
+        The dtype of the rotated array, which is also that of the tables. float16 rounds cosine and sine by up to
+        2.5e-4, bfloat16 by up to 2e-3.
     num_heads : int, optional
-        To be given where the model's array is (B, S, heads * head_dim), and for com.microsoft where
-        only part of a head turns.
+        Required if the rotated array is (B, S, heads * head_dim), and for com.microsoft if only part of a
+        head is rotated.
     role : {"query", "key"}, optional
-        Whose node, with `decay`.
+        With `decay`, whether the node rotates queries or keys.
     domain : {"", "com.microsoft"}, default ""
-        Whose operator.
+        The operator of ONNX itself, or that of ONNX Runtime.
 
     Returns
     -------
     OnnxNode
-        Its tables carry the attention factor. float32 ones are read-only.
+        Its tables include the attention factor. float32 tables are read-only.
 
     Raises
     ------
@@ -121,10 +117,9 @@ def to_onnx(
 
     Notes
     -----
-    Read from ONNX, ``docs/Operators.md``, RotaryEmbedding-23, and ONNX Runtime,
-    ``docs/ContribOperators.md``, ``core/providers/cpu/llm/rotary_embedding.cc`` and
-    ``contrib_ops/cpu/bert/rotary_embedding.cc``. The latter takes ``position_ids`` of shape (1,) as an offset,
-    and does not apply its attribute ``scale``, which stays 1 here.
+    Source: ONNX, ``docs/Operators.md``, RotaryEmbedding-23, and ONNX Runtime, ``docs/ContribOperators.md``,
+    ``core/providers/cpu/llm/rotary_embedding.cc`` and ``contrib_ops/cpu/bert/rotary_embedding.cc``. The last one
+    reads ``position_ids`` of shape (1,) as an offset, and ignores its attribute ``scale``, which is 1 here.
 
     Examples
     --------
@@ -148,27 +143,25 @@ def to_onnx(
     if num_heads is not None:
         attributes["num_heads"] = as_positive_integer(num_heads, "num_heads")
     elif domain and partly:
-        msg = (
-            f"`num_heads` must be given: {domain} asks for it where part of a head turns, got None"
-        )
+        msg = f"`num_heads` must be given: {domain} asks for it if only part of a head is rotated, got None"
         raise TypeError(msg)
     if domain:
         attributes |= {"is_packed_batching": 0, "scale": 1.0}
     wanted = _onnx_dtype(dtype)
-    places = as_positions(positions)
-    tables = rope.tables(places, role=role)
+    rows = as_positions(positions)
+    tables = rope.tables(rows, role=role)
     cos, sin = (part.astype(wanted, copy=False) for part in tables)
     if cos.ndim not in ((2,) if domain else (2, 3)):
         msg = f"`positions` must have shape (positions,){'' if domain else ' or (B, S)'}"
-        msg += " after the position axes" if places.ndim == cos.ndim else ""
-        msg += f", got {places.shape}"
+        msg += " after the position axes" if rows.ndim == cos.ndim else ""
+        msg += f", got {rows.shape}"
         raise ValueError(msg)
     inputs = ONNX_INPUTS[domain][: 3 if cos.ndim == 3 else 4]
     return OnnxNode("RotaryEmbedding", domain, inputs, attributes, cos, sin)
 
 
 def _check_expressible(rope: Any) -> None:
-    """Raise unless the ONNX operators can do what an embedding does."""
+    """Raise unless the ONNX operators support an embedding."""
     if not isinstance(rope, RotaryEmbedding):
         msg = f"`rope` must be a RotaryEmbedding, got {type(rope).__name__}"
         raise TypeError(msg)
@@ -179,12 +172,12 @@ def _check_expressible(rope: Any) -> None:
     }
     for need, met in needs.items():
         if not met:
-            msg = f"`rope` must have {need}, for the ONNX operators know no other, got {rope!r}"
+            msg = f"`rope` must have {need}: the ONNX operators support no other, got {rope!r}"
             raise ValueError(msg)
 
 
 def _onnx_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return NumPy's dtype of the tables of a model."""
+    """Return a dtype of tables as NumPy's."""
     name: Any = libraries.name_of_dtype(dtype)
     if name not in ONNX_DTYPES:
         msg = f"`dtype` must be one of {', '.join(map(repr, ONNX_DTYPES))}, got {dtype!r}"
@@ -193,8 +186,8 @@ def _onnx_dtype(dtype: Any) -> np.dtype[Any]:
         import ml_dtypes
 
         name = ml_dtypes.bfloat16
-    found: np.dtype[Any] = np.dtype(name)
-    return found
+    result: np.dtype[Any] = np.dtype(name)
+    return result
 
 
 @overload
@@ -227,33 +220,33 @@ def from_onnx(
     head_dim: int,
     uniform: bool = True,
 ) -> tuple[Array, Array, Layout]:
-    """Return half-wide tables and the layout of a node RotaryEmbedding, of either domain.
+    """Convert a RotaryEmbedding node of either domain to half-wide tables and a layout.
 
     Parameters
     ----------
     cos_cache, sin_cache : array (positions, rotary_dim/2) or (B, S, rotary_dim/2)
         The node's inputs of these names.
     attributes : mapping of str to number
-        The node's attributes; those that it leaves out have the operator's defaults.
+        The attributes of the node. Missing ones have the defaults of the operator.
     head_dim : int
-        Channels of a head of the array it rotates.
+        The number of channels of a head of the rotated array.
     uniform : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array, shape of `cos_cache`
-        float32, or float64 where the tables are; the tables themselves where they need no conversion.
+        float64 if the tables are, else float32. The tables themselves if they need no conversion.
     layout : {"half", "interleaved"}
-        What `rotary.apply_rotary` asks for besides.
+        The `layout` for `rotary.apply_rotary`.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or a table not known on the host.
+        If an argument is of the wrong kind, or the values of a table are not known on the host.
     ValueError
-        If shapes do not fit the attributes, an attribute is unknown, or `scale` is not 1: what it scales is
-        not said anywhere, and ONNX Runtime does not apply it.
+        If shapes do not fit the attributes, an attribute is unknown, or `scale` is not 1. No document says what
+        `scale` means, and ONNX Runtime does not apply it.
 
     Examples
     --------
@@ -287,7 +280,6 @@ def from_onnx(
 
 
 def _checked_attributes(attributes: Any) -> dict[str, Any]:
-    """Return the attributes of a node, checked."""
     if not isinstance(attributes, Mapping):
         msg = f"`attributes` must be a mapping, got {type(attributes).__name__}"
         raise TypeError(msg)

@@ -1,4 +1,4 @@
-"""Tables of cosines and sines: every number twice, one after the other, or side by side."""
+"""Formats of cosines and sines: each number twice, cosines before sines, or cosine beside sine."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ ORDERS = ("cos_sin", "sin_cos")
 
 
 # ------------------------------------------------------------------------------------------------
-# Every number twice.
+# Full width: each number twice.
 
 
 def to_full_width(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> tuple[ArrayT, ArrayT]:
-    """Return tables with every number twice, one for each channel that turns.
+    """Repeat every number of half-wide tables, one for each rotated channel.
 
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced ones included.
+        Of any library, lazy and traced arrays included.
     layout : {"half", "interleaved"}
-        Where the copies lie: c0 c1 ... c0 c1 ..., or c0 c0 c1 c1 ....
+        The order of the copies: c0 c1 ... c0 c1 ..., or c0 c0 c1 c1 ....
 
     Returns
     -------
     cos, sin : array (..., rotary_dim)
-        In library and dtype of the arguments.
+        Of the library and dtype of the arguments.
 
     Raises
     ------
@@ -62,10 +62,10 @@ def to_full_width(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> tuple[ArrayT, 
 
     Notes
     -----
-    Read from Hugging Face transformers 5.23, ``models/llama/modeling_llama.py`` (half, as in most of its
+    Source: Hugging Face transformers 5.23, ``models/llama/modeling_llama.py`` (half, as in most of its
     models) and ``models/cohere/modeling_cohere.py`` (interleaved); Liger-Kernel, ``ops/rope.py``
-    (half, of which it reads the first). The layout of a model's tables need not be that of its pairs:
-    ``models/glm/modeling_glm.py`` keeps half tables and turns interleaved pairs by them.
+    (half, of which it reads the first copy). The layout of a model's tables need not be that of its pairs:
+    ``models/glm/modeling_glm.py`` keeps half tables and rotates interleaved pairs by them.
 
     Examples
     --------
@@ -98,32 +98,32 @@ def from_full_width(
 def from_full_width(
     cos: Array, sin: Array, *, layout: Layout, rotary_dim: int, uniform: bool = True
 ) -> tuple[Array, Array]:
-    """Return half-wide tables of tables that hold every number twice.
+    """Convert tables that hold every number twice to half-wide tables.
 
     Parameters
     ----------
     cos, sin : array (..., rotary_dim)
-        Known on the host.
+        Arrays of any library whose values are known on the host.
     layout : {"half", "interleaved"}
-        Where the copies lie.
+        The order of the copies.
     rotary_dim : int
-        Channels that turn. A table of this width could as well be half as wide as twice as many.
+        The number of rotated channels. The width alone would not say whether a table is half-wide.
     uniform : bool, default True
-        Refuse tables without one factor, see `attention_factor`: what another format or width makes of a
-        table. To be False for factors that do vary, from lane to lane (xPos) or from row to row (two
+        Whether to refuse tables whose factor varies (see `attention_factor`): a misread table looks like
+        that. Pass False if the factor does vary, between channel pairs (xPos) or between positions (two
         LongRoPE tables in one).
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 where the tables are, else float32; views of them where they need no conversion.
+        float64 if the tables are, else float32. Views of the tables if they need no conversion.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or a table not known on the host.
+        If an argument is of the wrong kind, or the values of a table are not known on the host.
     ValueError
-        If a width does not fit, the two copies of a number differ, or factors do.
+        If a width does not fit, the two copies of a number differ, or the factor varies.
 
     Examples
     --------
@@ -151,27 +151,27 @@ def from_full_width(
 
 
 # ------------------------------------------------------------------------------------------------
-# One array, one part after the other.
+# Concatenated: cosines before sines, or sines before cosines.
 
 
 def to_concatenated(
     cos: ArrayT, sin: ArrayT, *, order: Order, layout: Layout | None = None
 ) -> ArrayT:
-    """Return one table with cosine and sine one after the other on the last axis.
+    """Concatenate cosine and sine on the last axis.
 
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced ones included.
+        Of any library, lazy and traced arrays included.
     order : {"cos_sin", "sin_cos"}
-        Which comes first.
+        Which of the two comes first.
     layout : {"half", "interleaved"}, optional
-        Where the copies lie, if either part is to hold every number twice. By default neither does.
+        The order of the copies, if both parts hold every number twice. By default neither does.
 
     Returns
     -------
     array (..., rotary_dim), or (..., 2 rotary_dim) with a layout
-        In library and dtype of the arguments.
+        Of the library and dtype of the arguments.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def to_concatenated(
 
     Notes
     -----
-    Whose tables these are, with what they turn:
+    Sources:
 
     - cosine first: vLLM, ``model_executor/layers/rotary_embedding/base.py``, and SGLang,
       ``srt/layers/rotary_embedding/base.py``, (max, rotary_dim), ``cos_sin_cache`` in the model's dtype or
@@ -240,32 +240,32 @@ def from_concatenated(
     layout: Layout | None = None,
     uniform: bool = True,
 ) -> tuple[Array, Array]:
-    """Return half-wide tables of one that holds cosine and sine one after the other.
+    """Convert a table of concatenated cosines and sines to half-wide tables.
 
     Parameters
     ----------
     table : array (..., rotary_dim), or (..., 2 rotary_dim) with a layout
-        Known on the host.
+        An array of any library whose values are known on the host.
     rotary_dim : int
-        Channels that turn.
+        The number of rotated channels.
     order : {"cos_sin", "sin_cos"}
-        Which comes first. Nothing in a table tells, and the wrong one turns by other angles.
+        Which of the two comes first. The table does not show it, and the wrong order gives wrong angles.
     layout : {"half", "interleaved"}, optional
-        Where the copies lie, if either part holds every number twice.
+        The order of the copies, if both parts hold every number twice.
     uniform : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 where the table is, else float32; views of it where it needs no conversion.
+        float64 if the table is, else float32. Views of the table if it needs no conversion.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the table not known on the host.
+        If an argument is of the wrong kind, or the values of the table are not known on the host.
     ValueError
-        If the width does not fit, the two copies of a number differ, or factors do.
+        If the width does not fit, the two copies of a number differ, or the factor varies.
 
     Examples
     --------
@@ -280,12 +280,12 @@ def from_concatenated(
     width = as_rotary_dim(rotary_dim, "rotary_dim")
     as_choice(order, "order", ORDERS)
     if layout is None:
-        known = read_of_width(table, "table", width, "half of it cosines and half of it sines")
+        values = read_of_width(table, "table", width, "half of it cosines and half of it sines")
     else:
         check_layout(layout)
-        known = read_of_width(table, "table", 2 * width, "cosines and sines for each channel")
-    middle = known.shape[-1] // 2
-    parts = [known[..., :middle], known[..., middle:]]
+        values = read_of_width(table, "table", 2 * width, "cosines and sines for each channel")
+    middle = values.shape[-1] // 2
+    parts = [values[..., :middle], values[..., middle:]]
     if layout is not None:
         parts = [without_copies(part, layout, "table") for part in parts]
     cos, sin = parts if order == "cos_sin" else parts[::-1]
@@ -297,17 +297,17 @@ def from_concatenated(
 
 
 def to_pairs(cos: ArrayT, sin: ArrayT) -> ArrayT:
-    """Return one table with cosine and sine of every pair on a last axis of two.
+    """Stack cosine and sine on a last axis of size two.
 
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced ones included.
+        Of any library, lazy and traced arrays included.
 
     Returns
     -------
     array (..., rotary_dim/2, 2)
-        In library and dtype of the arguments.
+        Of the library and dtype of the arguments.
 
     Raises
     ------
@@ -318,7 +318,7 @@ def to_pairs(cos: ArrayT, sin: ArrayT) -> ArrayT:
 
     Notes
     -----
-    Read from torchtune, ``modules/position_embeddings.py``, ``RotaryPositionalEmbeddings``: (max, head_dim/2,
+    Source: torchtune, ``modules/position_embeddings.py``, ``RotaryPositionalEmbeddings``: (max, head_dim/2,
     2), float32, for interleaved pairs.
 
     Examples
@@ -341,26 +341,26 @@ def from_pairs(table: ArrayT, *, uniform: bool = ...) -> tuple[ArrayT, ArrayT]: 
 
 
 def from_pairs(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
-    """Return half-wide tables of one that holds cosine and sine on a last axis of two.
+    """Convert a table with cosine and sine on a last axis of size two to half-wide tables.
 
     Parameters
     ----------
     table : array (..., rotary_dim/2, 2)
-        Known on the host.
+        An array of any library whose values are known on the host.
     uniform : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 where the table is, else float32; views of it where it needs no conversion.
+        float64 if the table is, else float32. Views of the table if it needs no conversion.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the table not known on the host.
+        If an argument is of the wrong kind, or the values of the table are not known on the host.
     ValueError
-        If the last axis is not of two, or factors differ.
+        If the size of the last axis is not 2, or the factor varies.
 
     Examples
     --------
@@ -370,25 +370,25 @@ def from_pairs(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
     >>> bool((again == cos).all())
     True
     """
-    known = read(table, "table")
-    if known.ndim < 2 or known.shape[-1] != 2:
-        msg = f"`table` must have a last axis of cosine and sine, (..., rotary_dim/2, 2), got {known.shape}"
+    values = read(table, "table")
+    if values.ndim < 2 or values.shape[-1] != 2:
+        msg = f"`table` must have a last axis of cosine and sine, (..., rotary_dim/2, 2), got {values.shape}"
         raise ValueError(msg)
-    return to_library(known[..., 0], known[..., 1], table, uniform, "table")
+    return to_library(values[..., 0], values[..., 1], table, uniform, "table")
 
 
 def to_ggml(cos: ArrayT, sin: ArrayT) -> ArrayT:
-    """Return one table with rows c0 s0 c1 s1 ....
+    """Interleave cosine and sine: c0 s0 c1 s1 ....
 
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced ones included.
+        Of any library, lazy and traced arrays included.
 
     Returns
     -------
     array (..., rotary_dim)
-        In library and dtype of the arguments.
+        Of the library and dtype of the arguments.
 
     Raises
     ------
@@ -399,10 +399,10 @@ def to_ggml(cos: ArrayT, sin: ArrayT) -> ArrayT:
 
     Notes
     -----
-    Read from ggml, ``src/ggml-cpu/ops.cpp``, ``ggml_rope_cache_init`` and ``rotate_pairs``: one float32 row
-    for each position, the same for every mode (NORMAL turns interleaved pairs by it, NEOX halves), and
-    ``mscale`` in it. ggml's own rows are as wide as the head; past ``n_dims`` nothing reads them. Its
-    backward pass keeps the sines negated.
+    Source: ggml, ``src/ggml-cpu/ops.cpp``, ``ggml_rope_cache_init`` and ``rotate_pairs``: one float32 row
+    per position, which includes ``mscale`` and is the same for every mode (NORMAL rotates interleaved pairs
+    by it, NEOX pairs of halves). ggml's own rows are as wide as the head, and nothing reads them past
+    ``n_dims``. Its backward pass stores negated sines.
 
     Examples
     --------
@@ -427,28 +427,29 @@ def from_ggml(table: ArrayT, *, rotary_dim: int, uniform: bool = ...) -> tuple[A
 
 
 def from_ggml(table: Array, *, rotary_dim: int, uniform: bool = True) -> tuple[Array, Array]:
-    """Return half-wide tables of one with rows c0 s0 c1 s1 ....
+    """Convert a table with rows c0 s0 c1 s1 ... to half-wide tables.
 
     Parameters
     ----------
     table : array (..., rotary_dim)
-        Known on the host. ggml's own rows are as wide as the head: pass ``rows[..., :rotary_dim]``.
+        An array of any library whose values are known on the host. ggml's own rows are as wide as the head:
+        pass ``rows[..., :rotary_dim]``.
     rotary_dim : int
-        Channels that turn.
+        The number of rotated channels.
     uniform : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 where the table is, else float32; views of it where it needs no conversion.
+        float64 if the table is, else float32. Views of the table if it needs no conversion.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the table not known on the host.
+        If an argument is of the wrong kind, or the values of the table are not known on the host.
     ValueError
-        If the width does not fit, or factors differ.
+        If the width does not fit, or the factor varies.
 
     Examples
     --------
@@ -461,5 +462,5 @@ def from_ggml(table: Array, *, rotary_dim: int, uniform: bool = True) -> tuple[A
            [0.841, 0.1  ]], dtype=float32)
     """
     width = as_rotary_dim(rotary_dim, "rotary_dim")
-    known = read_of_width(table, "table", width, "a cosine and a sine for each pair")
-    return to_library(known[..., 0::2], known[..., 1::2], table, uniform, "table")
+    values = read_of_width(table, "table", width, "a cosine and a sine for each pair")
+    return to_library(values[..., 0::2], values[..., 1::2], table, uniform, "table")
