@@ -1,4 +1,4 @@
-"""How the inverse frequencies and the attention factor follow from base and context length."""
+"""Schedules: how inverse frequencies and attention factor follow from base and context length."""
 
 from __future__ import annotations
 

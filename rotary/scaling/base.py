@@ -1,4 +1,4 @@
-"""How the inverse frequencies and the attention factor follow from base and context length."""
+"""The base class of all schedules, and what the published ones share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Resolved: TypeAlias = tuple[str, object, str]
 
 
 class Scaling(ABC):
-    """What every schedule provides: frequencies, and the factor on cosine and sine.
+    """Base class of schedules: they give inverse frequencies, and a factor on cosine and sine.
 
     Schedules are frozen dataclasses: immutable, hashable values.
     """
@@ -40,16 +40,16 @@ class Scaling(ABC):
     @property
     @abstractmethod
     def attention_factor(self) -> float:
-        """The factor on cosine and sine, 1.0 where the schedule asks for none."""
+        """The factor on cosine and sine, 1.0 if the schedule has none."""
 
     @property
     def softmax_factor(self) -> float:
-        """What the attention's own softmax scale is multiplied by, outside the rotation."""
+        """The factor on the softmax scale of the attention, which the rotation does not apply."""
         return 1.0
 
     @property
     def needs_base(self) -> bool:
-        """Whether the frequencies follow from a base."""
+        """Whether the frequencies depend on a base."""
         return True
 
     @property
@@ -63,7 +63,7 @@ class Scaling(ABC):
         Parameters
         ----------
         context_length : int or None
-            Read only by schedules whose factor depends on it.
+            Used only by schedules whose factor depends on it.
 
         Returns
         -------
@@ -73,20 +73,21 @@ class Scaling(ABC):
 
     @abstractmethod
     def inv_freq(self, dim: int, base: float | None, context_length: int | None) -> Float64Array:
-        """Return the inverse frequencies of ``dim`` channels, in radians per position.
+        """Return the inverse frequencies of ``dim`` channels.
 
         Parameters
         ----------
         dim : int
-            Rotated channels, even.
+            The number of rotated channels, even.
         base : float or None
-            Base of the frequencies; None only where `needs_base` is False.
+            The base of the frequencies. None is allowed if `needs_base` is False.
         context_length : int or None
-            Read only by schedules that depend on it.
+            Used only by schedules that depend on it.
 
         Returns
         -------
         float64 array (dim/2,), read-only
+            Radians per position.
         """
 
     def resolved(
@@ -100,29 +101,29 @@ class Scaling(ABC):
         Parameters
         ----------
         dim : int
-            Rotated channels, even.
+            The number of rotated channels, even.
         base : float or None
-            Base of the frequencies.
+            The base of the frequencies.
         context_length : int or None
-            As given to the embedding.
+            The context length of the embedding.
 
         Returns
         -------
         list of (name, value, origin)
-            The fields of the dataclass, and what is derived from them.
+            The fields of the dataclass, and the numbers that are derived from them.
         """
         values: Any = self
-        lines: list[Resolved] = []
+        numbers: list[Resolved] = []
         for own in fields(values) if is_dataclass(values) else ():
             value = getattr(self, own.name)
-            # As a list, an array is told in full and on one line.
-            told = value.tolist() if isinstance(value, np.ndarray) else value
-            lines.append((own.name, told, origin_of(own, value)))
-        return lines
+            # The repr of an array is cut and has several lines, that of a list does not.
+            shown = value.tolist() if isinstance(value, np.ndarray) else value
+            numbers.append((own.name, shown, origin_of(own, value)))
+        return numbers
 
 
 # ------------------------------------------------------------------------------------------------
-# What the published schedules share.
+# Shared by the published schedules.
 
 
 POSITIVE = checked(as_positive_float)
@@ -131,13 +132,13 @@ LENGTH = checked(as_positive_integer)
 LENGTH_OR_NONE = checked(as_positive_integer, optional=True)
 MSCALE = checked(as_non_negative_float, optional=True)
 BOOL = checked(as_bool)
-# The default of a float that follows from the other fields. Typed so that reading the field gives a float.
+# The default of a float that is derived from the other fields. It is `Any`, so that the field can be declared a float.
 DERIVED: Any = None
 FACTORS = checked(as_factors)
 
 
 class CheckedScaling(Scaling):
-    """A published schedule: its fields are checked, and its frequencies are computed in one place."""
+    """A schedule that checks its fields by their metadata, and the frequencies that it computes."""
 
     @property
     def attention_factor(self) -> float:
@@ -150,7 +151,7 @@ class CheckedScaling(Scaling):
             object.__setattr__(self, own.name, value)
 
     def __repr__(self) -> str:
-        # What is derived or has its default is left out, and so is made again by what is shown.
+        # Derived values and defaults are left out: what is shown determines them.
         shown = [
             f"{own.name}={value!r}"
             for own in fields(self)  # type: ignore[arg-type]  # every schedule is a dataclass
@@ -162,20 +163,21 @@ class CheckedScaling(Scaling):
     def inv_freq(
         self, dim: int, base: float | None = None, context_length: int | None = None
     ) -> Float64Array:
-        """Return the inverse frequencies of ``dim`` channels, in radians per position.
+        """Return the inverse frequencies of ``dim`` channels.
 
         Parameters
         ----------
         dim : int
-            Rotated channels, even.
+            The number of rotated channels, even.
         base : float or None
-            Base of the frequencies; None only where `needs_base` is False.
+            The base of the frequencies. None is allowed if `needs_base` is False.
         context_length : int or None
-            None only where `needs_length` is False.
+            None is allowed if `needs_length` is False.
 
         Returns
         -------
         float64 array (dim/2,), read-only
+            Radians per position.
 
         Raises
         ------
@@ -188,12 +190,12 @@ class CheckedScaling(Scaling):
         name = type(self).__name__
         if self.needs_base:
             if base is None:
-                msg = f"`base` must be given: {name} makes the frequencies from it"
+                msg = f"`base` must be given: the frequencies of {name} depend on it"
                 raise TypeError(msg)
             base = as_positive_float(base, "base")
         if self.needs_length:
             if context_length is None:
-                msg = f"`context_length` must be given: {name} depends on how many positions there are"
+                msg = f"`context_length` must be given: {name} depends on it"
                 raise TypeError(msg)
             context_length = as_positive_integer(context_length, "context_length")
         with np.errstate(over="ignore"):
@@ -204,52 +206,56 @@ class CheckedScaling(Scaling):
         return frozen(values)
 
     def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[Resolved]:
-        """Return the fields, and what is derived from them."""
-        lines = super().resolved(dim, base, context_length)
-        return [*lines, *self._derived(dim, base, context_length)]
+        """Return the fields, and the numbers that are derived from them."""
+        return [
+            *super().resolved(dim, base, context_length),
+            *self._derived(dim, base, context_length),
+        ]
 
     def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
-        """Return the numbers that are derived, besides the fields."""
+        """Return the derived numbers that `explain` shows below the fields."""
         return []
 
     @abstractmethod
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
-        """Return the frequencies, the arguments being checked."""
+        """Return the frequencies. The arguments have been checked."""
 
 
 def blended(inv_freq: Float64Array, factor: float, kept: Float64Array) -> Float64Array:
-    """Return frequencies divided by a factor where ``kept`` is 0, kept where it is 1, mixed between.
+    """Mix ``inv_freq`` and ``inv_freq / factor``, with weights ``kept`` and ``1 - kept``.
 
-    Written so that both ends, and a factor of 1, are exact.
+    Weights of 0 and 1, and a factor of 1, give exact results.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # the caller refuses results that are not finite
         divided = inv_freq / factor
         return np.where(kept == 1.0, inv_freq, divided + (inv_freq - divided) * kept)
 
 
 def count_of_pairs(kept: Float64Array) -> Resolved:
-    """Return how many lanes are kept, mixed and divided."""
+    """Describe how many channel pairs are kept, mixed and divided."""
     whole, none = int((kept == 1.0).sum()), int((kept == 0.0).sum())
     value = f"{whole} kept, {len(kept) - whole - none} mixed, {none} divided"
-    return ("lanes", value, "derived: from the highest frequency to the lowest")
+    return ("channel pairs", value, "derived: from the highest frequency to the lowest")
 
 
 def check_two_pairs(dim: int, name: str) -> None:
-    """Raise unless there is a second lane, whose frequency a changed base can change."""
+    """Raise unless there is a second channel pair: the base does not change the frequency of the first."""
     if dim < 4:
         msg = f"`dim` must be at least 4 for {name}, whose base has the exponent dim / (dim - 2), got {dim}"
         raise ValueError(msg)
 
 
 def check_count(factors: Sequence[float], name: str, dim: int) -> None:
-    """Raise unless there is one factor for each lane."""
+    """Raise unless there is one factor for each channel pair."""
     if len(factors) != dim // 2:
         msg = f"`{name}` must hold {dim // 2} numbers, one for each pair of {dim} rotated channels, got {len(factors)}"
         raise ValueError(msg)
 
 
 def fill(schedule: Scaling, name: str, derive: Callable[[], float]) -> bool:
-    """Derive the value of a field that was left out, and return whether it was."""
+    """Set a field that was left out to the derived value, and return whether it was left out."""
     if getattr(schedule, name) is not None:
         return False
     object.__setattr__(schedule, name, derive())

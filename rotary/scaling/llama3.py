@@ -1,4 +1,4 @@
-"""Llama 3: frequencies divided by their wavelength."""
+"""The schedule of Llama 3, which divides low frequencies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class Llama3(CheckedScaling):
-    """Interpolation by wavelength: short waves stay, long ones are divided, between them a mixture.
+    """Interpolation by wavelength: keep high frequencies, divide low ones, mix the two in between.
 
     With ``t = (original_max_position / wavelength - low_freq_factor) / (high_freq_factor -
     low_freq_factor)`` within 0 .. 1 and ``wavelength = 2 pi / inv_freq[i]``, frequencies are
@@ -31,13 +31,13 @@ class Llama3(CheckedScaling):
     Parameters
     ----------
     factor : float
-        What low frequencies are divided by, positive. 8 in Llama 3.1, 32 in the small ones of 3.2.
+        The divisor of low frequencies, positive. 8 in Llama 3.1, 32 in the small models of Llama 3.2.
     low_freq_factor, high_freq_factor : float
-        Waves longer than ``original_max_position / low_freq_factor`` are divided, those shorter than
-        ``original_max_position / high_freq_factor`` are kept. 1 and 4 in Llama 3. Where both are the
-        same, 1 in Llama 4, every wave is divided or kept, and none mixed.
+        Frequencies with a wavelength above ``original_max_position / low_freq_factor`` are divided, those with
+        a wavelength below ``original_max_position / high_freq_factor`` are kept. 1 and 4 in Llama 3. If both
+        are equal (1 in Llama 4), every frequency is divided or kept, and none is mixed.
     original_max_position : int
-        The context length of the training before: original_max_position_embeddings, 8192 in Llama 3.
+        The context length before the extension: original_max_position_embeddings, 8192 in Llama 3.
 
     Raises
     ------
@@ -48,8 +48,8 @@ class Llama3(CheckedScaling):
 
     Notes
     -----
-    From the reference code of Llama 3.1 (llama_models, ``apply_scaling``), as in transformers
-    (modeling_rope_utils.py, ``rope_type`` "llama3"). Nothing has a default, for checkpoints differ
+    Source: the reference code of Llama 3.1 (llama_models, ``apply_scaling``), as in transformers
+    (modeling_rope_utils.py, ``rope_type`` "llama3"). No parameter has a default, because checkpoints differ
     in `factor` only and are easily mistaken for one another. A factor of 1 gives the bits of `Default`.
 
     Examples
@@ -79,12 +79,12 @@ class Llama3(CheckedScaling):
             raise ValueError(msg)
 
     def _kept(self, inv_freq: Float64Array) -> Float64Array:
-        """Return what is kept of every lane, from 1 to 0."""
-        turns = self.original_max_position * inv_freq / (2.0 * math.pi)
+        """Return the weight of the undivided frequency for each channel pair."""
+        rotations = self.original_max_position * inv_freq / (2.0 * math.pi)
         span = self.high_freq_factor - self.low_freq_factor
         if span == 0.0:
-            return (turns >= self.low_freq_factor).astype(np.float64)
-        return np.clip((turns - self.low_freq_factor) / span, 0.0, 1.0)
+            return (rotations >= self.low_freq_factor).astype(np.float64)
+        return np.clip((rotations - self.low_freq_factor) / span, 0.0, 1.0)
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
         plain = powers(base, dim)

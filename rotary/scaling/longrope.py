@@ -1,4 +1,4 @@
-"""LongRoPE: one factor for each channel pair, searched for and published with the checkpoint."""
+"""LongRoPE, which divides each frequency by a factor of its own, found by a search."""
 
 from __future__ import annotations
 
@@ -34,50 +34,51 @@ __all__ = [
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class LongRope(CheckedScaling):
-    """A factor for every lane, found by search: ``inv_freq[i] / short_factor[i]`` or ``long_factor[i]``.
+    """A divisor for every frequency: ``inv_freq[i] / short_factor[i]`` or ``inv_freq[i] / long_factor[i]``.
 
-    The long factors hold where `context_length` is above `original_max_position`.
+    The long factors apply if `context_length` is above `original_max_position`. They were found by a search, and come
+    with the checkpoint.
 
     Parameters
     ----------
     short_factor, long_factor : array_like (dim/2,)
         Positive divisors of the frequencies.
     original_max_position : int
-        The context length of the training before: original_max_position_embeddings.
+        The context length before the extension: original_max_position_embeddings.
     factor : float, optional
-        How many times longer the context is: S in the attention factor, ``sqrt(1 + ln(S) /
-        ln(original_max_position))``, which is 1 where S is at most 1.
+        The ratio of the extended to the original context length: S in the attention factor, ``sqrt(1 + ln(S) /
+        ln(original_max_position))``, which is 1 if S is at most 1.
     max_position : int, optional
-        The length of the extended context, max_position_embeddings, in place of `factor`: S is
+        The extended context length, max_position_embeddings, instead of `factor`: S is
         ``max_position / original_max_position``.
     attention_factor : float, optional
-        Factor on cosine and sine, in place of the formula. What an object has under this name holds
-        beyond `original_max_position`; `attention_factor_at` tells both.
+        The factor on cosine and sine, instead of the formula. As an attribute, it is the factor beyond
+        `original_max_position`; `attention_factor_at` gives both.
     short_mscale, long_mscale : float, optional
-        The factor up to `original_max_position`, and beyond, in place of the formula; not together
-        with `attention_factor`.
+        The factors up to `original_max_position` and beyond it, instead of the formula. Not together with
+        `attention_factor`.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind, or nothing says what the attention factor is.
+        If a value is of the wrong kind, or no argument determines the attention factor.
     ValueError
-        If a value is not positive and finite, the lists differ in length, or two say the same.
+        If a value is not positive and finite, the lists differ in length, or two arguments exclude each other.
 
     Notes
     -----
     Ding et al., "LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens", 2024
     (arXiv:2402.13753); LongRoPE2 (arXiv:2502.20082) has the same form. The formula of the attention
-    factor is that of transformers (modeling_rope_utils.py) and of Phi-3's own code, where older
-    configurations call the schedule "su"; separate mscales are vLLM's
+    factor is from transformers (modeling_rope_utils.py) and Phi-3's own code, whose older
+    configurations call the schedule "su". Separate mscales are from vLLM
     (phi3_long_rope_scaled_rope.py).
 
-    Implementations switch to the long factors at different moments: by the longest position of a
-    batch (transformers), by the configured length (vLLM), always (mlx-lm). Here it is the embedding's
-    `context_length`, and positions beyond it are refused. Cached keys do not survive the switch;
-    choose a `context_length` that the whole sequence will stay below.
+    Implementations switch to the long factors by different rules: by the longest position of a
+    batch (transformers), by the configured length (vLLM), always (mlx-lm). Here the `context_length` of the
+    embedding decides, and larger positions are refused. Keys cached before the switch are wrong after it:
+    choose a `context_length` above the length of the whole sequence.
 
-    Use it where the checkpoint says "longrope" or "su": Phi-3 and later, MiniCPM. Factors of 1 give
+    Use it if the checkpoint says "longrope" or "su": Phi-3 and later, MiniCPM. Factors of 1 give
     the bits of `Default`.
 
     Examples
@@ -118,39 +119,39 @@ class LongRope(CheckedScaling):
         given = not fill(self, "attention_factor", self._attention_factor)
         if given and mscales != (None, None):
             msg = (
-                "`attention_factor` must be left out where `short_mscale` or `long_mscale` is given, "
+                "`attention_factor` must be left out if `short_mscale` or `long_mscale` is given, "
                 f"got {self.attention_factor}"
             )
             raise ValueError(msg)
 
     @property
     def _stretch(self) -> float | None:
-        """How many times longer the context is, where that was said."""
+        """The ratio of the context lengths, if it was given."""
         if self.max_position is not None:
             return self.max_position / self.original_max_position
         return self.factor
 
     def _formula(self) -> float:
-        """Return the attention factor that follows from the stretch."""
+        """Return the attention factor of the formula."""
         stretch = self._stretch
         if stretch is None:
             msg = (
                 "`factor` must be given, or `max_position`, `attention_factor`, or both `short_mscale` and "
-                "`long_mscale`: the attention factor follows from it. Where a configuration has no factor, "
+                "`long_mscale`: they determine the attention factor. If a configuration has no factor, "
                 "it is max_position_embeddings / original_max_position_embeddings"
             )
             raise TypeError(msg)
         if stretch <= 1.0:
             return 1.0
         if self.original_max_position == 1:
-            msg = "`original_max_position` must be above 1 where the context grows, got 1"
+            msg = "`original_max_position` must be above 1 if the context is extended, got 1"
             raise ValueError(msg)
         return math.sqrt(1.0 + math.log(stretch) / math.log(self.original_max_position))
 
     def _attention_factor(self) -> Derived:
-        """Return the factor beyond the original context, and its words."""
+        """Return the factor beyond the original context."""
         if self.short_mscale is None:
-            self._formula()  # so that a factor that is missing is told at once
+            self._formula()  # raises here if the factor that it needs is missing
         if self.long_mscale is not None:
             return Derived(self.long_mscale, "long_mscale")
         return Derived(self._formula(), "sqrt(1 + ln(factor) / ln(original_max_position))")
@@ -166,7 +167,7 @@ class LongRope(CheckedScaling):
         Parameters
         ----------
         context_length : int or None
-            None counts as beyond `original_max_position`.
+            None is read as a length above `original_max_position`.
 
         Returns
         -------
@@ -179,7 +180,7 @@ class LongRope(CheckedScaling):
         return self._formula() if self.long_mscale is not None else float(self.attention_factor)
 
     def _is_long(self, context_length: int | None) -> bool:
-        """Whether the long factors hold."""
+        """Whether the long factors apply."""
         return context_length is None or context_length > self.original_max_position
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
@@ -193,8 +194,8 @@ class LongRope(CheckedScaling):
         compared = "above" if long else "not above"
         chosen = "long_factor" if long else "short_factor"
         origin = f"derived: context_length {context_length} is {compared} original_max_position"
-        lines: list[Resolved] = [("factors", chosen, origin)]
+        numbers: list[Resolved] = [("factors", chosen, origin)]
         if self.max_position is not None:
             origin = "derived: max_position / original_max_position"
-            lines.append(("stretch", self._stretch, origin))
-        return lines
+            numbers.append(("stretch", self._stretch, origin))
+        return numbers

@@ -1,4 +1,4 @@
-"""Schedules around another schedule, whose frequencies they change."""
+"""Schedules that change the frequencies of another schedule."""
 
 from __future__ import annotations
 
@@ -24,12 +24,7 @@ __all__ = [
 ]
 
 
-# ------------------------------------------------------------------------------------------------
-# Modifiers, which change the frequencies of another schedule.
-
-
 def _as_scaling(value: Any, name: str) -> Scaling:
-    """Return a schedule."""
     if not isinstance(value, Scaling):
         msg = f"`{name}` must be one of rotary.scaling, got {value!r}"
         raise TypeError(msg)
@@ -41,22 +36,22 @@ _SCALING = checked(_as_scaling)
 
 @dataclass(frozen=True, repr=False)
 class _Modifier(CheckedScaling):
-    """A schedule that changes the frequencies of another one and leaves the rest to it."""
+    """A schedule that changes the frequencies of another one, and takes everything else from it."""
 
     scaling: Scaling = field(default=Default(), metadata=_SCALING)
 
     @property
     def attention_factor(self) -> float:
-        """The factor on cosine and sine of the schedule within."""
+        """The factor on cosine and sine of the inner schedule."""
         return self.scaling.attention_factor
 
     def attention_factor_at(self, context_length: int | None) -> float:
-        """Return the factor of the schedule within.
+        """Return the factor of the inner schedule.
 
         Parameters
         ----------
         context_length : int or None
-            As the schedule within needs it.
+            Used only if the inner schedule depends on it.
 
         Returns
         -------
@@ -66,17 +61,17 @@ class _Modifier(CheckedScaling):
 
     @property
     def softmax_factor(self) -> float:
-        """What the softmax scale is multiplied by, of the schedule within."""
+        """The factor on the softmax scale of the inner schedule."""
         return self.scaling.softmax_factor
 
     @property
     def needs_base(self) -> bool:
-        """Whether the schedule within needs a base."""
+        """Whether the inner schedule needs a base."""
         return self.scaling.needs_base
 
     @property
     def needs_length(self) -> bool:
-        """Whether the schedule within depends on the context length."""
+        """Whether the inner schedule depends on the context length."""
         return self.scaling.needs_length
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
@@ -87,13 +82,13 @@ class _Modifier(CheckedScaling):
         """Return the changed frequencies."""
 
     def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[Resolved]:
-        """Return every number of this schedule and of the one within; see `Scaling`."""
+        """Return every number of this schedule and of the inner one; see `Scaling`."""
         _, *own = super().resolved(dim, base, context_length)
-        within = self.scaling.resolved(dim, base, context_length)
+        inner = self.scaling.resolved(dim, base, context_length)
         return [
             *own,
             ("scaling", type(self.scaling).__name__, origin_of(fields(self)[0], self.scaling)),
-            *[(f"  {name}", value, origin) for name, value, origin in within],
+            *[(f"  {name}", value, origin) for name, value, origin in inner],
         ]
 
 
@@ -109,9 +104,9 @@ class Clip(_Modifier):
     scaling : Scaling, default `Default()`
         The schedule to change.
     clip_low_n : int, default 20
-        Number n of frequencies; at most all of them.
+        The number n of changed frequencies, at most all of them.
     hard : bool, default False
-        Whether they are set to zero.
+        Whether to set them to zero.
 
     Raises
     ------
@@ -122,9 +117,9 @@ class Clip(_Modifier):
 
     Notes
     -----
-    CoPE, "clipped RoPE", 2026; from the authors' repository hrlics/CoPE. Frequencies whose wave is
-    longer than the training context have never been seen in full; without them a model meets nothing
-    new beyond it.
+    CoPE, "clipped RoPE", 2026; from the authors' repository hrlics/CoPE. Frequencies with a wavelength
+    above the training context length have never completed a rotation in training. Without them, a model sees
+    no new angles beyond that length.
 
     Examples
     --------
@@ -139,13 +134,13 @@ class Clip(_Modifier):
     hard: bool = field(default=False, metadata=BOOL)
 
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
-        lanes = inv_freq.shape[-1]
-        if self.clip_low_n > lanes:
-            msg = f"`clip_low_n` must be at most the {lanes} frequencies there are, got {self.clip_low_n}"
+        pairs = inv_freq.shape[-1]
+        if self.clip_low_n > pairs:
+            msg = f"`clip_low_n` must be at most {pairs}, the number of frequencies, got {self.clip_low_n}"
             raise ValueError(msg)
-        window = np.ones(lanes)
+        window = np.ones(pairs)
         fade = 0.5 * (1.0 + np.cos(np.linspace(0.0, math.pi, self.clip_low_n)))
-        window[lanes - self.clip_low_n :] = 0.0 if self.hard else fade
+        window[pairs - self.clip_low_n :] = 0.0 if self.hard else fade
         return inv_freq * window
 
 
@@ -171,9 +166,8 @@ class Resonance(_Modifier):
     Notes
     -----
     Wang et al., "Resonance RoPE: Improving Context Length Generalization of Large Language Models",
-    2024 (arXiv:2403.00071). Features then repeat exactly, so that integer positions beyond
-    the training context show none that is new in these lanes. Around `Yarn` it is the paper's
-    "Resonance YaRN".
+    2024 (arXiv:2403.00071). Cosine and sine of integer positions then repeat exactly, so positions beyond
+    the training context give no new values. Applied to `Yarn`, it is the paper's "Resonance YaRN".
 
     Examples
     --------
@@ -184,8 +178,8 @@ class Resonance(_Modifier):
     """
 
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
-        turning = inv_freq != 0
-        wavelengths = np.divide(2.0 * math.pi, inv_freq, out=np.ones_like(inv_freq), where=turning)
+        nonzero = inv_freq != 0
+        wavelengths = np.divide(2.0 * math.pi, inv_freq, out=np.ones_like(inv_freq), where=nonzero)
         whole = np.rint(wavelengths)
         if not whole.all():
             msg = (
@@ -193,13 +187,13 @@ class Resonance(_Modifier):
                 f"got {np.abs(wavelengths).min()}"
             )
             raise ValueError(msg)
-        return np.where(turning, 2.0 * math.pi / whole, 0.0)
+        return np.where(nonzero, 2.0 * math.pi / whole, 0.0)
 
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class FreqFactors(_Modifier):
-    """Divide every frequency of another schedule by a factor of its own.
+    """Divide each frequency of another schedule by its own factor.
 
     Parameters
     ----------
@@ -213,14 +207,14 @@ class FreqFactors(_Modifier):
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If a factor is not positive and finite or, when frequencies are made, if there is not one for
-        each pair.
+        If a factor is not positive and finite or, when frequencies are made, if there is not one per
+        channel pair.
 
     Notes
     -----
-    The ``freq_factors`` of ggml (``ggml_rope_ext``), which GGUF files hold as the tensor
+    Source: ``freq_factors`` of ggml (``ggml_rope_ext``), which GGUF files store as the tensor
     ``rope_freqs.weight``. Converters write the frequencies of Llama 3 this way. The two lists of
-    `LongRope` are tensors of their own, ``rope_factors_short.weight`` and ``rope_factors_long.weight``.
+    `LongRope` are the tensors ``rope_factors_short.weight`` and ``rope_factors_long.weight``.
 
     Examples
     --------

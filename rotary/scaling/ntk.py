@@ -1,4 +1,4 @@
-"""NTK: a larger base for a longer context."""
+"""NTK schedules, which use a larger base for a longer context."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class DynamicNTK(CheckedScaling):
     Parameters
     ----------
     factor : float
-        How fast the base grows, positive.
+        The rate at which the base grows, positive.
     max_position : int
         The length up to which frequencies are those of `Default`: max_position_embeddings.
     fixed : bool, default False
-        Whether n is ``max_position * factor``, whatever the context length.
+        Whether n is ``max_position * factor`` for every context length.
 
     Raises
     ------
@@ -55,15 +55,14 @@ class DynamicNTK(CheckedScaling):
 
     Notes
     -----
-    Published as a post by the user emozilla in 2023; the formula is that of transformers
+    Published as a post by the user emozilla in 2023. The formula is from transformers
     (modeling_rope_utils.py, ``rope_type`` "dynamic"). There the base follows the longest sequence
-    seen so far, so cached keys may have been rotated by another one; here it is a function of
-    `context_length` alone, which an embedding therefore requires, and
-    `rotary.RotaryEmbedding.at_length` moves on. ``fixed=True`` is how vLLM and SGLang read the same
-    configuration (dynamic_ntk_scaling_rope.py): one base for all lengths. A configuration with
-    ``alpha`` is not this schedule but ``NTK(alpha=...)``.
+    so far, so cached keys may have been rotated with another base. Here the base is a function of
+    `context_length`, which an embedding therefore requires; `rotary.RotaryEmbedding.at_length` changes it.
+    ``fixed=True`` is how vLLM and SGLang read the same configuration (dynamic_ntk_scaling_rope.py): one base
+    for all lengths. A configuration with ``alpha`` is not this schedule but ``NTK(alpha=...)``.
 
-    The powers of base and growth are rounded apart and multiplied, so that a length of up to
+    The powers of base and growth are rounded separately and multiplied, so that a length of up to
     `max_position` gives the bits of `Default`.
 
     Examples
@@ -82,11 +81,11 @@ class DynamicNTK(CheckedScaling):
 
     @property
     def needs_length(self) -> bool:
-        """Whether the frequencies depend on the context length: unless `fixed`."""
+        """Whether the frequencies depend on the context length: they do unless `fixed`."""
         return not self.fixed
 
     def _growth(self, context_length: int | None) -> float:
-        """Return the number whose power multiplies the base."""
+        """Return the number ``factor * n / max_position - (factor - 1)``, whose power multiplies the base."""
         if self.fixed:
             return 1.0 + self.factor * (self.factor - 1.0)
         beyond = max((context_length or 0) - self.max_position, 0)
@@ -113,7 +112,7 @@ class DynamicNTK(CheckedScaling):
 
 
 def _grown_base(base: float, growth: float, dim: int) -> Resolved:
-    """Return the base that a growth by `growth` of all wavelengths but the first leads to."""
+    """Describe the enlarged base."""
     value = float(CONTEXT.power(Decimal(growth), Decimal(dim) / Decimal(dim - 2))) * base
     return ("grown base", value, f"derived: base * {growth!r} ** (dim / (dim - 2))")
 
@@ -121,14 +120,14 @@ def _grown_base(base: float, growth: float, dim: int) -> Resolved:
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class NTK(CheckedScaling):
-    """A larger base: high frequencies stay, the lowest one is divided by the factor.
+    """A larger base, which keeps the highest frequency and divides the lowest one by a factor.
 
     Parameters
     ----------
     factor : float, optional
-        By how much the lowest frequency is divided, positive. Either this or `alpha`.
+        The divisor of the lowest frequency, positive. Either this or `alpha`.
     alpha : float, optional
-        Another name of the factor, that of HunYuan's configurations; "aware" form only.
+        The same as `factor`, under the name that HunYuan's configurations use; "aware" form only.
     form : {"aware", "fixed", "mixed"}, default "aware"
         - "aware" multiplies the base by ``factor ** (dim / (dim - 2))``.
         - "fixed" is ``(base * factor) ** (-2i / dim) / factor ** (2 / dim)``.
@@ -142,16 +141,16 @@ class NTK(CheckedScaling):
     TypeError
         If a value is of the wrong kind, or neither `factor` nor `alpha` is given.
     ValueError
-        If a value is not positive and finite, both `factor` and `alpha` are given, or one that the
-        form does not read.
+        If a value is not positive and finite, both `factor` and `alpha` are given, or an argument that the
+        form does not use.
 
     Notes
     -----
     "aware" was published as a post by the user bloc97 in 2023; vLLM's
     dynamic_ntk_alpha_rope.py and ``theta_rescale_factor`` of rotary-embedding-torch are the same.
     "fixed" and "mixed" are from notes by Jianlin Su in 2023, as implemented in vLLM's
-    ntk_scaling_rope.py. All of them divide the last frequency by exactly the factor. ``ntk_factor``
-    of diffusers multiplies the base itself, without an exponent: give that product as `base`.
+    ntk_scaling_rope.py. All three divide the last frequency by exactly the factor. ``ntk_factor``
+    of diffusers multiplies the base, without an exponent: pass that product as `base`.
 
     Use it to run a model at longer contexts without training, and ``alpha`` for HunYuan, whose
     configurations call it "dynamic".
@@ -183,7 +182,7 @@ class NTK(CheckedScaling):
             msg = f"`factor` and `alpha` must not both be given, got {self.factor} and {self.alpha}"
             raise ValueError(msg)
         if self.alpha is not None and self.form != "aware":
-            msg = f"`alpha` must be left out for the form {self.form!r}, which has a `factor`, got {self.alpha}"
+            msg = f"`alpha` must be left out for the form {self.form!r}, which takes a `factor`, got {self.alpha}"
             raise ValueError(msg)
         if self.form == "mixed":
             if self.mixed_b is None:
@@ -197,16 +196,16 @@ class NTK(CheckedScaling):
         return self.alpha if self.factor is None else self.factor  # type: ignore[return-value]  # `alpha` or `factor` is there
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
-        ratio, lanes = self._ratio, dim // 2
+        ratio, pairs = self._ratio, dim // 2
         plain = powers(base, dim)
         if self.form == "aware":
             check_two_pairs(dim, "NTK")
-            return plain * spaced(ratio, lanes)
+            return plain * spaced(ratio, pairs)
         if self.form == "fixed":
             shrunk: Float64Array = np.append(powers(ratio, dim)[1:], 1.0 / ratio)
             return plain * shrunk
         power = Decimal(self.mixed_b or 0.0)
-        shares = [CONTEXT.divide(Decimal(i + 1), Decimal(lanes)) for i in range(lanes)]
+        shares = [CONTEXT.divide(Decimal(i + 1), Decimal(pairs)) for i in range(pairs)]
         return plain * raised(ratio, [-CONTEXT.power(share, power) for share in shares])
 
     def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:

@@ -1,4 +1,4 @@
-"""Schedules of one formula: the default, linear, proportional, and frequencies given or chosen by period."""
+"""Schedules of one formula: default, linear and proportional ones, and those that need no base."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Default(Scaling):
     Notes
     -----
     Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021
-    (arXiv:2104.09864), section 3.2.2. Use it unless the checkpoint says otherwise.
+    (arXiv:2104.09864), section 3.2.2. Use it unless the checkpoint names another schedule.
 
     Examples
     --------
@@ -61,11 +61,11 @@ class Default(Scaling):
         Parameters
         ----------
         dim : int
-            Rotated channels, even.
+            The number of rotated channels, even.
         base : float
             The base of the geometric progression, positive.
         context_length : int, optional
-            Not read by this schedule.
+            Not used by this schedule.
 
         Returns
         -------
@@ -79,17 +79,17 @@ class Default(Scaling):
 @hints.constructor
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Custom(Scaling):
-    """Frequencies given as numbers.
+    """Frequencies as given.
 
     Parameters
     ----------
     inv_freq : array_like (dim/2,), optional
-        Radians per position of every pair, on one position axis.
+        Radians per position for each channel pair, on one position axis.
     attention_factor : float, default 1.0
-        Positive factor on cosine and sine.
+        The factor on cosine and sine, positive.
     W : array_like (axes, dim/2) or (heads, axes, dim/2), optional
-        Radians per unit of every position axis; with three dimensions, for every head of the
-        rotated array. Either this or `inv_freq`. Positions then lead with the axes.
+        Radians per position on each position axis, and with three dimensions for each head of the rotated
+        array. Either this or `inv_freq`. Positions then lead with the position axes.
 
     Raises
     ------
@@ -101,8 +101,8 @@ class Custom(Scaling):
 
     Notes
     -----
-    Frequencies may be negative or zero. The numbers are taken as the exact float64 they are
-    (a float32 buffer of a checkpoint converts exactly).
+    Frequencies may be negative or zero. They are used as exact float64 numbers (a float32 buffer of a
+    checkpoint converts exactly).
 
     Examples
     --------
@@ -136,7 +136,7 @@ class Custom(Scaling):
         )
 
     def _value(self) -> tuple[Any, ...]:
-        """Return what equality and hash go by."""
+        """Return the values that equality and hash compare."""
         return (self.W.shape, self.W.tobytes(), self.attention_factor)
 
     def __eq__(self, other: object) -> bool:
@@ -148,7 +148,7 @@ class Custom(Scaling):
         return hash(self._value())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Pickles do not keep the flag that protects the shared frequencies.
+        # A pickled array loses its read-only flag.
         self.__dict__.update(state, W=frozen(state["W"]))
 
     def __repr__(self) -> str:
@@ -157,7 +157,7 @@ class Custom(Scaling):
 
     @property
     def needs_base(self) -> bool:
-        """Whether the frequencies follow from a base: False."""
+        """Whether the frequencies depend on a base: False."""
         return False
 
     def inv_freq(
@@ -171,9 +171,9 @@ class Custom(Scaling):
         Parameters
         ----------
         dim : int
-            Rotated channels: twice the number of pairs.
+            The number of rotated channels: twice the number of pairs.
         base, context_length
-            Not read by this schedule.
+            Not used by this schedule.
 
         Returns
         -------
@@ -206,7 +206,7 @@ class Linear(CheckedScaling):
     Parameters
     ----------
     factor : float
-        By how much positions are pressed together, positive.
+        The divisor of the frequencies, positive: positions are compressed by it.
 
     Raises
     ------
@@ -219,9 +219,9 @@ class Linear(CheckedScaling):
     -----
     Chen et al., "Extending Context Window of Large Language Models via Positional Interpolation",
     2023 (arXiv:2306.15595), section 2.3. It is ``rope_type`` "linear" of transformers, ``freq_scale
-    = 1 / factor`` of ggml and ``scale = 1 / factor`` of MLX. Use it where the checkpoint was
-    fine-tuned with it, such as the global layers of Gemma 3 from 4B on. It blurs neighbouring
-    positions, so extending a model without training is better done by `NTK` or `Yarn`.
+    = 1 / factor`` of ggml and ``scale = 1 / factor`` of MLX. Use it if the checkpoint was
+    fine-tuned with it, such as the global layers of Gemma 3 from 4B on. It brings neighbouring
+    positions closer together, so `NTK` or `Yarn` are better for a model without fine-tuning.
 
     Examples
     --------
@@ -239,17 +239,17 @@ class Linear(CheckedScaling):
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class Proportional(CheckedScaling):
-    """Only the first frequencies, the others zero: part of the pairs turns, over the whole head.
+    """Only the first frequencies of the full width, and zero for the other channel pairs.
 
     The first ``int(partial_rotary_factor * dim // 2)`` frequencies are ``base ** (-2i / dim) /
-    factor``, those of the full width; the pairs that follow do not turn.
+    factor``, those of the full width. The other pairs are not rotated.
 
     Parameters
     ----------
     partial_rotary_factor : float, default 1.0
-        Which part of the pairs turns, from 0 to 1.
+        The fraction of rotated pairs, from 0 to 1.
     factor : float, default 1.0
-        What frequencies are divided by, positive.
+        The divisor of the frequencies, positive.
 
     Raises
     ------
@@ -260,12 +260,12 @@ class Proportional(CheckedScaling):
 
     Notes
     -----
-    From transformers (modeling_rope_utils.py, ``rope_type`` "proportional"), for the global layers of
+    Source: transformers (modeling_rope_utils.py, ``rope_type`` "proportional"), for the global layers of
     Gemma 4. The idea of leaving low frequencies out is p-RoPE of Barbero et al., "Round and Round We
     Go! What makes Rotary Positional Encodings useful?", 2024 (arXiv:2410.06205).
 
-    This is not what `rotary_dim` does: with it, a smaller width would make other frequencies and, in
-    the half layout, other pairs. Leave `rotary_dim` at the head's width here.
+    A smaller `rotary_dim` is something else: it changes the frequencies and, in the half layout, the
+    pairs. Leave `rotary_dim` at the width of the head here.
 
     Examples
     --------
@@ -277,17 +277,20 @@ class Proportional(CheckedScaling):
     partial_rotary_factor: float = field(default=1.0, metadata=checked(as_fraction))
     factor: float = field(default=1.0, metadata=POSITIVE)
 
-    def _turning(self, dim: int) -> int:
-        """Return how many pairs turn."""
+    def _rotated_pairs(self, dim: int) -> int:
         return int(self.partial_rotary_factor * dim // 2)
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
-        turns = np.arange(dim // 2) < self._turning(dim)
-        return np.where(turns, powers(base, dim) / self.factor, 0.0)
+        rotated = np.arange(dim // 2) < self._rotated_pairs(dim)
+        return np.where(rotated, powers(base, dim) / self.factor, 0.0)
 
     def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         return [
-            ("turning pairs", self._turning(dim), "derived: int(partial_rotary_factor * dim // 2)"),
+            (
+                "rotated pairs",
+                self._rotated_pairs(dim),
+                "derived: int(partial_rotary_factor * dim // 2)",
+            ),
         ]
 
 
@@ -296,23 +299,23 @@ class Proportional(CheckedScaling):
 
 
 class _Baseless(CheckedScaling):
-    """A schedule that gives the frequencies itself."""
+    """A schedule whose frequencies need no base."""
 
     @property
     def needs_base(self) -> bool:
-        """Whether the frequencies follow from a base: False."""
+        """Whether the frequencies depend on a base: False."""
         return False
 
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class Pixel(_Baseless):
-    """Frequencies for coordinates within -1 .. 1: ``pi * linspace(1, max_freq / 2, dim / 2)``.
+    """Frequencies for coordinates from -1 to 1: ``pi * linspace(1, max_freq / 2, dim / 2)``.
 
     Parameters
     ----------
     max_freq : float, default 10.0
-        Twice the highest frequency, in half turns; commonly the number of pixels on a side. Above 0.
+        Twice the highest frequency in units of pi, positive; commonly the number of pixels on a side.
     spacing : {"linear", "log"}, default "linear"
         "log" is ``pi * 2 ** linspace(0, log2(max_freq) - 1, dim / 2)``.
 
@@ -321,14 +324,14 @@ class Pixel(_Baseless):
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If it is not positive and finite, or not one of the words.
+        If a number is not positive and finite, or a name is not one of the above.
 
     Notes
     -----
-    From rotary-embedding-torch (``freqs_for="pixel"``, `max_freq` 10, linear) and timm
-    (pos_embed_sincos.py, ``pixel_freq_bands``, `max_freq` 224, its images "log"). Positions are the
-    caller's, such as ``np.linspace(-1, 1, size)``. One axis; two axes have these frequencies each,
-    as `Custom` with `W`.
+    Source: rotary-embedding-torch (``freqs_for="pixel"``, `max_freq` 10, linear) and timm
+    (pos_embed_sincos.py, ``pixel_freq_bands``, `max_freq` 224, "log" for images). Positions are
+    coordinates such as ``np.linspace(-1, 1, size)``. The frequencies are for one axis; for two axes, pass
+    those of each axis as `W` of `Custom`.
 
     Examples
     --------
@@ -343,16 +346,16 @@ class Pixel(_Baseless):
     spacing: Literal["linear", "log"] = field(default="linear", metadata=chosen("linear", "log"))
 
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
-        lanes = dim // 2
+        pairs = dim // 2
         if self.spacing == "linear":
-            return math.pi * np.linspace(1.0, self.max_freq / 2.0, lanes)
-        return math.pi / spaced(self.max_freq / 2.0, lanes)
+            return math.pi * np.linspace(1.0, self.max_freq / 2.0, pairs)
+        return math.pi / spaced(self.max_freq / 2.0, pairs)
 
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class Constant(_Baseless):
-    """The same frequency for every pair.
+    """The same frequency for every channel pair.
 
     Parameters
     ----------
@@ -368,8 +371,8 @@ class Constant(_Baseless):
 
     Notes
     -----
-    From rotary-embedding-torch (``freqs_for="constant"``, 1). Use it where the position is an angle
-    itself, such as a heading (DRoPE, arXiv:2503.15029).
+    Source: rotary-embedding-torch (``freqs_for="constant"``, 1). Use it if the position is itself an angle,
+    such as a heading (DRoPE, arXiv:2503.15029).
 
     Examples
     --------
@@ -394,12 +397,12 @@ class Periods(_Baseless):
     Parameters
     ----------
     min, max : float
-        The first and the last period, in units of position such as seconds; positive. `max` may be
+        The first and the last period, in the unit of positions, such as seconds; positive. `max` may be
         below `min`.
     unit : {"turn", "radian"}, default "turn"
-        Whether a period is the length of a full turn, or of one radian: a timescale.
+        Whether a period is the time of a full rotation, or that of one radian (a timescale).
     endpoint : bool, default True
-        Whether `max` is the last period itself, or the one that would follow:
+        Whether `max` is the last period. If not, it is the one that would follow:
         ``(max / min) ** (i / (dim / 2))``.
 
     Raises
@@ -407,15 +410,15 @@ class Periods(_Baseless):
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If it is not positive and finite, or not one of the words.
+        If a number is not positive and finite, or a name is not one of the above.
 
     Notes
     -----
-    The default is that of POYO (torch_brain, position_embeddings.py,
-    ``generate_logspace_timeperiods``) and of DINOv3 with periods given. TimesFM's ``min_timescale``
-    and ``max_timescale`` are ``Periods(min, max, unit="radian", endpoint=False)``: with 1 and 10,000
-    the bits of `Default` at base 10,000. Use it where positions have a unit and you know the shortest and
-    the longest time that matters.
+    Source: POYO (torch_brain, position_embeddings.py, ``generate_logspace_timeperiods``) and DINOv3 with
+    given periods, which both are the default here. TimesFM's ``min_timescale`` and ``max_timescale`` are
+    ``Periods(min, max, unit="radian", endpoint=False)``: with 1 and 10,000, they give the bits of `Default` at
+    base 10,000. Use it if positions have a unit, and you know the shortest and the longest time that
+    matters.
 
     Examples
     --------

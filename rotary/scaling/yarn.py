@@ -1,4 +1,4 @@
-"""YaRN: low frequencies divided, high ones kept, and a ramp between."""
+"""YaRN, which divides low frequencies, keeps high ones, and has a ramp in between."""
 
 from __future__ import annotations
 
@@ -37,72 +37,72 @@ _MSCALE_RULES = ("transformers", "deepseek", "paper", "telechat3", "none")
 
 
 def _mscale(factor: float, mscale: float, slope: float = 0.1) -> float:
-    """Return the temperature of YaRN: ``slope * mscale * ln(factor) + 1``, and 1 up to a factor of 1."""
+    """Return ``slope * mscale * ln(factor) + 1``, or 1 for factors up to 1."""
     return 1.0 if factor <= 1.0 else slope * mscale * math.log(factor) + 1.0
 
 
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class Yarn(CheckedScaling):
-    """Interpolation by parts: high frequencies stay, low ones are divided, a ramp lies between.
+    """Interpolation by parts: keep high frequencies, divide low ones, and mix the two along a ramp.
 
-    With ``lane(r) = dim * ln(original_max_position / (2 pi r)) / (2 ln base)``, ``low =
-    max(floor(lane(beta_fast)), 0)`` and ``high = min(ceil(lane(beta_slow)), dim - 1)``, the kept part
+    With ``pair(r) = dim * ln(original_max_position / (2 pi r)) / (2 ln base)``, ``low =
+    max(floor(pair(beta_fast)), 0)`` and ``high = min(ceil(pair(beta_slow)), dim - 1)``, the kept part
     is ``g[i] = 1 - clip((i - low) / (high - low), 0, 1)``, and frequencies are ``inv_freq[i] *
     g[i] + inv_freq[i] / factor * (1 - g[i])``.
 
     Parameters
     ----------
     factor : float
-        How many times longer the context is, positive.
+        The ratio of the extended to the original context length, positive.
     original_max_position : int
-        The context length of the training before: original_max_position_embeddings.
+        The context length before the extension: original_max_position_embeddings.
     beta_fast, beta_slow : float, default 32 and 1
-        Lanes that turn more than `beta_fast` times within `original_max_position` are kept, those
-        that turn less than `beta_slow` times are divided.
+        Channel pairs that rotate more than `beta_fast` times within `original_max_position` are kept. Those
+        that rotate less than `beta_slow` times are divided.
     truncate : bool, default True
-        Whether the ends of the ramp are rounded outwards to whole lanes. gpt-oss needs False.
+        Whether the ends of the ramp are rounded outwards to whole channel pairs. gpt-oss needs False.
     extrapolation_factor : float, default 1.0
-        From 0 to 1, a factor on the kept part; 0 is `Linear`.
+        A factor on the kept part, from 0 to 1; 0 is `Linear`.
     attention_factor : float, optional
-        Factor on cosine and sine, in place of what the rule gives.
+        The factor on cosine and sine, instead of that of the rule.
     attn_factor : float, default 1.0
-        A further factor on what the rule gives; not together with `attention_factor`.
+        A further factor on that of the rule; not together with `attention_factor`.
     mscale, mscale_all_dim : float, optional
-        Read by `mscale_rule`.
+        Used by `mscale_rule`.
     mscale_rule : {"transformers", "deepseek", "paper", "telechat3", "none"}
-        How the attention factor follows, with ``m(k) = 0.1 k ln(factor) + 1``, or 1 where `factor` is
+        The rule for the attention factor, with ``m(k) = 0.1 k ln(factor) + 1``, or 1 if `factor` is
         at most 1:
 
-        - "transformers": ``m(mscale) / m(mscale_all_dim)`` where both are given and not 0, else
-          ``m(1)``. The default; also of newer vLLM and SGLang.
-        - "deepseek": ``m(mscale) / m(mscale_all_dim)``, by default 1 and 0. Of DeepSeek's own code, of
-          ``deepseek_yarn`` in vLLM and SGLang, and of mlx-lm.
-        - "paper": ``m(1)``, whatever the mscales. Of the authors' code and older vLLM.
-        - "telechat3": ``0.07 ln(factor) + 1``. Of ``telechat3-yarn`` in vLLM.
-        - "none": 1. Of Grok-1 in vLLM.
+        - "transformers": ``m(mscale) / m(mscale_all_dim)`` if both are given and not 0, else
+          ``m(1)``. The default; also in newer vLLM and SGLang.
+        - "deepseek": ``m(mscale) / m(mscale_all_dim)``, by default 1 and 0. In DeepSeek's own code, in
+          ``deepseek_yarn`` of vLLM and SGLang, and in mlx-lm.
+        - "paper": ``m(1)`` for all mscales. In the authors' code and older vLLM.
+        - "telechat3": ``0.07 ln(factor) + 1``. In ``telechat3-yarn`` of vLLM.
+        - "none": 1. For Grok-1 in vLLM.
     softmax_factor : float, optional
-        What the attention's softmax scale is multiplied by, outside the rotation. By default
-        ``m(mscale_all_dim) ** 2`` under the rules "transformers" and "deepseek", else 1. Give 1.0 for a
-        model that has `mscale_all_dim` and leaves its softmax alone.
+        The factor on the softmax scale of the attention, which the rotation does not apply. By default
+        ``m(mscale_all_dim) ** 2`` under the rules "transformers" and "deepseek", else 1. Pass 1.0 for a
+        model that has `mscale_all_dim` and does not change its softmax scale.
 
     Raises
     ------
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If a value does not fit: not positive, `beta_fast` below `beta_slow`, both `attention_factor`
-        and `attn_factor`; or, when frequencies are made, if the base is not above 1 or the ramp ends
-        before it begins, where implementations disagree.
+        If a value does not fit: not positive, `beta_fast` below `beta_slow`, or both `attention_factor`
+        and `attn_factor`. When frequencies are made: if the base is not above 1, or the ramp ends before it
+        begins, a case in which implementations disagree.
 
     Notes
     -----
     Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models", 2023
     (arXiv:2309.00071), sections 3.2 and 3.4; limits and defaults as in transformers
-    (modeling_rope_utils.py). `softmax_factor` is from DeepSeek-V2's modelling code. Where the ramp has
-    no width, 0.001 is added to its end, as there.
+    (modeling_rope_utils.py). `softmax_factor` is from DeepSeek-V2's modelling code. If the ramp has
+    no width, 0.001 is added to its end, as in transformers.
 
-    Use it where the checkpoint says "yarn": Qwen 2.5 and 3 beyond 32k, DeepSeek, gpt-oss. A factor of
+    Use it if the checkpoint says "yarn": Qwen 2.5 and 3 beyond 32k, DeepSeek, gpt-oss. A factor of
     1 gives the bits of `Default`.
 
     Examples
@@ -141,38 +141,37 @@ class Yarn(CheckedScaling):
         given = not fill(self, "attention_factor", self._attention_factor)
         if given and self.attn_factor != 1.0:
             msg = (
-                "`attention_factor` and `attn_factor` must not both be given: one replaces what the "
-                f"other multiplies, got {self.attention_factor} and {self.attn_factor}"
+                "`attention_factor` and `attn_factor` must not both be given: one replaces the factor of the "
+                f"rule, the other multiplies it, got {self.attention_factor} and {self.attn_factor}"
             )
             raise ValueError(msg)
         fill(self, "softmax_factor", self._softmax_factor)
 
     def _attention_factor(self) -> Derived:
-        """Return what the rule gives, and its words."""
+        """Return the factor of the rule."""
         s, mscale, all_dim = self.factor, self.mscale, self.mscale_all_dim
         match self.mscale_rule:
             case "transformers" if mscale and all_dim:
                 value = _mscale(s, mscale) / _mscale(s, all_dim)
-                words = "m(mscale) / m(mscale_all_dim)"
+                formula = "m(mscale) / m(mscale_all_dim)"
             case "deepseek":
                 value = _mscale(s, 1.0 if mscale is None else mscale) / _mscale(s, all_dim or 0.0)
-                words = "m(mscale or 1) / m(mscale_all_dim or 0)"
+                formula = "m(mscale or 1) / m(mscale_all_dim or 0)"
             case "telechat3":
-                value, words = _mscale(s, 1.0, slope=0.07), "0.07 ln(factor) + 1"
+                value, formula = _mscale(s, 1.0, slope=0.07), "0.07 ln(factor) + 1"
             case "none":
-                value, words = 1.0, "1"
+                value, formula = 1.0, "1"
             case _:
-                value, words = _mscale(s, 1.0), "0.1 ln(factor) + 1"
-        return Derived(value * self.attn_factor, f"{words}, times attn_factor")
+                value, formula = _mscale(s, 1.0), "0.1 ln(factor) + 1"
+        return Derived(value * self.attn_factor, f"{formula}, times attn_factor")
 
     def _softmax_factor(self) -> Derived:
-        """Return the factor on the softmax scale, and its words."""
         if self.mscale_all_dim and self.mscale_rule in ("transformers", "deepseek"):
             return Derived(_mscale(self.factor, self.mscale_all_dim) ** 2, "m(mscale_all_dim) ** 2")
-        return Derived(1.0, "1, for there is no mscale_all_dim that the rule reads")
+        return Derived(1.0, "1, because the rule uses no mscale_all_dim")
 
-    def _lane(self, rotations: float, dim: int, base: float) -> float:
-        """Return the lane, a fraction, that turns so often within the original context."""
+    def _pair(self, rotations: float, dim: int, base: float) -> float:
+        """Return the index of the channel pair that makes these rotations within the original context."""
         return (
             dim
             * math.log(self.original_max_position / (rotations * 2.0 * math.pi))
@@ -180,24 +179,24 @@ class Yarn(CheckedScaling):
         )
 
     def _ramp(self, dim: int, base: float) -> tuple[float, float]:
-        """Return the lanes where the ramp begins and ends."""
+        """Return the indices of the channel pairs at which the ramp begins and ends."""
         if base <= 1.0:
             msg = f"`base` must be above 1 for Yarn, got {base}"
             raise ValueError(msg)
-        low, high = self._lane(self.beta_fast, dim, base), self._lane(self.beta_slow, dim, base)
+        low, high = self._pair(self.beta_fast, dim, base), self._pair(self.beta_slow, dim, base)
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, dim - 1)
         if high < low:
             msg = (
                 f"`original_max_position` {self.original_max_position} does not fit base {base} and "
-                f"{dim} channels: the ramp must not end before it begins, at lane {low}, got {high}"
+                f"{dim} channels: the ramp must not end before it begins, at channel pair {low}, got {high}"
             )
             raise ValueError(msg)
         return low, high
 
     def _kept(self, dim: int, base: float) -> Float64Array:
-        """Return what is kept of every lane, from 1 to 0."""
+        """Return the weight of the undivided frequency for each channel pair."""
         low, high = self._ramp(dim, base)
         if low == high:
             high += 0.001
@@ -209,10 +208,10 @@ class Yarn(CheckedScaling):
 
     def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         low, high = self._ramp(dim, base)
-        fast, slow = (self._lane(beta, dim, base) for beta in (self.beta_fast, self.beta_slow))
+        fast, slow = (self._pair(beta, dim, base) for beta in (self.beta_fast, self.beta_slow))
         how = "rounded, within 0 .. dim - 1" if self.truncate else "within 0 .. dim - 1"
         return [
-            ("low", low, f"derived: lane {fast:.10g} of beta_fast, {how}"),
-            ("high", high, f"derived: lane {slow:.10g} of beta_slow, {how}"),
+            ("low", low, f"derived: channel pair {fast:.10g} of beta_fast, {how}"),
+            ("high", high, f"derived: channel pair {slow:.10g} of beta_slow, {how}"),
             count_of_pairs(self._kept(dim, base)),
         ]

@@ -833,9 +833,9 @@ def explained(schedule, **arguments):
 def test_explain_tells_what_is_derived():
     text = explained(Yarn(4, 32_768), dim=128, base=1e6)
     for words in (
-        "low 23 derived: lane 23.59594761 of beta_fast",
-        "high 40 derived: lane 39.65088071 of beta_slow",
-        "lanes 24 kept, 16 mixed, 24 divided",
+        "low 23 derived: channel pair 23.59594761 of beta_fast",
+        "high 40 derived: channel pair 39.65088071 of beta_slow",
+        "channel pairs 24 kept, 16 mixed, 24 divided",
         "attention_factor 1.138629436111989 derived: 0.1 ln(factor) + 1",
     ):
         assert words in text
@@ -846,7 +846,7 @@ def test_explain_tells_what_is_derived():
     text = explained(DynamicNTK(2, 4096), dim=128)
     assert "30527.7" in text
     assert "11158839.9" in explained(NTK(alpha=1000), dim=128)
-    assert "turning pairs 8 derived" in explained(Proportional(0.25))
+    assert "rotated pairs 8 derived" in explained(Proportional(0.25))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -949,7 +949,7 @@ def test_schedules_refuse(schedule, arguments, error, match):
     [
         (LongRope(**ONES, factor=2), 96, 1e4, "`short_factor` must hold 48 .*96 .*got 32"),
         (FreqFactors(freq_factors=[1.0]), 4, 1e4, "`freq_factors` must hold 2 .*got 1"),
-        (Clip(), 8, 1e4, "`clip_low_n` must be at most the 4 .*got 20"),
+        (Clip(), 8, 1e4, "`clip_low_n` must be at most 4, .*got 20"),
         (Yarn(4, 4096), 8, 0.5, "`base` must be above 1 for Yarn.*0.5"),
         (Yarn(4, 2), 64, 1e4, "`original_max_position` 2 .*ramp"),
         (NTK(factor=2), 2, 1e4, "`dim` must be at least 4.*2"),
@@ -971,7 +971,7 @@ def test_frequencies_that_do_not_fit_are_refused(schedule, dim, base, match):
     [
         ((7, 1e4), ValueError, "`dim` must be even.*7"),
         ((8.0, 1e4), TypeError, "`dim` must be an integer"),
-        ((8,), TypeError, "`base` must be given: Linear"),
+        ((8,), TypeError, "`base` must be given: .*Linear"),
         ((8, -1.0), ValueError, "`base` must be positive"),
         ((8, "1"), TypeError, "`base` must be a real number"),
     ],
