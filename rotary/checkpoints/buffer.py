@@ -1,4 +1,4 @@
-"""Frequencies that a checkpoint stores in a narrow dtype."""
+"""Frequencies that a checkpoint stores itself, in place of those of its configuration."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rotary._lib.typing import Float64Array
 from rotary.embedding import RotaryEmbedding
 from rotary.scaling import Custom, Scaling
 
-# bfloat16 buffers are off by up to 2**-9; twice that is still far from any other schedule.
+# The relative error of a bfloat16 buffer is at most 2**-9; twice that is still far from any other schedule.
 BUFFER_TOLERANCE = 2.0**-8
 
 
 class CheckpointBuffer(Custom):
-    """Frequencies of a checkpoint's own buffer, with what else its schedule says.
+    """Frequencies of a checkpoint's own buffer, with the factors of its schedule.
 
     Parameters
     ----------
     inv_freq : array_like (dim/2,)
     schedule : Scaling
-        Whose attention factor, softmax factor and dependence on the length hold on.
+        Gives the attention factor, the softmax factor, and whether they depend on the length.
     context_length : int or None
-        The only length the buffer holds for, where the schedule depends on it.
+        The only length that the buffer is valid for, if the schedule depends on the length.
 
     Raises
     ------
@@ -49,27 +49,27 @@ class CheckpointBuffer(Custom):
 
     @property
     def softmax_factor(self) -> float:
-        """What the softmax scale is multiplied by, of the schedule."""
+        """The factor on the softmax scale, from the schedule."""
         return self._rest[0]
 
     @property
     def needs_length(self) -> bool:
-        """Whether the buffer holds for one context length only."""
+        """Whether the buffer is valid for one context length only."""
         return self._rest[1] is not None
 
     def inv_freq(
         self, dim: int, base: float | None = None, context_length: int | None = None
     ) -> Float64Array:
-        """Return the frequencies, which a buffer has for one context length.
+        """Return the frequencies.
 
         Parameters
         ----------
         dim : int
-            Rotated channels.
+            Number of rotated channels.
         base
             Not read.
         context_length : int or None
-            The length the buffer was given for.
+            The length that the buffer was given for.
 
         Returns
         -------
@@ -78,20 +78,20 @@ class CheckpointBuffer(Custom):
         Raises
         ------
         ValueError
-            If it is another length, or `dim` is not twice the number of pairs.
+            If the length is another one, or `dim` is not twice the number of pairs.
         """
         del base
         if self.needs_length and context_length != self._rest[1]:
             msg = (
-                f"`context_length` must be {self._rest[1]}, for which the buffer was given, got "
+                f"`context_length` must be {self._rest[1]}, because the buffer was given for it, got "
                 f"{context_length}; read the configuration again with the buffer of that length"
             )
             raise ValueError(msg)
         return super().inv_freq(dim)
 
 
-def _as_buffer(values: Float64Array, rope: RotaryEmbedding) -> Float64Array:
-    """Return a checkpoint's buffer, compared with what its configuration says."""
+def checked_buffer(values: Float64Array, rope: RotaryEmbedding) -> Float64Array:
+    """Refuse a buffer that differs from the configuration by more than bfloat16 rounds."""
     ours = rope.inv_freq
     if values.shape != ours.shape:
         msg = (
@@ -100,10 +100,10 @@ def _as_buffer(values: Float64Array, rope: RotaryEmbedding) -> Float64Array:
         raise ConfigError(msg)
     off = np.abs(values - ours) > BUFFER_TOLERANCE * np.abs(ours)
     if off.any():
-        lane = int(np.argmax(off))
+        pair = int(np.argmax(off))
         msg = (
-            f"`inv_freq` must be what the configuration says, up to a relative {BUFFER_TOLERANCE} for what "
-            f"bfloat16 rounds: pair {lane} has {ours[lane]}, got {values[lane]}; it may belong to another "
+            f"`inv_freq` must agree with the configuration within a relative {BUFFER_TOLERANCE}, the "
+            f"rounding of bfloat16: pair {pair} has {ours[pair]}, got {values[pair]}; it may belong to another "
             "layer, another context length or another configuration (rotary.scaling.Custom takes anything)"
         )
         raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""From the keys of one layer to an embedding, every number with its origin."""
+"""Builds the embedding of one layer from its keys, and notes the origin of each number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rotary.layouts import Layout
 from rotary.scaling import Custom, Scaling, Yarn
 
 from .assemble import blaming, check_pair_counts, check_sections, finished
-from .buffer import CheckpointBuffer, _as_buffer
+from .buffer import CheckpointBuffer, checked_buffer
 from .key_names import BASES, INTERLEAVED, LENGTHS
 from .language_model import attention_part
 from .layer_keys import LayerKeys
@@ -29,7 +29,7 @@ __all__ = ["embedding"]
 
 def embedding(keys: LayerKeys) -> RotaryEmbedding | None:
     """Return the embedding, or None for a layer without rotary."""
-    keys.leave_dict()
+    keys.drop_unread_dict()
     width = head_dim(keys)
     if _is_without_base(keys):
         return None
@@ -39,7 +39,7 @@ def embedding(keys: LayerKeys) -> RotaryEmbedding | None:
     if keys.kind.value == "axial":
         msg = (
             f"`{keys.rope.name('rope_type')}` 'axial' has a position axis for height and one for width, in an "
-            "order the configuration does not tell; build it with rotary.sections.axial"
+            "order that the configuration does not give; build it with rotary.sections.axial"
         )
         raise ConfigError(msg)
     base = keys.take("base", _base(keys))
@@ -87,15 +87,17 @@ def _scaling(keys: LayerKeys, part: float, rotated: int) -> Scaling:
 
 
 def _made(keys: LayerKeys, arguments: dict[str, Any]) -> RotaryEmbedding:
-    """Return the embedding, with the frequencies of a buffer if there is one."""
+    """Make the embedding; a buffer replaces its frequencies."""
     with blaming("`config` does not describe a rotation"):
         rope = RotaryEmbedding(**arguments)
     if keys.row is not None and keys.row.negative:
-        keys.origins["scaling"] = f"derived: {keys.row.name} turns pairs the other way round"
+        keys.origins["scaling"] = (
+            f"derived: {keys.row.name} rotates pairs in the opposite direction"
+        )
         keys.origins["base"] = f"within the frequencies: {rope.base}, {keys.origins['base']}"
         rope = replace(rope, scaling=Custom(-rope.inv_freq, rope.attention_factor), base=None)
     if keys.options.inv_freq is not None:
-        values = _as_buffer(keys.options.inv_freq, rope)
+        values = checked_buffer(keys.options.inv_freq, rope)
         keys.origins["scaling"] = f"given: inv_freq, in place of {type(rope.scaling).__name__}"
         scaling = CheckpointBuffer(values, rope.scaling, rope.context_length)
         rope = replace(rope, scaling=scaling)
@@ -103,7 +105,7 @@ def _made(keys: LayerKeys, arguments: dict[str, Any]) -> RotaryEmbedding:
 
 
 def _is_without_base(keys: LayerKeys) -> bool:
-    """Whether a list with a base for each layer has none for this one; keeps the base otherwise."""
+    """Whether a list of bases has none for this layer; otherwise the base is kept."""
     values = keys.top.values.get("layer_rope_theta")
     if values is None:
         return False
@@ -114,7 +116,7 @@ def _is_without_base(keys: LayerKeys) -> bool:
     differ = any((value or 0) != (values[0] or 0) for value in values)
     if keys.layer.index is None and differ:
         msg = (
-            f"`layer_type` must be the number of a layer, for `{name}` has a base for each, got "
+            f"`layer_type` must be the number of a layer, because `{name}` has a base for each, got "
             f"{shown(keys.layer.kind)}"
         )
         raise ConfigError(msg)
@@ -126,7 +128,7 @@ def _is_without_base(keys: LayerKeys) -> bool:
 
 
 def _base(keys: LayerKeys) -> Found:
-    """Return the base: in the rope dict, on top, or the default of the model type."""
+    """Return the base: in the rope dict, at the top level, or the default of the model type."""
     if keys.own_base is not None:
         return keys.own_base
     within = keys.rope.found("rope_theta", as_positive_float)
@@ -156,7 +158,7 @@ def _base(keys: LayerKeys) -> Found:
 
 
 def _layouts(keys: LayerKeys) -> tuple[Layout, Layout]:
-    """Return the layouts that are read and written."""
+    """Return the layouts of the input and of the output."""
     given, row = keys.options.layout, keys.row
     if row is None:
         layout = _unknown_layout(keys) if given is None else given
@@ -167,12 +169,12 @@ def _layouts(keys: LayerKeys) -> tuple[Layout, Layout]:
     if given is None or given == own[0]:
         keys.origins["output_layout"] = keys.origins["layout"]
         return own
-    keys.origins["layout"] = f"given: layout, where {row.name} in {FOLLOWS} has {own[0]}"
+    keys.origins["layout"] = f"given: layout, although {row.name} in {FOLLOWS} has {own[0]}"
     return given, given
 
 
 def _unknown_layout(keys: LayerKeys) -> Layout:
-    """Return the layout of a model type that is not known, where a key tells."""
+    """Return the layout of a model type that is not known, if a key gives it."""
     found = keys.top.first(INTERLEAVED[1:], as_bool)
     if found is not None:
         return "interleaved" if keys.take("layout", found) else "half"
@@ -181,8 +183,8 @@ def _unknown_layout(keys: LayerKeys) -> Layout:
     if "known are" in close:
         close = f"{len(known())} are known"
     msg = (
-        f"`layout` must be given, for the layout of model type {shown(name)} is not known ({close}), got "
-        "None; 'Which layout is my checkpoint' in the documentation tells how to find out"
+        f"`layout` must be given, because the layout of model type {shown(name)} is not known ({close}), got "
+        "None; 'Which layout is my checkpoint' in the documentation says how to find out"
     )
     raise ConfigError(msg)
 
@@ -209,7 +211,7 @@ def _own_layouts(keys: LayerKeys, row: Model) -> tuple[Layout, Layout]:
 
 
 def _length(keys: LayerKeys) -> int | None:
-    """Return the context length, and say where it comes from."""
+    """Return the context length, and note its origin."""
     if keys.options.context_length is not None:
         keys.origins["context_length"] = "given: context_length"
         return keys.options.context_length
@@ -222,13 +224,13 @@ def _length(keys: LayerKeys) -> int | None:
 
 
 def _max_position(keys: LayerKeys) -> Found | None:
-    """Return the length under its own name, beside which the older ones say how it was trained or run."""
+    """Return the longest context; beside its own name, older names mean the length of the training or of a run."""
     own = keys.top.found(LENGTHS[0], as_length)
     return own or keys.top.first(LENGTHS[1:], as_length)
 
 
 def _sections(keys: LayerKeys, rotary_dim: int) -> dict[str, Any]:
-    """Return the arguments that deal out lanes to position axes."""
+    """Return the arguments that divide channel pairs between position axes."""
     sizes, name = _sizes(keys)
     own = None if keys.row is None else keys.row.sections
     if sizes is None:
@@ -246,7 +248,7 @@ def _sections(keys: LayerKeys, rotary_dim: int) -> dict[str, Any]:
 
 
 def _sizes(keys: LayerKeys) -> tuple[tuple[int, ...] | None, str]:
-    """Return the numbers of lanes of each axis, and the key they come from."""
+    """Return the number of pairs of each axis, and the key that gives them."""
     names = [key for key in ("mrope_section", "xdrope_section") if key in keys.rope]
     if not names:
         found = keys.default("mrope_section")
@@ -267,22 +269,22 @@ def _sizes(keys: LayerKeys) -> tuple[tuple[int, ...] | None, str]:
 
 
 def _order(keys: LayerKeys, own: str | None) -> str:
-    """Return how lanes are dealt out: as the model does it, or as the key says."""
+    """Return the order of the sections: the model's own, or that of the key."""
     key = keys.rope.first(("mrope_interleaved", "interleaved"), as_bool)
-    said = None if key is None else "interleaved" if key.value else "chunked"
+    given = None if key is None else "interleaved" if key.value else "chunked"
     if own is None or (keys.options.dialect.sections and own in ("chunked", "interleaved")):
-        order = said or ("chunked" if keys.options.dialect.sections else own or "chunked")
+        order = given or ("chunked" if keys.options.dialect.sections else own or "chunked")
     else:
         order = own
     if (
         keys.options.strict
-        and said is not None
+        and given is not None
         and own in ("chunked", "interleaved")
-        and said != own
+        and given != own
     ):
         msg = (
             f"`{keys.rope.name('mrope_interleaved')}` must be {own == 'interleaved'} for {own} sections, which "
-            f"the model type has whatever it says, got {key.value if key else None}"
+            f"the model type has whatever the key says, got {key.value if key else None}"
         )
         raise ConfigError(msg)
     return order

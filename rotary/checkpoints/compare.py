@@ -1,4 +1,4 @@
-"""What one configuration means to each of the programs that read it."""
+"""Compares the rotations that several projects compute from one configuration."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ __all__ = [
 
 
 # ------------------------------------------------------------------------------------------------
-# What projects make of the same configuration.
+# The comparison.
 
 
 @dataclass(frozen=True)
 class DialectComparison:
-    """What several projects make of one configuration; `str` and `print` show a table.
+    """The rotations that several projects compute from one configuration; `str` and `print` show a table.
 
     Attributes
     ----------
     follows : dict
-        Dialect to the version of the project it follows.
+        Maps each dialect to the version of the project that it follows.
     differences : dict
-        What differs to what each dialect has: dialect to value. First the choices, such as the fields
-        of a schedule, then the numbers they lead to. A dialect that refuses the configuration has an
-        entry under "refused" only.
+        Maps the name of each difference to a dict of dialect to value. Choices come first, such as the
+        fields of a schedule, then the numbers that follow from them. A dialect that refuses the
+        configuration has an entry under "refused" only.
     unread : dict
-        Dialect to the keys that it does not read although they would change the result.
+        Maps each dialect to the keys that it does not read, although they would change the result.
 
     Examples
     --------
@@ -71,8 +71,8 @@ class DialectComparison:
         if self.agree:
             table = ["All dialects agree."]
         passed = [f"{name} does not read {', '.join(keys)}" for name, keys in self.unread.items()]
-        told = [f"{name}: {text}" for name, text in self.follows.items()]
-        return "\n".join([*table, "", *passed, *([""] if passed else []), *told])
+        versions = [f"{name}: {text}" for name, text in self.follows.items()]
+        return "\n".join([*table, "", *passed, *([""] if passed else []), *versions])
 
 
 @hints.named
@@ -83,7 +83,7 @@ def compare_dialects(
     layout: Layout | None = None,
     context_length: int | None = None,
 ) -> DialectComparison:
-    """List where projects compute different rotations from one configuration.
+    """Compare the rotations that different projects compute from one configuration.
 
     Parameters
     ----------
@@ -93,24 +93,24 @@ def compare_dialects(
     Returns
     -------
     DialectComparison
-        With a table as its `str`. Where `from_config` refuses what a project passes over in silence
-        or makes up by itself, this shows what the project computes.
+        Its `str` is a table. `from_config` refuses a key that a project ignores, and a missing key whose
+        value a project chooses; this function shows the rotation that the project computes.
 
     Raises
     ------
     ConfigError
-        If the configuration is unclear whoever reads it: for every dialect.
+        If the configuration is unclear for every dialect.
     TypeError, ValueError
         If another argument is of the wrong kind or value.
 
     See Also
     --------
-    rotary.from_config : the rotation itself.
+    rotary.from_config : read the rotation itself.
 
     Notes
     -----
-    It is a comparison of formulas, not of runs: which model types a project supports, and what it
-    rounds to which precision, is not looked at.
+    The comparison is of formulas, not of runs. It does not consider which model types a project supports,
+    nor the precision in which it computes.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def _compared(
     layout: Layout | None,
     context_length: int | None,
 ) -> DialectComparison:
-    """Return what each dialect makes of a configuration."""
+    """Read a configuration in every dialect."""
     facts: dict[str, dict[str, str]] = {}
     choices: dict[str, dict[str, str]] = {}
     errors = {}
@@ -159,7 +159,7 @@ def _compared(
         raise errors["transformers"]
     differences = _differing(facts)
     if differences:
-        # What leads to other numbers is told beside them, and not where the numbers are the same.
+        # Choices are shown only if they lead to different numbers.
         rows = {name: {"unread": ", ".join(unread.get(name, ())) or "nothing"} for name in choices}
         differences = _differing(choices) | _differing(rows) | differences
     follows = {name: dialect.follows for name, dialect in DIALECTS.items()}
@@ -178,7 +178,7 @@ def _differing(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
 
 
 def _facts(rope: RotaryEmbedding | None) -> dict[str, str]:
-    """Return the numbers of a rotation."""
+    """Return the numbers that decide whether two rotations are equal."""
     if rope is None:
         return {"rotary": "none"}
     facts = {
@@ -194,7 +194,7 @@ def _facts(rope: RotaryEmbedding | None) -> dict[str, str]:
 
 
 def _numbers(rope: RotaryEmbedding, when: str) -> dict[str, str]:
-    """Return what goes into the tables."""
+    """Return a summary of the frequencies, and the attention factor."""
     return {
         f"last inv_freq{when}": f"{rope.inv_freq[-1]:.9g}",
         f"sum of inv_freq{when}": f"{rope.inv_freq.sum():.9g}",
@@ -203,7 +203,7 @@ def _numbers(rope: RotaryEmbedding, when: str) -> dict[str, str]:
 
 
 def _choices(rope: RotaryEmbedding | None) -> dict[str, str]:
-    """Return the schedule and those of its fields that stay short."""
+    """Return the base, the schedule and its short fields."""
     if rope is None:
         return {}
     choices = {"base": str(rope.base), "scaling": type(rope.scaling).__name__}

@@ -1,4 +1,4 @@
-"""Configurations of checkpoints: which rotation they mean, or an error that says what is unclear."""
+"""Reads embeddings from the Hugging Face configurations of checkpoints."""
 
 from __future__ import annotations
 
@@ -43,41 +43,41 @@ def from_config(
     Parameters
     ----------
     config : path, mapping or object
-        A config.json or its folder, what stands in one, or a configuration object: anything with
-        ``to_dict()``. Forms of transformers 4 (``rope_scaling``, ``rope_theta`` on top) and 5
-        (``rope_parameters``). A file may have up to 16 MiB, and objects within objects 32 levels.
-        Nothing is downloaded and nothing is modified.
+        The path of a config.json or of its folder, its content, or a configuration object: anything
+        with ``to_dict()``. Keys may have the form of transformers 4 (``rope_scaling``, and
+        ``rope_theta`` at the top level) or 5 (``rope_parameters``). A file may have up to 16 MiB, and
+        objects may nest 32 levels deep. Nothing is downloaded and nothing is modified.
     layer_type : str or int, optional
-        For configurations with a rotation for each kind of layer: the kind, such as
-        "sliding_attention", or the number of a layer, whose kind the configuration tells.
+        Needed if each kind of layer has its own rotation: the kind, such as "sliding_attention", or the
+        number of a layer, whose kind the configuration gives.
     layout : {"half", "interleaved"}, optional
-        Required for model types that are not known. Where the model type is known it wins over what
-        is known, for weights may have been permuted; `explain` tells both.
+        Required if the model type is not known. For a known model type, it replaces the known layout,
+        because weights may have been permuted; `explain` shows both.
     seq_axis : int, optional
         As for `RotaryEmbedding`.
     batch_axis : int or False, optional
         As for `RotaryEmbedding`.
     context_length : int, optional
-        How long sequences get; ``max_position_embeddings`` by default. Schedules that depend on the
-        length (dynamic, longrope) refuse positions beyond it.
+        The length of the longest sequence, in tokens; ``max_position_embeddings`` by default. Schedules
+        that depend on the length (dynamic, longrope) refuse positions beyond it.
     inv_freq : array_like (rotary_dim/2,), optional
-        The checkpoint's own buffer, which then takes the place of the frequencies. It may be off from
-        what the configuration says by what bfloat16 rounds, a relative ``2**-8``; more is refused.
+        The checkpoint's own buffer, which replaces the frequencies. It may differ from the configuration
+        by a relative ``2**-8``, the rounding of bfloat16; a larger difference is refused.
     dialect : {"transformers", "vllm", "sglang", "llama.cpp", "mlx"}
-        Whose reading of ambiguous keys applies; see `compare_dialects`.
+        The project whose reading of ambiguous keys applies; see `compare_dialects`.
 
     Returns
     -------
     RotaryEmbedding or None
-        None for layers without rotary, such as those of linear attention in a hybrid model.
+        None for a layer without rotary, such as one of linear attention in a hybrid model.
 
     Raises
     ------
     ConfigError
-        If the configuration is unclear, incomplete or contradictory, or has a rope key that is not
-        known; the message names the key, what was found and what to write. A known key that the code
-        of the model type does not read is refused if it would change the result. So is a model type
-        without any rotation. Keys that have nothing to do with rotary are not looked at.
+        If the configuration is unclear, incomplete or contradictory, or has an unknown rope key. The
+        message names the key, what was found and what to write. A known key that the code of the model
+        type does not read is refused if it would change the result. A model type without rotation is
+        refused too. Keys that have nothing to do with rotary are ignored.
     TypeError, ValueError
         If another argument is of the wrong kind or value.
     FileNotFoundError
@@ -85,13 +85,13 @@ def from_config(
 
     See Also
     --------
-    rotary.compare_dialects : what five projects make of the same configuration.
+    rotary.compare_dialects : compare the readings of five projects.
 
     Notes
     -----
-    Frequencies are those of the schedule in float64, which is within one float32 ulp of what the
-    checkpoint's own code gives in float64. In float32, as most of it runs, powers and YaRN's ramp are
-    rounded, differently from platform to platform; `inv_freq` is for those who need these very numbers.
+    The frequencies are those of the schedule in float64, within one float32 ulp of the checkpoint's own
+    code in float64. Most of that code runs in float32, which rounds powers and YaRN's ramp differently on
+    different platforms. Pass `inv_freq` to get exactly the numbers of the checkpoint.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def checked_options(
 
 
 def _index(value: Any) -> int:
-    """Return the number of a layer."""
+    """Return the index of a layer."""
     index = as_integer(value, "layer_type")
     if not 0 <= index < 2**31:
         msg = (
@@ -172,7 +172,7 @@ def layer_keys(config: Any, options: Options) -> LayerKeys | None:
         if is_recurrent(name):
             return None
         if options.layout is None:
-            _tell_of(name)
+            _refuse_without_rotary(name)
     check_rope_keys(top, row)
     check_is_text(top, row)
     if not has_rotary(top, row):
@@ -184,10 +184,10 @@ def layer_keys(config: Any, options: Options) -> LayerKeys | None:
     return None if rope is None else LayerKeys(top, row, layer, *rope, options)
 
 
-def _tell_of(name: Any) -> NoReturn:
+def _refuse_without_rotary(name: Any) -> NoReturn:
     """Refuse a model type without rotation by name, instead of asking for its layout."""
     msg = (
         f"`model_type` {shown(name)} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
-        "if the checkpoint has code of its own that does, pass `layout`"
+        "if the checkpoint has its own code that rotates, pass `layout`"
     )
     raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""What the projects that run checkpoints make of keys on which they disagree."""
+"""How the projects that run checkpoints read the keys on which they disagree."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ DialectName = Literal["transformers", "vllm", "sglang", "llama.cpp", "mlx"]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one project reads a configuration, and which version of it was read.
+    """How one project reads a configuration.
 
     Parameters
     ----------
     name : str
     follows : str
-        The version whose source is followed.
+        The version of the project whose source is followed.
     yarn : frozenset of str
-        Keys read under the rope type "yarn", besides the factor and the original length.
+        Keys that are read under the rope type "yarn", besides the factor and the original length.
     latent_yarn : frozenset of str
-        The same in models with multi-head latent attention, which some projects treat apart; of llama.cpp
-        in architectures with mscale_all_dim.
+        The same in models with multi-head latent attention, or of llama.cpp in architectures with
+        mscale_all_dim.
     mscale : {"transformers", "both", "deepseek", "paper"}
-        When the mscales count: both given and not 0; both given; always, 1 and 0 by default; never.
+        When the mscales count: if both are given and not 0; if both are given; always, with the defaults
+        1 and 0; never.
     latent_mscale : {"transformers", "both", "deepseek", "paper"}
         The same in models with multi-head latent attention.
     telechat3_mscale : {"telechat3", "deepseek"}
@@ -36,21 +37,21 @@ class Dialect:
     by_architecture : bool
         Whether models are converted to architectures of llama.cpp, some of which have a YaRN of their own.
     dynamic : {"growing", "fixed", "ignored", "refused"}
-        What becomes of the rope type "dynamic".
+        How the rope type "dynamic" is treated.
     longrope : frozenset of str
-        Optional keys read under "longrope".
+        Optional keys that are read under "longrope".
     always_long : bool
-        Whether the long factors hold at every length.
+        Whether the long factors apply at every length.
     fallback : mapping
-        The original length where there is none: a number, the key that stands in, or absent.
+        Maps rope types to the original length if none is given: a number, or the key that is read instead.
     length_on_top : bool
-        Whether an original length on top of the configuration goes before the one in the rope dict.
+        Whether an original length at the top level takes precedence over the one in the rope dict.
     rope_types : frozenset of str
-        Rope types that are known.
+        The rope types that the project knows.
     sections : bool
-        Whether ``mrope_interleaved`` decides how sections lie, and not the model.
+        Whether ``mrope_interleaved`` decides the order of sections, and not the model type.
     partial : bool
-        Whether ``partial_rotary_factor`` is read for every model, and not by the models that know it.
+        Whether ``partial_rotary_factor`` is read for every model type, and not only for some.
     """
 
     name: DialectName

@@ -1,4 +1,4 @@
-"""Makes an embedding from what a GGUF file says of its model, as llama.cpp reads it."""
+"""Reads embeddings from GGUF files and their metadata, as llama.cpp reads them."""
 
 from __future__ import annotations
 
@@ -52,67 +52,68 @@ def from_gguf(
     attention_factor: float | None = None,
     head_dim: int | None = None,
 ) -> RotaryEmbedding | None:
-    """Make the embedding of a model from its GGUF metadata, as llama.cpp reads them.
+    """Read the rotary embedding of a model from its GGUF metadata, as llama.cpp reads them.
 
     Parameters
     ----------
     metadata : mapping of str to value, path, or gguf.GGUFReader
-        The path of the file, of either byte order, whose header is then read; gguf-py's reader of it; or
-        the keys and values, from any reader: numbers, strings, NumPy scalars and arrays, fields of
-        gguf-py. A header may have up to 128 MiB.
+        The path of a file, of either byte order; gguf-py's reader of it; or the keys and values, from any
+        reader: numbers, strings, NumPy scalars and arrays, fields of gguf-py. Only the header of a file
+        is read, which may have up to 128 MiB.
     tensors : mapping of str to array, optional
         The file's factor tensors: ``rope_freqs.weight``, ``rope_factors_long.weight`` and
-        ``rope_factors_short.weight``, float32 (rotary_dim/2,). Other names are not read. An empty
-        mapping says that there are none. A path and a reader bring their own.
+        ``rope_factors_short.weight``, float32 (rotary_dim/2,). Other names are ignored. An empty mapping
+        says that the file has none. With a path or a reader, they are read from the file.
     layer_type : {"full_attention", "sliding_attention"}, optional
-        Which layers, of models where they differ.
+        The kind of layers, needed if the kinds differ in their rotation.
     layout : {"half", "interleaved"}, optional
-        In place of the architecture's, and required where that is not known.
+        Replaces the layout of the architecture; required if that is not known.
     seq_axis : int, optional
         As for `RotaryEmbedding`.
     batch_axis : int or False, optional
         As for `RotaryEmbedding`.
     context_length : int, optional
-        By default what the file says. It decides between the long and the short factors.
+        The length of the longest sequence, in tokens; by default that of the file. It decides between the
+        long and the short factors.
     attention_factor : float, optional
-        The factor on cosine and sine, in place of what the file leads to.
+        The factor on cosine and sine. It replaces the factor that follows from the file.
     head_dim : int, optional
-        Channels of the arrays, where they are not heads of queries: in models with latent attention
-        (DeepSeek), the part of the key that turns is `rotary_dim` wide.
+        The number of channels of the arrays, if they are not heads of queries. In models with latent
+        attention (DeepSeek), the rotated part of the key is an array of `rotary_dim` channels.
 
     Returns
     -------
     RotaryEmbedding, or None
-        None for an architecture that does not rotate. Its `explain` names the key of every number.
+        None for an architecture without rotation. `explain` names the key of every number.
 
     Raises
     ------
     TypeError
         If an argument is of the wrong kind.
     ConfigError
-        If a key about rotation is unknown, missing, damaged or contradicts another; the message
+        If a key about rotation is unknown, missing or damaged, or contradicts another one. The message
         names it and says what to write.
     OSError
         If the file cannot be read.
 
     See Also
     --------
-    rotary.permute_weights : moves the weights to the other layout.
+    rotary.permute_weights : permute the weights to the other layout.
 
     Notes
     -----
-    Follows llama.cpp at commit 0c1e57098: the architecture's layout (``llama_model_rope_type``), the
+    The function follows llama.cpp at commit 0c1e57098: the architecture's layout (``llama_model_rope_type``), the
     defaults of the keys (``load_hparams``), the factors of YaRN (``llama_context``) and the rotation
     itself (``rope_yarn`` and ``ggml_mrope_cache_init`` of ggml). Angles are exact; those of ggml
     are float32.
 
-    Three things differ. ``yarn_beta_fast`` and ``yarn_beta_slow`` are read for every architecture,
-    there for some. A ``yarn_attn_factor`` that contradicts llama.cpp's own is refused. So are metadata
-    without the factor tensors that they announce, or that models of their kind have.
+    Three things differ. ``yarn_beta_fast`` and ``yarn_beta_slow`` are read for every architecture;
+    llama.cpp reads them for some. A ``yarn_attn_factor`` that contradicts llama.cpp's own is refused. So are
+    metadata without the factor tensors that they announce, or that similar models have.
 
-    llama.cpp rounds the ramp of YaRN to whole lanes, also for gpt-oss, which was trained without;
-    ``rotary.scaling.Yarn(truncate=False)`` is what it was trained with. In models where only some
-    layers rotate (Llama 4, Cohere 2, SmolLM3), the metadata do not always say which.
+    llama.cpp rounds the ramp of YaRN to whole channel pairs, also for gpt-oss, which was trained with
+    ``rotary.scaling.Yarn(truncate=False)``. If only some layers of a model rotate (Llama 4, Cohere 2,
+    SmolLM3), the metadata do not always say which.
 
     Examples
     --------
@@ -144,7 +145,7 @@ def from_gguf(
 
 
 class _Options(NamedTuple):
-    """The caller's arguments that hold for every kind of layer."""
+    """The arguments that apply to every kind of layer."""
 
     layout: Layout | None
     axes: tuple[int | None, BatchAxis]
@@ -159,7 +160,7 @@ def _read(
     layer_type: LayerType | None,
     options: _Options,
 ) -> RotaryEmbedding | None:
-    """Return the embedding of keys and factor tensors, with the caller's arguments."""
+    """Read the kinds of layers that the caller asks for, which must agree."""
     data = Metadata(values)
     own = data.architecture
     if own.unread is not None:
@@ -190,7 +191,7 @@ def _read(
     }
     if len(set(found.values())) > 1:
         bases = " and ".join(f"base {rope.base:g} in {shown(kind)}" for kind, rope in found.items())
-        msg = f"`layer_type` must be given, for layers of this model differ, with {bases}, got None"
+        msg = f"`layer_type` must be given, because layers of this model differ, with {bases}, got None"
         raise ConfigError(msg)
     return found[kinds[0]]
 
@@ -231,7 +232,7 @@ def _embedding(
 
 
 def _head_dim(data: Metadata, *, sliding: bool) -> Found | None:
-    """Return the channels of a head of queries; None if nothing tells."""
+    """Return the number of channels of a head of queries, or None if no key gives it."""
     names = ["key_length_swa"] if sliding else []
     names += ["key_length_mla"] if data.architecture.trailing else []
     for name in (*names, "key_length"):
@@ -263,15 +264,17 @@ def _channels(data: Metadata, given: int | None, *, sliding: bool) -> dict[str, 
     trailing = data.architecture.trailing
     if rotary is None:
         if trailing:
-            data.fail(key, "must be there: only part of a head turns", "no such key")
+            data.fail(key, "must be there, because only part of a head is rotated", "no such key")
         assert head is not None
-        rotary = Found(head.value, f"all channels, for there is no {data.origin_of(key)}")
+        rotary = Found(head.value, f"all channels, because there is no {data.origin_of(key)}")
     if head is None:
-        head = Found(rotary.value, f"{rotary.origin}, for nothing else tells the width of a head")
+        head = Found(
+            rotary.value, f"{rotary.origin}, because no other key gives the width of a head"
+        )
     if rotary.value > head.value:
         data.fail(key, f"must be at most the {head.value} of a head", rotary.value)
     if given is None and data.architecture.whole_head and rotary.value != head.value:
-        must = f"must be {head.value}, for whole heads turn in this architecture"
+        must = f"must be {head.value}, because this architecture rotates whole heads"
         data.fail(key, must, rotary.value)
     start = head.value - rotary.value if trailing else 0
     return {"head_dim": head, "rotary_dim": rotary, "rotary_start": Found(start, "")}
@@ -286,12 +289,12 @@ def _base(data: Metadata, *, sliding: bool) -> Found:
     default = data.architecture.sliding_base
     if sliding and default is not None:
         return Found(default, f"the default of sliding layers of {data.architecture.name}")
-    origin = f"the default, for there is no {data.origin_of('rope.freq_base')}"
+    origin = f"the default, because there is no {data.origin_of('rope.freq_base')}"
     return full or Found(10_000.0, origin)
 
 
 def _layout(data: Metadata, given: Layout | None) -> Found:
-    """Return which channels pair."""
+    """Return the layout, by the caller or by the architecture."""
     if given is not None:
         return Found(given, "given")
     own = data.architecture
@@ -306,7 +309,7 @@ def _layout(data: Metadata, given: Layout | None) -> Found:
 
 
 def _sections(data: Metadata, rotary_dim: int) -> Any:
-    """Return which position axis every pair reads; None for one axis."""
+    """Return the position axis of every pair, or None if there is one axis."""
     name = "rope.dimension_sections"
     sizes = data.read(name, section_sizes) or ()
     own = data.architecture

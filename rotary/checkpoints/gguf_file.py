@@ -1,7 +1,7 @@
-"""Reads the header of a GGUF file: what is written about the model, and the factors of its frequencies.
+"""Reads the header of a GGUF file: its metadata, and the factor tensors of the frequencies.
 
-Only the file tells whether there are factor tensors, which change the frequencies and are no metadata. The
-weights themselves are left to other readers. A damaged or hostile file costs no more than a sound one.
+The factor tensors change the frequencies, and the metadata do not say whether a file has them. Other tensors
+are not read. A damaged or hostile file costs no more time or memory than a sound one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["GgufHeader", "read_header"]
 _VERSIONS = (2, 3)
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _FLOAT32_TENSOR = 0
-_ALIGNMENT = 32  # where the file does not say
-# The letters of `struct`, by the number of the type. A boolean is a byte, of which 2 is neither.
+_ALIGNMENT = 32  # the default
+# The letters of `struct`, by the number of the type. A boolean is a byte that is 0 or 1.
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, _BOOL, 10, 11, 12), "BbHhIifBQqd", strict=True))
 
-# Limits of ggml: dimensions of a tensor, and their sizes, which it reads as int64.
+# Limits of ggml: the dimensions of a tensor, and their sizes, which it reads as int64.
 _DIMENSIONS = 4
 _LARGEST_SIZE = 2**63 - 1
 # Limits of this reader, far beyond published files.
@@ -42,14 +42,14 @@ _CHUNK = 2**18
 
 
 class GgufHeader(NamedTuple):
-    """What stands before the weights, as far as it is asked for."""
+    """The metadata and tensors that were asked for."""
 
     metadata: dict[str, Any]
     tensors: dict[str, Array]
 
 
 class _Omitted:
-    """Stands for a value too long to be of use, which no check accepts."""
+    """Replaces a value that is too long to keep; no check accepts it."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -59,7 +59,7 @@ class _Omitted:
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor lies."""
+    """The shape, the type and the offset of a tensor."""
 
     shape: tuple[int, ...]
     kind: int
@@ -67,13 +67,13 @@ class _Tensor(NamedTuple):
 
 
 class _Reader:
-    """Numbers and strings, one after another."""
+    """Reads numbers and strings, one after another."""
 
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
         self._path = path
         self._size = os.fstat(file.fileno()).st_size
-        # Bytes read ahead, where in the file they begin, and how many of them are used up.
+        # Bytes read ahead, their offset in the file, and how many of them are consumed.
         self._bytes, self._begin, self._used = b"", 0, 0
         self._key = ""
         self._set_order("<")
@@ -83,7 +83,7 @@ class _Reader:
         self._structs = {letter: Struct(order + letter) for letter in "BbHhIifQqd"}
 
     def fail(self, what: str) -> NoReturn:
-        """Raise the error that names the file, and the key or the tensor that was reached."""
+        """Raise an error that names the file, and the key or tensor that was reached."""
         place = f" (at `{shown_name(self._key)}`)" if self._key else ""
         file = shown_name(self._path)
         msg = f"`metadata` must be a GGUF file of version 2 or 3: {file} {what}{place}"
@@ -91,18 +91,18 @@ class _Reader:
 
     @property
     def place(self) -> int:
-        """Where in the file the next byte is."""
+        """The offset of the next byte in the file."""
         return self._begin + self._used
 
     def _check_left(self, count: int) -> None:
-        """Refuse to read beyond the end, or a header that never ends."""
+        """Refuse to read beyond the end of the file, or a header that is too long."""
         if count > self._size - self.place:
             self.fail("ends in the middle of its header")
         if count > _HEADER - self.place:
             self.fail(f"has a header of more than {_HEADER >> 20} MiB")
 
     def _need(self, count: int) -> None:
-        """Have so many of the next bytes at hand."""
+        """Read ahead until the buffer holds the next `count` bytes."""
         if len(self._bytes) - self._used >= count:
             return
         self._check_left(count)
@@ -113,7 +113,7 @@ class _Reader:
             self.fail("ends in the middle of its header")
 
     def skip(self, count: int) -> None:
-        """Go on by so many bytes."""
+        """Skip the next `count` bytes."""
         if len(self._bytes) - self._used >= count:
             self._used += count
             return
@@ -135,11 +135,11 @@ class _Reader:
         return struct.unpack_from(self._bytes, self._used - struct.size)[0]
 
     def start(self) -> tuple[int, int]:
-        """Read what a file begins with, and return how many tensors and keys it has."""
+        """Read the beginning of a file, and return the numbers of its tensors and keys."""
         if self._size < 4 or self.take(4) != b"GGUF":
             self.fail("does not begin with GGUF")
         version = self.number("I")
-        if not version & 0xFFFF:  # as ggml tells the order of bytes
+        if not version & 0xFFFF:  # ggml recognises the byte order by this
             self._set_order(">")
             version = int.from_bytes(version.to_bytes(4, "little"), "big")
         if version not in _VERSIONS:
@@ -151,12 +151,12 @@ class _Reader:
             self.fail(f"has {tensors} tensors, more than {_TENSORS}")
         return tensors, keys
 
-    def name_nothing(self) -> None:
-        """Name neither a key nor a tensor in the next error."""
+    def forget_name(self) -> None:
+        """Leave the key or tensor out of later errors."""
         self._key = ""
 
     def name(self, seen: set[str], kind: str) -> str:
-        """Return the name of a key or tensor, which must be another than those before."""
+        """Return the next name of a key or tensor; names must be unique."""
         self._key = ""
         length = self.number("Q")
         if length > _LONGEST_STRING:
@@ -173,7 +173,7 @@ class _Reader:
         return name
 
     def value(self, *, wanted: bool) -> Any:
-        """Return the next value; None where it is not wanted."""
+        """Return the next value, or None if it is not wanted."""
         kind = self.number("I")
         if kind == _ARRAY:
             return self._list(self.number("I"), self.number("Q"), wanted=wanted)
@@ -218,7 +218,7 @@ class _Reader:
         return _Omitted(f"a list of {count} values") if wanted else None
 
     def _skip_strings(self, count: int) -> None:
-        """Go on by so many strings, of which a vocabulary has hundreds of thousands."""
+        """Skip strings quickly, because a vocabulary has hundreds of thousands."""
         length = self._structs["Q"].unpack_from
         self._check_left(8 * count)
         while count:
@@ -231,8 +231,8 @@ class _Reader:
             self._used = min(used, len(content))
             self.skip(used - self._used)
 
-    def tensor_at(self) -> _Tensor:
-        """Return where the next tensor lies."""
+    def tensor_info(self) -> _Tensor:
+        """Return the shape, type and offset of the next tensor."""
         count = self.number("I")
         if count > _DIMENSIONS:
             self.fail(f"has a tensor of {count} dimensions, more than {_DIMENSIONS}")
@@ -251,7 +251,7 @@ class _Reader:
             )
             raise ConfigError(msg)
         shape = tensor.shape
-        while len(shape) > 1 and shape[-1] == 1:  # dimensions of one are as good as none
+        while len(shape) > 1 and shape[-1] == 1:  # trailing dimensions of size one
             shape = shape[:-1]
         count = math.prod(shape)
         if count > LARGEST_WIDTH:
@@ -272,7 +272,7 @@ class _Reader:
 def read_header(
     path: str, tensors: Collection[str], is_wanted: Callable[[str], bool]
 ) -> GgufHeader:
-    """Read keys of a file, and those of the named tensors it has.
+    """Read the keys of a file, and those of the named tensors that it has.
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ def read_header(
     tensors : collection of str
         Names of float32 tensors.
     is_wanted : callable
-        Whether the value of a key is to be read.
+        Says whether the value of a key is wanted.
 
     Returns
     -------
@@ -292,13 +292,13 @@ def read_header(
     OSError
         If the file cannot be read.
     ConfigError
-        If it is not a GGUF file of version 2 or 3, its header has more than 128 MiB, or a tensor that is
-        asked for is not float32.
+        If the file is not GGUF of version 2 or 3, its header has more than 128 MiB, or a named tensor is
+        not float32.
 
     Notes
     -----
-    The format: docs/gguf.md of ggml. A list of more than 1,024 values, or a string of more than 64 KiB, is
-    not kept: something else stands in its place that no check accepts.
+    The format is described in docs/gguf.md of ggml. A list of more than 1,024 values, or a string of more
+    than 64 KiB, is replaced by an object that no check accepts.
     """
     with open_file(path, "metadata") as file:
         reader = _Reader(file, path)
@@ -317,10 +317,10 @@ def read_header(
         seen = set()
         for _ in range(tensor_count):
             name = reader.name(seen, "the tensor ")
-            place = reader.tensor_at()
+            place = reader.tensor_info()
             if name in tensors:
                 places[name] = place
-        reader.name_nothing()
+        reader.forget_name()
         alignment = metadata.get("general.alignment", _ALIGNMENT)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             reader.fail(f"has the `general.alignment` {shown(alignment)}, no power of two")

@@ -37,7 +37,7 @@ __all__ = [
     "window",
 ]
 
-# Of the name of an architecture, so that a damaged one cannot make every key long.
+# The longest name of an architecture, so that a damaged one cannot make every key long.
 _LONGEST_NAME = 256
 
 ROPE_FREQS = "rope_freqs.weight"
@@ -67,7 +67,7 @@ KEYS = (
 
 
 class Metadata(Keys):
-    """The keys of one architecture, checked as they are read; their names are without that of the architecture."""
+    """The keys of one architecture, by their names without the prefix of the architecture."""
 
     def __init__(self, values: Mapping[Any, Any]) -> None:
         key = "general.architecture"
@@ -101,8 +101,8 @@ def refuse_unknown(values: Mapping[Any, Any], own: Metadata) -> None:
             name = shown(own.architecture.name)
             is_own = key.startswith(f"{own.path}rope.")
             why = "is not known" if is_own else f"is not of the architecture {name}"
-            told = shown(_plain_value(key, value))
-            msg = f"`{shown_name(key)}` {why}: leave it out if it changes nothing, got {told}"
+            text = shown(_plain_value(key, value))
+            msg = f"`{shown_name(key)}` {why}: leave it out if it changes nothing, got {text}"
             raise ConfigError(msg)
 
 
@@ -116,12 +116,12 @@ def _plain_value(key: str, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of any reader as plain Python: a field of gguf-py, an array, bytes."""
+    """Return the value of any reader as plain Python: a field of gguf-py, an array, bytes."""
     contents = getattr(value, "contents", None)
     if callable(contents):
         try:
             value = contents()
-        except Exception as error:  # whatever the reader makes of a damaged file
+        except Exception as error:  # the reader's own code, on a damaged file
             msg = f"a field of type {type(value).__name__} cannot be read: {shown_text(error)}"
             raise ConfigError(msg) from error
     if isinstance(value, np.ndarray | np.generic):
@@ -134,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unquoted(value: Any) -> Any:
-    """Return the numbers that a string holds: some readers give every value as a string."""
+    """Parse the numbers within strings, because some readers give every value as a string."""
     if isinstance(value, str) and value.startswith("["):
         return [_unquoted(part) for part in value.strip("[]").split(",")]
     if isinstance(value, str):
@@ -157,17 +157,17 @@ def width(value: Any, name: str) -> int:
 
 
 def rotary_width(value: Any, name: str) -> int:
-    """Return a number of channels that turn."""
+    """Return a number of rotated channels."""
     return width(as_rotary_dim(value, name), name)
 
 
 def heads(value: Any, name: str) -> int:
-    """Return a number of heads, that of the first layer where there is a list, as llama.cpp does."""
+    """Return a number of heads; of a list, that of the first layer, as in llama.cpp."""
     return as_positive_integer(value[0] if isinstance(value, list) and value else value, name)
 
 
 def window(value: Any, name: str) -> int:
-    """Return a width of the sliding window, 0 where there is none."""
+    """Return the width of the sliding window, 0 if there is none."""
     return int(as_non_negative_float(value, name))
 
 
@@ -196,14 +196,14 @@ def checked_tensors(given: Any) -> dict[str, tuple[float, ...]]:
 
 
 def _is_read(key: str) -> bool:
-    """Whether the value of a key of a file is looked at."""
+    """Whether the value of a key of a file is needed."""
     return key in _GENERAL or ".rope." in key or key.endswith(_WIDTHS)
 
 
 def opened(
     metadata: Any, tensors: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Return keys and factor tensors, read from the file where a path or its reader is given."""
+    """Return keys and factor tensors, read from the file if the caller gives a path or a reader."""
     if isinstance(metadata, Mapping):
         return metadata, tensors
     is_path = isinstance(metadata, str | os.PathLike)
@@ -213,7 +213,7 @@ def opened(
         msg = f"`metadata` must be a mapping, a path or a GGUFReader, got {type(metadata).__name__}"
         raise TypeError(msg)
     if tensors is not None:
-        msg = "`tensors` must be left out where `metadata` is a file: it has its own"
+        msg = "`tensors` must be left out if `metadata` is a file, which has its own"
         raise ValueError(msg)
     values: Mapping[str, Any]
     if is_path:
@@ -222,7 +222,7 @@ def opened(
         values = metadata.fields
         found = {t.name: _factors_of(t) for t in metadata.tensors if t.name in _TENSORS}
     parts = _unquoted(_plain(values.get("split.count", 1)))
-    # What one part of several does not have, another may.
+    # If this file is one of several parts, another part may have the tensors.
     unknown = not found and parts not in (0, 1)
     return values, None if unknown else found
 
@@ -235,5 +235,5 @@ def _factors_of(tensor: Any) -> Any:
         )
         raise ConfigError(msg)
     values = np.asarray(tensor.data)
-    # Dimensions of one are as good as none.
+    # Drop dimensions of size one.
     return values.reshape(-1) if values.size == values.shape[-1] else values

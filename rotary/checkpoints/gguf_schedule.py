@@ -1,4 +1,4 @@
-"""The schedule that a GGUF file describes, with keys, with factor tensors, or with both."""
+"""The schedule that the keys and factor tensors of a GGUF file describe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ORIGINAL = "rope.scaling.original_context_length"
 
 
 class Context(NamedTuple):
-    """How long the context is, and was before it was extended; both values may be None."""
+    """The length of the context, and the length before its extension; both values may be None."""
 
     length: Found
     original: Found
@@ -46,14 +46,14 @@ class Context(NamedTuple):
         own = data.found("context_length", as_length)
         key = data.origin_of("context_length")
         value = None if own is None else own.value
-        length = Found(value, f"{key}, all that the model was trained for")
+        length = Found(value, f"{key}, the length that the model was trained for")
         if given is not None:
             length = Found(given, "given")
         return cls(length, data.found(_ORIGINAL, as_length) or Found(value, key))
 
 
 class _Stretch(NamedTuple):
-    """How far, and how, the file says that the context was extended."""
+    """How the context was extended, and by which factor."""
 
     kind: Found  # as the file says, "linear" by default
     factor: Found
@@ -61,7 +61,7 @@ class _Stretch(NamedTuple):
 
 
 def _stretch(data: Metadata) -> _Stretch:
-    """Return what the file says of the scaling."""
+    """Read the keys of the scaling."""
     kinds = ("none", "linear", "yarn", "longrope")
     kind = data.found(_KIND, lambda value, name: as_choice(value, name, kinds))
     factor = data.found(_FACTOR, as_non_negative_float)
@@ -120,7 +120,7 @@ def schedule(
     if "attention_factor" not in fields:
         _refuse_factor(data, attention_factor)
     made, origins = schedule_of(kind, fields)
-    # The factors are told twice: as numbers of the schedule and of the embedding.
+    # `explain` shows the factors twice: as fields of the schedule and of the embedding.
     totals = ("attention_factor", "softmax_factor")
     origins |= {name: fields[name].origin for name in totals if name in fields}
     origins["scaling"] = origin
@@ -136,7 +136,7 @@ def _with_freq_factors(
     if LONG in factors:
         msg = f"`{ROPE_FREQS}` must not be there together with `{LONG}`, got both"
         raise ConfigError(msg)
-    # The origins of the schedule within are one step further in.
+    # The schedule within is nested one level deeper.
     origins = {
         f"scaling.{name}" if name.startswith("scaling") else name: origin
         for name, origin in origins.items()
@@ -146,8 +146,8 @@ def _with_freq_factors(
 
 
 def _refuse_factor(data: Metadata, given: float | None) -> None:
-    """Raise if there is an attention factor, and no schedule that has one."""
-    # Without these keys the rest would mean another rotation, so the message does not advise to leave them out.
+    """Refuse an attention factor if the schedule has none."""
+    # Without these keys the rest would describe another rotation, so the message does not advise to drop them.
     belongs = {
         "attn_factor": "yarn or factor tensors, of which there is neither",
         "yarn_attn_factor": "the scaling type yarn, which the metadata do not have",
@@ -158,7 +158,9 @@ def _refuse_factor(data: Metadata, given: float | None) -> None:
         if value not in (None, 1.0):
             data.fail(name, f"must go with {what}", value)
     if given not in (None, 1.0):
-        msg = f"`attention_factor` must be left out where neither yarn nor longrope scales, got {given}"
+        msg = (
+            f"`attention_factor` must be left out if neither yarn nor longrope scales, got {given}"
+        )
         raise ConfigError(msg)
 
 
@@ -191,10 +193,10 @@ def _yarn(
 
 
 def _yarn_factors(data: Metadata, factor: float, given: float | None) -> tuple[Found, float]:
-    """Return the factor on cosine and sine where the ramp is on, and that on the softmax scale.
+    """Return the factor on cosine and sine beside a ramp, and the factor on the softmax scale.
 
-    ggml multiplies cosine and sine by 1 + 0.1 ln(factor), and llama.cpp divides what it passes by
-    the same, so none of it is left: what counts is what llama.cpp computes before.
+    ggml multiplies cosine and sine by 1 + 0.1 ln(factor), and llama.cpp divides its own factor by the same
+    before. The two cancel, so that the result is the factor that llama.cpp computes first.
     """
     own = data.architecture
     all_dim = _log_multiplier(data)
@@ -210,9 +212,9 @@ def _yarn_factors(data: Metadata, factor: float, given: float | None) -> tuple[F
         softmax = (value * times * (1.0 + 0.1 * all_dim * math.log(factor))) ** 2
     if given is not None:
         return Found(given, "given"), softmax
-    # llama.cpp multiplies by it in Grok, and it is 1; elsewhere converters write what replaces the formula.
-    is_lost = written is not None and not math.isclose(written, value, rel_tol=1e-6)
-    if is_lost and not own.yarn_attn_factor:
+    # llama.cpp multiplies by it for Grok, where it is 1. Other converters write a factor that replaces the formula.
+    is_other = written is not None and not math.isclose(written, value, rel_tol=1e-6)
+    if is_other and not own.yarn_attn_factor:
         must = (
             f"is not read by llama.cpp, which takes {value:.9g}, and may be meant all the same: "
             f"write attention_factor={shown(written)} or attention_factor={shown(value)}"
@@ -222,13 +224,13 @@ def _yarn_factors(data: Metadata, factor: float, given: float | None) -> tuple[F
 
 
 def _log_multiplier(data: Metadata) -> float:
-    """Return mscale_all_dim, 0 where there is none."""
+    """Return mscale_all_dim, or 0 if there is none."""
     name = "rope.scaling.yarn_log_multiplier"
     value = data.read(name, as_non_negative_float)
     if not value:
         return 0.0
     if data.architecture.log_multiplier == "tenths":
-        # In float32, so that a tenth of one is one again: llama.cpp asks whether it is.
+        # In float32, so that 0.1 / 0.1 is exactly 1, as llama.cpp expects.
         return float(np.float32(value) / np.float32(0.1))
     if data.architecture.log_multiplier != "whole":
         must = "is mscale_all_dim in some architectures, a tenth of it in others, not known for this one"
@@ -237,7 +239,7 @@ def _log_multiplier(data: Metadata) -> float:
 
 
 def _alpha(data: Metadata, stretch: _Stretch) -> dict[str, Found]:
-    """Return the fields of HunYuan's schedule, a larger base."""
+    """Return the field of HunYuan's schedule, which enlarges the base."""
     name = "rope.scaling.alpha"
     alpha = data.found(name, as_positive_float)
     assert alpha is not None
@@ -255,7 +257,7 @@ def _longrope(
     context: Context,
     attention_factor: float | None,
 ) -> dict[str, Found]:
-    """Return the fields of a schedule with a factor for each pair, the long ones beyond the original context."""
+    """Return the fields of LongRoPE, whose long factors apply beyond the original context."""
     for name in (LONG, SHORT):
         if name not in factors:
             msg = f"`{name}` must be there: long and short factors go together, got one of them"
@@ -286,27 +288,26 @@ def _longrope(
 def _need_tensors(
     data: Metadata, stretch: _Stretch, factors: Collection[str], *, known: bool
 ) -> None:
-    """Raise where the frequencies follow from tensors that are not there."""
+    """Refuse metadata whose frequencies depend on missing tensors."""
     own = data.architecture
-    names, why, told = f"`{LONG}` and `{SHORT}`", None, ""
+    names, why, likely = f"`{LONG}` and `{SHORT}`", None, False
     if LONG not in factors and SHORT not in factors:
         why = _announces_long(data, stretch)
         if why is None and not known and own.long_factors == "unannounced":
-            told = why = f"the converter of {own.name} writes its factors into no key"
+            likely, why = True, f"the converter of {own.name} writes its factors into no key"
     if why is None and ROPE_FREQS not in factors:
         names = f"`{ROPE_FREQS}`"
         if own.needs_rope_freqs:
             why = f"layers of full attention of {own.name} need it"
         elif not known and _looks_like_llama_3(data, stretch):
-            told = why = (
-                "this looks like a model with the scaling of Llama 3.1, which is in that tensor alone"
-            )
+            likely = True
+            why = "this looks like a model with the scaling of Llama 3.1, which is in that tensor alone"
     if why is None:
         return
     if known:
         msg = f"{names} must be there: {why}, got no such tensor; without it the frequencies are not known"
     else:
-        none = "; write tensors={} if the file has none" if told else ""
+        none = "; write tensors={} if the file has none" if likely else ""
         msg = (
             f"{names} must be there: {why}{none}: give `tensors`, or the path of the file, got no "
             "such tensor"
@@ -315,7 +316,7 @@ def _need_tensors(
 
 
 def _announces_long(data: Metadata, stretch: _Stretch) -> str | None:
-    """Return why the metadata imply long and short factors; None if they do not."""
+    """Return the reason why the metadata imply long and short factors, or None."""
     kind = stretch.kind.value
     if kind == "longrope":
         return "the scaling type is longrope"
@@ -331,7 +332,7 @@ def _announces_long(data: Metadata, stretch: _Stretch) -> str | None:
 
 
 def _looks_like_llama_3(data: Metadata, stretch: _Stretch) -> bool:
-    """Whether released models of this base and length have `rope_freqs`, as their converters write them."""
+    """Whether the converters of similar models write `rope_freqs`."""
     length = data.read("context_length", as_positive_integer) or 0
     if stretch.factor.value != 1.0 or stretch.ramp or length <= 8192:
         return False

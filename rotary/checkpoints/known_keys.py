@@ -1,4 +1,4 @@
-"""Which keys of a configuration are known, so that no other one passes for a key of the rest of the model."""
+"""Refuses keys that seem to concern rotary and are not known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .reader import Keys, near
 
 __all__ = ["check_is_text", "check_rope_keys"]
 
-# Keys on top of a configuration that have to do with rope; whatever else looks like it is refused.
+# Keys of the top level that concern rope; any other key that looks like one is refused.
 _ROPE_KEYS = {
     *BASES,
     *PARTS,
@@ -36,15 +36,15 @@ _ROPE_KEYS = {
     "rotary_value",
     "use_mem_rope",
 }
-# Without these the class's default counts, so that a slip of the pen must not pass for a key of the rest of the model.
+# If one of these is misspelt, the class's default would apply in silence.
 _PLAIN_KEYS = ("ropetheta", "ropescaling", "ropeparameters", "partialrotaryfactor")
 _NEARLY = 0.88
-# Keys that turn rotary off, and the values of the others that turn it on.
-_TURNS_OFF = r"(^|_)(alibi|nope|norope|no_rope)(_|$)"
+# Keys that disable rotary, and those whose value names the kind of positions.
+_DISABLES = r"(^|_)(alibi|nope|norope|no_rope)(_|$)"
 _WIDTHS_WITHOUT = ("qk_nope_head_dim",)
 _POSITIONS = r"^(rel_)?pos(ition(al)?)?_(embed(ding)?s?|emb|encoding)(_type|_name|_kind)?$"
 _MEANS_ROPE = r"(^|[^a-z])(rope|rotary|mrope)([^a-z]|$)"
-# Switches of published configurations, and where they stand if what they say is so anyway.
+# Switches of published configurations, and the value that changes nothing.
 _SWITCHES: dict[str, Any] = {
     **dict.fromkeys(("rope", "rotary", "use_rope", "use_rotary", "use_rotary_pos_emb"), True),
     **dict.fromkeys(("use_rotary_embedding", "use_rotary_embeddings", "original_rope"), True),
@@ -52,17 +52,17 @@ _SWITCHES: dict[str, Any] = {
     **dict.fromkeys(("position_embedding_xdrope", "rope_3d"), False),
     **dict.fromkeys(("rotary_scaling_factor", "rope_position_scale"), 1.0),
 }
-# These change nothing about frequencies, whatever they say.
+# These never change the frequencies.
 _UNRELATED = ("rope_full_precision", "rope_max_length")
-# What to write for keys of models whose code is not that of transformers.
+# Advice for keys of models whose code is not part of transformers.
 _ADVICE = {
     **dict.fromkeys(
         ("rope", "rotary", "use_rope", "use_rotary", "use_rotary_pos_emb"),
-        "the model's own code says what else it does where this is not true",
+        "the model's own code says what it does if this is false",
     ),
     "partial_rotary_factors": "write rope_parameters, with an object for each kind of layer",
     "rope_3d": "the order of the sections is the model's own, that of rotary.sections.ernie in Ernie 4.5-VL",
-    "rope_ratio": "ChatGLM turns half of each head, interleaved, by the base 10000 * rope_ratio: write that as "
+    "rope_ratio": "ChatGLM rotates half of each head, interleaved, with the base 10000 * rope_ratio: write that as "
     "rope_theta, and partial_rotary_factor 0.5",
     **dict.fromkeys(
         ("rope_type", "mrope_section", "mrope_interleaved", "xdrope_section"),
@@ -77,7 +77,7 @@ _ADVICE = {
 
 
 def check_rope_keys(top: Keys, row: Model | None) -> None:
-    """Refuse keys that look as if they had to do with rope and are not known."""
+    """Refuse keys that look like rope keys and are not known."""
     attention = attention_part(top)
     if attention is not None:
         check_rope_keys(attention, row)
@@ -95,7 +95,7 @@ def check_rope_keys(top: Keys, row: Model | None) -> None:
 
 
 def _misspelt(top: Keys) -> list[str]:
-    """Return keys that do not look like rope keys and yet are written nearly as the most important ones."""
+    """Return keys that are written almost like the most important rope keys."""
     found = []
     for key in top.matching(r"^.{7,25}$"):
         # As `ropeTheta` and `rope-theta` are written, and `rop_theta`.
@@ -106,7 +106,7 @@ def _misspelt(top: Keys) -> list[str]:
 
 
 def _check_switches(top: Keys, row: Model | None) -> None:
-    """Refuse keys that turn rotary off, or name other positions, where the model type does not read them."""
+    """Refuse keys that disable rotary or name other positions, unless the model type reads them."""
     read = {"mla_use_nope", "no_rope_layers", "no_rope_layer_interval"}
     if row is not None and row.only is not None:
         read.add(row.only[0])
@@ -115,12 +115,12 @@ def _check_switches(top: Keys, row: Model | None) -> None:
         if row is None
         else f"the code of model type {shown(row.name)}"
     )
-    for key in top.matching(_TURNS_OFF):
+    for key in top.matching(_DISABLES):
         value = top.values[key]
         if key in read or key in _WIDTHS_WITHOUT or not value or isinstance(value, str):
             continue
         msg = (
-            f"`{top.name(key)}` must be false or left out, for {who} is not known to read it, got {shown(value)}; "
+            f"`{top.name(key)}` must be false or left out, because {who} is not known to read it, got {shown(value)}; "
             "layers without rotary are those of `no_rope_layers`, or null in rope_parameters"
         )
         raise ConfigError(msg)
@@ -129,19 +129,19 @@ def _check_switches(top: Keys, row: Model | None) -> None:
         if key in read or not isinstance(value, str) or re.search(_MEANS_ROPE, value.lower()):
             continue
         msg = (
-            f"`{top.name(key)}` must be 'rope' or left out, for {who} is not known to read it, got {shown(value)}; "
-            "other positions than rotary ones are no part of this library"
+            f"`{top.name(key)}` must be 'rope' or left out, because {who} is not known to read it, got {shown(value)}; "
+            "this library has rotary positions only"
         )
         raise ConfigError(msg)
 
 
 def check_is_text(top: Keys, row: Model | None) -> None:
-    """Refuse image encoders, whose patches have two positions, where only their keys tell."""
+    """Refuse image encoders, whose patches have two position axes."""
     marks = ("image_size", "spatial_merge_size")
     if "patch_size" in top and top.has_any(marks) and (row is None or row.sections):
         msg = (
             f"`{top.name('patch_size')}` is of an image encoder, whose patches have two position axes in an "
-            f"order the configuration does not tell, got {shown(top.values['patch_size'])}; build it with "
+            f"order that the configuration does not give, got {shown(top.values['patch_size'])}; build it with "
             "rotary.sections.axial, or take a preset"
         )
         raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""The part of a configuration that is its language model."""
+"""Finds the language model in a configuration of several parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["attention_part", "language_model"]
 
 
 def language_model(top: Keys) -> Keys:
-    """Return the configuration itself, or its language model's where it has several parts."""
+    """Return the configuration of the language model, which may be the whole."""
     parts = _parts(top)
     own = top.matching(LOOKS_LIKE_ROPE)
     for name in LANGUAGE:
@@ -36,9 +36,9 @@ def language_model(top: Keys) -> Keys:
 
 
 def _check_agreement(top: Keys, names: list[str], inner: Keys) -> None:
-    """Refuse rope keys that a configuration has beside its language model's, and that say something else."""
+    """Refuse rope keys beside the language model that contradict it."""
     for name in names:
-        if not _is_said(name, top, inner):
+        if not _agrees(name, top, inner):
             msg = (
                 f"`{top.name(name)}` must be what `{inner.name(name)}` is, or left out, got "
                 f"{shown(top.values[name])} and {shown(inner.values.get(name))}; pass the part that is meant by itself"
@@ -46,8 +46,8 @@ def _check_agreement(top: Keys, names: list[str], inner: Keys) -> None:
             raise ConfigError(msg)
 
 
-def _is_said(name: str, top: Keys, inner: Keys) -> bool:
-    """Whether a part says the same as a key above it, under that name or within its rope dict."""
+def _agrees(name: str, top: Keys, inner: Keys) -> bool:
+    """Whether a part has the same value as a key above it, under that name or within its rope dict."""
     value = top.values[name]
     if value == inner.values.get(name):
         return True
@@ -56,10 +56,10 @@ def _is_said(name: str, top: Keys, inner: Keys) -> bool:
         own = top.inner(name)
         if own is None or given is None:
             return False
-        said = plain_rope_dict(given.values) | {
+        values = plain_rope_dict(given.values) | {
             "rope_theta": given.values.get("rope_theta", inner.values.get("rope_theta"))
         }
-        return all(said.get(key) == here for key, here in plain_rope_dict(own.values).items())
+        return all(values.get(key) == here for key, here in plain_rope_dict(own.values).items())
     return name not in inner and given is not None and value == given.values.get(name)
 
 
@@ -78,5 +78,5 @@ def _parts(top: Keys) -> dict[str, Keys]:
 
 
 def attention_part(top: Keys) -> Keys | None:
-    """Return the keys of the attention, which DBRX and MPT have apart."""
+    """Return the keys of the attention, which DBRX and MPT keep in an object of their own."""
     return top.inner("attn_config") if isinstance(top.values.get("attn_config"), Mapping) else None

@@ -21,7 +21,7 @@ __all__ = ["LayerKeys", "Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller adds to a configuration."""
+    """The caller's arguments, checked."""
 
     layer_type: str | int | None
     layout: Layout | None
@@ -66,7 +66,7 @@ class LayerKeys:
         self.own_base = base
         self.origins: dict[str, str] = {}
         self.kind = rope_type(rope)
-        # The keys that the model's code does not read although they say something else; refused if strict.
+        # Keys that the model's code ignores although they would change the result; refused if strict.
         self.passed_over: list[str] = []
 
     def default(self, key: str) -> Found | None:
@@ -88,7 +88,7 @@ class LayerKeys:
         return key in self.row.reads
 
     def pass_over(self, name: str, value: Any, instead: str, advice: str = "leave it out") -> None:
-        """Refuse a key that the model's code does not read, or keep its name if the caller only compares."""
+        """Refuse a key that the model's code does not read, or note its name if the caller only compares."""
         if not self.options.strict:
             self.passed_over.append(name)
             return
@@ -100,12 +100,12 @@ class LayerKeys:
         raise ConfigError(msg)
 
     def take(self, name: str, found: Found) -> Any:
-        """Return a value and keep its origin."""
+        """Return a value, and note its origin."""
         self.origins[name] = found.origin
         return found.value
 
-    def leave_dict(self) -> None:
-        """Refuse a rope dict that the model's code does not read, unless it says what that code does."""
+    def drop_unread_dict(self) -> None:
+        """Refuse a rope dict that the model's code does not read, unless it changes nothing."""
         if self.row is None or "rope_parameters" not in self.row.unread or not self.rope.values:
             return
         usual = {"rope_type": "default", "type": "default", "rope_theta": 10_000.0}

@@ -1,4 +1,4 @@
-"""Which of a model's layers is meant, its kind, and whether it rotates."""
+"""Which layer the caller asks for, its kind, and whether it rotates."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .reader import Keys
 
 __all__ = ["Layer", "as_layers", "check_kind", "has_rotary", "item", "kinds_of_layers"]
 
-_MOST_LAYERS = 2**16  # some answers list them all
+_MOST_LAYERS = 2**16  # some functions list them all
 
 
-# Of model types that are not known, a key and the value at which they have rotary at all.
+# Model types that are not known: a key, and the value that it must have for the model to have rotary.
 _ONLY: dict[str, tuple[str, Any]] = {"zamba2": ("use_mem_rope", True)}
 
 
 def has_rotary(top: Keys, row: Model | None) -> bool:
-    """Whether the model has rotary at all, where a key decides."""
-    if top.values.get("mla_use_nope") is True:  # Kimi Linear, whose other layers have none either
+    """Whether the model has rotary at all."""
+    if top.values.get("mla_use_nope") is True:  # Kimi Linear: no layer has rotary
         return False
     name = top.values.get("model_type")
     only = row.only if row is not None else _ONLY.get(name) if isinstance(name, str) else None
@@ -36,7 +36,7 @@ def has_rotary(top: Keys, row: Model | None) -> bool:
 
 @dataclass(frozen=True)
 class Layer:
-    """Which layer is meant: its kind, its number, neither, or both."""
+    """The layer that the caller asks for, by its kind, by its number, by both or by neither."""
 
     kind: str | None
     index: int | None
@@ -44,7 +44,7 @@ class Layer:
 
     @classmethod
     def of(cls, top: Keys, given: str | int | None) -> Layer:
-        """Return the layer a caller names."""
+        """Return the layer that the caller asks for."""
         if given is None or isinstance(given, str):
             return cls(None if given is None else _RENAMED.get(given, given), None, given)
         kinds = kinds_of_layers(top)
@@ -58,7 +58,7 @@ class Layer:
         return cls(None, given)
 
     def rotates(self, top: Keys, row: Model | None) -> bool:
-        """Whether the configuration says that this layer has rotary."""
+        """Whether this layer has rotary."""
         if row is not None and (row.hybrid or row.sliding) and self.index is not None:
             self.needed_kind(top)
         if self.kind in _NO_ATTENTION and (row is None or row.hybrid):
@@ -90,17 +90,17 @@ class Layer:
         return interval is None or self.index is None or bool((self.index + 1) % interval)
 
     def needed_kind(self, top: Keys) -> None:
-        """Refuse a layer's number where nothing tells the kind of that layer."""
+        """Refuse the number of a layer if its kind is unknown."""
         if self.index is not None and self.kind is None:
             msg = (
-                f"`layer_type` must be a kind of layer, for `config` has no {top.name('layer_types')}, which would "
-                f"tell the kind of layer {self.index}, got {self.index}; write 'sliding_attention' or "
+                f"`layer_type` must be a kind of layer, because `config` has no {top.name('layer_types')} to "
+                f"give the kind of layer {self.index}, got {self.index}; write 'sliding_attention' or "
                 "'full_attention'"
             )
             raise ConfigError(msg)
 
 
-# Names that checkpoints wrote before for kinds of layers; transformers renames them too.
+# Older names of kinds of layers; transformers renames them too.
 _RENAMED = {
     **dict.fromkeys(("attention", "*"), "full_attention"),
     **dict.fromkeys(("mamba", "mamba2", "recurrent", "rglru", "M"), "linear_attention"),
@@ -109,17 +109,17 @@ _RENAMED = {
     "E": "moe",
     "-": "mlp",
 }
-# Kinds of layers without attention of their own, and so without rotary.
+# Kinds of layers without self-attention, and so without rotary.
 _NO_ATTENTION = {"linear_attention", "conv", "short_conv", "moe", "mlp", "cross_attention"}
 
 
 def kinds_of_layers(top: Keys) -> list[str]:
-    """Return the kind of every layer, where the configuration has a list of them or a pattern."""
+    """Return the kind of every layer, by a list or a pattern; empty if there is neither."""
     return [_RENAMED.get(kind, kind) for kind in _published_kinds(top)]
 
 
 def _published_kinds(top: Keys) -> list[str]:
-    """Return the kind of every layer in the words of the configuration."""
+    """Return the kind of every layer, as the configuration names it."""
     for key in ("layer_types", "layers_block_type", "hybrid_override_pattern", "block_types"):
         if key not in top:
             continue
@@ -129,7 +129,7 @@ def _published_kinds(top: Keys) -> list[str]:
         if not whole or not all(isinstance(kind, str) for kind in kinds):
             msg = f"`{top.name(key)}` must be a list of names, got {shown(kinds)}"
             raise ConfigError(msg)
-        if key == "block_types":  # RecurrentGemma repeats them
+        if key == "block_types":  # of RecurrentGemma, which repeats them
             named = {"attention": "sliding_attention"}
             kinds = [named.get(kind, kind) for kind in kinds]
             return [kinds[i % len(kinds)] for i in _layers(top)] if kinds else []
@@ -138,13 +138,13 @@ def _published_kinds(top: Keys) -> list[str]:
 
 
 def _layers(top: Keys) -> range:
-    """Return the numbers of the layers; none where the configuration does not tell how many."""
+    """Return the numbers of the layers; empty if the configuration does not give their count."""
     count = top.first(COUNTS, as_layers)
     return range(0 if count is None else count.value)
 
 
 def _pattern(top: Keys) -> list[str]:
-    """Return the kind of every layer as older configurations tell it: by the distance of full ones."""
+    """Return the kind of every layer by the patterns of older configurations."""
     if "hybrid_layer_pattern" in top:
         return [_WINDOWS[flag] for flag in _bits(top, "hybrid_layer_pattern", "a window", "none")]
     if "attn_type_list" in top:
@@ -168,7 +168,7 @@ def _pattern(top: Keys) -> list[str]:
 
 _WINDOWS = ("full_attention", "sliding_attention")
 _LINEAR = ("full_attention", "linear_attention")
-# Keys with the distance between layers of the first kind: the two kinds, and what is added to the number of a layer.
+# Keys that give the interval between layers of the first kind: the two kinds, and an offset for the number of a layer.
 _INTERVALS = {
     "sliding_window_pattern": (_WINDOWS, 1),
     "global_attn_every_n_layers": (_WINDOWS, 0),
@@ -199,7 +199,7 @@ def _bits(top: Keys, key: str, one: str, zero: str) -> list[bool]:
 
 
 def _flags(top: Keys) -> list[bool]:
-    """Return for every layer whether it has rotary; the key's name says the contrary."""
+    """Return for every layer whether it has rotary: 1 does, despite the name of the key."""
     return _bits(top, "no_rope_layers", "rotary", "none")
 
 
@@ -221,7 +221,7 @@ def item(values: list[Any], index: int, name: str) -> Any:
 
 
 def check_kind(top: Keys, kind: str, names: Iterable[str]) -> None:
-    """Refuse kinds of layers that the configuration does not have."""
+    """Refuse a kind of layer that the configuration does not have."""
     names = sorted({*names, *kinds_of_layers(top)})
     if kind not in names:
         msg = f"`layer_type` must be one of {listed(names)} or a layer's number, got {shown(kind)}"

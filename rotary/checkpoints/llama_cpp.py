@@ -1,4 +1,4 @@
-"""Facts about the architectures of llama.cpp, and the rules of YaRN that some of them have."""
+"""Facts about the architectures of llama.cpp, and the YaRN rules of some of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Architecture:
     yarn_attn_factor : bool
         Whether llama.cpp reads the key of this name.
     finetuned_switch : bool
-        Whether ``scaling.finetuned = false`` turns rotation off.
+        Whether ``scaling.finetuned = false`` disables rotation.
     alpha : bool
         Whether scaling.alpha is read.
     needs_rope_freqs : bool
@@ -88,7 +88,7 @@ class Architecture:
 
     @property
     def layout(self) -> Layout | None:
-        """Which channels pair, if that is known."""
+        """The layout, or None if it is not known."""
         return _LAYOUTS.get(self.rope_type or "")
 
     def mscale(self, all_dim: float) -> float:
@@ -97,7 +97,7 @@ class Architecture:
 
 
 def architecture(name: str) -> Architecture:
-    """Return what is known of an architecture; of others, only the name."""
+    """Return the facts about an architecture; an unknown one has only its name."""
     return _known(name) if name in _facts()["architectures"] else Architecture(name=name)
 
 

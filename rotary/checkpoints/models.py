@@ -17,7 +17,7 @@ FOLLOWS = "transformers 5.23.0"
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What the code of one model type does, and what its configuration takes if a key is left out.
+    """How the code of one model type rotates, and the defaults of its configuration.
 
     The fields, but for the name, are the keys of a table in data/models/transformers.toml.
 
@@ -97,17 +97,17 @@ def has_no_rotary(name: Any) -> bool:
 
 
 def is_recurrent(name: Any) -> bool:
-    """Whether a model type without rotation has layers of several kinds, or recurrent ones."""
+    """Whether a model type without rotation has recurrent layers, or several kinds of layers."""
     return isinstance(name, str) and name in _facts()["recurrent"]
 
 
 def part_type(name: Any) -> Any:
-    """Return the model type of a part that has none of its own, from the one above it."""
+    """Return the model type of a part that does not name its own, by the type of the whole."""
     return _facts()["parts"].get(name, name) if isinstance(name, str) else name
 
 
 def model(name: Any) -> Model | None:
-    """Return what is known of a model type, or None."""
+    """Return the facts about a model type, or None if it is not known."""
     if not isinstance(name, str):
         return None
     name = _facts()["aliases"].get(name, name)

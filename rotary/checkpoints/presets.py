@@ -1,22 +1,22 @@
-"""Published checkpoints by name and format: their specifications are data, read and checked here.
+"""Published checkpoints by name and format; their specifications are data, read and checked here.
 
 Every table of rotary/checkpoints/data is a preset, and its name ends with its format::
 
     ["llama-3.2-1b-hf"]
     family = "llama"
     format = "hf"
-    description = "A sentence or two; what positions are, where that is not obvious."
-    source.numbers = "project and file where every number stands that is not listed below"
-    source.layout = "where the layout is to be seen"
-    source."scaling.factor" = "where that number stands"
+    description = "A sentence or two, and the unit of positions if that is not obvious."
+    source.numbers = "project and file of every number that is not listed below"
+    source.layout = "project and file that show the layout"
+    source."scaling.factor" = "project and file of this number"
     head_dim = 64
     layout = "half"
     base = 500000.0
     scaling.kind = "Linear"
     scaling.factor = 2.0
 
-The rest are arguments of `rotary.RotaryEmbedding`. Those that are objects are tables: of `scaling` and `decay` the
-kind is a class, of `sections` a function, whose sizes are a list.
+The other keys are arguments of `rotary.RotaryEmbedding`. Objects are tables: the kind of `scaling` and `decay` is
+a class, the kind of `sections` is a function, whose sizes are a list.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rotary.embedding import BatchAxis, RotaryEmbedding
 
 __all__ = ["Preset", "Presets", "preset", "presets"]
 
-_LONGEST_NAME = 64  # of those that are looked up among the known ones
+_LONGEST_NAME = 64  # of those that are compared with the known ones
 _FACTS = ("family", "format", "description")
 _REQUIRED = (*_FACTS, "source", "head_dim", "layout")
 _VALUES = (
@@ -47,21 +47,21 @@ _OBJECTS = ("scaling", "sections", "decay")
 
 @dataclass(frozen=True)
 class Preset:
-    """What is known of one checkpoint in one format.
+    """The facts about one checkpoint in one format.
 
     Attributes
     ----------
     name : str
-        Its name, which ends with the format.
+        The name, which ends with the format.
     family : str
-        What similar checkpoints share.
+        The name that similar checkpoints share.
     format : str
-        Whose weights these are: "hf", "gguf", "meta", and so on. It decides the layout.
+        The format of the weights: "hf", "gguf", "meta", and so on. It decides the layout.
     description : str
         A sentence or two.
     sources : mapping of str to str
-        Where the numbers stand: under "numbers" all of them, under an argument's name those that
-        stand elsewhere.
+        The sources of the numbers: "numbers" is for all of them, but for the arguments that have a source
+        of their own, under their names.
     arguments : mapping of str to object
         Arguments of `rotary.RotaryEmbedding`; objects are tables with a ``kind``.
     file : str
@@ -69,7 +69,7 @@ class Preset:
 
     See Also
     --------
-    rotary.presets : all of them.
+    rotary.presets : all presets.
 
     Examples
     --------
@@ -89,11 +89,11 @@ class Preset:
 
     @property
     def source(self) -> str:
-        """Where its numbers stand."""
+        """The source of its numbers."""
         return self.sources["numbers"]
 
     def source_of(self, name: str) -> str:
-        """Return where a number stands.
+        """Return the source of a number.
 
         Parameters
         ----------
@@ -103,14 +103,14 @@ class Preset:
         Returns
         -------
         str
-            Project and file.
+            The project and the file.
 
         Raises
         ------
         TypeError
             If `name` is no string.
         ValueError
-            If the preset does not give it: what is a default has no source.
+            If the preset does not give it, because a default has no source.
 
         Examples
         --------
@@ -124,7 +124,7 @@ class Preset:
 
 
 class Presets(Mapping[str, Preset]):
-    """All presets, name to `Preset`; printed, a table of name, format and source.
+    """A mapping of names to presets; `print` shows a table of name, format and source.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class Presets(Mapping[str, Preset]):
 
 
 def presets() -> Presets:
-    """Return the published checkpoints whose specification is known.
+    """Return all published checkpoints whose specification is known.
 
     Returns
     -------
@@ -167,13 +167,13 @@ def presets() -> Presets:
 
     See Also
     --------
-    rotary.preset : the embedding of one of them.
+    rotary.preset : make the embedding of one of them.
 
     Notes
     -----
-    The same checkpoint has another layout in another format, so the name ends with the format:
-    "hf" are weights for transformers, "gguf" for llama.cpp, "meta" those that Meta published.
-    Every entry tells the project and the file where its numbers stand.
+    The layout of a checkpoint depends on its format, so the name ends with the format: "hf" are weights
+    for transformers, "gguf" for llama.cpp, "meta" those that Meta published. Every entry names the project
+    and the file of its numbers.
 
     Examples
     --------
@@ -205,7 +205,7 @@ def preset(
     Returns
     -------
     RotaryEmbedding
-        Its `explain` tells the preset and the source of every number.
+        Its `explain` names the preset and the source of every number.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def _named(name: Any) -> Preset:
 
 
 def _close_to(name: str, known: Mapping[str, Preset]) -> str:
-    """Return the end of a sentence that suggests names."""
+    """Suggest names for an error message."""
     from difflib import get_close_matches
 
     asked = name.lower()[:_LONGEST_NAME]
@@ -256,7 +256,7 @@ def _close_to(name: str, known: Mapping[str, Preset]) -> str:
 
 
 def _origins(entry: Preset) -> dict[str, str]:
-    """Return where every number of a preset comes from, by its name in `explain`."""
+    """Return the origin of every number of a preset, by its name in `explain`."""
     names = list(entry.arguments)
     names += [f"scaling.{key}" for key in entry.arguments.get("scaling", ()) if key != "kind"]
     return {name: f"preset {entry.name}: {entry.source_of(name)}" for name in names}
@@ -291,7 +291,7 @@ def _object(entry: Preset, place: str, table: Any) -> Any:
 
 
 def _kinds(place: str) -> dict[str, Any]:
-    """Return what a table at a place may describe."""
+    """Return the functions that a table may name."""
     if place == "decay":
         from rotary.decay import XPos
 
@@ -302,7 +302,7 @@ def _kinds(place: str) -> dict[str, Any]:
 
 
 def _called(entry: Preset, place: str, function: Any, arguments: dict[str, Any]) -> Any:
-    """Return what a function gives; what it refuses is an error of the file."""
+    """Call a function; its errors become errors of the file."""
     from inspect import Parameter, signature
 
     parameters = signature(function).parameters
@@ -344,7 +344,7 @@ def _read() -> Presets:
         if file.name.endswith(".toml"):
             for entry in _parsed(file.name, file.read_text(encoding="utf-8")):
                 if entry.name in found:
-                    words = f"not stand in {found[entry.name].file} as well"
+                    words = f"be unique, but {found[entry.name].file} has it as well"
                     raise _error(file.name, entry.name, "name", words, entry.name)
                 found[entry.name] = entry
     return Presets({name: found[name] for name in sorted(found)})
@@ -363,7 +363,7 @@ def _parsed(file: str, text: str) -> list[Preset]:
 
 
 def _entry(file: str, name: str, table: Any) -> Preset:
-    """Return one preset, its keys checked."""
+    """Return one preset, after checking its keys."""
     if not isinstance(table, dict):
         raise _error(file, name, name, "be a table", table)
     known = (*_FACTS, "source", *_VALUES, *_OBJECTS)
@@ -391,20 +391,20 @@ def _entry(file: str, name: str, table: Any) -> Preset:
 
 
 def _frozen(value: Any) -> Any:
-    """Return a value of a file, with all that it holds, as one that cannot be changed."""
+    """Return an immutable copy of a value, nested values included."""
     if isinstance(value, dict):
         return MappingProxyType({key: _frozen(part) for key, part in value.items()})
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _places(arguments: Mapping[str, Any]) -> list[str]:
-    """Return the names of all that a preset gives: arguments, and fields of those that are tables."""
+    """Return the names of the arguments, and of the fields of those that are tables."""
     tables = {name: table for name, table in arguments.items() if isinstance(table, Mapping)}
     return [*arguments, *(f"{name}.{key}" for name, table in tables.items() for key in table)]
 
 
 def _sources(file: str, name: str, sources: Any, arguments: dict[str, Any]) -> Mapping[str, str]:
-    """Return where the numbers stand, the keys checked."""
+    """Return the sources of the numbers, after checking their keys."""
     if not isinstance(sources, dict):
         raise _error(file, name, "source", "be a table", sources)
     known = ("numbers", *_places(arguments))

@@ -1,4 +1,4 @@
-"""Configurations as they come: from a path, a mapping or an object, every key checked as it is read."""
+"""Reads configurations from paths, mappings and objects, and checks each key as it is read."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ T = TypeVar("T")
 
 
 class Found(NamedTuple):
-    """A value, and where it comes from in words for `rotary.RotaryEmbedding.explain`; "" says nothing."""
+    """A value and its origin, as `rotary.RotaryEmbedding.explain` shows it; "" if it has none to show."""
 
     value: Any
     origin: str
 
 
-# Of a file, and of objects within objects: far beyond published configurations.
+# Limits of a file and of nested objects, far beyond published configurations.
 _LARGEST = 16 * 2**20
 _MANY = 2**18
 _DEPTH = 32
-# More digits than any number that a check would take.
+# The most digits and bits of an integer, more than any check accepts.
 _DIGITS = 1000
 _BITS = 63
-# Of names that may be misspelt ones.
+# The longest name that is compared with known ones.
 _LONGEST_NAME = 64
 _PLAIN = {str, int, float, bool, type(None)}
 _CONTAINERS = (dict, list, tuple, Mapping)
 
 
 class _LongInteger:
-    """Stands for an integer of a file that Python may refuse to read, and that no check accepts."""
+    """Replaces an integer that is too long for Python to read; no check accepts it."""
 
     def __init__(self, text: str) -> None:
         self._digits = len(text.lstrip("-"))
@@ -51,14 +51,14 @@ class _LongInteger:
 
 
 def opened(config: Any) -> dict[str, Any]:
-    """Return a configuration as a dict of its own.
+    """Return the content of a configuration as a new dict.
 
     Raises
     ------
     TypeError
-        If it is no path, mapping or configuration object.
+        If it is not a path, a mapping or a configuration object.
     ConfigError
-        If a file holds no configuration, or what is given nests without an end.
+        If a file holds no configuration, or objects nest too deep.
     """
     if isinstance(config, str | os.PathLike):
         return _loaded(os.fsdecode(config))
@@ -74,7 +74,7 @@ def opened(config: Any) -> dict[str, Any]:
 
 
 def _converted(value: Any, name: str) -> dict[str, Any] | None:
-    """Return a mapping, or what an object's to_dict() gives, as a dict; None for anything else."""
+    """Return a mapping or the to_dict() of an object as a dict, or None for anything else."""
     try:
         if not isinstance(value, Mapping):
             convert = getattr(value, "to_dict", None)
@@ -91,7 +91,7 @@ def _converted(value: Any, name: str) -> dict[str, Any] | None:
 
 
 def _check_depth(values: Mapping[Any, Any], name: str) -> None:
-    """Refuse containers within containers without an end, one level after another."""
+    """Refuse containers that nest too deep, without recursion."""
     level: list[tuple[Any, Any]] = [(values, None)]
     for _ in range(_DEPTH):
         below: dict[int, tuple[Any, Any]] = {}
@@ -113,62 +113,62 @@ def _check_depth(values: Mapping[Any, Any], name: str) -> None:
 
 
 def _loaded(path: str) -> dict[str, Any]:
-    """Return the configuration of a file, or of the config.json of a folder."""
+    """Read a file, or the config.json of a folder."""
     import json
 
-    with suppress(OSError, ValueError):  # what is wrong with the path is told below
+    with suppress(OSError, ValueError):  # opening the path below reports the error
         if Path(path).is_dir():
             path = str(Path(path) / "config.json")
-    told = shown(path)
+    text = shown(path)
     try:
         with open_file(path, "config") as file:
             content = file.read(_LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         msg = (
             "`config` must be a config.json or its folder (nothing is downloaded), "
-            f"got {told}, where there is none"
+            f"got {text}, which does not exist"
         )
         raise FileNotFoundError(msg) from error
     if len(content) > _LARGEST:
         msg = (
-            f"`config` must be a file of at most {_LARGEST >> 20} MiB, got {told}, which is larger"
+            f"`config` must be a file of at most {_LARGEST >> 20} MiB, got {text}, which is larger"
         )
         raise ConfigError(msg)
     if content.count(b"[") + content.count(b"{") > _MANY:
-        msg = f"`config` must hold at most {_MANY} lists and objects, got {told}, which has more"
+        msg = f"`config` must hold at most {_MANY} lists and objects, got {text}, which has more"
         raise ConfigError(msg)
     try:
         values = json.loads(content.decode(), object_pairs_hook=_unique, parse_int=_integer)
         if isinstance(values, dict):
             _check_depth(values, "config")
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        msg = f"`config` must be a JSON file, got {told}, which is none: {shown_text(error)}"
+        msg = f"`config` must be a JSON file, got {text}, which is not: {shown_text(error)}"
         raise ConfigError(msg) from error
     except RecursionError as error:
-        msg = f"`config` must not nest more than {_DEPTH} levels deep, got {told}"
+        msg = f"`config` must not nest more than {_DEPTH} levels deep, got {text}"
         raise ConfigError(msg) from error
     except ConfigError as error:
-        msg = f"{error} (in {told})"
+        msg = f"{error} (in {text})"
         raise ConfigError(msg) from error
     if not isinstance(values, dict):
-        msg = f"`config` must hold a JSON object, got {told} with a {type(values).__name__}"
+        msg = f"`config` must hold a JSON object, got {text} with a {type(values).__name__}"
         raise ConfigError(msg)
     return values
 
 
 def _integer(text: str) -> Any:
-    """Return an integer of a JSON file."""
+    """Parse an integer of a JSON file."""
     return int(text) if len(text) <= _DIGITS else _LongInteger(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the members of a JSON object, none of them twice: the last one would win in silence."""
+    """Return the members of a JSON object; refuse a key that it has twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice, count = next((name, count) for name, count in counts.items() if count > 1)
         msg = (
-            f"`{shown_name(twice)}` must stand once in its JSON object, got it {count} times; "
+            f"`{shown_name(twice)}` must be unique in its JSON object, got it {count} times; "
             "keep one"
         )
         raise ConfigError(msg)
@@ -176,7 +176,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def checked(check: Callable[[Any, str], Any], value: Any, name: str) -> Any:
-    """Return a checked value; what does not fit is the configuration's fault, whatever its kind."""
+    """Return a checked value; any error of the check becomes a `ConfigError`."""
     try:
         result = check(value, name)
     except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
@@ -188,7 +188,7 @@ def checked(check: Callable[[Any, str], Any], value: Any, name: str) -> Any:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return words that suggest the names a misspelt one may stand for."""
+    """Suggest the name that a misspelt one may mean, for an error message."""
     from difflib import get_close_matches
 
     names = sorted(known)
@@ -197,7 +197,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 class Keys:
-    """The keys of one JSON object, and the name each has in messages; null counts as left out."""
+    """The keys of one JSON object; null counts as left out, unless `keep_nulls`."""
 
     def __init__(
         self,
@@ -223,15 +223,15 @@ class Keys:
         return any(name in self for name in names)
 
     def name(self, key: Any) -> str:
-        """Return the full name of a key."""
+        """Return the full name of a key, for messages."""
         return shown_name(f"{self.path}{key if isinstance(key, str) else shown(key)}")
 
     def value(self, key: str) -> Any:
-        """Return the value of a key that is given, as the format has it."""
+        """Return the unchecked value of a key that is given."""
         return self.values[key]
 
     def origin_of(self, key: str) -> str:
-        """Return where the value of a key comes from."""
+        """Return the origin of the value of a key."""
         return f"{self.origin}: {self.name(key)}"
 
     def found(self, key: str, check: Callable[[Any, str], Any]) -> Found | None:
@@ -246,16 +246,16 @@ class Keys:
         return None if found is None else found.value
 
     def first(self, names: Iterable[str], check: Callable[[Any, str], Any]) -> Found | None:
-        """Return the value several names may have, refused if they have different ones."""
+        """Return the value under one of several names, which must agree."""
         return agreed([(self.name(name), self.found(name, check)) for name in names])
 
     def fail(self, key: Any, must: str, got: object, advice: str = "") -> NoReturn:
-        """Raise the error that names a key, says what it must be, and what came: a number or text fit to print."""
+        """Raise an error about a key; `got` is a number, or text that is safe to print."""
         msg = f"`{self.name(key)}` {must}, got {got}{advice and '; '}{advice}"
         raise ConfigError(msg)
 
     def inner(self, key: str) -> Keys | None:
-        """Return the keys of a JSON object within, or None if it is left out."""
+        """Return the keys of a nested JSON object, or None if it is left out."""
         value = self.values.get(key)
         if value is None:
             return None
@@ -267,24 +267,24 @@ class Keys:
                 raise ConfigError(msg)
             _check_depth(converted, name)
             value = converted
-        if self.depth == _DEPTH:  # objects whose to_dict() has objects
+        if self.depth == _DEPTH:  # only objects with to_dict() get here
             msg = f"`{name}` must not nest more than {_DEPTH} levels deep, got {shown(value)}"
             raise ConfigError(msg)
         return Keys(value, f"{name}.", depth=self.depth + 1)
 
     def matching(self, pattern: str) -> list[str]:
-        """Return the keys whose names match."""
+        """Return the keys that match a pattern."""
         return [key for key in self.values if isinstance(key, str) and re.search(pattern, key)]
 
 
 def agreed(candidates: Iterable[tuple[str, Found | None]]) -> Found | None:
-    """Return the first of several places' values; two that differ are refused."""
+    """Return the first value that is given; the others must be equal."""
     given = [(name, found) for name, found in candidates if found is not None]
     for (one, first), (other, second) in pairwise(given):
         if first.value != second.value:
             msg = (
                 f"`{one}` and `{other}` must not contradict each other, got {shown(first.value)} "
-                f"and {shown(second.value)}; keep the one that is meant"
+                f"and {shown(second.value)}; keep the intended one"
             )
             raise ConfigError(msg)
     return given[0][1] if given else None

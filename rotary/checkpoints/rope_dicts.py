@@ -1,4 +1,4 @@
-"""Which rope keys a configuration has for one of its layers: new and old forms."""
+"""Finds the rope keys of one layer, in the new and the old forms of configurations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["LEGACY_BASES", "plain_rope_dict", "rope_dict"]
 def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, Found | None] | None:
     """Return the rope keys of a layer, whether each kind has its own, and the base if it has a key of its own.
 
-    None stands for a layer without rotary.
+    The result is None for a layer without rotary.
     """
     given = _given_dict(top)
     default = None if row is None else row.defaults.get("rope_parameters")
@@ -48,13 +48,13 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
     else:
         given = Keys({}, top.path)
     if not _is_scaled(top, layer):
-        given = _left_aside(given, top)
+        given = _not_applied(given, top)
     if layer.kind is not None and not (row is not None and row.sliding):
         check_kind(top, layer.kind, ("full_attention", "sliding_attention", "chunked_attention"))
         if layer.kind not in _ATTENTION:
             msg = (
                 f"`layer_type` {shown(layer.kind)}: the configuration has one rotation for all layers that have "
-                "rotary and does not tell whether these have it; leave layer_type out"
+                "rotary and does not say whether these have it; leave layer_type out"
             )
             raise ConfigError(msg)
     return given, False, None
@@ -72,7 +72,7 @@ _ATTENTION = {
     "global",
     "local",
 }
-# DeepSeek-V4 names its rotations otherwise than its layers.
+# DeepSeek-V4 has other names for its rotations than for its layers.
 _COMPRESSED = {
     "sliding_attention": "main",
     "compressed_sparse_attention": "compress",
@@ -81,21 +81,21 @@ _COMPRESSED = {
 
 
 def _check_no_base(top: Keys, row: Model | None, default: Mapping[str, Any]) -> None:
-    """Refuse a base beside a default that is more than a base: which of the two is meant is unclear."""
+    """Refuse a single base if the default has a base for each kind of layer."""
     names = [
         name for name in BASES if name in top and (row is None or name in (BASES[0], *row.reads))
     ]
     if names and _has_dicts(default):
         msg = (
             f"`{top.name('rope_parameters')}` must be given, with an object for each kind of layer, "
-            f"{listed(default, shown_name)}, for {row.name if row else ''} has a base for each, got only "
+            f"{listed(default, shown_name)}, because {row.name if row else ''} has a base for each, got only "
             f"`{top.name(names[0])}` {shown(top.values[names[0]])}"
         )
         raise ConfigError(msg)
 
 
 def _is_scaled(top: Keys, layer: Layer) -> bool:
-    """Whether the rope dict is for this layer: some models scale the frequencies of some layers only."""
+    """Whether the rope dict applies to this layer; some models scale only some layers."""
     scaled = top.values.get("rope_scaling_layers")
     if scaled is None:
         return True
@@ -107,20 +107,20 @@ def _is_scaled(top: Keys, layer: Layer) -> bool:
         return layer.index in scaled
     count = top.found("num_hidden_layers", as_layers)
     if count is None or not set(range(count.value)) <= set(scaled):
-        msg = f"`layer_type` must be the number of a layer, for `{name}` names those that are scaled, got None"
+        msg = f"`layer_type` must be the number of a layer, because `{name}` lists those that are scaled, got None"
         raise ConfigError(msg)
     return True
 
 
-def _left_aside(given: Keys | None, top: Keys) -> Keys:
-    """Return no rope keys, for a layer that the given ones are not for."""
+def _not_applied(given: Keys | None, top: Keys) -> Keys:
+    """Return empty rope keys, for a layer to which the given ones do not apply."""
     if given is None or not given.values:
         return Keys({}, top.path)
     return Keys({}, top.path, f"the default: `{given.path.rstrip('.')}` is for other layers")
 
 
 def _has_dicts(values: Mapping[str, Any]) -> bool:
-    """Whether there is an object for each kind of layer."""
+    """Whether some values are objects, one for each kind of layer."""
     return any(isinstance(value, Mapping) for value in values.values())
 
 
@@ -150,7 +150,7 @@ def _given_dict(top: Keys) -> Keys | None:
 
 
 def _check_same(top: Keys, new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
-    """Refuse an old rope dict that says something else than the new one; each may leave out what the other says."""
+    """Refuse an old rope dict that contradicts the new one; either may leave keys out."""
     one, other = plain_rope_dict(new), plain_rope_dict(old)
     nested = _has_dicts(one) != _has_dicts(other) and one and other
     if nested or any(one[key] != other[key] for key in one.keys() & other.keys()):
@@ -162,7 +162,7 @@ def _check_same(top: Keys, new: Mapping[str, Any], old: Mapping[str, Any]) -> No
 
 
 def plain_rope_dict(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a rope dict without the old name of its type, and without nulls."""
+    """Return a rope dict with the new name of its type, and without nulls."""
     result = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in values.items()
@@ -186,7 +186,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
     for key, value in given.values.items():
         if value is not None and not isinstance(value, Mapping):
             msg = (
-                f"`{given.name(key)}` must stand within a kind of layer, for the others here are kinds "
+                f"`{given.name(key)}` must be within a kind of layer, because the other keys are kinds "
                 f"({listed(given.values, shown_name)}), got {shown(value)}"
             )
             raise ConfigError(msg)
@@ -194,7 +194,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
     if kind is None:
         if len({repr(value) for value in given.values.values()}) > 1:
             msg = (
-                f"`layer_type` must be given, for `{given.path.rstrip('.')}` has a rotation for each kind of "
+                f"`layer_type` must be given, because `{given.path.rstrip('.')}` has a rotation for each kind of "
                 f"layer, one of {listed(given.values)}, got None"
             )
             raise ConfigError(msg)
@@ -203,7 +203,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
         if kind not in kinds_of_layers(top) or kind in _ATTENTION:
             check_kind(Keys({}), kind, given.values)
         msg = (
-            f"`{given.name(kind)}` must say what layers of the kind {shown(kind)} do, got none; write their rope "
+            f"`{given.name(kind)}` must describe the layers of the kind {shown(kind)}, got none; write their rope "
             "keys, or null if they have no rotary"
         )
         raise ConfigError(msg)
@@ -213,7 +213,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
     )
 
 
-# The bases of kinds of layers on top of a configuration, and which kinds the rope dict is for.
+# Old forms: the top-level keys with the base of each kind of layer, and the kinds to which the rope dict applies.
 _LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "local": (
         {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
@@ -238,7 +238,7 @@ _LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 }
 
 
-# Which of these forms read a base.
+# The forms that read each of these keys.
 LEGACY_BASES = {
     key: {form for form, (bases, _) in _LEGACY.items() if key in bases.values()}
     for key in sorted(
@@ -248,7 +248,7 @@ LEGACY_BASES = {
 
 
 def _legacy(top: Keys, row: Model | None) -> str | None:
-    """Return the old form with a base for each kind of layer, where it is meant."""
+    """Return the name of the old form that has a base for each kind of layer, or None."""
     if row is not None:
         return row.legacy
     if "rope_local_base_freq" in top:
@@ -266,17 +266,17 @@ def _of_legacy(
     layer.needed_kind(top)
     if layer.kind is None:
         msg = (
-            f"`layer_type` must be given, for the configuration has a base for each kind of layer, one of "
+            f"`layer_type` must be given, because the configuration has a base for each kind of layer, one of "
             f"{listed(bases)}, got None"
         )
         raise ConfigError(msg)
     check_kind(Keys({}), layer.kind, bases)
     keys = Keys({}, top.path) if given is None else given
     if layer.kind not in scaled:
-        keys = _left_aside(given, top)
+        keys = _not_applied(given, top)
     key = bases[layer.kind]
     base = top.found(key, as_positive_float)
-    # OLMo 3 takes the key for its full layers alone.
+    # OLMo 3 reads the key for its full layers alone.
     fixed = form == "shared" and layer.kind not in scaled
     if row is not None and base is not None and (fixed or (given is None and key in row.unread)):
         own = row.defaults["rope_parameters"][layer.kind]["rope_theta"]

@@ -1,4 +1,4 @@
-"""From the rope keys of a configuration to a schedule, as one of the dialects reads them."""
+"""Makes a schedule from the rope keys of a configuration, as one of the dialects reads them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = ["LEGACY_TYPES", "Reading", "rope_type", "schedule"]
 
 _Check = Callable[[Any, str], Any]
 
-# Names that checkpoints wrote before, and what they stand for.
+# Older names of rope types, and the new ones.
 LEGACY_TYPES = {"su": "longrope", "mrope": "default"}
 _SAME = {("longrope", "su"), ("default", "mrope"), ("dynamic", "xdrope")}
 
-# Keys that may stand beside those of any rope type.
+# Keys that any rope type may have.
 _ALWAYS = {
     "rope_type",
     "type",
@@ -45,10 +45,10 @@ _ALWAYS = {
     "mrope_section",
     "mrope_interleaved",
     "xdrope_section",
-    "finetuned",  # a note of whether training followed
-    "llama_4_scaling_beta",  # a temperature of the softmax, by position
+    "finetuned",  # says whether training followed
+    "llama_4_scaling_beta",  # a temperature of the softmax that depends on the position
     "apply_yarn_scaling",
-    "max_position_embeddings",  # Mistral's, the same as on top
+    "max_position_embeddings",  # Mistral's, the same as at the top level
 }
 _L0 = "original_max_position_embeddings"
 _YARN: dict[str, _Check] = {
@@ -68,7 +68,7 @@ _LONGROPE: dict[str, _Check] = {
     "long_mscale": as_positive_float,
 }
 _MSCALES = frozenset(("short_mscale", "long_mscale"))
-# What a rope type reads, besides what stands beside any.
+# The keys that each rope type reads, besides those of any.
 _READS = {
     "default": set[str](),
     "axial": set[str](),
@@ -84,7 +84,7 @@ _READS = {
     "longrope": {"short_factor", "long_factor", _L0, *_LONGROPE},
 }
 _KNOWN = _ALWAYS.union(*_READS.values())
-# What a key says that is written but changes nothing; HunYuan writes all of YaRN's beside its alpha.
+# Values that change nothing; HunYuan writes all of YaRN's keys beside its alpha.
 _NEUTRAL: dict[str, Any] = {
     "factor": 1.0,
     "attention_factor": 1.0,
@@ -96,23 +96,23 @@ _NEUTRAL: dict[str, Any] = {
     "beta_slow": 1,
     "truncate": True,
 }
-# The same under a rope type that has these keys: 1 as a factor is another than the formula's.
+# The same under a rope type that reads these keys: a factor of 1 would replace the formula.
 _NEUTRAL_WITHIN = {**_NEUTRAL, "attention_factor": None, "mscale_all_dim": 0.0}
 
 
 @dataclass
 class Reading:
-    """The rope keys of one kind of layer, and what the rest of the configuration adds to them.
+    """The rope keys of one layer, and the facts about the rest of the model that a schedule depends on.
 
     Parameters
     ----------
     keys : Keys
-        The rope dict itself.
+        The rope dict.
     top : Keys
-        The configuration it stands in.
+        The configuration that has it.
     dialect : Dialect
     strict : bool
-        Whether what the dialect would pass over, or make up, is refused.
+        Whether to refuse a key that the dialect ignores, and a missing key for which it has a default.
     nested : bool
         Whether there is a rope dict for every kind of layer.
     model : str or None
@@ -125,9 +125,9 @@ class Reading:
         Whether the model's own code takes its factors from ``short_mscale`` and ``long_mscale``.
     max_position : Found or None
     own_original : Found or None
-        The original length that the model type has on top of its configuration by itself.
+        The default of the original length at the top level of the model type's configuration.
     part : float
-        Which part of the head's pairs turns.
+        The part of the head that is rotated.
     fields : dict
         Filled: the fields of the schedule, each with its origin.
     """
@@ -147,7 +147,7 @@ class Reading:
     fields: dict[str, Found] = field(default_factory=dict)
 
     def need(self, key: str, check: _Check, kind: str) -> Any:
-        """Take the value of a key that the rope type cannot do without."""
+        """Take the value of a key that the rope type requires."""
         found = self.keys.found(key, check)
         if found is None:
             must = f"must be given for the rope type {shown(kind)}"
@@ -155,16 +155,16 @@ class Reading:
         return self.take(key, found)
 
     def take(self, key: str, found: Found) -> Any:
-        """Set the field of the schedule that a key is for, and return its value."""
+        """Set the field of the schedule that belongs to a key, and return its value."""
         self.fields[key.removesuffix("_embeddings")] = found
         return found.value
 
     def value(self, key: str) -> Any:
-        """Return the value of a field, None if it is not set."""
+        """Return the value of a field, or None if it is not set."""
         return self.fields[key].value if key in self.fields else None
 
     def take_given(self, checks: dict[str, _Check], read: Iterable[str]) -> None:
-        """Take the values of the keys that are given and that the dialect reads."""
+        """Take the given keys that the dialect reads, and refuse the others."""
         for key, check in checks.items():
             found = self.keys.found(key, check)
             if found is None:
@@ -175,15 +175,15 @@ class Reading:
                 self.unread(key, found.value)
 
     def unread(self, key: str, value: Any) -> None:
-        """Refuse a key that the dialect passes over."""
+        """Refuse a key that the dialect does not read."""
         others = [d.name for d in DIALECTS.values() if key in d.yarn | d.latent_yarn | d.longrope]
         who = " or ".join(f"dialect={shown(name)}" for name in others) or "another project"
-        must = f"must be left out, for {self.dialect.follows} does not read it"
+        must = f"must be left out, because {self.dialect.follows} does not read it"
         advice = f"remove it, or choose a dialect that reads it: {who}"
         self.keys.fail(key, must, shown(value), advice)
 
     def take_original(self, kind: str) -> int:
-        """Take the original length: within the rope dict, on top, or what the dialect makes up."""
+        """Take the original length: of the rope dict, of the top level, or the dialect's default."""
         within = self.keys.found(_L0, as_length)
         on_top = self.top.found(_L0, as_length) or self.own_original
         if self.strict:
@@ -194,16 +194,14 @@ class Reading:
         else:
             found = on_top or within
         if found is None:
-            found = self._made_up(kind)
+            found = self._default_original(kind)
         return int(self.take(_L0, found))
 
-    def _made_up(self, kind: str) -> Found:
-        """Return the length a dialect takes where none is given."""
+    def _default_original(self, kind: str) -> Found:
+        """Return the dialect's default of the original length."""
         stand_in = self.dialect.fallback.get(kind)
         if self.strict or stand_in is None:
-            got = (
-                "none, and projects disagree on what stands in for it (compare_dialects lists them)"
-            )
+            got = "none, and projects disagree on the default (compare_dialects lists them)"
             advice = "write the context length before the extension"
             self.keys.fail(_L0, f"must be given for the rope type {shown(kind)}", got, advice)
         if isinstance(stand_in, int):
@@ -212,7 +210,7 @@ class Reading:
         return Found(length, f"derived: {stand_in}, as in {self.dialect.follows}")
 
     def length(self, kind: str) -> Found:
-        """Return max_position_embeddings, which the rope type needs."""
+        """Return max_position_embeddings, which the rope type requires."""
         if self.max_position is None:
             must = f"must be given for the rope type {shown(kind)}"
             advice = "write the longest context the checkpoint is made for"
@@ -221,7 +219,7 @@ class Reading:
 
 
 def rope_type(keys: Keys) -> Found:
-    """Return the rope type, of which there is a new and an old key."""
+    """Return the rope type, from its new or its old key."""
     new, old = keys.values.get("rope_type"), keys.values.get("type")
     for key in ("rope_type", "type"):
         value = keys.values.get(key)
@@ -289,7 +287,7 @@ def _check_keys(reading: Reading, kind: str) -> None:
         raise ConfigError(msg)
 
 
-# For each rope type, a function that takes the fields of a schedule from the keys, and returns its class.
+# One function for each rope type: it takes the fields of the schedule from the keys, and returns its class.
 
 
 def _default(_: Reading) -> type[Scaling]:
@@ -304,7 +302,7 @@ def _linear(reading: Reading) -> type[Scaling]:
 
 
 def _alpha(reading: Reading) -> type[Scaling]:
-    """HunYuan's schedule: a factor beside alpha must say nothing."""
+    """HunYuan's schedule, which ignores a factor of 1 beside alpha."""
     alpha = reading.need("alpha", as_positive_float, "xdrope")
     factor = reading.keys.read("factor", as_positive_float)
     if factor is not None and factor != 1.0:
@@ -364,7 +362,7 @@ def _telechat3_yarn(reading: Reading) -> type[Scaling]:
 
 
 def _yarn_by(reading: Reading, rule: str, *, latent: bool = False) -> type[Scaling]:
-    """YaRN with the attention factor by one of the rules."""
+    """YaRN, with one of the rules for its attention factor."""
     dialect, fields = reading.dialect, reading.fields
     original = reading.take_original("yarn")
     factor = reading.keys.found("factor", as_positive_float)
@@ -389,12 +387,12 @@ def _yarn_by(reading: Reading, rule: str, *, latent: bool = False) -> type[Scali
 
 
 def _architecture(reading: Reading) -> Architecture:
-    """Return the architecture of llama.cpp."""
+    """Return the architecture of llama.cpp that the model is converted to."""
     return architecture_of_model(reading.model, latent=reading.latent)
 
 
 def _follow_architecture(reading: Reading, own: Architecture) -> None:
-    """Take the mscales that llama.cpp computes with, which it has no keys for, and its softmax factor."""
+    """Take the mscales and the softmax factor that llama.cpp computes from other keys."""
     factor = reading.value("factor")
     all_dim = reading.fields.pop("mscale_all_dim", Found(0.0, ""))
     if reading.value("extrapolation_factor") == 0.0:  # no ramp, and no factor that belongs to it
@@ -411,7 +409,7 @@ def _follow_architecture(reading: Reading, own: Architecture) -> None:
 
 
 def _check_truncate(reading: Reading) -> None:
-    """Refuse or replace a truncate beside one kind of layer, where some projects do not look for it."""
+    """Refuse or replace truncate within one kind of layer, if the dialect does not read it there."""
     dialect, found = reading.dialect, reading.fields.get("truncate")
     if found is None or not reading.nested or dialect.truncate_within_kinds:
         return

@@ -1,4 +1,4 @@
-"""The width of a head, and the channels of it that are rotated."""
+"""The width of a head, and which of its channels are rotated."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .rope_dicts import LEGACY_BASES
 
 __all__ = ["check_unread", "head_dim", "is_latent", "rotary_dim", "rotary_start"]
 
-# These are of one kind of layer, or a part of a head.
+# The width of a part of a head, or of heads in one kind of layer.
 _NOT_WHOLE = ("qk_rope_head_dim", "global_head_dim", "swa_head_dim")
 
 
 def is_latent(keys: LayerKeys) -> bool:
-    """Whether the rotated channels are an array of their own."""
+    """Whether attention is latent, so that the rotated channels are an array of their own."""
     if keys.row is not None:
         return keys.row.latent
     return "qk_rope_head_dim" in keys.top
 
 
 def head_dim(keys: LayerKeys) -> int:
-    """Return the channels of the arrays to be rotated."""
+    """Return the number of channels of the arrays to rotate."""
     if is_latent(keys):
         found = keys.top.found("qk_rope_head_dim", as_rotary_dim)
         found = found or keys.default("qk_rope_head_dim")
@@ -55,7 +55,7 @@ def head_dim(keys: LayerKeys) -> int:
 
 
 def _check_latent(keys: LayerKeys, found: Found | None) -> None:
-    """Refuse a width of heads from which the model's code would make tables of another width."""
+    """Refuse a width of heads that would give tables of another width in the model's code."""
     if keys.row is None or not keys.reads("head_dim") or found is None:
         return
     given = keys.top.found("head_dim", as_positive_integer)
@@ -64,16 +64,16 @@ def _check_latent(keys: LayerKeys, found: Found | None) -> None:
     if given is None or found.value in widths:
         return
     msg = (
-        f"`{keys.top.name('head_dim')}` must agree with qk_rope_head_dim {found.value}, for the code of "
+        f"`{keys.top.name('head_dim')}` must agree with qk_rope_head_dim {found.value}, because the code of "
         f"model type {shown(keys.row.name)} in {FOLLOWS} makes its tables from it, got {given.value}; leave it out"
     )
     raise ConfigError(msg)
 
 
 def _check_widths(keys: LayerKeys, width: int, special: bool) -> None:
-    """Refuse another width under a name that is not read."""
+    """Refuse a different width under a name that is not read."""
     for key in WIDTHS:
-        if _is_whole(keys, key, special):
+        if _is_read_or_other(keys, key, special):
             continue
         found = keys.top.found(key, as_positive_integer)
         if found is None or found.value == width:
@@ -83,14 +83,14 @@ def _check_widths(keys: LayerKeys, width: int, special: bool) -> None:
             keys.pass_over(name, found.value, f"which rotates heads of {width} channels")
         elif "head_dim" not in keys.top:
             msg = (
-                f"`{keys.top.name('head_dim')}` must be given, for `{name}` is {found.value} and hidden_size "
+                f"`{keys.top.name('head_dim')}` must be given, because `{name}` is {found.value} and hidden_size "
                 f"divided by the heads is {width}, got none; write the channels of one head"
             )
             raise ConfigError(msg)
 
 
-def _is_whole(keys: LayerKeys, name: str, special: bool) -> bool:
-    """Whether a width is read, or says nothing about the heads of this layer."""
+def _is_read_or_other(keys: LayerKeys, name: str, special: bool) -> bool:
+    """Whether a width is read, or does not concern the heads of this layer."""
     if keys.row is None:
         return name in ("head_dim", *_NOT_WHOLE)
     if name == "qk_rope_head_dim":
@@ -99,7 +99,7 @@ def _is_whole(keys: LayerKeys, name: str, special: bool) -> bool:
 
 
 def _special_head_dim(keys: LayerKeys) -> Found | None:
-    """Return the width of this kind of layer, where kinds differ in width."""
+    """Return the width of this kind of layer, if it has its own."""
     kind = keys.layer.kind
     layers = keys.top.inner("per_layer_config")
     kinds = kinds_of_layers(keys.top)
@@ -112,7 +112,7 @@ def _special_head_dim(keys: LayerKeys) -> Found | None:
                 widths[None if found is None else found.value] = found
         if len(widths) > 1:
             msg = (
-                f"`layer_type` must be the number of a layer, for those of the kind {shown(kind)} differ in "
+                f"`layer_type` must be the number of a layer, because those of the kind {shown(kind)} differ in "
                 f"head_dim, got {shown(sorted(map(shown, widths)))}"
             )
             raise ConfigError(msg)
@@ -127,7 +127,7 @@ def _special_head_dim(keys: LayerKeys) -> Found | None:
 
 
 def _derived_head_dim(keys: LayerKeys) -> Found:
-    """Return the width of the model divided by its heads."""
+    """Return the width of the model divided by its number of heads."""
     hidden = keys.top.first(HIDDEN, as_positive_integer)
     heads = keys.top.first(HEADS, as_positive_integer)
     if hidden is None or heads is None:
@@ -140,7 +140,7 @@ def _derived_head_dim(keys: LayerKeys) -> Found:
     width, rest = divmod(hidden.value, heads.value)
     if rest:
         msg = (
-            f"`{keys.top.name('head_dim')}` must be given, for hidden_size {hidden.value} is no multiple of "
+            f"`{keys.top.name('head_dim')}` must be given, because hidden_size {hidden.value} is no multiple of "
             f"{heads.value} heads, got none; write the channels of one head"
         )
         raise ConfigError(msg)
@@ -149,7 +149,7 @@ def _derived_head_dim(keys: LayerKeys) -> Found:
 
 
 def rotary_dim(keys: LayerKeys, head_dim: int) -> tuple[int, float]:
-    """Return the rotated channels, and the part of the head they are."""
+    """Return the number of rotated channels, and their part of the head."""
     part, given = _part(keys), _given_rotary_dim(keys)
     if is_latent(keys):
         keys.origins["rotary_dim"] = "derived: the whole of qk_rope_head_dim"
@@ -158,7 +158,7 @@ def rotary_dim(keys: LayerKeys, head_dim: int) -> tuple[int, float]:
             _check_part(keys, part, head_dim)
         return head_dim, 1.0
     if keys.kind.value == "proportional":
-        keys.origins["rotary_dim"] = "derived: proportional turns pairs of the whole head"
+        keys.origins["rotary_dim"] = "derived: proportional rotates pairs of the whole head"
         if part is None and given is not None and keys.row is not None and keys.row.trailing:
             part = Found(given.value / head_dim, f"derived: {given.origin} / head_dim")
         return head_dim, 1.0 if part is None else keys.take("scaling.partial_rotary_factor", part)
@@ -188,7 +188,7 @@ def rotary_dim(keys: LayerKeys, head_dim: int) -> tuple[int, float]:
 
 
 def _check_last(keys: LayerKeys, part: Found | None, head_dim: int) -> None:
-    """Refuse DeepSeek-V4's width beside a rope dict without the part, where its code rotates the whole head."""
+    """Refuse DeepSeek-V4's width beside a rope dict without the part, because its code rotates the whole head."""
     found = keys.top.found("qk_rope_head_dim", as_rotary_dim)
     if keys.row is None or not keys.row.trailing or part is not None or found is None:
         return
@@ -201,12 +201,12 @@ def _check_last(keys: LayerKeys, part: Found | None, head_dim: int) -> None:
 
 
 def _rotates_a_part(keys: LayerKeys) -> bool:
-    """Whether a part of each head can be rotated: by the model's own code, or by the dialect's for every model."""
+    """Whether the model's code, or the dialect's for every model, can rotate a part of each head."""
     return keys.row is None or keys.row.partial or keys.row.trailing or keys.options.dialect.partial
 
 
 def _check_part(keys: LayerKeys, part: Found, head_dim: int) -> None:
-    """Refuse a part of the head that the model's code does not leave out."""
+    """Refuse a part of the head if the model's code rotates the whole."""
     if part.value != 1.0:
         name = part.origin.removeprefix("given: ")
         width = int(head_dim * part.value)
@@ -219,11 +219,11 @@ def _check_part(keys: LayerKeys, part: Found, head_dim: int) -> None:
 
 
 def _even(keys: LayerKeys, width: int, origin: str) -> int:
-    """Return a width whose channels pair."""
+    """Return a number of rotated channels, which must be even."""
     if width < 2 or width % 2:
         msg = (
             f"`partial_rotary_factor` and `head_dim` must give an even number of channels, got {width} "
-            f"({origin}); projects round it in different ways: write what the checkpoint rotates"
+            f"({origin}); projects round it in different ways: write the number that the checkpoint rotates"
         )
         raise ConfigError(msg)
     keys.origins["rotary_dim"] = origin
@@ -231,7 +231,7 @@ def _even(keys: LayerKeys, width: int, origin: str) -> int:
 
 
 def _given_rotary_dim(keys: LayerKeys) -> Found | None:
-    """Return the rotated channels, where a key counts them."""
+    """Return the number of rotated channels, if a key gives it."""
     if keys.row is not None and keys.row.trailing:
         found = keys.top.found("qk_rope_head_dim", as_rotary_dim)
         if found is not None:
@@ -241,7 +241,7 @@ def _given_rotary_dim(keys: LayerKeys) -> Found | None:
 
 
 def _part(keys: LayerKeys) -> Found | None:
-    """Return the part of the head that turns, where a key tells it."""
+    """Return the rotated part of the head, if a key gives it."""
 
     def check(value: Any, name: str) -> float:
         part = as_fraction(value, name)
@@ -264,7 +264,7 @@ def _part(keys: LayerKeys) -> Found | None:
 
 
 def _default_of_kind(keys: LayerKeys) -> Found | None:
-    """Return the part that turns in layers of this kind, in the defaults of the model type's own class."""
+    """Return the rotated part of layers of this kind, by the defaults of the model type's class."""
     found = keys.default("rope_parameters")
     own = None if found is None or keys.rope.values else found.value.get(keys.layer.kind)
     part = None if own is None else own.get("partial_rotary_factor")
@@ -272,12 +272,12 @@ def _default_of_kind(keys: LayerKeys) -> Found | None:
 
 
 def rotary_start(keys: LayerKeys, head_dim: int, rotary_dim: int) -> int:
-    """Return the first channel that turns."""
+    """Return the first rotated channel."""
     return head_dim - rotary_dim if keys.row is not None and keys.row.trailing else 0
 
 
 def check_unread(keys: LayerKeys, base: float, rotary_dim: int, head_dim: int) -> None:
-    """Refuse keys of other model types that say something else than what is read."""
+    """Refuse keys that the model type does not read and that contradict the result."""
     if keys.row is None:
         return
     for key in (*BASES, *LEGACY_BASES):
@@ -302,7 +302,7 @@ def check_unread(keys: LayerKeys, base: float, rotary_dim: int, head_dim: int) -
 
 
 def _entry(layers: Keys, index: int) -> Keys | None:
-    """Return the keys of one layer, whose number is written with or without zeros before it."""
+    """Return the keys of one layer, whose number may have leading zeros."""
     names = (name for name in layers.values if str(name).isdigit() and int(name) == index)
     name = next(names, None)
     return None if name is None else layers.inner(name)

@@ -274,7 +274,7 @@ def test_a_part_without_a_model_type_belongs_to_the_type_above_it(outer, inner):
 def test_a_width_under_another_name_is_not_passed_over_where_the_type_is_not_known():
     keys = geometry("unheard_of", kv_channels=64)
     with pytest.raises(
-        ConfigError, match="`head_dim` must be given, for `kv_channels` is 64 .* 128"
+        ConfigError, match="`head_dim` must be given, because `kv_channels` is 64 .* 128"
     ):
         from_config(keys, layout="half")
     assert from_config(keys | {"head_dim": 64}, layout="half").head_dim == 64

@@ -190,7 +190,7 @@ def theirs(name, keys):
                     values = np.sort(values)[::-1]
                 factor = float(buffer(embedding, layer, "attention_scaling"))
                 heads = width_of_heads(config, layer, row)
-                if row.last and "attention_factor" not in config.rope_parameters[layer]:
+                if row.trailing and "attention_factor" not in config.rope_parameters[layer]:
                     factor = 1.0  # it does not multiply its tables
                 if (
                     row.mscales

@@ -765,7 +765,7 @@ def test_heads_by_layer():
         ({"rope__dimension_count": 64.5}, r"`llama.rope.dimension_count` must be an integer"),
         (
             {"rope__dimension_count": 32},
-            r"`llama.rope.dimension_count` must be 64, for whole heads",
+            r"`llama.rope.dimension_count` must be 64, because this architecture",
         ),
         ({"rope__dimension_count": 128}, r"`llama.rope.dimension_count` must be at most the 64"),
         ({"attention__key_length": 2**40}, r"`llama.attention.key_length` must be at most 65536"),

@@ -713,18 +713,18 @@ HOSTILE_CONFIGS = {
         f"base {value}": (with_text("rope_theta", value), "`rope_theta` must be finite")
         for value in ("NaN", "Infinity", "-Infinity", "1e999", f"{DIGITS}.0", "-1e999")
     },
-    "twice": (json.dumps(LLAMA)[:-1] + ', "rope_theta": 2.0}', "`rope_theta` must stand once"),
+    "twice": (json.dumps(LLAMA)[:-1] + ', "rope_theta": 2.0}', "`rope_theta` must be unique"),
     "twice within": (
         with_text("rope_scaling", '{"factor": 2, "factor": 4}'),
-        "`factor` must stand once in its JSON object, got it 2 times",
+        "`factor` must be unique in its JSON object, got it 2 times",
     ),
     "twice among many": (
         "{" + ", ".join(f'"{i}": 0' for i in range(200_000)) + ', "199999": 1}',
-        "`199999` must stand once",
+        "`199999` must be unique",
     ),
     "long name twice": (
         f'{{"{"n" * 5_000_000}": 1, "{"n" * 5_000_000}": 2}}',
-        "must stand once",
+        "must be unique",
     ),
     "control characters": (
         with_text("rope_\\n\\u0000\\ud800", "1"),

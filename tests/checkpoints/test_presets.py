@@ -433,6 +433,6 @@ def test_a_name_in_two_files_is_refused(tmp_path, monkeypatch):
     assert list(read()) == ["a-hf"]
     (data / "two.toml").write_text(text)
     with pytest.raises(
-        ConfigError, match=r"two\.toml: \[a-hf\] `name` must not stand in one\.toml"
+        ConfigError, match=r"two\.toml: \[a-hf\] `name` must be unique, but one\.toml"
     ):
         read()
