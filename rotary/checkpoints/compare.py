@@ -12,8 +12,9 @@ from rotary.layouts import Layout
 from rotary.scaling import LongRope
 
 from .builder import embedding
-from .config import checked_options, layer_keys
 from .dialects import DIALECTS
+from .layer_keys import read_layer_keys
+from .options import checked_options
 from .reader import opened
 
 __all__ = [
@@ -147,7 +148,7 @@ def _compared(
             strict=False,
         )
         try:
-            keys = layer_keys(values, options)
+            keys = read_layer_keys(values, options)
             rope = None if keys is None else embedding(keys)
             facts[name], choices[name] = _facts(rope), _choices(rope)
             if keys is not None and keys.passed_over:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from rotary._lib import hints
-from rotary._lib.checks import as_choice, as_integer, as_positive_integer
-from rotary._lib.errors import ConfigError, naming_file, shown
-from rotary.angles.powers import as_frequencies
+from rotary._lib.errors import naming_file
 from rotary.embedding import BatchAxis, RotaryEmbedding
-from rotary.layouts import Layout, check_layout
+from rotary.layouts import Layout
 
 from .builder import embedding
-from .dialects import DIALECTS, DialectName
-from .known_keys import check_is_text, check_rope_keys
-from .language_model import language_model
-from .layer_keys import LayerKeys, Options
-from .layers import Layer, has_rotary
-from .models import FOLLOWS, has_no_rotary, is_recurrent, model
-from .reader import Keys, opened
-from .rope_dicts import rope_dict
+from .dialects import DialectName
+from .layer_keys import read_layer_keys
+from .options import checked_options
 
 __all__ = [
     "from_config",
@@ -124,70 +117,5 @@ def from_config(
         dialect=dialect,
     )
     with naming_file(config):
-        keys = layer_keys(config, options)
+        keys = read_layer_keys(config, options)
         return None if keys is None else embedding(keys)
-
-
-def checked_options(
-    *,
-    dialect: Any,
-    layer_type: Any = None,
-    layout: Any = None,
-    axes: tuple[Any, Any] = (None, None),
-    context_length: Any = None,
-    inv_freq: Any = None,
-    strict: bool = True,
-) -> Options:
-    """Return the checked arguments of the caller."""
-    if layer_type is not None and not isinstance(layer_type, str):
-        layer_type = _index(layer_type)
-    if layout is not None:
-        layout = check_layout(layout)
-    if context_length is not None:
-        context_length = as_positive_integer(context_length, "context_length")
-    if inv_freq is not None:
-        inv_freq = as_frequencies(inv_freq, "inv_freq", (1,))
-    own = DIALECTS[as_choice(dialect, "dialect", tuple(DIALECTS))]
-    return Options(layer_type, layout, axes, context_length, inv_freq, own, strict)
-
-
-def _index(value: Any) -> int:
-    """Return the index of a layer."""
-    index = as_integer(value, "layer_type")
-    if not 0 <= index < 2**31:
-        msg = (
-            "`layer_type` must be a kind of layer or a layer's number, from 0 on and below 2**31, got "
-            f"{shown(index)}"
-        )
-        raise ValueError(msg)
-    return index
-
-
-def layer_keys(config: Any, options: Options) -> LayerKeys | None:
-    """Return the keys of the layer that is meant, or None for one without rotary."""
-    top = language_model(Keys(opened(config)))
-    name = top.values.get("model_type")
-    row = model(name)
-    if has_no_rotary(name) and top.values.get("mla_use_nope") is not False:
-        if is_recurrent(name):
-            return None
-        if options.layout is None:
-            _refuse_without_rotary(name)
-    check_rope_keys(top, row)
-    check_is_text(top, row)
-    if not has_rotary(top, row):
-        return None
-    layer = Layer.of(top, options.layer_type)
-    if not layer.rotates(top, row):
-        return None
-    rope = rope_dict(top, row, layer)
-    return None if rope is None else LayerKeys(top, row, layer, *rope, options)
-
-
-def _refuse_without_rotary(name: Any) -> NoReturn:
-    """Refuse a model type without rotation by name, instead of asking for its layout."""
-    msg = (
-        f"`model_type` {shown(name)} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
-        "if the checkpoint has its own code that rotates, pass `layout`"
-    )
-    raise ConfigError(msg)

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from rotary._lib.errors import ConfigError, shown
-from rotary.embedding import BatchAxis
-from rotary.layouts import Layout
 
-from .dialects import Dialect
 from .key_names import BASES, PARTS, WIDTHS
-from .layers import Layer
-from .models import FOLLOWS, Model
-from .reader import Found, Keys
+from .known_keys import check_is_text, check_rope_keys
+from .language_model import language_model
+from .layers import Layer, has_rotary
+from .models import FOLLOWS, Model, has_no_rotary, is_recurrent, model
+from .options import Options
+from .reader import Found, Keys, opened
+from .rope_dicts import rope_dict
 from .schedules import rope_type
 
-__all__ = ["LayerKeys", "Options"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """The caller's arguments, checked."""
-
-    layer_type: str | int | None
-    layout: Layout | None
-    axes: tuple[int | None, BatchAxis]  # the arguments `seq_axis` and `batch_axis`
-    context_length: int | None
-    inv_freq: Any
-    dialect: Dialect
-    strict: bool
+__all__ = ["LayerKeys", "read_layer_keys"]
 
 
 class LayerKeys:
@@ -114,3 +101,33 @@ class LayerKeys:
                 self.pass_over(self.rope.name(key), value, "whose base is fixed and not scaled")
         self.rope = Keys({}, self.rope.path)
         self.kind = rope_type(self.rope)
+
+
+def read_layer_keys(config: Any, options: Options) -> LayerKeys | None:
+    """Return the keys of the layer that is meant, or None for one without rotary."""
+    top = language_model(Keys(opened(config)))
+    name = top.values.get("model_type")
+    row = model(name)
+    if has_no_rotary(name) and top.values.get("mla_use_nope") is not False:
+        if is_recurrent(name):
+            return None
+        if options.layout is None:
+            _refuse_without_rotary(name)
+    check_rope_keys(top, row)
+    check_is_text(top, row)
+    if not has_rotary(top, row):
+        return None
+    layer = Layer.of(top, options.layer_type)
+    if not layer.rotates(top, row):
+        return None
+    rope = rope_dict(top, row, layer)
+    return None if rope is None else LayerKeys(top, row, layer, *rope, options)
+
+
+def _refuse_without_rotary(name: Any) -> NoReturn:
+    """Refuse a model type without rotation by name, instead of asking for its layout."""
+    msg = (
+        f"`model_type` {shown(name)} has no rotary embedding: its code in {FOLLOWS} rotates nothing, got no layout; "
+        "if the checkpoint has its own code that rotates, pass `layout`"
+    )
+    raise ConfigError(msg)

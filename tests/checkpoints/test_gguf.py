@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 import rotary
 from rotary import ConfigError, from_gguf, scaling, sections
 from rotary.checkpoints.builder import embedding
-from rotary.checkpoints.config import checked_options, layer_keys
 from rotary.checkpoints.facts import facts
+from rotary.checkpoints.layer_keys import read_layer_keys
 from rotary.checkpoints.llama_cpp import architecture as known_architecture
+from rotary.checkpoints.options import checked_options
 
 F32 = np.float32
 
@@ -605,11 +606,11 @@ def test_a_configuration_and_the_file_made_of_it_agree(model_type, architecture,
     if architecture in LATENT and linear:
         # Their graphs multiply the softmax scale all the same.
         with pytest.raises(ConfigError, match="`rope_parameters.factor` must go with yarn"):
-            embedding(layer_keys(config, options))
+            embedding(read_layer_keys(config, options))
         with pytest.raises(ConfigError, match="rope.scaling.factor` must go with yarn"):
             from_gguf(written(architecture, rope_type, rope, 64)[0])
         return
-    by_config = embedding(layer_keys(config, options))
+    by_config = embedding(read_layer_keys(config, options))
     metadata, tensors = written(architecture, rope_type, rope, by_config.rotary_dim)
     value = by_config.attention_factor
     if "attention_factor" in rope or "attn_factor" in rope:
