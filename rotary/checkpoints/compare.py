@@ -208,8 +208,8 @@ def _choices(rope: RotaryEmbedding | None) -> dict[str, str]:
     if rope is None:
         return {}
     choices = {"base": str(rope.base), "scaling": type(rope.scaling).__name__}
-    for own in fields(rope.scaling):  # type: ignore[arg-type]  # every schedule is a dataclass
-        value = getattr(rope.scaling, own.name)
-        if own.name not in ("attention_factor", "softmax_factor") and not isinstance(value, tuple):
-            choices[own.name] = str(value)
+    for name in (own.name for own in fields(rope.scaling)):  # type: ignore[arg-type]  # a dataclass
+        value = getattr(rope.scaling, name)
+        if name not in ("attention_factor", "softmax_factor") and not isinstance(value, tuple):
+            choices[name] = str(value)
     return choices

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from rotary import ConfigError, compare_dialects, from_config
-from rotary.checkpoints import models
+from rotary.checkpoints import dialects, llama_cpp, models
+from rotary.checkpoints.facts import facts
 
 
 def geometry(model_type, hidden=4096, heads=32, **keys):
@@ -328,3 +335,50 @@ def test_equal_values_under_two_keys_do_not_contradict_each_other(old):
 def test_a_misspelt_key_never_leaves_the_default_of_a_class_in_silence(key):
     with pytest.raises(ConfigError, match=f"`{key}` is no known rope key.*did you mean"):
         from_config(geometry("llama", rope_theta=None) | {key: 5e5})
+
+
+# The facts themselves.
+
+
+def test_no_rule_asks_for_the_name_of_a_dialect_a_model_type_or_an_architecture():
+    """Rules are fields of the facts, so that each name is in the data alone."""
+    folder = Path(dialects.__file__).parent
+    paths = [path for path in folder.glob("*.py") if path.name != "presets.py"]
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(side, ast.Attribute) and side.attr == "name" for side in operands(node))
+        and any(isinstance(side, ast.Constant | ast.Tuple | ast.Set) for side in operands(node))
+    ]
+    assert len(paths) > 20
+    assert not found
+
+
+def operands(comparison):
+    return [comparison.left, *comparison.comparators]
+
+
+def test_facts_are_read_once_and_when_they_are_first_needed():
+    code = """
+import sys
+import rotary
+from rotary.checkpoints.facts import facts
+assert facts.cache_info().misses == 0
+assert "tomllib" not in sys.modules
+for _ in range(2):
+    rotary.from_config({"model_type": "llama", "head_dim": 64})
+assert facts.cache_info().misses == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_fact_is_a_field():
+    for file, tables, kind in (
+        ("transformers.toml", "models", models.Model),
+        ("llama_cpp.toml", "architectures", llama_cpp.Architecture),
+    ):
+        fields = {own.name for own in dataclasses.fields(kind)} - {"name"}
+        used = {key for table in facts(file)[tables].values() for key in table}
+        assert used == fields, "a fact without a field, or a field that no table has"

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_config import PUBLISHED
+from published import PUBLISHED
 
 import rotary
 from rotary.checkpoints import key_names, models

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import presets_page
 import pytest
+from cases import case
 
 import rotary
 from rotary import ConfigError
@@ -40,55 +41,65 @@ def test_every_preset_has_its_constants_once():
     assert sorted(listed) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_frequencies_and_factors(name):
-    rope, known = preset(name), KNOWN[name]
-    assert known["rtol"] <= 2e-6
-    expected = np.array(known["inv_freq"])
-    assert rope.inv_freq.shape == expected.shape
-    np.testing.assert_allclose(rope.inv_freq, expected, rtol=known["rtol"])
-    assert rope.attention_factor == pytest.approx(known["attention_factor"], rel=1e-14)
-    assert rope.softmax_factor == pytest.approx(known["softmax_factor"], rel=1e-14)
+def test_frequencies_and_factors():
+    for name in NAMES:
+        with case(name):
+            rope, known = preset(name), KNOWN[name]
+            assert known["rtol"] <= 2e-6
+            expected = np.array(known["inv_freq"])
+            assert rope.inv_freq.shape == expected.shape
+            np.testing.assert_allclose(rope.inv_freq, expected, rtol=known["rtol"])
+            assert rope.attention_factor == pytest.approx(known["attention_factor"], rel=1e-14)
+            assert rope.softmax_factor == pytest.approx(known["softmax_factor"], rel=1e-14)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_layout_and_window(name):
-    rope, known = preset(name), KNOWN[name]
-    for argument in ("head_dim", "rotary_start", "rotary_dim", "layout", "output_layout"):
-        assert getattr(rope, argument) == known[argument]
-    axes = None if rope.sections is None else list(rope.sections.axes)
-    assert axes == known.get("axes")
+def test_layout_and_window():
+    for name in NAMES:
+        with case(name):
+            rope, known = preset(name), KNOWN[name]
+            for argument in ("head_dim", "rotary_start", "rotary_dim", "layout", "output_layout"):
+                assert getattr(rope, argument) == known[argument]
+            axes = None if rope.sections is None else list(rope.sections.axes)
+            assert axes == known.get("axes")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_cosines_and_sines(name):
-    known = KNOWN[name]
-    rope = replace(preset(name), decay=None, quirk=None)  # with which there are no tables
-    rounded = known["rtol"] > 1e-13
-    assert len(known["samples"]) >= 3
-    for position, lane, cos, sin in known["samples"]:
-        made = rope.tables(np.array(position, dtype=float)[..., None], dtype="float64")
-        values = [table[0, lane] for table in made]
-        np.testing.assert_allclose(values, [cos, sin], rtol=0, atol=2e-6 if rounded else 1e-11)
+def test_cosines_and_sines():
+    for name in NAMES:
+        with case(name):
+            known = KNOWN[name]
+            rope = replace(preset(name), decay=None, quirk=None)  # with which there are no tables
+            rounded = known["rtol"] > 1e-13
+            assert len(known["samples"]) >= 3
+            for position, pair, cos, sin in known["samples"]:
+                made = rope.tables(np.array(position, dtype=float)[..., None], dtype="float64")
+                values = [table[0, pair] for table in made]
+                np.testing.assert_allclose(
+                    values, [cos, sin], rtol=0, atol=2e-6 if rounded else 1e-11
+                )
 
 
-@pytest.mark.parametrize("name", [name for name in KNOWN if "rotated" in KNOWN[name]])
-def test_rotated_channels(name):
-    """What tables do not tell of blocks, scales and quirks: x[c] = (c + 1) / head_dim, turned."""
-    rope = preset(name)
-    x = np.arange(1, rope.head_dim + 1)[None] / rope.head_dim
-    for case in KNOWN[name]["rotated"]:
-        turned = rope(x, positions=np.array(case["position"], float)[..., None], role=case["role"])
-        np.testing.assert_allclose(turned[0], case["values"], rtol=0, atol=1e-12)
+def test_rotated_channels():
+    """Blocks, scales and quirks, which tables do not show: x[c] = (c + 1) / head_dim, rotated."""
+    for name, known in KNOWN.items():
+        with case(name):
+            rope = preset(name)
+            x = np.arange(1, rope.head_dim + 1)[None] / rope.head_dim
+            for row in known.get("rotated", ()):
+                positions = np.array(row["position"], float)[..., None]
+                rotated = rope(x, positions=positions, role=row["role"])
+                np.testing.assert_allclose(rotated[0], row["values"], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in KNOWN if "at_length" in KNOWN[name]])
-def test_other_lengths(name):
-    for known in KNOWN[name]["at_length"]:
-        rope = preset(name).at_length(known["context_length"])
-        np.testing.assert_allclose(rope.inv_freq, known["inv_freq"], rtol=KNOWN[name]["rtol"])
-        assert rope.attention_factor == pytest.approx(known["attention_factor"], rel=1e-14)
-        assert not np.array_equal(rope.inv_freq, preset(name).inv_freq)
+def test_other_lengths():
+    for name in [name for name in KNOWN if "at_length" in KNOWN[name]]:
+        with case(name):
+            for known in KNOWN[name]["at_length"]:
+                rope = preset(name).at_length(known["context_length"])
+                np.testing.assert_allclose(
+                    rope.inv_freq, known["inv_freq"], rtol=KNOWN[name]["rtol"]
+                )
+                assert rope.attention_factor == pytest.approx(known["attention_factor"], rel=1e-14)
+                assert not np.array_equal(rope.inv_freq, preset(name).inv_freq)
 
 
 def test_what_tables_do_not_tell_is_tested_besides():
@@ -155,12 +166,12 @@ FACTORS = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_frequencies(name):
-    values, total = PUBLISHED[name]
-    inv_freq = preset(name).inv_freq
-    np.testing.assert_allclose(inv_freq[list(values)], list(values.values()), rtol=1e-6)
-    assert inv_freq.sum() == pytest.approx(total, rel=1e-6)
+def test_published_frequencies():
+    for name, (values, total) in PUBLISHED.items():
+        with case(name):
+            inv_freq = preset(name).inv_freq
+            np.testing.assert_allclose(inv_freq[list(values)], list(values.values()), rtol=1e-6)
+            assert inv_freq.sum() == pytest.approx(total, rel=1e-6)
 
 
 def test_hunyuan_is_a_larger_base():
@@ -169,10 +180,12 @@ def test_hunyuan_is_a_larger_base():
     np.testing.assert_allclose(inv_freq[[1, 32, 63]], known, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", FACTORS)
-def test_published_factors(name):
-    rope = preset(name)
-    assert (rope.attention_factor, rope.softmax_factor) == pytest.approx(FACTORS[name], rel=1e-12)
+def test_published_factors():
+    for name, factors in FACTORS.items():
+        with case(name):
+            rope = preset(name)
+            own = (rope.attention_factor, rope.softmax_factor)
+            assert own == pytest.approx(factors, rel=1e-12)
 
 
 @pytest.mark.oracle
@@ -211,23 +224,27 @@ def test_presets_of_one_checkpoint_in_two_formats_differ_in_layout():
     assert np.array_equal(hf.inv_freq, gguf.inv_freq)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_number_tells_its_source(name):
-    entry, told = presets()[name], preset(name).explain().splitlines()
-    for argument in _origins(entry):
-        label = argument.partition(".")[2] or argument
-        (line,) = (
-            line for line in told if line.split()[:1] == [label] and f"preset {name}: " in line
-        )
-        assert line.endswith(f"preset {name}: {entry.source_of(argument)}")
+def test_every_number_tells_its_source():
+    for name in NAMES:
+        with case(name):
+            entry, told = presets()[name], preset(name).explain().splitlines()
+            for argument in _origins(entry):
+                label = argument.partition(".")[2] or argument
+                (line,) = (
+                    line
+                    for line in told
+                    if line.split()[:1] == [label] and f"preset {name}: " in line
+                )
+                assert line.endswith(f"preset {name}: {entry.source_of(argument)}")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_sources_name_a_project_and_a_file(name):
-    entry = presets()[name]
-    assert {"numbers", "layout"} <= set(entry.sources)
-    assert all(re.search(r"\w[./]\w", text) for text in entry.sources.values())
-    assert entry.description.endswith((".", ")"))
+def test_sources_name_a_project_and_a_file():
+    for name in NAMES:
+        with case(name):
+            entry = presets()[name]
+            assert {"numbers", "layout"} <= set(entry.sources)
+            assert all(re.search(r"\w[./]\w", text) for text in entry.sources.values())
+            assert entry.description.endswith((".", ")"))
 
 
 def test_the_sources_of_a_schedule():
