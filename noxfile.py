@@ -67,16 +67,20 @@ REPEATED = (
 )
 # LONG takes two thirds of the time. `slow` runs these files on the newest Python and with the lowest versions.
 LONG = ("hostile_files", "interrupts", "kernels", "pool", "threads")
-# SAMPLE is what the Pythons between run.
+# SAMPLE is what the wheel runs on Pythons between the oldest and the newest. The newest runs all but LONG, and the
+# oldest, which has run everything, only the examples of README and the self-test.
 SAMPLE = (
     *("rotate", "tables", "errors", "formats", "packaging"),
     *("comprehensions", "hints", "public_api"),
 )
 
 
-def runs_most(version: str) -> bool:
-    """Whether a Python runs more than the sample: the newest, unless `tests(backend='numpy')` uses that one."""
-    return version == NEWEST and not (RUNNING == NEWEST and interpreter(OLDEST) is None)
+def chosen_for(version: str) -> list[str] | None:
+    """Return the arguments that choose the tests of the wheel on a Python, or None for no tests."""
+    tested = OLDEST if interpreter(OLDEST) else RUNNING
+    if version == tested:
+        return None
+    return ignored(*LONG) if version == NEWEST else files_of(*SAMPLE)
 
 
 def ignored(*names: str) -> list[str]:
@@ -214,9 +218,9 @@ def build(session: nox.Session) -> None:
     [nox.param(interpreter(each), each, id=f"python='{each}'") for each in PYTHONS],
 )
 def interpreters(session: nox.Session, version: str) -> None:
-    """Test the wheel on one Python with the newest versions: the newest runs most NumPy tests, others a sample.
+    """Test the wheel on one Python with the newest versions of its dependencies; arguments go to pytest.
 
-    `-- long` runs the long files instead, and `-- all` every file.
+    `-- long` runs the long files, and `-- all` every file.
     """
     need(session, version, "the wheel is not tested")
     built = str(wheel(session))
@@ -229,9 +233,10 @@ def interpreters(session: nox.Session, version: str) -> None:
             numpy_tests(session)
         case ["long"]:
             numpy_tests(session, *files_of(*LONG))
-        case chosen:
-            most = ignored(*LONG) if runs_most(version) else files_of(*SAMPLE)
-            numpy_tests(session, *most, *chosen)
+        case arguments:
+            chosen = chosen_for(version)
+            if chosen is not None or arguments:
+                numpy_tests(session, *(chosen or []), *arguments)
     if not session.posargs:
         numpy_tests(session, "-m", "docs", "-k", "README", "tests/project/test_doc_examples.py")
         session.chdir(location(session))
@@ -259,8 +264,7 @@ def slow(session: nox.Session) -> None:
     in_libraries(session, "-m", "pytest", "-m", "slow", *session.posargs)
     if not session.posargs:
         session.notify("minimums", ["long"])
-        if runs_most(NEWEST):
-            session.notify(f"interpreters(python='{NEWEST}')", ["long"])
+        session.notify(f"interpreters(python='{NEWEST}')", ["long"])
 
 
 @nox.session(python=interpreter(OLDEST), default=False)

@@ -378,6 +378,7 @@ def test_what_is_streamed_in_pieces_is_streamed_whole(monkeypatch, layout):
     assert counts.pop() >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="names x86 processors")
 @pytest.mark.parametrize(
     ("processor", "features"),

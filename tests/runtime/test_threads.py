@@ -631,11 +631,13 @@ def test_kernels_are_kept_beside_the_package(copied):
     run_copy(COMPILE + textwrap.dedent(both + script), copied, NUMBA_NUM_THREADS="2")
 
 
+@pytest.mark.slow
 def test_the_disk_cache_can_be_switched_off(copied):
     run_copy(COMPILE, copied, ROTARY_CACHE="0")
     assert not kept(copied)
 
 
+@pytest.mark.slow
 def test_nothing_can_be_written(copied):
     """The case of a container: a package that is another user's, and no home folder."""
     # A file where the folder would be, which stops an administrator as well.
@@ -645,6 +647,7 @@ def test_nothing_can_be_written(copied):
     assert not kept(copied)
 
 
+@pytest.mark.slow
 def test_a_damaged_disk_cache_is_told_and_not_used(copied):
     run_copy(COMPILE, copied)
     for path in (copied / "site").rglob("*.nbi"):
@@ -696,8 +699,14 @@ CAUSES = {
 }
 
 
-@pytest.mark.parametrize("module", ["numba", "llvmlite", "numba.core.cgutils"])
-@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize(
+    ("module", "cause"),
+    [
+        *(("numba", cause) for cause in CAUSES),
+        ("llvmlite", "shared library"),
+        ("numba.core.cgutils", "name"),
+    ],
+)
 def test_an_import_of_numba_that_fails_costs_one_warning(module, cause):
     script = f"""
     class Broken:
@@ -722,8 +731,15 @@ def test_an_import_of_numba_that_fails_costs_one_warning(module, cause):
     assert "failed import: Numba cannot be imported" in found
 
 
-@pytest.mark.parametrize("cause", CAUSES)
-@pytest.mark.parametrize("cached", ["0", "1"])
+@pytest.mark.parametrize(
+    ("cached", "cause"),
+    [
+        *(("1", cause) for cause in CAUSES),
+        # Without the disk cache each of them compiles everything first.
+        *(pytest.param("0", cause, marks=pytest.mark.slow) for cause in CAUSES if cause != "name"),
+        ("0", "name"),
+    ],
+)
 def test_a_compilation_that_fails_costs_one_warning(cause, cached):
     """What is compiled already goes on, and gives the bits it gave; no call fails, plans included."""
     script = f"""
