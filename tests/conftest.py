@@ -1,12 +1,11 @@
-"""Runs tests on the arrays of the libraries that ROTARY_TEST_BACKEND names; unset, of all there are.
+"""Runs tests with the arrays of the libraries that ROTARY_TEST_BACKEND names, or else of all installed ones.
 
-A test that takes the fixture `xp` runs once for every one of them. One that is marked
-`library("torch")` belongs to that library (further names are of libraries that it needs besides); all
-others belong to NumPy. What a library cannot do is in
-`support.py`, feature by library: tests that need such a feature are expected to fail, strictly.
+A test with the fixture `xp` runs once for each of them. A test marked `library("torch")` belongs to that library;
+further names in the mark are libraries that it needs besides. All other tests belong to NumPy. `support.py` lists what
+a library cannot do, feature by feature: tests that need such a feature are expected to fail, strictly.
 
-Tests marked `gpu` run on a GPU, those marked `cuda` on the host's memory, which stands in for one's, whether there is
-one or not: never both in one process.
+Tests marked `gpu` run on a GPU. Tests marked `cuda` use memory of the host instead, even if there is a GPU. The two
+never run in one process.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from support import FEATURES, MISSING
 import rotary
 from rotary.backends.cpu import kernels
 
-# No deadline, for the first call may compile; the same examples each time, so that a failure is a change.
+# No deadline, because the first call may compile. The same examples in every run, so that a new failure has a cause.
 settings.register_profile("rotary", deadline=None, derandomize=True)
 settings.load_profile("rotary")
 
@@ -36,12 +35,12 @@ def _importable(module):
         return False
 
 
-# CuPy is asked for by name: without a GPU its kernels are built first, for the processor.
+# CuPy has to be named: without a GPU its kernels are first compiled for the processor.
 SELECTED = ASKED or [
     name for name, (_, module) in LIBRARIES.items() if name != "cupy" and _importable(module)
 ]
 
-# Modules that import what not every environment has.
+# Test files that import libraries which not every environment has.
 NEEDED = {
     "test_dispatch.py": ("cupy",),
     "test_gpu.py": ("cupy",),
@@ -58,12 +57,12 @@ collect_ignore = [
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "library(name, *others): belongs to this array library")
-    config.addinivalue_line("markers", "compiled: about compiled kernels; left out without Numba")
-    config.addinivalue_line("markers", "gpus(count): of those under `gpu` what needs several")
-    config.addinivalue_line("markers", "feature(name): needs what `support.py` calls so")
+    config.addinivalue_line("markers", "compiled: tests compiled kernels; left out without Numba")
+    config.addinivalue_line("markers", "gpus(count): needs several GPUs; goes with `gpu`")
+    config.addinivalue_line("markers", "feature(name): needs a feature of `support.py`")
     config.addinivalue_line(
         "markers",
-        "arithmetic: computes with the library's own operations, as CuPy only can on a GPU",
+        "arithmetic: computes with the library's own operations, which CuPy needs a GPU for",
     )
     unknown = set(SELECTED) - set(LIBRARIES)
     if unknown:
@@ -85,7 +84,7 @@ def _parameters(item):
 
 
 def _libraries_of(item):
-    """The library that a test belongs to, and those that it needs besides."""
+    """The library that a test belongs to, then others that it needs."""
     if "xp" in _parameters(item):
         return (_parameters(item)["xp"],)
     mark = item.get_closest_marker("library")
@@ -116,11 +115,11 @@ def pytest_itemcollected(item):
         item.add_marker("gpu" if on_gpu else "cuda")
 
 
-# Last, for what -m leaves out need not be asked for its GPUs.
+# Last, because tests that -m leaves out should not query the GPUs.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     left = [item for item in items if _is_selected(item)]
-    # Without a GPU they can be listed, and no more: see below.
+    # Without a GPU they can only be listed: see below.
     if any(map(_is_for_gpu, left)) and has_gpu():
         left = [item for item in left if not _is_for_gpu(item) or _has_gpus(item)]
     kept = set(left)
@@ -158,7 +157,7 @@ def xp(request):
 
 @pytest.fixture
 def fresh_cache():
-    """An empty cache of tables; its limit is put back afterwards."""
+    """An empty cache of tables, whose limit is restored afterwards."""
     limit = rotary.cache_info().limit
     rotary.cache_clear()
     yield

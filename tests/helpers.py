@@ -1,4 +1,4 @@
-"""The array libraries under test, and an oracle of rotation that shares nothing with the library."""
+"""The array libraries under test, and an exact rotation that shares no code with the library."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def random_array(shape, dtype="float32", seed=0):
 
 
 class Library:
-    """One array library: how its arrays are made, read and transformed."""
+    """Makes, reads and transforms the arrays of one library."""
 
     def __init__(self, name, module):
         self.name = name
@@ -50,7 +50,7 @@ class Library:
         return self.name
 
     def session(self):
-        """What surrounds a test."""
+        """A context for a test."""
         return contextlib.nullcontext()
 
     def asarray(self, array):
@@ -71,15 +71,15 @@ class Library:
     def _not_there(self, function):
         raise NotImplementedError
 
-    # Functions of arrays, transformed. `uncomputed` fails where a value is asked for.
+    # Transforms of functions. `uncomputed` fails if the function reads a value.
     uncomputed = jit = grad = vmap = _not_there
 
     def whole_jit(self, function):
-        """Compiled into one program, without leaving it in between."""
+        """Compile into one program, without graph breaks."""
         return self.jit(function)
 
     def traced(self, function):
-        """A function whose arrays are known only to the compiled program."""
+        """Hide the values of the arrays from the function."""
         return self.jit(function)
 
 
@@ -110,12 +110,12 @@ class Torch(Library):
 
     def jit(self, function, **options):
         def run(*arrays):
-            # Tracing warns of what it does not look into.
+            # The tracer warns of code that it skips.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return compiled(*arrays)
 
-        # The back end "eager" traces like the others and needs no C++ compiler.
+        # The backend "eager" traces as the others do and needs no C++ compiler.
         compiled = self.module.compile(function, backend="eager", **options)
         return run
 
@@ -161,7 +161,7 @@ class Mlx(Library):
     def jit(self, function):
         return self.module.compile(function)
 
-    uncomputed = jit  # MLX refuses to evaluate what is being compiled
+    uncomputed = jit  # MLX refuses to evaluate arrays during compilation
 
     def grad(self, function):
         return self.module.grad(function)
@@ -197,7 +197,7 @@ class Ndonnx(Library):
         return x.unwrap_numpy()
 
     def uncomputed(self, function):
-        """Run on the inputs of a graph, which have no values."""
+        """Run with the inputs of a graph, which have no values, then with the arrays."""
 
         def run(*arrays):
             inputs = [self.module.argument(shape=x.shape, dtype=x.dtype) for x in arrays]
@@ -227,7 +227,7 @@ class Ndonnx(Library):
 
 
 def has_gpu():
-    """Whether CuPy finds a GPU, and is not asked to do without by ROTARY_CUDA=host."""
+    """Whether CuPy finds a GPU, unless ROTARY_CUDA=host hides it."""
     return (
         os.environ.get("ROTARY_CUDA") != "host"
         and importlib.import_module("cupy").cuda.is_available()
@@ -243,7 +243,7 @@ def gpus_of(name):
 
 
 class Cupy(Library):
-    """CuPy on a GPU, or, where there is none, on the host's memory with the kernels built for the processor."""
+    """CuPy on a GPU, or else in memory of the host with kernels compiled for the processor."""
 
     def __init__(self, name, module):
         super().__init__(name, module)
@@ -262,7 +262,7 @@ class Cupy(Library):
         return self.get(x)
 
     def traced(self, function):
-        """As it is: what is on a GPU, nobody knows on the host."""
+        """Return the function itself, because the host does not know values on a GPU."""
         return function
 
 
@@ -279,7 +279,7 @@ LIBRARIES = {
 
 
 def modules(*names):
-    """Modules of array libraries as parameters, each run where its library is tested."""
+    """Modules of array libraries as parameters, each marked with its library."""
     of_module = {module: name for name, (_, module) in LIBRARIES.items()} | {"jax.numpy": "jax"}
     return [pytest.param(name, marks=pytest.mark.library(of_module[name])) for name in names]
 
@@ -291,7 +291,7 @@ def library_named(name):
 
 
 # ------------------------------------------------------------------------------------------------
-# The oracle: integers, in units of 2**-SCALE.
+# The exact rotation, in integers of 2**-SCALE.
 
 SCALE = 220
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -323,14 +323,14 @@ def to_integers(values):
 
 
 def pairs_of(width, layout):
-    """Which channels pair, straight from the definition."""
+    """The channel pairs, straight from the definition."""
     if layout == "half":
         return [(i, i + width // 2) for i in range(width // 2)]
     return [(2 * i, 2 * i + 1) for i in range(width // 2)]
 
 
 def as_real(x):
-    """A complex array as real channels, interleaved; real ones as they are."""
+    """A complex array as interleaved real channels; a real one unchanged."""
     if x.dtype.kind != "c":
         return x
     return np.stack([x.real, x.imag], axis=-1).reshape(*x.shape[:-1], 2 * x.shape[-1])
@@ -347,10 +347,9 @@ def rotated(
     factor=1.0,
     backwards=False,
 ):
-    """x rotated exactly: integers in units of 2**(-2 * SCALE), and the size of every pair.
+    """Rotate x exactly: return integers in units of 2**(-2 * SCALE), and the length of every pair.
 
-    `places` are positions, one per vector of channels: an array that broadcasts to x.shape[:-1]. A
-    complex x is read as interleaved real channels.
+    `places` are the positions, which broadcast to x.shape[:-1]. A complex x is read as interleaved real channels.
     """
     if x.dtype.kind == "c":
         layout = output_layout = "interleaved"
@@ -377,9 +376,9 @@ def rotated(
 
 
 def error_in_units(got, exact, size):
-    """The error of an array against `rotated`, in the unit roundoff of what it was computed in.
+    """The largest error compared with `rotated`, in unit roundoffs of the compute dtype.
 
-    16-bit results are allowed their own rounding first. Channels that do not turn must be equal.
+    The rounding to 16 bits does not count. Channels outside the rotated window must be equal.
     """
     narrow = got.dtype.itemsize == 2
     bits = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 2.0**-134)}
@@ -391,13 +390,13 @@ def error_in_units(got, exact, size):
         relative, absolute = bits[got.dtype.name]
         value = np.abs(got.astype(np.float64)) + difference
         difference = np.maximum(0.0, difference - np.maximum(relative * value, absolute))
-    turns = size > 0
-    assert not difference[~turns].any(), "a channel that does not turn has changed"
-    return (difference[turns] / (unit * size[turns])).max(initial=0.0)
+    rotates = size > 0
+    assert not difference[~rotates].any(), "a channel outside the rotated window has changed"
+    return (difference[rotates] / (unit * size[rotates])).max(initial=0.0)
 
 
 def bound(dtype, *, portable=False, factor=1.0):
-    """The promised error, in unit roundoffs of the pair's size."""
+    """The promised bound, in unit roundoffs of the pair's length."""
     if portable:
         return 8.0
     if as_dtype(dtype) in (np.float64, np.complex128):

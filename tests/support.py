@@ -1,4 +1,4 @@
-"""What each array library can do here: the one table behind the tests' expected failures and the docs.
+"""What each array library supports: one table for the expected failures of tests and for the documentation.
 
 `python tests/support.py` prints the page; `python tests/support.py --write` writes it.
 """
@@ -56,7 +56,7 @@ IMMUTABLE = {
     "ndonnx": "ndonnx arrays are graphs",
 }
 
-# Feature by library: why it does not work there. What is not listed works, and is tested.
+# Feature -> library -> why it does not work. Features that are not listed work, and are tested.
 MISSING: dict[str, dict[str, str]] = {
     "float16": {"array-api-strict": "not in the standard"},
     "bfloat16": {

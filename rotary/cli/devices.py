@@ -71,7 +71,7 @@ class Device(Protocol):
 
 def no_gpu() -> str | None:
     """Return why no GPU can be used, or None; `INSTALL` says what to do about it."""
-    # Not at the top: `rotary` imports this module, and a host without a GPU needs nothing of what asks for one.
+    # Imported here because `rotary` imports this module, and a host without a GPU needs no driver.
     from rotary.backends.cuda import memory
 
     if not memory.driver.installed:

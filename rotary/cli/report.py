@@ -1,4 +1,4 @@
-"""What a service does once at its start, and what belongs in a bug report."""
+"""`warm_up` for the start of a service, and `show_config` for bug reports."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ REPORTED = (
 
 
 def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
-    """Compile, or load from the disk cache, the CPU's kernels for some dtypes, before the first call.
+    """Compile the kernels of the CPU for some dtypes, or load them from the disk cache, before the first call.
 
-    Those of a GPU are compiled by the first call of a kind, which see :doc:`/guides/gpu`. If Numba fails, one warning
+    Kernels of a GPU are compiled by the first call of each kind: see :doc:`/guides/gpu`. If Numba fails, one warning
     names the cause, here or in an earlier call, and `show_config` lists it.
 
     Parameters
@@ -46,7 +46,7 @@ def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
     Raises
     ------
     TypeError
-        If one cannot be rotated.
+        If arrays of a dtype cannot be rotated.
 
     Examples
     --------
@@ -60,7 +60,6 @@ def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
 
 
 def _dtype_name(dtype: Any) -> str:
-    """Return the name of a dtype that can be rotated."""
     name = libraries.name_of_dtype(dtype)
     if name not in libraries.DTYPES:
         msg = f"`dtypes` must be of {', '.join(sorted(libraries.DTYPES))}, got {dtype!r}"
@@ -93,7 +92,7 @@ def show_config() -> None:
 
 
 def _version(name: str) -> str | None:
-    """Return the version of an installed distribution, None where there is none."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

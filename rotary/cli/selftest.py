@@ -1,8 +1,8 @@
-"""Holds every kernel of this machine against the readable reference, for whoever is the first on a new GPU.
+"""Compares every kernel of this machine with the readable reference, so that users of a new GPU can check it.
 
-A rotation is exact here: angles in Python's integers, products in fractions. What a kernel gives is measured in its
-bound, which counts roundings of a pair's length: 3 where it is turned in float32, 6 in float64 with an attention
-factor, and one more to 16 bits.
+The expected rotation is exact: angles in Python's integers, products in fractions. The error of a kernel is measured in
+units of its bound. The bound is 3 unit roundoffs of a pair's length in float32, 6 in float64 with an attention factor,
+and one more rounding for 16-bit results.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rotary._lib.typing import HostArray
 from rotary.backends import reference
 from rotary.backends.contract import Axes, Pairing, Table
 from rotary.backends.cuda import launch as cuda
-from rotary.backends.cuda import parameters as cuda_struct
+from rotary.backends.cuda import parameters
 from rotary.embedding import RotaryEmbedding
 from rotary.layouts import LAYOUTS, Layout, pair_channels
 from rotary.scaling import Custom
 
 from .devices import INSTALL, Device, dtype_named
 
-# Half the distance of neighbours near one: of what is computed with, and of what is stored in 16 bits.
+# The unit roundoffs of arithmetic in each dtype, and of results in 16 bits.
 COMPUTED = {"float16": 2.0**-24, "bfloat16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}
 STORED = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-# Below these sizes numbers are subnormal, and may count as zero.
+# Numbers below these sizes are subnormal, and may count as zero.
 SMALLEST = {"float16": 2.0**-25}
 TINY = 2.0**-126
 ROUNDINGS_OF_DOUBLES = 6.0
@@ -37,42 +37,42 @@ FACTOR = 1.27
 
 BATCH, LENGTH, HEADS = 2, 3, (3, 2)
 AXES = Axes(1, 0)
-# Pairs, first channel and width of a head: whole vectors of 16 bytes in every dtype, or numbers none divides.
+# Channel pairs, first channel and width of a head: in vectors of 16 bytes for every dtype, or not.
 WHOLE, ODD = (16, 8, 48), (5, 3, 17)
-# No period of anything fits them. The third is beyond what float32 can tell from its neighbours.
+# Irregular positions. The third one has neighbours that are equal to it in float32.
 POSITIONS = np.array([[0, 1, 1_700_000_001], [-5, 131_071, 2**62 + 12_345]])
 MOMENTS = np.array([[0.0, 0.5, 1_700_000_001.25], [-5.75, 131_071.1, 2.0**52 + 0.5]])
-# Kernels make the angles of float positions by themselves up to 2**20 radians per position, and read them beyond.
+# Kernels compute the angles of float positions up to 2**20 radians per position, and read a table beyond.
 FAST = 2.0**21
 
 Exact: TypeAlias = Any  # an array of fractions
 
 
 class Case(NamedTuple):
-    """A rotation of query and key, and the instance of the kernel that is to do it on a GPU."""
+    """A rotation of query and key, and the instance of the kernel that does it on a GPU."""
 
     dtype: str
-    angles: cuda_struct.Trig
+    angles: parameters.Trig
     source: Layout
     target: Layout
     vector: bool
 
     @property
     def instance(self) -> str:
-        """The instance's name."""
-        return cuda_struct.instance(
+        """The name of the instance."""
+        return parameters.instance(
             self.dtype, self.angles, self.source, self.target, vector=self.vector
         )
 
     @property
     def pairing(self) -> Pairing:
-        """Which channels turn."""
+        """The channel pairs that rotate."""
         lanes, start, _ = WHOLE if self.vector else ODD
         return Pairing(start, lanes, self.source, self.target)
 
     @property
     def positions(self) -> HostArray:
-        """Where rows stand, (batch, sequence)."""
+        """The positions of the tokens, (batch, sequence)."""
         return POSITIONS if self.angles == "integers" else MOMENTS
 
     @property
@@ -102,8 +102,8 @@ class Case(NamedTuple):
         ]
 
 
-def cases(dtype: str, angles: cuda_struct.Trig) -> list[Case]:
-    """Return all rotations of a dtype with angles of one origin."""
+def cases(dtype: str, angles: parameters.Trig) -> list[Case]:
+    """Return all rotations of a dtype with one source of angles."""
     return [
         Case(dtype, angles, source, target, vector)
         for source in LAYOUTS
@@ -113,25 +113,25 @@ def cases(dtype: str, angles: cuda_struct.Trig) -> list[Case]:
 
 
 # ------------------------------------------------------------------------------------------------
-# What has to come out.
+# Exact results.
 
 
 def exactly(x: HostArray) -> Exact:
-    """Return numbers as fractions."""
+    """Convert an array to fractions."""
     found: Exact = np.vectorize(Fraction, otypes=[object])(x.astype(np.float64))
     return found
 
 
 @lru_cache(maxsize=10_000)
 def _cos_sin(frequency: float, position: float) -> tuple[Fraction, Fraction]:
-    """Return cosine and sine times the factor."""
+    """Return cosine and sine, times the attention factor."""
     phase = reference.phase_of(np.array([frequency]), np.array([position]))
     cosine, sine = reference.cos_sin_of(phase)
     return cosine * Fraction(FACTOR), sine * Fraction(FACTOR)
 
 
 def expected(case: Case, x: HostArray, *, backwards: bool) -> Exact:
-    """Return what an array has to become, in fractions; backwards by the transposed rotation."""
+    """Return the rotated array in fractions; `backwards` by the transposed rotation."""
     rows = case.positions.ravel().tolist()
     table = [
         [_cos_sin(w, p) for w in case.embedding.inv_freq[: case.pairing.lanes].tolist()]
@@ -146,25 +146,25 @@ def expected(case: Case, x: HostArray, *, backwards: bool) -> Exact:
 
 
 def error(case: Case, y: HostArray, exact: Exact, layout: Layout, roundings: float) -> float:
-    """Return how far a result is from the exact one, in its bound: above one it is wrong."""
+    """Return the largest error of a result in units of its bound; above one it is wrong."""
     start, lanes, *_ = case.pairing
     inside = slice(start, start + 2 * lanes)
     outside = np.delete(np.arange(y.shape[-1]), inside)
     if not np.isfinite(y.astype(np.float64)).all():
         return np.inf
     if (exactly(y[..., outside]) != exact[..., outside]).any():
-        return np.inf  # what passes through does so bit for bit
+        return np.inf  # other channels keep their bits
     sizes = np.abs(exact[..., inside]).astype(np.float64)
-    apart = np.abs(exactly(y[..., inside]) - exact[..., inside]).astype(np.float64)
+    difference = np.abs(exactly(y[..., inside]) - exact[..., inside]).astype(np.float64)
     if case.dtype == "float64":
         roundings = max(roundings, ROUNDINGS_OF_DOUBLES)
-    return float((apart / bound(case.dtype, sizes, layout, roundings)).max())
+    return float((difference / bound(case.dtype, sizes, layout, roundings)).max())
 
 
 def bound(dtype: str, sizes: HostArray, layout: Layout, roundings: float) -> HostArray:
-    """Return how far channels that turn may be off, given the sizes of what is exact.
+    """Return the bound on the error of rotated channels, given the absolute values of the exact ones.
 
-    That is so many roundings of their pair's length, and one of their own to 16 bits.
+    It is `roundings` unit roundoffs of their pair's length, and one more rounding to 16 bits.
     """
     first, second = (list(part) for part in pair_channels(sizes.shape[-1], layout))
     lengths = np.empty_like(sizes)
@@ -174,11 +174,11 @@ def bound(dtype: str, sizes: HostArray, layout: Layout, roundings: float) -> Hos
 
 
 # ------------------------------------------------------------------------------------------------
-# What comes out.
+# Results of the kernels.
 
 
 def check(case: Case, device: Device) -> float:
-    """Return the largest error of a case, forwards and backwards; inf where it is wrong at once."""
+    """Return the largest error of a case, forwards and backwards, in units of its bound."""
     rope, inputs = case.embedding, case.arrays()
     worst = 0.0
     for backwards in (False, True):
@@ -196,55 +196,58 @@ def check(case: Case, device: Device) -> float:
             if any(
                 device.get(x).tobytes() != y.tobytes() for x, y in zip(xs, results, strict=True)
             ):
-                return np.inf  # in place it is something else
+                return np.inf  # in place the bits differ
     return worst
 
 
 def same_rows(device: Device) -> Iterable[tuple[str, bool]]:
-    """Yield for every other way to say where rows stand whether the bits are those of host positions."""
+    """Yield each kind of position argument, and whether it gives the bits of host positions."""
     case = Case("float32", "integers", "half", "half", vector=True)
     rope = case.embedding
     x = device.put(case.arrays()[0])
     small = np.array([[7, 0, 3], [40_000, 1, 2]])
 
-    def rotated(**where: Any) -> bytes:
-        result: bytes = device.get(rope(x, **where)).tobytes()
+    def rotated(**position: Any) -> bytes:
+        result: bytes = device.get(rope(x, **position)).tobytes()
         return result
 
-    wanted = rotated(positions=small)
+    expected_bits = rotated(positions=small)
     for kind in ("int32", "int64", "float32", "float64"):
-        yield f"positions in {kind}", rotated(positions=device.put(small.astype(kind))) == wanted
+        yield (
+            f"positions in {kind}",
+            rotated(positions=device.put(small.astype(kind))) == expected_bits,
+        )
     starts = np.array([5, -70])
     counted = rotated(positions=starts[:, None] + np.arange(LENGTH))
     yield "offsets of the batch", rotated(offset=device.put(starts)) == counted
     packed = device.put(case.arrays()[0].reshape(BATCH * LENGTH, HEADS[0], -1))
     bounds = np.array([0, 2, 2, BATCH * LENGTH])
-    places = np.concatenate([np.arange(n) for n in np.diff(bounds)])
+    positions = np.concatenate([np.arange(n) for n in np.diff(bounds)])
     ragged = device.get(rope(packed, cu_seqlens=device.put(bounds), seq_axis=0))
-    explicit = device.get(rope(packed, positions=places, seq_axis=0))
+    explicit = device.get(rope(packed, positions=positions, seq_axis=0))
     yield "packed sequences", ragged.tobytes() == explicit.tobytes()
 
 
 # ------------------------------------------------------------------------------------------------
-# What is told.
+# The report.
 
 
 class Report:
-    """Lines, and whether all of them were good."""
+    """Prints the results and counts the failures."""
 
     def __init__(self) -> None:
         self.failures = 0
         self.instances = 0
 
     def line(self, text: str) -> None:
-        """Write a line."""
+        """Print a line."""
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
-    def result(self, what: str, said: str, *, good: bool) -> None:
-        """Write what came of a check."""
+    def result(self, what: str, found: str, *, good: bool) -> None:
+        """Print the result of a check."""
         self.failures += not good
-        self.line(f"  {what:<34}{said}{'' if good else '   WRONG'}")
+        self.line(f"  {what:<34}{found}{'' if good else '   WRONG'}")
 
 
 def run(devices: Iterable[Device], report: Report) -> None:
@@ -252,21 +255,21 @@ def run(devices: Iterable[Device], report: Report) -> None:
     for device in devices:
         for line in device.described():
             report.line(line)
-        for dtype in cuda_struct.TYPES:
-            lack = device.lacks(dtype)
-            if lack is not None:
-                report.line(f"  {dtype:<34}not checked: {lack}")
+        for dtype in parameters.TYPES:
+            reason = device.lacks(dtype)
+            if reason is not None:
+                report.line(f"  {dtype:<34}not checked: {reason}")
                 continue
-            for angles in cuda_struct.TRIGS:
+            for angles in parameters.TRIGS:
                 _check_group(dtype, angles, device, report)
         if device.is_gpu:
-            _checked("rows told by arrays on the GPU", partial(_rows, device), report)
+            _report_check("positions on the GPU", partial(_position_kinds, device), report)
 
 
-def _check_group(dtype: str, angles: cuda_struct.Trig, device: Device, report: Report) -> None:
-    """Check all rotations of a dtype with angles of one origin, in one line."""
+def _check_group(dtype: str, angles: parameters.Trig, device: Device, report: Report) -> None:
+    """Check all rotations of a dtype with one source of angles, and print one line."""
 
-    def said() -> tuple[str, bool]:
+    def found() -> tuple[str, bool]:
         group = cases(dtype, angles)
         worst = max(check(case, device) for case in group)
         text = f"error {worst:.2f} of its bound"
@@ -277,27 +280,26 @@ def _check_group(dtype: str, angles: cuda_struct.Trig, device: Device, report: R
         report.instances += len(ran)
         return f"{len(ran)} of {len(names)} instances, {text}", worst <= 1 and ran == names
 
-    _checked(f"{dtype}, {angles}", said, report)
+    _report_check(f"{dtype}, {angles}", found, report)
 
 
-def _rows(device: Device) -> tuple[str, bool]:
-    """Check all ways to say where rows stand."""
+def _position_kinds(device: Device) -> tuple[str, bool]:
     found = list(same_rows(device))
     different = [name for name, same in found if not same]
     return ", ".join(different) or f"{len(found)} kinds, same bits", not different
 
 
-def _checked(what: str, said: Callable[[], tuple[str, bool]], report: Report) -> None:
-    """Write what came of a check, be it an error."""
+def _report_check(what: str, found: Callable[[], tuple[str, bool]], report: Report) -> None:
+    """Print the result of a check, or its exception."""
     try:
-        text, good = said()
-    except Exception as failure:  # noqa: BLE001  (the other checks are still of interest)
+        text, good = found()
+    except Exception as failure:  # noqa: BLE001  (the other checks still run)
         text, good = f"{type(failure).__name__}: {failure}", False
     report.result(what, text, good=good)
 
 
 def main(devices: list[Device], missing: str | None) -> int:
-    """Check devices and tell the outcome; `missing` is why there is no GPU among them.
+    """Check devices and print the outcome; `missing` says why there is no GPU among them.
 
     Returns
     -------
@@ -312,9 +314,11 @@ def main(devices: list[Device], missing: str | None) -> int:
         report.line("FAILED: there is no GPU, so nothing was checked")
         return 1
     on_gpu = any(device.is_gpu for device in devices)
-    told = f"{report.instances} of {len(cuda_struct.INSTANCES)} instances of the CUDA kernel"
+    instances = f"{report.instances} of {len(parameters.INSTANCES)} instances of the CUDA kernel"
     if report.failures:
         report.line(f"FAILED: {report.failures} checks, marked WRONG above")
         return 1
-    report.line(f"passed: {told + ' ran, and ' if on_gpu else ''}all that was checked is right")
+    report.line(
+        f"passed: {instances + ' ran, and ' if on_gpu else ''}all that was checked is right"
+    )
     return 0

@@ -1,4 +1,4 @@
-"""`python -m rotary bench`: what is measured is right first, takes turns, and is counted as it should be."""
+"""`python -m rotary bench`: results are checked, calls take turns, and the table is right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF = PREFILL._replace(dtype="bfloat16")
 
 
 class Clock(_devices.Host):
-    """A host whose clock is told what each call takes."""
+    """A host whose clock shows the given times."""
 
     def __init__(self, times=()):
         self.times, self.turns = list(times), 0
@@ -34,7 +34,7 @@ class Clock(_devices.Host):
 
 
 def always(result):
-    """A contender whose call gives this, of all rows."""
+    """A contender that returns this result."""
     return lambda data, device: _bench.Run(
         lambda: result(data), lambda ys, rows: [y[:, rows] for y in ys]
     )
@@ -59,14 +59,14 @@ def right(data):
 # Cases.
 
 
-def test_bytes_are_those_of_query_and_key():
+def test_the_bytes_of_query_and_key_are_counted():
     case = _bench_cases.ON_GPU[0]
     assert case.nbytes == 8192 * 40 * 128 * 2
     assert Data(case).arrays[1].nbytes == 8192 * 8 * 128 * 2
     assert [Data(case).positions.min(), Data(case).positions.max()] == [0, 8191]
 
 
-def test_decoders_stand_at_positions_of_their_own():
+def test_each_decoded_sequence_has_its_own_position():
     assert DECODE.decodes
     assert Data(DECODE).positions.tolist() == [[1000], [1037], [1074], [1111]]
     assert len(Data(DECODE).whole_tables[0]) == 1112
@@ -89,7 +89,7 @@ def test_results_are_compared_with_the_formula(case):
 # Rounds.
 
 
-def test_all_take_turns_and_medians_count():
+def test_all_take_turns_and_the_median_counts():
     among = {"a": always(right), "b": always(right)}
     # Rounds begin with the second, then the first, then the second contender.
     device = Clock([3.0, 10.0, 20.0, 5.0, 1.0, 90.0])
@@ -99,9 +99,9 @@ def test_all_take_turns_and_medians_count():
     assert device.turns == 6
 
 
-def test_who_is_wrong_missing_or_fails_is_told_and_not_timed():
+def test_contenders_that_are_wrong_missing_or_failing_are_not_timed():
     def missing(data, device):
-        import not_installed_anywhere  # noqa: F401  (which is to fail)
+        import not_installed_anywhere  # noqa: F401  (it fails)
 
     def raises(data, device):
         return _bench.Run(lambda: 1 / 0, None)
@@ -127,7 +127,7 @@ def test_who_is_wrong_missing_or_fails_is_told_and_not_timed():
     assert [len(row.seconds) for row in rows] == [3, 0, 0, 0, 1]
 
 
-def test_the_table_has_bandwidth_and_the_copys_share():
+def test_the_table_has_the_bandwidth_and_its_share_of_the_copy():
     rows = [
         _bench.Row(
             _bench.COPY,
@@ -160,9 +160,9 @@ def test_without_a_copy_there_is_no_share():
 
 
 class Simulated:
-    """A GPU in the words of CuPy: it does things in order, none before the host has said it. In microseconds."""
+    """A simulated GPU with the interface of CuPy: it runs in order what the host submits. Times are microseconds."""
 
-    SAYING, FILLING = 4.0, 33.0
+    SUBMITTING, FILLING = 4.0, 33.0
 
     def __init__(self):
         self.host = self.gpu = 0.0
@@ -170,7 +170,7 @@ class Simulated:
         self.fills = 0
 
     def do(self, work):
-        self.host += self.SAYING
+        self.host += self.SUBMITTING
         self.gpu = max(self.gpu, self.host) + work
 
     def wait(self):
@@ -211,14 +211,14 @@ class Event:
 
 @pytest.fixture
 def simulated():
-    """A GPU that is asked through CuPy, and what stands in for both."""
+    """A device, and the simulation that replaces GPU and CuPy."""
     device = _devices.Gpu()
     device._cupy = Simulated()
     return device, device._cupy
 
 
-def test_what_the_host_says_is_not_charged_to_the_gpu(simulated):
-    """However long it takes: so long the GPU is kept busy, from then on."""
+def test_the_time_of_the_host_does_not_count(simulated):
+    """The GPU is kept busy for as long as the host needs."""
     device, gpu = simulated
 
     def eager():
@@ -229,9 +229,9 @@ def test_what_the_host_says_is_not_charged_to_the_gpu(simulated):
     assert gpu.fills == 1
     assert device.seconds(eager) == pytest.approx(100e-6)
     before, gpu.fills = gpu.fills, 0
-    assert before > gpu.SAYING * 100 / gpu.FILLING
+    assert before > gpu.SUBMITTING * 100 / gpu.FILLING
     assert device.seconds(eager) == pytest.approx(100e-6)
-    assert gpu.SAYING * 100 / gpu.FILLING < gpu.fills < before
+    assert gpu.SUBMITTING * 100 / gpu.FILLING < gpu.fills < before
 
 
 def test_a_call_that_waits_for_the_gpu_is_measured_too(simulated):
@@ -251,7 +251,7 @@ def test_a_call_that_waits_for_the_gpu_is_measured_too(simulated):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Cases that take no time."""
+    """Small cases."""
     monkeypatch.setattr(_bench_cases, "ON_CPU", (PREFILL, DECODE, HALF))
 
 
@@ -276,13 +276,13 @@ def test_only_a_wrong_result_of_this_library_is_a_failure(small, monkeypatch, ca
     assert __main__.main(["bench", "--cpu", "--rounds", "1"]) == 1
 
 
-def test_a_dtype_that_is_not_there_is_told(small, monkeypatch, capsys):
+def test_a_missing_dtype_is_reported(small, monkeypatch, capsys):
     monkeypatch.setattr(_devices.Host, "lacks", lambda self, dtype: "no" if "b" in dtype else None)
     assert _bench.main(Clock(), rounds=1) == 0
     assert "\nfive tokens: not measured: no\n" in capsys.readouterr().out
 
 
-def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(__main__, "no_gpu", lambda: "CuPy is not installed")
     assert __main__.main(["bench"]) == 1
     said = capsys.readouterr().out
@@ -290,7 +290,7 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     assert said.endswith(". `bench --cpu` measures the CPU.\n")
 
 
-def test_with_a_gpu_it_is_measured(monkeypatch):
+def test_a_gpu_is_measured(monkeypatch):
     seen = []
     monkeypatch.setattr(__main__, "no_gpu", lambda: None)
     monkeypatch.setattr(_bench, "main", lambda device, rounds: seen.append((type(device), rounds)))

@@ -1,4 +1,4 @@
-"""`python -m rotary selftest` on a CPU: it passes where kernels are right, and no other way."""
+"""`python -m rotary selftest` on a CPU: it passes if the kernels are right, and only then."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rotary.cli import selftest as _selftest
 
 @pytest.fixture
 def no_cupy(monkeypatch):
-    """As where CuPy is not installed."""
+    """CuPy is not installed."""
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(memory, "driver", memory.Driver())
 
 
 class Driver:
-    """CuPy's driver, as far as `no_gpu` asks."""
+    """The part of the driver that `no_gpu` uses."""
 
     installed = True
 
@@ -45,7 +45,7 @@ def test_it_passes_from_a_terminal():
     assert "GPU" not in done.stdout
 
 
-def test_it_tells_that_there_is_no_cupy_and_checks_the_rest(no_cupy, monkeypatch, capsys):
+def test_without_cupy_the_rest_is_checked(no_cupy, monkeypatch, capsys):
     monkeypatch.setattr(_selftest, "run", lambda devices, report: None)
     assert __main__.main(["selftest"]) == 0
     said, last = capsys.readouterr().out.splitlines()
@@ -54,7 +54,7 @@ def test_it_tells_that_there_is_no_cupy_and_checks_the_rest(no_cupy, monkeypatch
     assert last.startswith("passed")
 
 
-def test_who_asks_for_a_gpu_that_is_not_there_is_told_that_nothing_was_checked(no_cupy, capsys):
+def test_without_the_gpu_that_was_requested_nothing_is_checked(no_cupy, capsys):
     assert __main__.main(["selftest", "--gpu"]) == 1
     said, last = capsys.readouterr().out.splitlines()
     assert said.startswith("GPU: not checked. CuPy is not installed")
@@ -73,7 +73,7 @@ def test_why_there_is_no_gpu(driver, said, monkeypatch):
     assert _devices.no_gpu() == said
 
 
-def test_where_there_is_a_gpu_it_is_checked(monkeypatch):
+def test_a_gpu_is_checked(monkeypatch):
     monkeypatch.setattr(memory, "driver", Driver())
     seen = []
     monkeypatch.setattr(_selftest, "main", lambda devices, missing: seen.append((devices, missing)))
@@ -89,7 +89,7 @@ def test_where_there_is_a_gpu_it_is_checked(monkeypatch):
 @pytest.mark.parametrize(
     "arguments", [[], ["selftest", "--cpu", "--gpu"], ["bench", "--rounds", "0"]]
 )
-def test_what_is_asked_wrongly_is_refused(arguments, capsys):
+def test_wrong_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         __main__.main(arguments)
     assert ended.value.code == 2
@@ -108,12 +108,12 @@ def checked(device, dtype="float32", angles="integers"):
 
 
 def backend():
-    """The module whose kernels NumPy's arrays meet."""
+    """The module that rotates NumPy arrays."""
     return cpu if _devices.host() is cpu else portable
 
 
-def turned_a_little(result):
-    """One pair of one row, off by a millionth."""
+def rotated_too_far(result):
+    """The result with one channel off by a millionth."""
     result[0, 1, 1, 4] *= 1 + 1e-6
     return result
 
@@ -121,7 +121,7 @@ def turned_a_little(result):
 @pytest.mark.parametrize(
     "spoil",
     [
-        turned_a_little,
+        rotated_too_far,
         lambda result: result * result.dtype.type(1.0000005),
         np.negative,
         lambda result: result[..., ::-1],
@@ -172,7 +172,7 @@ def test_an_input_that_is_written_to_is_found():
     assert _selftest.check(case, Written()) == np.inf
 
 
-def test_what_should_pass_through_has_to():
+def test_a_change_outside_the_rotated_channels_is_found():
     case = _selftest.cases("float32", "integers")[0]
     (x, _) = case.arrays()
     exact = _selftest.expected(case, x, backwards=False)
@@ -182,7 +182,7 @@ def test_what_should_pass_through_has_to():
     assert _selftest.error(case, y, exact, "half", 3.0) == np.inf
 
 
-def test_what_raises_is_told_and_the_others_are_checked(monkeypatch, capsys):
+def test_an_exception_is_reported_and_the_rest_is_checked(monkeypatch, capsys):
     monkeypatch.setattr(_selftest, "check", lambda case, device: 1 / (case.dtype != "float32"))
     assert _selftest.main([_devices.Host()], None) == 1
     out = capsys.readouterr().out
@@ -191,7 +191,7 @@ def test_what_raises_is_told_and_the_others_are_checked(monkeypatch, capsys):
     assert out.endswith("FAILED: 3 checks, marked WRONG above\n")
 
 
-def test_a_dtype_that_is_not_there_is_told(monkeypatch, capsys):
+def test_a_missing_dtype_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(_devices.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(_selftest, "check", lambda case, device: 0.5)
     assert _selftest.main([_devices.Host()], None) == 0
@@ -210,18 +210,18 @@ def test_a_gpu_whose_kernels_do_not_run_is_found(capsys):
     assert "  0 of 5 instances, error 0." in capsys.readouterr().out.replace("integers", "")
 
 
-def test_rows_may_be_told_in_many_ways():
+def test_every_kind_of_position_gives_the_same_bits():
     found = dict(_selftest.same_rows(_devices.Host()))
     assert len(found) == 6
     assert all(found.values())
 
 
 # ------------------------------------------------------------------------------------------------
-# The GPU, with something in CuPy's place.
+# The GPU, with a replacement for CuPy.
 
 
 class Spy(types.SimpleNamespace):
-    """CuPy as `Gpu` asks it, every question kept in order."""
+    """Replaces CuPy for `Gpu`, and records the calls in order."""
 
     def __init__(self):
         super().__init__(asked=[], __version__="14.2.0")
@@ -277,7 +277,7 @@ def test_the_clock_of_a_gpu():
     assert spy.asked == [("copy", 24)]
 
 
-def test_what_is_told_of_a_gpu(monkeypatch):
+def test_a_gpu_is_described(monkeypatch):
     device = _devices.Gpu()
     device._cupy = Spy()
     assert device.described() == [

@@ -1,4 +1,4 @@
-"""`warm_up` and `show_config`: what a service calls at its start, and what a bug report holds."""
+"""`warm_up` and `show_config`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128"
 
 @pytest.fixture
 def none_compiled(monkeypatch):
-    """An empty book of compiled kernels; the disk cache makes filling it quick."""
+    """No kernel is loaded yet; the disk cache makes loading quick."""
     book = {}
     monkeypatch.setattr(jit, "_compiled", book)
     monkeypatch.setattr(launch, "_compiled", book)
@@ -28,7 +28,7 @@ def none_compiled(monkeypatch):
 
 
 def report(capsys):
-    """What `show_config` prints, name to value."""
+    """The output of `show_config` as a dictionary."""
     rotary.show_config()
     lines = capsys.readouterr().out.splitlines()
     return {line[:18].strip(): line[18:] for line in lines}
@@ -36,8 +36,8 @@ def report(capsys):
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_warm_up_compiles_all_that_a_dtype_needs(none_compiled, dtype):
-    """Afterwards nothing is compiled, whatever is rotated and however large it is."""
+def test_warm_up_compiles_every_kernel_of_a_dtype(none_compiled, dtype):
+    """No later rotation compiles anything, whatever its size."""
     assert rotary.warm_up(dtype) is None
     before = set(none_compiled)
     assert before
@@ -59,13 +59,15 @@ def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
     rotary.warm_up(dtypes=["float16", np.float64, np.dtype("complex64"), ml_dtypes.bfloat16])
     found = {each.dtype for each in none_compiled if each.kernel == "rotate_interleaved"}
     assert found == {"uint16", "float64", "float32", "int16"}
-    assert jit.Variant("half", "float32") not in none_compiled  # for complex numbers are pairs
+    assert (
+        jit.Variant("half", "float32") not in none_compiled
+    )  # because complex numbers are interleaved
     tables = {each.dtype for each in none_compiled if each.layout is None}
     assert tables == {"float32", "float64"}
 
 
 @pytest.mark.compiled
-def test_warm_up_is_for_float32_unless_told(none_compiled):
+def test_warm_up_is_for_float32_by_default(none_compiled):
     rotary.warm_up()
     assert {each.dtype for each in none_compiled} == {"float32"}
     assert {each.parallel for each in none_compiled} == {True, False}
@@ -80,7 +82,7 @@ def test_warm_up_of_nothing(none_compiled):
 @pytest.mark.parametrize(
     "bad", ["int32", "float8", "", None, 3, ["float32", "bool"], [None], np.int8, object()]
 )
-def test_warm_up_refuses_what_cannot_be_rotated(bad):
+def test_warm_up_refuses_dtypes_that_cannot_be_rotated(bad):
     with pytest.raises(TypeError, match="`dtypes` must be of .*float32"):
         rotary.warm_up(bad)
 
@@ -98,7 +100,7 @@ def test_warm_up_without_numba_does_nothing(monkeypatch, dtype):
     rotary.warm_up(dtype)
 
 
-def test_show_config_tells_versions(capsys):
+def test_show_config_prints_versions(capsys):
     found = report(capsys)
     assert found["rotary"] == rotary.__version__
     for name in ("numpy", "array-api-compat", "numba", "llvmlite", "ml_dtypes"):
@@ -107,7 +109,7 @@ def test_show_config_tells_versions(capsys):
     assert int(found["processors"]) >= 1
 
 
-def test_show_config_tells_of_a_gpu_or_why_there_is_none(capsys, monkeypatch):
+def test_show_config_prints_the_gpu_or_why_there_is_none(capsys, monkeypatch):
     class Gpu:
         def described(self):
             return ["GPU 0 of 1", "CUDA 13.0"]
@@ -120,7 +122,7 @@ def test_show_config_tells_of_a_gpu_or_why_there_is_none(capsys, monkeypatch):
 
 
 @pytest.mark.compiled
-def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
+def test_show_config_prints_kernels_and_threads(capsys, none_compiled):
     found = report(capsys)
     assert found["kernels"] == "cpu"
     assert int(found["numba threads"]) >= 1
@@ -131,7 +133,7 @@ def test_show_config_tells_kernels_and_threads(capsys, none_compiled):
 
 
 @pytest.mark.compiled
-def test_show_config_tells_the_layer_once_it_is_known(capsys, monkeypatch):
+def test_show_config_prints_the_threading_layer_once_it_is_known(capsys, monkeypatch):
     monkeypatch.setattr(launch, "_numba_threads_started", lambda: False)
     assert report(capsys)["threading layer"] == "not started"
     monkeypatch.setattr(launch, "_numba_threads_started", lambda: True)
@@ -139,7 +141,7 @@ def test_show_config_tells_the_layer_once_it_is_known(capsys, monkeypatch):
     assert report(capsys)["threading layer"] == "omp"
 
 
-def test_show_config_tells_what_the_cache_holds(capsys):
+def test_show_config_prints_the_size_of_the_cache(capsys):
     rotary.cache_clear()
     assert "hits=0, misses=0, entries=0, nbytes=0" in report(capsys)["tables"]
 
@@ -156,7 +158,7 @@ def test_show_config_without_numba(capsys, monkeypatch):
     assert "threading layer" not in found
 
 
-def test_show_config_leaves_out_what_is_not_installed(capsys, monkeypatch):
+def test_show_config_leaves_out_missing_packages(capsys, monkeypatch):
     monkeypatch.setattr(service, "REPORTED", ("numpy", "no-such-package"))
     found = report(capsys)
     assert "numpy" in found

@@ -1,4 +1,4 @@
-"""Opens the history of the benchmarks in a browser: pages that are written may still show nothing."""
+"""Opens the history of the benchmarks in a browser, because pages that exist may still show nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address():
-    """Where the pages are served."""
+    """The address of the served pages."""
     handler = functools.partial(Quiet, directory=os.environ["ROTARY_PAGES"])
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
@@ -62,7 +62,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """An empty page, which nothing but the pages may be loaded into, and without an error."""
+    """An empty page, which may load only from the served pages, and without an error."""
     page = browser.new_page(base_url=address, viewport={"width": 1400, "height": 5000})
     wrong = []
     page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
@@ -75,7 +75,7 @@ def page(browser, address):
 
 
 def kept():
-    """What was measured, commit by commit: the name of each benchmark to its numbers, NaN where a version lacks it."""
+    """The results of each commit, benchmark to numbers; NaN if that version of the library lacks something."""
     files = [path for path in (RESULTS / MACHINE).glob("*.json") if path.name != "machine.json"]
     results = [json.loads(path.read_text())["results"] for path in files]
     return [{name: row[0] for name, row in commit.items()} for commit in results]
@@ -97,7 +97,7 @@ def test_the_first_page_shows_a_graph_of_every_benchmark(page):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_graph_has_a_point_for_every_number_that_is_kept(page, name):
+def test_a_graph_has_a_point_for_every_kept_number(page, name):
     page.goto(f"index.html#{name}?machine={MACHINE}")
     assert page.locator("#main-graph canvas.flot-base").evaluate(IS_DRAWN)
     shown = [value for _, value in page.evaluate(POINTS) if value is not None]
@@ -107,7 +107,7 @@ def test_a_graph_has_a_point_for_every_number_that_is_kept(page, name):
     assert sorted(shown) == sorted(measured)
 
 
-def test_bars_stand_at_the_names_of_a_parameter(page):
+def test_bars_are_at_the_values_of_a_parameter(page):
     page.goto(f"index.html#rotate.Dtype.time_out?machine={MACHINE}&x-axis=dtype")
     assert page.locator("#main-graph canvas.flot-base").evaluate(IS_DRAWN)
     places = sorted(where for where, _ in page.evaluate(POINTS))

@@ -1,4 +1,4 @@
-"""`nox` tests every Python that the classifiers name, finds it by path, and says which it does not find."""
+"""The sessions of nox: which Pythons they find and test, and where they are named."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def find(monkeypatch, tmp_path):
 
 
 def python(path, answer, status=0):
-    """Write a program that answers as a Python does when it is asked what it is."""
+    """Write a program that prints the answer of a Python to `environments.ASK`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho '{answer}'\nexit {status}\n")
     path.chmod(0o755)
@@ -64,7 +64,7 @@ def python(path, answer, status=0):
 
 
 on_posix = pytest.mark.skipif(
-    os.name != "posix", reason="what stands for a Python is a shell script"
+    os.name != "posix", reason="the replacement for a Python is a shell script"
 )
 
 
@@ -111,7 +111,7 @@ def test_every_session_that_is_named_exists():
 
 
 @on_posix
-def test_a_shim_that_does_not_start_is_passed_over(find, tmp_path):
+def test_a_shim_that_does_not_start_is_skipped(find, tmp_path):
     other = "3.99"
     assert find(other) is None
     find.cache_clear()
@@ -139,16 +139,16 @@ def test_versions_in_the_home_folder_are_found_too(find, tmp_path, monkeypatch):
 
 @on_posix
 @pytest.mark.parametrize("answer", ["cpython 3.98 0", "pypy 3.99 0", "cpython 3.99 1", ""])
-def test_what_is_no_such_python_is_passed_over(answer, find, tmp_path):
+def test_another_python_is_skipped(answer, find, tmp_path):
     python(tmp_path / "path/python3.99", answer)
     assert find("3.99") is None
 
 
-def test_the_running_python_is_found_by_itself(find):
+def test_the_running_python_needs_no_path(find):
     assert find(RUNNING) == sys.executable
 
 
-def test_a_python_that_is_not_there_is_told_and_skipped_unless_all_have_to_be(tmp_path):
+def test_the_session_of_a_missing_python_is_skipped_unless_all_are_required(tmp_path):
     missing = next(version for version in CLASSIFIED if version != RUNNING)
     session = f"interpreters(python='{missing}')"
     empty = {"PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path), "HOME": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the sdist, and the settings that would go wrong in silence."""
+"""The contents of the wheel and the sdist, and settings whose errors nothing else would show."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ print("rotated")
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory):
-    """The folder with one wheel and one sdist: the one that nox has built, else a new one."""
+    """The folder with one wheel and one sdist: the one that nox built, or else a new one."""
     if "ROTARY_DIST" in os.environ:
         return Path(os.environ["ROTARY_DIST"])
     folder = tmp_path_factory.mktemp("dist")
@@ -59,7 +59,7 @@ def sdist(dist):
 
 
 def run(*command, cwd=None):
-    """Run a command and return what it prints; it fails with what it prints."""
+    """Run a command, which must succeed, and return its output."""
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [str(part) for part in command],
@@ -74,14 +74,14 @@ def run(*command, cwd=None):
 
 
 def contents(path):
-    """The files of a wheel, name to bytes, without its metadata."""
+    """The files of a wheel without its metadata, name to bytes."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
         return {name: archive.read(name) for name in names}
 
 
 def shipped():
-    """The files of the tree that belong into a wheel, by their place in it."""
+    """The files of the tree that belong into a wheel, by their names in it."""
     found = {}
     for folder, within in ((ROOT / "rotary", "rotary"), (ROOT / "backends", "rotary/backends")):
         for path in sorted(folder.rglob("*")):
@@ -91,12 +91,12 @@ def shipped():
 
 
 @pytest.mark.packaging
-def test_wheel_holds_the_two_packages_and_nothing_else(wheel):
+def test_the_wheel_contains_the_two_packages_and_nothing_else(wheel):
     assert contents(wheel) == {name: path.read_bytes() for name, path in shipped().items()}
 
 
 @pytest.mark.packaging
-def test_wheel_is_pure_and_says_what_it_needs(wheel):
+def test_the_wheel_is_pure_and_names_its_dependencies(wheel):
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
@@ -110,7 +110,7 @@ def test_wheel_is_pure_and_says_what_it_needs(wheel):
 
 
 @pytest.mark.packaging
-def test_sdist_holds_what_it_takes_to_test_and_to_build(sdist):
+def test_the_sdist_contains_everything_to_test_and_to_build(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "noxfile.py", "pyproject.toml", "rotary/py.typed"} <= names
@@ -127,23 +127,23 @@ def test_the_wheel_built_from_the_sdist_is_the_same(wheel, sdist, tmp_path):
 
 
 @pytest.mark.packaging
-def test_the_wheel_installs_and_works_far_from_the_tree(wheel, tmp_path):
+def test_the_wheel_installs_and_works_outside_of_the_tree(wheel, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     run(python, "-m", "pip", "install", wheel)
     assert run(python, "-c", TRY_OUT, cwd=tmp_path) == "rotated\n"
 
 
-def test_every_folder_of_modules_is_a_package_that_is_named():
-    """One that pyproject.toml leaves out works in the tree and is missing from the wheel."""
+def test_packages_are_the_folders_of_modules():
+    """A folder that pyproject.toml leaves out works in the tree and is missing from the wheel."""
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {PurePosixPath(name).parent for name in shipped() if name.endswith(".py")}
     assert named == sorted(".".join(folder.parts) for folder in folders)
     assert {f"{folder}/__init__.py" for folder in folders} <= set(shipped())
 
 
-def test_no_conftest_stands_beside_the_package():
-    """It would put the tree before an installed copy."""
+def test_no_conftest_is_at_the_top_level():
+    """Pytest would import the tree instead of an installed copy."""
     assert not (ROOT / "conftest.py").exists()
     assert not (ROOT / "tests" / "__init__.py").exists()
 

@@ -1,4 +1,4 @@
-"""Holds the contenders of `nox -s peers` to the results of rotary: a benchmark of wrong code is worthless."""
+"""Compares the results of the contenders of `nox -s peers` with those of rotary."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MODULES = {
     "mlx": "mlx",
     "numpy": "numpy",
 }
-"""The library that each process of contenders needs."""
+"""Process of contenders -> the library that it needs."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def path():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
-        # It traces like torch's own, and needs no C++ compiler.
+        # It traces as the default compiler does, and needs no C++ compiler.
         patch.setenv("ROTARY_PEERS_COMPILER", "eager")
         yield
 
@@ -54,7 +54,7 @@ def peer(request, path):
 
 
 def cases(peer):
-    """Every dtype and layout in tiny arrays: alone, and as query and key at a position further on."""
+    """Every dtype and layout in tiny arrays: one array, and query and key at a later position."""
     from peers.cases import DTYPES, LAYOUTS, Case
 
     for dtype in DTYPES:
@@ -100,7 +100,7 @@ def test_a_wrong_result_is_not_timed():
         wrong.check(case)
 
 
-def test_slow_forms_are_left_out_and_the_best_counts():
+def test_slow_forms_are_left_out_and_the_best_one_counts():
     from peers.contenders import Contender, without_hopeless
     from peers.rounds import best_forms
 
@@ -112,7 +112,7 @@ def test_slow_forms_are_left_out_and_the_best_counts():
     assert rows == [{"contender": "a", "seconds": 2.0, "low": 2.0, "high": 5.5, "form": "two"}]
 
 
-def test_a_process_that_ends_is_told_in_its_rows(monkeypatch):
+def test_rows_report_a_process_that_ended(monkeypatch):
     from peers import rounds
     from peers.process import Peer
 
@@ -128,7 +128,7 @@ def test_a_process_that_ends_is_told_in_its_rows(monkeypatch):
 
 @pytest.fixture(scope="module")
 def numbers(path):
-    """Numbers of a run that never was: every contender takes a millisecond, or is missing."""
+    """The numbers of an invented run: every contender takes a millisecond or two, or is missing."""
     from peers import cases, process, with_rotary
 
     def rows(case):
@@ -162,7 +162,7 @@ def numbers(path):
     }
 
 
-def test_page_tells_everything(numbers):
+def test_the_page_has_every_number(numbers):
     page = importlib.import_module("peers.page").write(json.loads(json.dumps(numbers)))
     assert "2.00 ms (2×)" not in page
     assert "| NumPy | 2 ms (2×) |" in page
@@ -176,7 +176,7 @@ def test_page_tells_everything(numbers):
     assert "None" not in page
 
 
-def test_contenders_need_no_library_to_be_known():
+def test_listing_contenders_imports_no_library():
     loaded = set(sys.modules)
     for module in importlib.import_module("peers.process").PEERS.values():
         if module != "with_rotary":
