@@ -21,7 +21,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def examples(page):
-    """The examples of one page as one test, so that a later one may use the names of an earlier."""
+    """The examples of one page as one test, so that an example may use the names of earlier ones."""
     text = page.read_text(encoding="utf-8")
     parser = doctest.DocTestParser()
     found = []
@@ -34,7 +34,7 @@ def examples(page):
 
 
 def parameter(page):
-    """A page as a parameter of a test, which is left out if a library is missing that its examples import."""
+    """A page as a parameter of a test, marked with the libraries that its examples import."""
     text = page.read_text(encoding="utf-8")
     needed = [
         name
