@@ -1,7 +1,4 @@
-"""Where each row stands: masks, packed sequences, grids, clocks and slices as exact positions.
-
-What belongs to images and video, to mixed sequences and to long contexts has modules of its own.
-"""
+"""Exact positions from masks, packed sequences, grids, times, mixed sequences and long contexts."""
 
 from __future__ import annotations
 

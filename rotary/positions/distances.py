@@ -1,4 +1,4 @@
-"""Positions that keep distances within what a model was trained on, in longer contexts."""
+"""Positions that keep distances in long contexts within those of the training."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["DualChunk", "NearFar", "dual_chunk", "rerope", "self_extend"]
 
 
 class DualChunk(NamedTuple):
-    """The positions of keys, and those of queries towards the keys of each group of chunks.
+    """The positions of keys, and of queries for each group of chunks that the keys may be in.
 
     Parameters
     ----------
     key : int64 array
-        Keys, for all queries.
+        Positions of keys, for all queries.
     intra : int64 array
-        Queries towards keys of their own chunk.
+        Positions of queries, for keys of the same chunk.
     successive : int64 array
-        Queries towards keys of the chunk before.
+        Positions of queries, for keys of the chunk before.
     inter : int64 array
-        Queries towards keys of all earlier chunks.
+        Positions of queries, for keys of all earlier chunks.
     successive_critical, inter_critical : int64 array
-        The same without a bound, for the estimate by which sparse attention chooses keys.
+        `successive` and `inter` without a bound, for the scores by which sparse attention selects keys.
 
     Examples
     --------
@@ -45,14 +45,14 @@ class DualChunk(NamedTuple):
 
 
 class NearFar(NamedTuple):
-    """The positions of queries and keys that are near each other, and of those that are far.
+    """The positions of queries and keys for pairs within a window, and for pairs beyond it.
 
     Parameters
     ----------
     near : array
-        Queries and keys less than the window apart.
+        Positions of queries and keys whose distance is below the window.
     far_query, far_key : array
-        Queries and keys as far apart as the window, or farther.
+        Positions of queries and of keys whose distance is the window or larger.
 
     Examples
     --------
@@ -66,26 +66,26 @@ class NearFar(NamedTuple):
 
 
 def dual_chunk(positions: PositionsLike, *, chunk: int, local: int) -> DualChunk:
-    """Give the positions of dual chunk attention: no distance is larger than a chunk.
+    """Return the positions of dual chunk attention, in which no distance is larger than a chunk.
 
-    The sequence is cut into runs of ``c = chunk - local``. Within a run distances are exact; towards
-    the run before they are exact for a query's first `local` + 1 places in its run, and bounded by
-    `chunk` after; towards earlier runs every query stands at one place.
+    The sequence is split into chunks of ``c = chunk - local`` tokens. Distances within a chunk are exact. Distances
+    to keys of the chunk before are exact for the first `local` + 1 queries of a chunk, and bounded by `chunk` for
+    the others. For keys of earlier chunks, all queries have one position.
 
     Parameters
     ----------
     positions : array or sequence of int
-        Where the rows stand in the whole sequence: not negative, of any shape.
+        Positions in the whole sequence, not negative, of any shape.
     chunk : int
-        The largest distance that is wanted (``chunk_size``).
+        The largest distance (``chunk_size``).
     local : int
-        How much of it is kept for the run before (``local_size``): at least 1, below `chunk`.
+        The part of `chunk` that is kept for the chunk before (``local_size``): at least 1, below `chunk`.
 
     Returns
     -------
     DualChunk
-        Six int64 arrays of the shape of `positions`. With p for the position and c as above: `key`
-        and `intra` are ``p % c``; `successive` is ``min(p % c + c, chunk)``; `inter` is
+        Six int64 arrays of the shape of `positions`. With position p and c as above: `key` and
+        `intra` are ``p % c``; `successive` is ``min(p % c + c, chunk)``; `inter` is
         ``min(2 * c - 1, chunk)``; the critical ones are ``p % c + c`` and ``p % c + chunk``.
 
     Raises
@@ -98,26 +98,26 @@ def dual_chunk(positions: PositionsLike, *, chunk: int, local: int) -> DualChunk
 
     Notes
     -----
-    A query in run ``p // c = n`` scores the keys of run n by `intra`, those of run n - 1 by
-    `successive`, and those before by `inter`, all against `key`, and one softmax goes over the whole
-    row. A cache keeps keys as they are: `key` does not depend on the query.
+    A query of chunk ``p // c = n`` is rotated by `intra` for keys of chunk n, by `successive` for keys of chunk
+    n - 1, and by `inter` for earlier keys. All keys are rotated by `key`, and one softmax covers the whole row.
+    Keys can be cached, because `key` does not depend on the query.
 
     Source: arXiv:2402.17463, as in the authors' ChunkLlama and in vLLM's and SGLang's
-    ``DualChunkRotaryEmbedding``, which bound by `chunk` where the paper bounds by one less.
+    ``DualChunkRotaryEmbedding``, which bound distances by `chunk`; the paper's bound is one less.
 
     Examples
     --------
     >>> import numpy as np
     >>> p = np.arange(7)
     >>> pairs = dual_chunk(p, chunk=4, local=1)
-    >>> run = p // 3
-    >>> apart = run[:, None] - run
+    >>> chunk = p // 3
+    >>> chunks_apart = chunk[:, None] - chunk
     >>> query = np.select(
-    ...     [apart == 0, apart == 1],
+    ...     [chunks_apart == 0, chunks_apart == 1],
     ...     [pairs.intra[:, None], pairs.successive[:, None]],
     ...     pairs.inter[:, None],
     ... )
-    >>> np.tril(query - pairs.key)  # the distance that every query sees every key at
+    >>> np.tril(query - pairs.key)  # the distance of each query and key
     array([[0, 0, 0, 0, 0, 0, 0],
            [1, 0, 0, 0, 0, 0, 0],
            [2, 1, 0, 0, 0, 0, 0],
@@ -126,37 +126,37 @@ def dual_chunk(positions: PositionsLike, *, chunk: int, local: int) -> DualChunk
            [4, 3, 2, 2, 1, 0, 0],
            [4, 3, 2, 3, 2, 1, 0]])
 
-    Scores are merged in the same way: the scores of ``rope(q, positions=pairs.intra)`` where `apart`
-    is 0, of `successive` where it is 1, of `inter` elsewhere.
+    Scores are selected in the same way: those of ``rope(q, positions=pairs.intra)`` if `chunks_apart` is 0, those
+    of `successive` if it is 1, and those of `inter` otherwise.
     """
     size, kept = as_positive_integer(chunk, "chunk"), as_positive_integer(local, "local")
     check_reach(2 * size - 1, "chunk", told=" as the farthest")
     if kept >= size:
         msg = f"`local` must be below `chunk` = {size}, got {kept}"
         raise ValueError(msg)
-    run = size - kept
-    place = _whole(positions) % run
+    step = size - kept
+    within = _non_negative(positions) % step
     return DualChunk(
-        key=place,
-        intra=place.copy(),
-        successive=np.minimum(place + run, size),
-        inter=np.full_like(place, min(2 * run - 1, size)),
-        successive_critical=place + run,
-        inter_critical=place + size,
+        key=within,
+        intra=within.copy(),
+        successive=np.minimum(within + step, size),
+        inter=np.full_like(within, min(2 * step - 1, size)),
+        successive_critical=within + step,
+        inter_critical=within + size,
     )
 
 
 def self_extend(positions: PositionsLike, *, group: int, window: int) -> NearFar:
-    """Give the positions of Self-Extend: exact in a window, by groups of positions beyond it.
+    """Return the positions of Self-Extend, which are exact in a window and shared by groups beyond it.
 
     Parameters
     ----------
     positions : array or sequence of int
-        Where the rows stand in the whole sequence: not negative, of any shape.
+        Positions in the whole sequence, not negative, of any shape.
     group : int
-        How many neighbours share a position when they are far: G.
+        The number G of neighbours that share a position beyond the window.
     window : int
-        From which distance on a key is far: W.
+        The smallest distance W that is beyond the window.
 
     Returns
     -------
@@ -173,12 +173,12 @@ def self_extend(positions: PositionsLike, *, group: int, window: int) -> NearFar
 
     Notes
     -----
-    Scores are computed twice, and those of pairs nearer than the window are taken from the first:
-    ``np.where(distance < window, near, far)``, before masking and softmax.
+    Scores are computed for both sets of positions, and selected before masking and softmax:
+    ``np.where(distance < window, near, far)``.
 
-    Source: the paper, arXiv:2401.01325, whose shift of W - W // G lets the two kinds of distance meet
-    at the window. The authors' LongLM shifts by that when decoding, but by the fraction W - W / G
-    when it reads a prompt; the two are equal where G divides W, which is advisable.
+    Source: arXiv:2401.01325. The shift W - W // G makes the two kinds of distance equal at the window. The
+    authors' LongLM uses this shift for decoding, but the fraction W - W / G for a prompt. The two are equal if G
+    divides W, which is recommended.
 
     Examples
     --------
@@ -187,27 +187,27 @@ def self_extend(positions: PositionsLike, *, group: int, window: int) -> NearFar
     >>> pairs = self_extend(p, group=2, window=4)
     >>> distance = p[:, None] - p
     >>> far = pairs.far_query[:, None] - pairs.far_key
-    >>> np.where(distance < 4, distance, far)[-1]  # how far each key is from the last query
+    >>> np.where(distance < 4, distance, far)[-1]  # the distance of each key to the last query
     array([5, 5, 4, 4, 3, 2, 1, 0])
     """
     size, edge = _extent(group, "group"), _extent(window, "window")
-    near = _whole(positions)
+    near = _non_negative(positions)
     grouped = near // size
     return NearFar(near, grouped + (edge - edge // size), grouped)
 
 
 def rerope(positions: PositionsLike, *, window: int, factor: float | None = None) -> NearFar:
-    """Give the positions of ReRoPE: exact in a window, constant or slower beyond it.
+    """Return the positions of ReRoPE, whose distances are exact in a window and grow slower or not at all beyond it.
 
     Parameters
     ----------
     positions : array or sequence of int
-        Where the rows stand in the whole sequence: not negative, of any shape.
+        Positions in the whole sequence, not negative, of any shape.
     window : int
-        From which distance on a key is far: w.
+        The smallest distance w that is beyond the window.
     factor : float, optional
-        How many times slower distances grow beyond the window, 1 or more: k, of Leaky ReRoPE. By
-        default they do not grow at all.
+        The factor k of Leaky ReRoPE, 1 or more: beyond the window, distances grow k times slower. By default
+        they do not grow.
 
     Returns
     -------
@@ -226,13 +226,12 @@ def rerope(positions: PositionsLike, *, window: int, factor: float | None = None
 
     Notes
     -----
-    Scores are computed twice, and those of pairs nearer than the window are taken from the first:
-    ``np.where(distance < window, near, far)``, before masking and softmax. Without `factor` far keys
-    are not turned at all.
+    Scores are computed for both sets of positions, and selected before masking and softmax:
+    ``np.where(distance < window, near, far)``. Without `factor`, far keys are not rotated.
 
-    Source: kexue.fm/archives/9708, and the author's bojone/rerope; the far positions of both forms
-    follow from the distances, split so that keys do not depend on the query. That code also scales
-    queries by ``log(p + 1) / log(trained length)``, at least 1, which is no matter of positions.
+    Source: kexue.fm/archives/9708, and the author's bojone/rerope. The far positions of both forms
+    follow from the distances, such that keys do not depend on the query. That code also scales
+    queries by ``log(p + 1) / log(trained length)``, at least 1, which these positions do not include.
 
     Examples
     --------
@@ -241,11 +240,11 @@ def rerope(positions: PositionsLike, *, window: int, factor: float | None = None
     >>> pairs = rerope(p, window=4, factor=2)
     >>> distance = p[:, None] - p
     >>> far = pairs.far_query[:, None] - pairs.far_key
-    >>> np.where(distance < 4, distance, far)[-1]  # how far each key is from the last query
+    >>> np.where(distance < 4, distance, far)[-1]  # the distance of each key to the last query
     array([5.5, 5. , 4.5, 4. , 3. , 2. , 1. , 0. ])
     """
     edge = _extent(window, "window")
-    near = _whole(positions)
+    near = _non_negative(positions)
     if factor is None:
         return NearFar(near, np.full_like(near, edge), np.zeros_like(near))
     slower = Fraction(as_positive_float(factor, "factor"))
@@ -260,19 +259,18 @@ def _slowed(near: Int64Array, factor: Fraction, edge: int) -> Positions:
     times, parts = factor.numerator, factor.denominator
     shift = edge * (times - parts)
     # Python divides integers of any size with one rounding.
-    values = [(place * parts + shift) / times for place in near.ravel().tolist()]
+    values = [(position * parts + shift) / times for position in near.ravel().tolist()]
     return np.array(values, np.float64).reshape(near.shape)
 
 
 def _extent(value: Any, name: str) -> int:
-    """Return a checked number of positions."""
     number = as_positive_integer(value, name)
     check_reach(number, name)
     return number
 
 
-def _whole(positions: Any) -> Int64Array:
-    """Return positions that count from the beginning of a sequence, in memory of their own."""
+def _non_negative(positions: Any) -> Int64Array:
+    """Check positions that count from the beginning of a sequence, and return a copy."""
     values = as_positions(positions)
     if values.dtype != np.int64 and values.size:
         msg = f"`positions` must be integers, got {values.dtype}"

@@ -1,4 +1,4 @@
-"""Where the cells of images and videos stand: counted, centred, normalised or rescaled."""
+"""Positions of the cells of images and videos: counted, centred, normalised or rescaled."""
 
 from __future__ import annotations
 
@@ -30,60 +30,59 @@ def grid(
     prefix: int = 0,
     suffix: int = 0,
 ) -> Positions:
-    """Place every cell of a grid: the patches of an image, the frames and patches of a video.
+    """Return the positions of the cells of a grid, such as the patches of an image or a video.
 
     Parameters
     ----------
     *sizes : int
-        How many cells each axis has.
+        The number of cells on each axis.
     start : number, or one per axis
-        The position of an axis's first cell, where nothing below moves it.
+        The position of the first cell of an axis, before the options below.
     step : number, or one per axis
-        The distance between neighbouring cells. It may be negative, which counts backwards, or
-        zero, which gives an axis one position throughout.
+        The distance between neighbouring cells. It may be negative, and zero gives all cells of an axis one
+        position.
     anchor : number, or one per axis
-        Which point of a cell its position tells, added to its index: 0 its first edge, 0.5 its
+        The point of a cell that its position describes, added to its index: 0 is its first edge, 0.5 its
         centre, 1 its last edge.
     normalize : {"separate", "min", "max", "ends"}, optional
-        Counts from -1 to 1 instead of in cells. "separate" puts the edges of every axis at -1 and 1;
-        "min" and "max" do so with the shortest or longest axis, and measure the others by its
-        cells; "ends" puts the first cell at -1 and the last at 1 (a single cell at -1).
+        Scales positions to the range -1 to 1. "separate" puts the edges of each axis at -1 and 1.
+        "min" and "max" do so for the shortest or the longest axis, and use the size of its cells for all axes.
+        "ends" puts the first cell at -1 and the last at 1 (a single cell at -1).
     reference : number, or one per axis, optional
-        The sizes of the grid that a model was trained on: positions are spread over its extent,
-        however many cells there are now.
+        The sizes of the grid that a model was trained on: positions are scaled to its extent.
     order : {"ij", "xy"}
-        The axes of the result: in the order of `sizes`, or for two axes the other way round, the
-        second (x) first. The order of the cells stays as it is.
+        The order of the axes of the result: that of `sizes`, or for two axes the second (x) first. The order of
+        the cells does not change.
     merge : int, or one per axis
-        Lists the cells block by block, of `merge` cells along each axis, as encoders do that merge
-        blocks of patches into one token. Every size is a multiple of it.
+        Lists the cells block by block, with `merge` cells along each axis of a block, for encoders that merge
+        blocks of patches into one token. Every size must be a multiple of it.
     prefix, suffix : int
-        How many tokens without a place stand before and after the cells, such as class and
-        register tokens. Their positions are 0 on every axis, at which nothing is turned.
+        The number of tokens before and after the cells that have no place in the grid, such as class and
+        register tokens. Their positions are 0 on every axis, so they are not rotated.
 
     Returns
     -------
     array (axes, prefix + prod(sizes) + suffix)
-        ``start + step * place`` on each axis, cells in the order of a C-contiguous array: the last
-        axis fastest. With c = index + anchor, the place is c; ``2 * c / size - 1`` if normalised
-        ("ends": ``2 * index / (size - 1) - 1``); ``c * reference / size`` if rescaled. int64, or
-        float64 where any of the numbers is a float, or `normalize` or `reference` is given; then
-        each position is the exact value, correctly rounded.
+        ``start + step * p`` on each axis, with cells in the order of a C-contiguous array: the last
+        axis varies fastest. With c = index + anchor, p is c; ``2 * c / size - 1`` if normalised
+        ("ends": ``2 * index / (size - 1) - 1``); ``c * reference / size`` if rescaled. float64 if any of
+        the numbers is a float, or `normalize` or `reference` is given, else int64. Floats are the exact values,
+        correctly rounded.
 
     Raises
     ------
     TypeError
-        If a size, `merge`, `prefix` or `suffix` is not an integer, or another argument not made of
-        numbers, or a name not a string.
+        If a size, `merge`, `prefix` or `suffix` is not an integer, another argument does not consist of
+        numbers, or a name is not a string.
     ValueError
-        If there are no sizes, one is negative, an argument has another length or is negative where
-        it counts, a name is none of the above, `order` is "xy" for other than two axes, a size is
-        no multiple of `merge`, `reference` is not positive, options exclude each other
-        (`normalize` and `reference`, "ends" and `anchor`), or a position would leave int64.
+        If there are no sizes, a size is negative, an argument has another length, `prefix` or `suffix` is
+        negative, a name is none of the above, `order` is "xy" and there are not two axes, a size is no multiple
+        of `merge`, `reference` is not positive, options exclude each other (`normalize` and `reference`,
+        "ends" and `anchor`), or a position would leave int64.
 
     Notes
     -----
-    What models use, each beside the arguments that say it:
+    Models, and the arguments for them:
 
     - DINOv3 (``transformers`` ``dinov3_vit``, ``timm`` ``make_coords_dinov3``): ``anchor=0.5,
       normalize="separate"`` ("min" and "max" are its other choices), `prefix` for its class and
@@ -94,9 +93,9 @@ def grid(
     - Frequencies in pixels (``lucidrains`` ``freqs_for="pixel"``): ``normalize="ends"``.
     - Qwen2-VL's vision encoder and those after it: ``grid(h, w, merge=2)``, for every frame.
 
-    Tokens before and after the cells are not turned, but are multiplied by an attention factor,
-    where an embedding has one. A row of zeros is also where a cell at 0 stands, unless `start` or
-    `anchor` moves it: what differs is the token, not the rotation.
+    Tokens before and after the cells are not rotated, but are multiplied by the attention factor of an
+    embedding. A cell may have the same position 0, unless `start` or `anchor` moves it: then the tokens differ, and
+    their rotation does not.
 
     Examples
     --------
@@ -104,13 +103,13 @@ def grid(
     array([[0, 0, 0, 1, 1, 1],
            [0, 1, 2, 0, 1, 2]])
 
-    Two frames half a second apart, of two patches each, after seven tokens of text:
+    Two frames of two patches each, half a second apart, after seven tokens of text:
 
     >>> grid(2, 2, start=7, step=[0.5, 1])
     array([[7. , 7. , 7.5, 7.5],
            [7. , 8. , 7. , 8. ]])
 
-    The centres of patches between -1 and 1, after a class token; and the blocks of a merger:
+    The centres of patches between -1 and 1, after a class token; and patches listed block by block:
 
     >>> grid(1, 4, anchor=0.5, normalize="separate", prefix=1)
     array([[ 0.  ,  0.  ,  0.  ,  0.  ,  0.  ],
@@ -137,54 +136,53 @@ def grid(
     positions: HostArray = np.zeros((len(shape), before + cells + after), dtype)
     if not cells:
         return positions
-    lines = _lines(shape, numbers, scales, dtype)
+    along = _along_axes(shape, numbers, scales, dtype)
     for row, axis in enumerate(axes):
-        spread: HostArray = np.empty(shape, dtype)
-        spread[...] = lines[axis].reshape(-1, *[1] * (len(shape) - 1 - axis))
-        positions[row, before : before + cells] = _by_blocks(spread, blocks)
+        of_cells: HostArray = np.empty(shape, dtype)
+        of_cells[...] = along[axis].reshape(-1, *[1] * (len(shape) - 1 - axis))
+        positions[row, before : before + cells] = _by_blocks(of_cells, blocks)
     return positions
 
 
-def _lines(
+def _along_axes(
     shape: tuple[int, ...],
     numbers: list[HostArray],
     scales: list[tuple[Fraction, Fraction]] | None,
     dtype: np.dtype[Any],
 ) -> list[Positions]:
-    """Return the positions of every axis by itself."""
-    lines = []
+    """Return the positions along each axis."""
+    along = []
     for axis, size in enumerate(shape):
         first, stride, point = (Fraction(values[axis].item()) for values in numbers)
         scale, shift = (Fraction(1), Fraction(0)) if scales is None else scales[axis]
         each = stride * scale
-        lines.append(_line(size, first + stride * shift + each * point, each, dtype))
-    return lines
+        along.append(_evenly_spaced(size, first + stride * shift + each * point, each, dtype))
+    return along
 
 
-def _line(size: int, first: Fraction, each: Fraction, dtype: np.dtype[Any]) -> Positions:
-    """Return ``first + each * index``, with one rounding where the positions are floats."""
+def _evenly_spaced(size: int, first: Fraction, each: Fraction, dtype: np.dtype[Any]) -> Positions:
+    """Return ``first + each * index``; floats are rounded once."""
     parts = first.denominator * each.denominator
     begin, stride = int(first * parts), int(each * parts)
     if dtype == np.int64:
         for end in (0, size - 1):
-            check_reach(begin + stride * end, "start", told=_told(end))
+            check_reach(begin + stride * end, "start", told=_which_end(end))
         return begin + stride * np.arange(size, dtype=np.int64)
     # Python divides integers of any size with one rounding.
     values = [(begin + stride * index) / parts for index in range(size)]
     for end in (0, size - 1):
-        check_reach(values[end], "start", told=_told(end))
+        check_reach(values[end], "start", told=_which_end(end))
     return np.array(values)
 
 
-def _told(index: int) -> str:
-    """Return what an error says of an end of an axis."""
+def _which_end(index: int) -> str:
     return " as the last position" if index else " as the first position"
 
 
 def _scales(
     shape: tuple[int, ...], anchors: HostArray, normalize: Any, reference: Any
 ) -> list[tuple[Fraction, Fraction]] | None:
-    """Return by what the cells of every axis are multiplied, and what is added to the product."""
+    """Return a factor and a summand for the cells of each axis, or None for positions that count cells."""
     if reference is not None:
         return _rescaled(shape, normalize, reference)
     if normalize is None:
@@ -192,7 +190,7 @@ def _scales(
     name = as_choice(normalize, "normalize", ("separate", "min", "max", "ends"))
     if name == "ends":
         if anchors.any():
-            msg = '`anchor` must be left out with normalize="ends", which counts cells from end to end'
+            msg = '`anchor` must be left out with normalize="ends", which does not use it'
             raise ValueError(msg)
         lengths = [size - 1 for size in shape]
     else:
@@ -203,9 +201,9 @@ def _scales(
 def _rescaled(
     shape: tuple[int, ...], normalize: Any, reference: Any
 ) -> list[tuple[Fraction, Fraction]]:
-    """Return the scales of a grid that is spread over another's extent."""
+    """Return the factors and summands that scale a grid to the extent of another."""
     if normalize is not None:
-        msg = f"`reference` must be left out where positions are normalised, got {reference!r}"
+        msg = f"`reference` must be left out if `normalize` is given, got {reference!r}"
         raise ValueError(msg)
     extents = _per_axis(reference, len(shape), "reference")
     if (extents <= 0).any():
@@ -215,16 +213,16 @@ def _rescaled(
     return [(Fraction(extent) / max(size, 1), Fraction(0)) for extent, size in pairs]
 
 
-def _by_blocks(spread: HostArray, blocks: tuple[int, ...]) -> HostArray:
-    """Return the values of an array in the order of its blocks, and within each in its own."""
-    split = [part for n, m in zip(spread.shape, blocks, strict=True) for part in (n // m, m)]
+def _by_blocks(values: HostArray, blocks: tuple[int, ...]) -> HostArray:
+    """Return the values of an array block by block."""
+    split = [part for n, m in zip(values.shape, blocks, strict=True) for part in (n // m, m)]
     outer, inner = range(0, len(split), 2), range(1, len(split), 2)
-    listed: HostArray = spread.reshape(split).transpose(*outer, *inner).reshape(-1)
+    listed: HostArray = values.reshape(split).transpose(*outer, *inner).reshape(-1)
     return listed
 
 
 def _order(order: Any, axes: int) -> range:
-    """Return which axis every row of the result is."""
+    """Return the axis of each row of the result."""
     if as_choice(order, "order", ("ij", "xy")) == "ij":
         return range(axes)
     if axes != 2:
@@ -234,7 +232,6 @@ def _order(order: Any, axes: int) -> range:
 
 
 def _blocks(merge: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the checked sizes of a block."""
     values: HostArray = _integers(merge, len(shape), "merge")
     if (values < 1).any():
         msg = f"`merge` must be at least 1, got {merge!r}"
@@ -248,7 +245,6 @@ def _blocks(merge: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _grid_shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return checked sizes of a grid."""
     if not sizes:
         msg = "`sizes` must name at least one axis, got none"
         raise ValueError(msg)
@@ -263,7 +259,7 @@ def _integers(value: Any, axes: int, name: str) -> Int64Array:
     """Return one integer per axis."""
     numbers = _per_axis(value, axes, name)
     if numbers.dtype != np.int64:
-        msg = f"`{name}` must be made of integers, got {value!r}"
+        msg = f"`{name}` must consist of integers, got {value!r}"
         raise TypeError(msg)
     return numbers
 

@@ -1,4 +1,4 @@
-"""Where text, images, video and sound stand in one sequence: the rules of each family of models."""
+"""Positions of text, images, video and audio in one sequence, by the rules of each family of models."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Audio", "Image", "Mixed", "Text", "Video", "mixed"]
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens of text in a mixed sequence, marks such as those around an image included.
+    """Tokens of text in a mixed sequence, including the special tokens around an image.
 
     Parameters
     ----------
     length : int
-        How many tokens.
+        The number of tokens.
 
     Raises
     ------
@@ -53,12 +53,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Audio:
-    """Tokens of sound in a mixed sequence: one position each, as text has.
+    """Tokens of audio in a mixed sequence, with one position each, as for text.
 
     Parameters
     ----------
     length : int
-        How many tokens, as many as the encoder of sound puts out.
+        The number of tokens that the audio encoder returns.
 
     Raises
     ------
@@ -86,9 +86,9 @@ class Image:
     Parameters
     ----------
     height, width : int
-        How many patches: the last two numbers of a processor's ``image_grid_thw``.
+        The number of patches along each side: the last two numbers of a processor's ``image_grid_thw``.
     merge : int
-        How many patches along each side become one token: ``spatial_merge_size``.
+        The number of patches along each side that become one token: ``spatial_merge_size``.
 
     Raises
     ------
@@ -115,34 +115,35 @@ class Image:
 
 @dataclass(frozen=True)
 class Video:
-    """The patches of a video in a mixed sequence, with its sound where the two are interleaved.
+    """The patches of a video in a mixed sequence, with its audio if the two are interleaved.
 
     Parameters
     ----------
     frames, height, width : int
-        How many steps in time and patches in space: a processor's ``video_grid_thw``.
+        The number of steps in time, and of patches along each side: a processor's ``video_grid_thw``.
     merge : int
-        How many patches along each side become one token: ``spatial_merge_size``.
+        The number of patches along each side that become one token: ``spatial_merge_size``.
     frame_merge : int
-        How many steps in time become one token: ``temporal_merge_size`` of Ernie 4.5-VL, which alone
-        has it.
+        The number of steps in time that become one token: ``temporal_merge_size`` of Ernie 4.5-VL, the only
+        model that has it.
     seconds : float, optional
-        How long one step in time is: a processor's ``second_per_grid_ts``. For the styles that tell
+        The duration of one step in time: a processor's ``second_per_grid_ts``. For the styles that measure
         time in seconds.
     audio : Audio, optional
-        The sound of the video, to be interleaved with it. The two then bring their own marks, two
-        tokens before and two after, which are not to be counted as text.
+        The audio of the video, if it is interleaved with it. Video and audio then include their special tokens,
+        two before and two after. Do not add these as text.
 
     Raises
     ------
     TypeError
-        If a number is not an integer or not real, or `audio` no `Audio`.
+        If a number is not an integer or not real, or `audio` is not an `Audio`.
     ValueError
-        If one is not positive, a side is no multiple of `merge`, or `frames` none of `frame_merge`.
+        If a number is not positive, a side is no multiple of `merge`, or `frames` is no multiple of
+        `frame_merge`.
 
     Examples
     --------
-    Two frames of one token each, a second apart, at two positions a second:
+    Two frames of one token each, one second apart, at two positions per second:
 
     >>> film = Video(2, 2, 2, merge=2, seconds=1.0)
     >>> mixed([Text(1), film], style="qwen2_5_vl", per_second=2).positions
@@ -173,18 +174,18 @@ Segment: TypeAlias = Text | Audio | Image | Video
 
 
 class Mixed(NamedTuple):
-    """The positions of a mixed sequence, and how far they run ahead of the count of tokens.
+    """The positions of a mixed sequence, and the difference between the next position and the number of tokens.
 
     Parameters
     ----------
     positions : array (3, total)
-        Time, height and width of every token.
+        The positions of every token on the axes of time, height and width.
     delta : int or float
-        The largest position plus 1, less the number of tokens: ``rope_deltas`` in ``transformers``.
+        The largest position plus 1, minus the number of tokens: ``rope_deltas`` in ``transformers``.
 
     Examples
     --------
-    The next token stands at ``total + delta`` on every axis.
+    The position of the next token is ``total + delta`` on every axis.
 
     >>> sequence = mixed([Text(2), Image(2, 2), Text(1)], style="qwen2_vl")
     >>> sequence.positions[0], sequence.delta
@@ -207,15 +208,15 @@ Style: TypeAlias = Literal[
 
 
 class _StyleRules(NamedTuple):
-    """How a family of models reads a sequence.
+    """The rules of a family of models.
 
-    `time` is what moves a video's time on: "frames", "seconds" (the interval multiplied first),
-    "timed" (each frame's seconds first), or "stills" (it is given as images). `sound` is how audio
-    is interleaved: in "chunks", by "order", or not at all.
+    `time` says how the time of a frame follows: from "frames", from "seconds" (with the interval computed first), from
+    "timed" frames (with the seconds of each frame computed first), or not at all for "stills", which are images.
+    `audio` says how audio and video are interleaved: in "chunks", by "order", or not at all.
     """
 
     time: str
-    sound: str = ""
+    audio: str = ""
     merges_frames: bool = False
     dtype: type[np.int64 | np.float32] = np.int64
 
@@ -232,7 +233,7 @@ _STYLES = {
 
 
 class _Rules(NamedTuple):
-    """A style, and the numbers that a call has given with it."""
+    """The style of a call, and its numbers."""
 
     style: str
     per_second: float | None
@@ -240,8 +241,7 @@ class _Rules(NamedTuple):
     sides: bool
 
     @property
-    def known(self) -> _StyleRules:
-        """What the style says."""
+    def family(self) -> _StyleRules:
         return _STYLES[self.style]
 
 
@@ -253,72 +253,72 @@ def mixed(
     seconds_per_chunk: float | None = None,
     advance: Literal["largest", "sides"] = "largest",
 ) -> Mixed:
-    """Place the tokens of text, images, video and sound in one sequence, as a model was trained to.
+    """Return the positions of text, images, video and audio in one sequence, by the rules of a model.
 
-    Text and sound count on, on all three axes alike. An image or video starts where the count
-    stands: its tokens have their row and column on the axes of height and width, and the time of
-    their frame on the axis of time. What follows starts behind it.
+    The positions of text and audio count on, alike on all three axes. An image or video starts at the next
+    position: its tokens have their row and column on the axes of height and width, and the time of
+    their frame on the axis of time. The next segment starts after it.
 
     Parameters
     ----------
     segments : iterable of Text, Image, Video and Audio
-        The sequence in order. Marks, such as those before and after an image, are text.
+        The sequence in order. Special tokens, such as those before and after an image, are text.
     style : str
-        Whose rules apply (see Notes): "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v",
+        The rules (see Notes): "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v",
         "ernie4_5_vl", "qwen2_5_omni" or "qwen3_omni".
     per_second : float, optional
-        How many positions a second of video is, for the styles that tell time in seconds:
-        ``tokens_per_second`` in Qwen2.5-VL's configuration, ``position_id_per_seconds`` in those of
+        The number of positions per second of video, for the styles that measure time in seconds:
+        ``tokens_per_second`` in the configuration of Qwen2.5-VL, ``position_id_per_seconds`` in those of
         Qwen2.5-Omni (25) and Qwen3-Omni (13).
     seconds_per_chunk : float, optional
-        How much of a video comes before its sound, in turn, for "qwen2_5_omni"; by default 2.
+        The duration of the chunks in which video and its audio alternate, for "qwen2_5_omni"; by default 2.
     advance : {"largest", "sides"}
-        What follows a video starts behind its largest position, or after as many positions as its
-        longer side has tokens (see Notes).
+        Whether the segment after a video starts after the largest position of the video, or after as many
+        positions as its longer side has tokens (see Notes).
 
     Returns
     -------
     Mixed
-        `positions` (3, total), axes time, height, width: int64, or float64 for "qwen3_omni"; and
-        `delta`, for decoding on.
+        `positions` (3, total) on the axes of time, height and width, int64, or float64 for "qwen3_omni"; and
+        `delta`, from which decoding continues.
 
     Raises
     ------
     TypeError
-        If `segments` is no iterable, a segment none of the four, or a number not real.
+        If `segments` is not iterable, a segment is none of the four, or a number is not real.
     ValueError
-        If `style` or `advance` is unknown, a number or a segment is given that the style has no use
-        for, one is missing that it needs, a number is not positive, or a position would leave int64.
+        If `style` or `advance` is unknown, the style does not use a given number or segment, a number that it
+        needs is missing, a number is not positive, or a position would leave int64.
 
     Notes
     -----
     ========================= ==================================================================
-    "qwen2_vl"                frames count 1 each. Qwen2-VL and PaddleOCR-VL.
-    "qwen2_5_vl"              frame i stands at ``i * (per_second * seconds)``, rounded down.
+    "qwen2_vl"                The time of frame i is i. Qwen2-VL and PaddleOCR-VL.
+    "qwen2_5_vl"              The time of frame i is ``i * (per_second * seconds)``, rounded down.
                               Qwen2.5-VL.
-    "qwen3_vl", "glm4v"       time is told by text: every frame is an `Image`, with the `Text` of its
-                              timestamp before it; there are no videos. Qwen3-VL and Qwen3.5; GLM-4V,
+    "qwen3_vl", "glm4v"       Text gives the time: each frame is an `Image` after the `Text` of its
+                              timestamp, and there are no videos. Qwen3-VL and Qwen3.5; GLM-4V,
                               4.5V, 4.6V and GLM-OCR.
-    "ernie4_5_vl"             as "qwen2_vl"; `frame_merge` is 2. Ernie 4.5-VL.
-    "qwen2_5_omni"            frame i stands at ``i * seconds * per_second``, rounded down. With
-                              sound, chunks of video and of sound take turns. TMRoPE of Qwen2.5-Omni.
-    "qwen3_omni"              the same, not rounded; video and sound in the order of their times,
-                              video first where they are equal. Qwen3-Omni.
+    "ernie4_5_vl"             As "qwen2_vl", with a `frame_merge` of 2. Ernie 4.5-VL.
+    "qwen2_5_omni"            The time of frame i is ``i * seconds * per_second``, rounded down.
+                              Chunks of video and of its audio alternate. TMRoPE of Qwen2.5-Omni.
+    "qwen3_omni"              The same, not rounded. Tokens of video and audio are sorted by time,
+                              with video first if times are equal. Qwen3-Omni.
     ========================= ==================================================================
 
-    The products are float32, in the order shown, because the models' own are, and rounding down shows
-    it: at 25 positions a second the sixth frame of 0.04 s stands at 5 in Qwen2.5-VL, and at 4 in
+    The products are float32, in the order shown, as in the models' own code. Rounding down makes the difference
+    visible: at 25 positions per second, the time of the sixth frame of 0.04 s is 5 in Qwen2.5-VL, and 4 in
     Qwen2.5-Omni.
 
-    The code of the models' authors, vLLM and ``transformers`` before 5.3 let text follow a video's
-    largest position, on any axis. ``transformers`` from 5.3 (read and compared: 5.23.0) counts on by
-    the longer side alone for Qwen2-VL, Qwen2.5-VL and Ernie 4.5-VL, so that text after a video with
-    more steps in time than patches in space shares positions with it: ``advance="sides"``.
+    In the code of the models' authors, in vLLM, and in ``transformers`` before 5.3, text starts after the largest
+    position of a video on any axis. In ``transformers`` from 5.3 on (compared with 5.23.0), text starts after the
+    longer side for Qwen2-VL, Qwen2.5-VL and Ernie 4.5-VL. So text after a video with more steps in time than
+    patches along its sides shares positions with it: ``advance="sides"``.
 
-    Two habits of Qwen2.5-Omni's code are kept: both marks before a video with sound have one
-    position, and both behind it; and a frame that begins later than the chunk after next is parted
-    after its first token. In both Omni styles what follows starts behind the last run of video or of
-    sound, even where the other has gone further.
+    Two details of Qwen2.5-Omni's code are kept. The two special tokens before a video with audio have one
+    position, and so have the two after it. A frame that begins later than the chunk after next is split
+    after its first token. In both Omni styles, the next segment starts after the last run of video or
+    audio, even if the other one has larger positions.
 
     Sources: ``get_rope_index`` of each model in ``transformers``; arXiv:2409.12191, 2502.13923 and
     2503.20215.
@@ -336,40 +336,40 @@ def mixed(
     -3
     """
     rules = _rules(style, per_second, seconds_per_chunk, advance)
-    start = rules.known.dtype(0)
-    parts: list[HostArray] = [np.zeros((3, 0), rules.known.dtype)]
-    for index, segment in enumerate(_listed(segments)):
+    dtype = rules.family.dtype
+    start = dtype(0)
+    parts: list[HostArray] = [np.zeros((3, 0), dtype)]
+    for index, segment in enumerate(_iterable(segments)):
         _check_segment(segment, f"segments[{index}]", rules)
-        placed, start = _placed(segment, start, rules)
-        parts += placed
+        own, start = _positions_of(segment, start, rules)
+        parts += own
     positions = np.concatenate(parts, axis=1)
-    one = rules.known.dtype(1)
+    one = dtype(1)
     total = positions.shape[1]
-    delta = positions.max(initial=-one) + one - rules.known.dtype(total)
-    if rules.known.dtype is np.float32:
+    delta = positions.max(initial=-one) + one - dtype(total)
+    if dtype is np.float32:
         positions = positions.astype(np.float64)
     return Mixed(positions, delta.item())
 
 
 def _rules(style: Any, per_second: Any, seconds_per_chunk: Any, advance: Any) -> _Rules:
-    """Return the checked rules of a call."""
     name = as_choice(style, "style", tuple(_STYLES))
-    known = _STYLES[name]
+    family = _STYLES[name]
     sides = as_choice(advance, "advance", ("largest", "sides")) == "sides"
-    if sides and known.time == "timed":
+    if sides and family.time == "timed":
         msg = f'`advance` must be "largest" for style {name!r}, got "sides"'
         raise ValueError(msg)
     if per_second is not None:
-        if known.time not in {"seconds", "timed"}:
-            msg = f"`per_second` must be left out for style {name!r}, which does not tell seconds"
+        if family.time not in {"seconds", "timed"}:
+            msg = f"`per_second` must be left out for style {name!r}, which does not use it"
             raise ValueError(msg)
         per_second = as_positive_float(per_second, "per_second")
     return _Rules(name, per_second, _per_chunk(name, per_second, seconds_per_chunk), sides)
 
 
 def _per_chunk(style: str, per_second: float | None, seconds_per_chunk: Any) -> int:
-    """Return how many positions a chunk of a video with sound is, 0 where there are no chunks."""
-    if _STYLES[style].sound != "chunks":
+    """Return the number of positions in a chunk of video with audio, 0 if there are no chunks."""
+    if _STYLES[style].audio != "chunks":
         if seconds_per_chunk is not None:
             msg = f"`seconds_per_chunk` must be left out for style {style!r}, which has no chunks"
             raise ValueError(msg)
@@ -380,13 +380,12 @@ def _per_chunk(style: str, per_second: float | None, seconds_per_chunk: Any) -> 
         return 0
     chunk = per_second * seconds
     if not 1 <= chunk < 2**63:
-        msg = f"`seconds_per_chunk` must be at least one position and within int64, got {chunk!r} of them"
+        msg = f"`seconds_per_chunk` must be at least one position and within int64, got {chunk!r} positions"
         raise ValueError(msg)
     return int(chunk)
 
 
-def _listed(segments: Any) -> Iterable[Any]:
-    """Return what is a sequence of something."""
+def _iterable(segments: Any) -> Iterable[Any]:
     if not isinstance(segments, Iterable):
         msg = f"`segments` must be an iterable of Text, Image, Video and Audio, got {segments!r}"
         raise TypeError(msg)
@@ -394,130 +393,130 @@ def _listed(segments: Any) -> Iterable[Any]:
 
 
 def _check_segment(segment: Any, name: str, rules: _Rules) -> None:
-    """Refuse what is no segment, or none that the style knows."""
+    """Refuse what is no segment, and segments that the style does not support."""
     if not isinstance(segment, Segment):
         msg = f"`{name}` must be Text, Image, Video or Audio, got {segment!r}"
         raise TypeError(msg)
-    known = rules.known
-    if isinstance(segment, Audio) and not known.sound:
+    family = rules.family
+    if isinstance(segment, Audio) and not family.audio:
         msg = f"`{name}` must not be Audio for style {rules.style!r}, which has none"
         raise ValueError(msg)
     if not isinstance(segment, Video):
         return
-    if known.time == "stills":
+    if family.time == "stills":
         msg = (
-            f"`{name}` must be an Image for every frame, with the Text of its timestamp before it, "
+            f"`{name}` must be an Image for every frame, after the Text of its timestamp, "
             f"for style {rules.style!r}; got a Video"
         )
         raise ValueError(msg)
-    if segment.audio is not None and not known.sound:
+    if segment.audio is not None and not family.audio:
         msg = f"`{name}.audio` must be left out for style {rules.style!r}, which has none"
         raise ValueError(msg)
-    if segment.frame_merge > 1 and not known.merges_frames:
+    if segment.frame_merge > 1 and not family.merges_frames:
         msg = (
-            f"`{name}.frame_merge` must be left out for style {rules.style!r}, which merges none, "
+            f"`{name}.frame_merge` must be left out for style {rules.style!r}, which merges no frames, "
             f"got {segment.frame_merge}"
         )
         raise ValueError(msg)
-    if known.time == "frames" and segment.seconds is not None:
+    if family.time == "frames" and segment.seconds is not None:
         msg = f"`{name}.seconds` must be left out for style {rules.style!r}, which counts frames"
         raise ValueError(msg)
-    if known.time != "frames" and segment.seconds is None:
+    if family.time != "frames" and segment.seconds is None:
         msg = f"`{name}.seconds` must be given for style {rules.style!r}"
         raise ValueError(msg)
-    if known.time != "frames" and rules.per_second is None:
+    if family.time != "frames" and rules.per_second is None:
         msg = f"`per_second` must be given for a video of style {rules.style!r}"
         raise ValueError(msg)
 
 
-def _placed(segment: Segment, start: Any, rules: _Rules) -> tuple[list[HostArray], Any]:
-    """Return the positions of a segment, and where the next one starts."""
-    one = rules.known.dtype(1)
+def _positions_of(segment: Segment, start: Any, rules: _Rules) -> tuple[list[HostArray], Any]:
+    """Return the positions of a segment, and the start of the next one."""
+    dtype = rules.family.dtype
+    one = dtype(1)
     if isinstance(segment, Text | Audio):
-        run = _run(start, segment.length)
-        return [run], start + rules.known.dtype(segment.length)
+        return [_counted(start, segment.length)], start + dtype(segment.length)
     if isinstance(segment, Image):
-        cells = _cells(np.zeros(1, rules.known.dtype), segment, start)
+        cells = _cells(np.zeros(1, dtype), segment, start)
         return [cells], cells.max() + one
     if segment.audio is not None:
-        return _with_sound(segment, segment.audio, start, rules)
+        return _with_audio(segment, segment.audio, start, rules)
     cells = _cells(_times(segment, rules), segment, start)
     if rules.sides:
         return [cells], start + max(segment.height, segment.width) // segment.merge
     return [cells], cells.max() + one
 
 
-def _run(start: Any, length: int) -> HostArray:
-    """Return the positions of tokens that count on from `start`."""
+def _counted(start: Any, length: int) -> HostArray:
+    """Return positions that count from `start`, alike on all axes."""
     check_reach(start.item() + length, "per_second", told=" as a position")
-    line = np.arange(length, dtype=start.dtype) + start
-    return np.broadcast_to(line, (3, length))
+    counted = np.arange(length, dtype=start.dtype) + start
+    return np.broadcast_to(counted, (3, length))
 
 
 def _cells(times: HostArray, space: Image | Video, start: Any) -> HostArray:
-    """Return the positions of the patches of frames at these times."""
+    """Return the positions of the patches of frames with these times."""
     rows, columns = (side // space.merge for side in (space.height, space.width))
     check_reach(
         start.item() + times[-1].item() + rows + columns, "per_second", told=" as a position"
     )
     shape = (len(times), rows, columns)
     grid = np.empty((3, *shape), start.dtype)
-    for axis, line in enumerate((times, np.arange(rows), np.arange(columns))):
-        grid[axis] = line.reshape(-1, *[1] * (2 - axis))
-    placed: HostArray = grid.reshape(3, -1) + start
-    return placed
+    for axis, along in enumerate((times, np.arange(rows), np.arange(columns))):
+        grid[axis] = along.reshape(-1, *[1] * (2 - axis))
+    positions: HostArray = grid.reshape(3, -1) + start
+    return positions
 
 
 def _times(video: Video, rules: _Rules) -> HostArray:
-    """Return the time of every frame of a video, from 0."""
+    """Return the times of the frames of a video, from 0."""
     index = np.arange(video.frames // video.frame_merge)
-    if rules.known.time == "frames":
+    if rules.family.time == "frames":
         return index
     with np.errstate(over="ignore", invalid="ignore"):  # refused below
         count, seconds, per_second = (
             np.asarray(value, np.float32) for value in (index, video.seconds, rules.per_second)
         )
-        if rules.known.time == "seconds":
+        if rules.family.time == "seconds":
             times = count * (per_second * seconds)
         else:
             times = count * seconds * per_second
     check_reach(float(times[-1]), "per_second", told=" as the time of the last frame")
-    placed: HostArray = times.astype(rules.known.dtype)
-    return placed
+    rounded: HostArray = times.astype(rules.family.dtype)
+    return rounded
 
 
-def _with_sound(
+def _with_audio(
     video: Video, audio: Audio, start: Any, rules: _Rules
 ) -> tuple[list[HostArray], Any]:
-    """Return the positions of a video interleaved with its sound, between its marks."""
-    one = rules.known.dtype(1)
-    together = rules.known.sound == "chunks"
-    marks = np.zeros((3, 2), start.dtype) if together else _run(start - start, 2)
-    after = marks.max() + one
+    """Return the positions of a video interleaved with its audio, and of the special tokens around both."""
+    one = rules.family.dtype(1)
+    in_chunks = rules.family.audio == "chunks"
+    special = np.zeros((3, 2), start.dtype) if in_chunks else _counted(start - start, 2)
+    after = special.max() + one
     times = _times(video, rules)
-    pictures = _cells(times, video, start + after)
-    sounds = _run(start + after, audio.length)
-    if together:
-        each = pictures.shape[1] // len(times)
-        parts = _in_chunks(pictures, np.repeat(times, each), sounds, rules.per_chunk)
+    frames = _cells(times, video, start + after)
+    sounds = _counted(start + after, audio.length)
+    if in_chunks:
+        each = frames.shape[1] // len(times)
+        parts = _alternating(frames, np.repeat(times, each), sounds, rules.per_chunk)
     else:
-        parts = _in_order(pictures, sounds)
-    behind = parts[-1].max() + one
-    return [marks + start, *parts, marks + behind], behind + after
+        parts = _sorted_by_time(frames, sounds)
+    end = parts[-1].max() + one
+    return [special + start, *parts, special + end], end + after
 
 
-def _in_chunks(
-    pictures: HostArray, times: HostArray, sounds: HostArray, per_chunk: int
+def _alternating(
+    frames: HostArray, times: HostArray, sounds: HostArray, per_chunk: int
 ) -> list[HostArray]:
-    """Return chunks of a video and of its sound in turn."""
-    videos = _chunks(pictures, times, per_chunk)
-    audios = _chunks(sounds, np.arange(sounds.shape[1]), per_chunk)
-    turns = zip_longest(videos, audios)
-    return [part for turn in turns for part in turn if part is not None]
+    """Return chunks of a video and of its audio that alternate."""
+    video = _chunks(frames, times, per_chunk)
+    audio = _chunks(sounds, np.arange(sounds.shape[1]), per_chunk)
+    rounds = zip_longest(video, audio)
+    return [chunk for both in rounds for chunk in both if chunk is not None]
 
 
 def _chunks(positions: HostArray, times: HostArray, per_chunk: int) -> list[HostArray]:
-    """Cut positions where their times reach the next chunk, one token further on at the least."""
+    """Split positions at the first time of each chunk; no chunk is empty."""
     cuts = [0]
     while cuts[-1] < len(times):
         reached = int(np.searchsorted(times, per_chunk * len(cuts)))
@@ -525,24 +524,23 @@ def _chunks(positions: HostArray, times: HostArray, per_chunk: int) -> list[Host
     return [positions[:, begin:end] for begin, end in pairwise(cuts)]
 
 
-def _in_order(pictures: HostArray, sounds: HostArray) -> list[HostArray]:
-    """Return a video and its sound in the order of their times: all but the last run, and that."""
-    both = np.concatenate([pictures, sounds], axis=1)
+def _sorted_by_time(frames: HostArray, sounds: HostArray) -> list[HostArray]:
+    """Return a video and its audio sorted by time, in two parts: the last run of either, and all before."""
+    both = np.concatenate([frames, sounds], axis=1)
     order: Int64Array = np.argsort(both[0], kind="stable")
-    changes = np.flatnonzero(np.diff(order < pictures.shape[1]))
+    changes = np.flatnonzero(np.diff(order < frames.shape[1]))
     last = int(changes[-1]) + 1
     return [both[:, order[:last]], both[:, order[last:]]]
 
 
 def _check_audio(audio: Any) -> None:
-    """Refuse as the sound of a video what is none."""
     if audio is not None and not isinstance(audio, Audio):
         msg = f"`audio` must be an Audio, got {audio!r} of type {type(audio).__name__}"
         raise TypeError(msg)
 
 
 def _check_sides(space: Image | Video) -> None:
-    """Check the sides of an image, and that blocks of patches fill them."""
+    """Check the sides of an image or video, and that they are multiples of `merge`."""
     for name in ("height", "width", "merge"):
         object.__setattr__(space, name, as_positive_integer(getattr(space, name), name))
     for name in ("height", "width"):
@@ -550,7 +548,6 @@ def _check_sides(space: Image | Video) -> None:
 
 
 def _check_multiple(size: int, name: str, part: int, what: str) -> None:
-    """Refuse a size that is not made of whole parts."""
     if size % part:
         msg = f"`{name}` must be a multiple of `{what}`, {part}, got {size}"
         raise ValueError(msg)

@@ -1,7 +1,4 @@
-"""Where each row stands: masks, packed sequences, grids, clocks and slices as exact positions.
-
-What belongs to images and video, to mixed sequences and to long contexts has modules of its own.
-"""
+"""Positions of padded, packed and distributed sequences."""
 
 from __future__ import annotations
 
@@ -41,32 +38,31 @@ def from_mask(mask: ArrayT, *, padding: int = ...) -> ArrayT: ...
 
 
 def from_mask(mask: Array, *, padding: int = 0) -> Array:
-    """Count the attended tokens of every row.
+    """Return positions that count the attended tokens of each row.
 
     Parameters
     ----------
     mask : array (B, S) or (S,), bool or integer
-        True or 1 where a token is attended, False or 0 where it is padding, on either side or
-        in between. Of any array library; lists count as NumPy.
+        True or 1 for attended tokens, False or 0 for padding, which may be on either side or in between.
+        An array of any library, or a list, which is read as a NumPy array.
     padding : int
-        The position given to padding. It only has to be a valid one, since padding is not
-        attended.
+        The position of padding. Any valid position will do, because padding is not attended.
 
     Returns
     -------
     int64 array, shape and library of `mask`
-        0 for the first attended token of a row, 1 for the second, `padding` where masked. Under
-        JAX with 64-bit types off it is int32, JAX's own integer.
+        0 for the first attended token of a row, 1 for the second and so on, and `padding` for masked
+        tokens. int32 under JAX with 64-bit types off.
 
     Raises
     ------
     TypeError
-        If the mask is neither bool nor integer (a floating mask is one to be added to scores,
-        with 0 for attended tokens), or `padding` is not an integer.
+        If the mask is neither bool nor integer (a floating mask is usually added to scores, and is 0 for
+        attended tokens), or `padding` is not an integer.
     ValueError
-        If it has neither one nor two axes, holds integers besides 0 and 1, or `padding` is
-        outside int64. Masks that are traced, lazy or on a device are not looked into: there
-        everything but 0 is attended.
+        If the mask has neither one nor two axes, or holds integers besides 0 and 1, or if `padding` is
+        outside int64. The values of masks that are traced, lazy or on a device are not checked: all of them
+        except 0 mean attended.
 
     Examples
     --------
@@ -81,7 +77,7 @@ def from_mask(mask: Array, *, padding: int = 0) -> Array:
     check_reach(fill, "padding")
     array, xp = _mask_array(mask)
     if not libraries.has_int64(array) and abs(fill) >= 2**31:
-        msg = f"`padding` must be within int32 where JAX's 64-bit types are off, got {fill}"
+        msg = f"`padding` must be within int32 if JAX's 64-bit types are off, got {fill}"
         raise ValueError(msg)
     attended = array if xp.isdtype(array.dtype, "bool") else array != 0
     counted = xp.cumulative_sum(xp.astype(attended, _integer_dtype(xp)), axis=-1) - 1
@@ -89,29 +85,27 @@ def from_mask(mask: Array, *, padding: int = 0) -> Array:
 
 
 def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
-    """Count from the start of every sequence in a packed batch.
+    """Return positions that restart in each sequence of a packed batch.
 
     Parameters
     ----------
     cu_seqlens : sequence or array of int (n + 1,)
-        Where the n sequences begin, and where the last one ends: 0 first, never decreasing. Two
-        equal neighbours are an empty sequence.
+        The bounds of the n sequences: 0 first, never decreasing. Two equal neighbours bound an empty sequence.
     offset : number, or sequence or array of numbers (n,)
-        The position of a sequence's first token, for all or for each.
+        The position of the first token, for all sequences or for each.
 
     Returns
     -------
     array (total,)
-        Positions restarting at `offset` in every sequence: int64, or float64 where offsets are
-        floats.
+        Positions that restart at `offset` in each sequence: float64 if offsets are floats, else int64.
 
     Raises
     ------
     TypeError
         If `cu_seqlens` holds anything but integers, or `offset` anything but numbers.
     ValueError
-        If `cu_seqlens` does not start at 0, decreases or is not one-dimensional, if there is not
-        one offset per sequence, or if a position would leave int64.
+        If `cu_seqlens` does not start at 0, decreases or is not one-dimensional, if the number of offsets is
+        not the number of sequences, or if a position would leave int64.
 
     Examples
     --------
@@ -139,32 +133,33 @@ def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
 
 
 def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
-    """Give the positions that one device of a context-parallel group holds.
+    """Return the positions of the tokens on one device of a context-parallel group.
 
-    The sequence is cut into ``2 * world`` equal chunks, and device r takes chunk r and chunk
+    The sequence is split into ``2 * world`` equal chunks. Device r holds chunk r and chunk
     ``2 * world - 1 - r``, an early and a late one, so that under a causal mask all devices have
     the same work.
 
     Parameters
     ----------
     length : int
-        The whole sequence, a multiple of ``2 * world``.
+        The length of the whole sequence, a multiple of ``2 * world``.
     rank : int
-        Which device, from 0.
+        The number of the device, from 0.
     world : int
-        How many devices.
+        The number of devices.
 
     Returns
     -------
     int64 array (length / world,)
-        The positions of the device's rows, in the order it holds them.
+        The positions of the tokens on the device, in the order in which it holds them.
 
     Raises
     ------
     TypeError
         If an argument is not an integer.
     ValueError
-        If `length` does not divide or is outside int64, or `rank` is not below `world`.
+        If `length` is no multiple of ``2 * world`` or is outside int64, or `rank` is not from 0 to
+        ``world - 1``.
 
     Examples
     --------
@@ -189,7 +184,7 @@ def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
 
 
 def _mask_array(mask: Any) -> tuple[Array, Any]:
-    """Return a checked mask and its array library."""
+    """Check a mask, and return it as an array, with its library."""
     array = host_array(mask, "mask") if isinstance(mask, list | tuple) else mask
     kind = f"an object of type {type(mask).__name__}"
     if not libraries.is_masked_or_matrix(array):
@@ -197,7 +192,7 @@ def _mask_array(mask: Any) -> tuple[Array, Any]:
             xp = array_api_compat.array_namespace(array)
             kind = str(array.dtype)
             valid = xp.isdtype(array.dtype, ("bool", "integral"))
-        except TypeError:  # no array, or a dtype that is not the library's own
+        except TypeError:  # not an array, or a dtype of another library
             valid = False
         if valid:
             _check_mask(array)
@@ -207,7 +202,7 @@ def _mask_array(mask: Any) -> tuple[Array, Any]:
 
 
 def _check_mask(mask: Array) -> None:
-    """Refuse masks of other ranks, and integers besides 0 and 1 where they can be read."""
+    """Refuse masks of other ranks, and integers besides 0 and 1 if their values are known."""
     if mask.ndim not in {1, 2}:
         msg = f"`mask` must have shape (B, S) or (S,), got {mask.ndim} axes"
         raise ValueError(msg)
@@ -220,5 +215,5 @@ def _check_mask(mask: Array) -> None:
 
 
 def _integer_dtype(xp: Any) -> Any:
-    """Return int64, or the integer that JAX has in its place with 64-bit types off."""
+    """Return int64, or JAX's int32 if its 64-bit types are off."""
     return xp.asarray(0).dtype if array_api_compat.is_jax_namespace(xp) else xp.int64

@@ -1,4 +1,4 @@
-"""Positions as int64 or float64 if their values are on the host, else as they are."""
+"""Reads the positions of a call: as int64 or float64 if their values are known on the host."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from rotary._lib.typing import Array
 
 
 def check_below(positions: Array, limit: int, name: str) -> None:
-    """Raise if a position that is known reaches the limit, a context length."""
+    """Raise if a known position reaches the limit, which is a context length."""
     if isinstance(positions, np.ndarray) and positions.size and positions.max() >= limit:
         msg = (
             f"`{name}` must keep positions below the context_length {limit}, which the frequencies "
-            f"depend on, got {positions.max()}; at_length gives the embedding for more"
+            f"depend on, got {positions.max()}; at_length gives an embedding for larger ones"
         )
         raise ValueError(msg)
 
 
 def read_positions(value: Any, name: str) -> Array:
-    """Return positions as int64 or float64 on the host, or as they are where they are not known."""
+    """Return positions as int64 or float64 on the host; those of unknown values stay in their library."""
     is_array = libraries.is_array(value)
     if is_array:
         check_dense(value, name)
     if not is_array or libraries.to_host(value) is not None:
-        # A copy, for the caller may go on writing to an array of positions while it is still read.
+        # A copy: the caller may write to the array while a kernel still reads it.
         return np.array(as_positions(value, name=name), order="C")
     if libraries.is_bare(value):
         msg = (
@@ -47,7 +47,7 @@ def read_positions(value: Any, name: str) -> Array:
         )
         raise TypeError(msg)
     if kind == "uint64":
-        return value  # converted to int64, values beyond it could no longer be recognised
+        return value  # as int64, values beyond int64 could no longer be recognised
     wide, limit = libraries.widened(value), first_coarse(kind)
     if limit is None:
         return wide

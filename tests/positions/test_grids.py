@@ -144,7 +144,7 @@ def test_the_ends_of_int64():
         ((2, 2, 2), {"order": "xy"}, ValueError, '`order` must be "ij" unless'),
         ((2, 3), {"merge": 2}, ValueError, r"`sizes\[1\]` must be a multiple of `merge`, 2, got 3"),
         ((2,), {"merge": 0}, ValueError, "`merge` must be at least 1"),
-        ((2,), {"merge": 1.0}, TypeError, "`merge` must be made of integers"),
+        ((2,), {"merge": 1.0}, TypeError, "`merge` must consist of integers"),
         ((2,), {"merge": [1, 1]}, ValueError, "`merge` must be one number or one per axis"),
         ((2,), {"prefix": -1}, ValueError, "`prefix` must not be negative, got -1"),
         ((2,), {"suffix": 1.0}, TypeError, "`suffix` must be an integer"),
