@@ -1,4 +1,4 @@
-"""Differences of dates, durations and numbers, in exact integers until the last division."""
+"""Positions of dates, durations and numbers, computed with exact integers up to the last division."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ ATTOSECONDS = {
     "as": 1,
 }
 
-# What other libraries call those whose letters mean something else to them, as "m" a metre.
-WORDS = {"W": "week", "D": "day", "h": "hour", "m": "minute"}
+# Names for libraries of quantities, which read "m" as metre.
+UNIT_NAMES = {"W": "week", "D": "day", "h": "hour", "m": "minute"}
 
 UNIT = re.compile(r"([1-9][0-9]*)?([A-Za-z]+)")
 
@@ -82,7 +82,7 @@ def read_unit(unit: Any) -> tuple[str, int]:
 
 
 def read_origin(origin: Any, unit: str) -> Origin:
-    """Return an origin as a number of a unit, or as a date or duration in the longest unit that holds it."""
+    """Return an origin as a number of the unit, or as a date or duration in the longest unit that is exact."""
     if isinstance(origin, str):
         return _longest_unit(_read_date(origin))
     if libraries.unit_of(origin) is not None:
@@ -111,15 +111,15 @@ def read_origin(origin: Any, unit: str) -> Origin:
 
 
 def read_times(times: Any) -> HostArray:
-    """Return times as a NumPy array, checked for missing dates.
+    """Return times as a NumPy array without missing dates.
 
-    Its dtype is datetime64, timedelta64, a number's, or object with one `np.datetime64` or
-    `np.timedelta64` of its own unit in every place.
+    Its dtype is datetime64, timedelta64, or numeric. If dates or durations have different units, its dtype is object,
+    and each element is an `np.datetime64` or `np.timedelta64`.
     """
     first = next(leaves(times, "times"), None)
-    # Left to itself, NumPy brings a list of dates to one unit and lets some overflow.
-    listed = isinstance(times, list | tuple) and isinstance(first, DATES)
-    array = host_array(np.array(times, dtype=object) if listed else times, "times")
+    # NumPy would convert a list of dates to one unit, in which some may overflow.
+    is_list = isinstance(times, list | tuple) and isinstance(first, DATES)
+    array = host_array(np.array(times, dtype=object) if is_list else times, "times")
     if array.dtype.kind in "mM":
         _refuse_missing(array, np.isnat(array))
     elif array.dtype.kind == "O" and any(isinstance(item, DATES) for item in array.flat):
@@ -131,9 +131,9 @@ def read_times(times: Any) -> HostArray:
 
 
 def read_quantity(value: Any, unit: str, name: str) -> tuple[HostArray, Fraction]:
-    """Return the numbers of a quantity, and the attoseconds that they count, in a unit of time at least.
+    """Return the numbers of a quantity, and their unit in attoseconds.
 
-    The library of the quantity is asked for the length of its unit, not to convert, which would round.
+    The library of the quantity gives the length of the unit. It does not convert the numbers, because that would round.
     """
     own = libraries.unit_of(value)
     letters = unit.lstrip("0123456789")
@@ -141,13 +141,13 @@ def read_quantity(value: Any, unit: str, name: str) -> tuple[HostArray, Fraction
     if isinstance(own, str) and own in ATTOSECONDS:
         tick = Fraction(ATTOSECONDS[own])
     else:
-        with suppress(Exception):  # of whatever kind, from a library that is not known here
+        with suppress(Exception):  # an unknown library may raise any
             seconds = float(_numbers_of((1 * own).to("s")))
-            # The digits that a definition has, and not those that a float adds.
+            # The digits of the definition, without those that rounding to float64 adds.
             tick = Fraction(f"{seconds:.15g}") * ATTOSECONDS["s"]
     if tick is None:
         with suppress(Exception):
-            value = value.to(WORDS.get(letters, letters))
+            value = value.to(UNIT_NAMES.get(letters, letters))
             tick = Fraction(ATTOSECONDS[letters])
     numbers = _numbers_of(value)
     if tick is None or numbers is None:
@@ -157,7 +157,7 @@ def read_quantity(value: Any, unit: str, name: str) -> tuple[HostArray, Fraction
 
 
 def _numbers_of(quantity: Any) -> Any:
-    """Return the numbers of a quantity, by the names of pint and of astropy; None if it has neither."""
+    """Return the numbers of a quantity of pint or astropy, or None."""
     numbers = getattr(quantity, "magnitude", None)
     return getattr(quantity, "value", None) if numbers is None else numbers
 
@@ -165,7 +165,7 @@ def _numbers_of(quantity: Any) -> Any:
 def counted_in(
     times: HostArray, tick: Fraction, start: Fraction, unit: int, name: str = "times"
 ) -> Positions:
-    """Return ``(times * tick - start) / unit`` of numbers, each rounded once, tick, start and unit in attoseconds."""
+    """Return ``(times * tick - start) / unit``, rounded once. The last three are in attoseconds."""
     numbers = as_positions(times, name=name, coarse=True)
     if (numbers == np.trunc(numbers)).all():
         numbers = numbers.astype(np.int64, copy=False)
@@ -183,7 +183,7 @@ def counted_in(
 
 
 def check_same_kind(times: HostArray, origin: Origin) -> None:
-    """Refuse dates, durations and numbers counted from an origin of another kind."""
+    """Raise unless times and origin are all dates, all durations or all numbers."""
     wanted = _kind_of(type(origin))
     kinds = {type(item) for item in times.flat} if times.dtype.kind == "O" else {times.dtype.type}
     for kind in map(_kind_of, kinds):
@@ -193,7 +193,7 @@ def check_same_kind(times: HostArray, origin: Origin) -> None:
 
 
 def elapsed(times: HostArray, origin: Instant, unit: int) -> Positions:
-    """Return ``(times - origin) / unit`` of dates or durations, the unit in attoseconds."""
+    """Return ``(times - origin) / unit`` of dates or durations, with the unit in attoseconds."""
     ticks, tick = _ticks(times)
     start = attoseconds_of(origin)
     common = math.gcd(tick, start, unit)
@@ -201,7 +201,7 @@ def elapsed(times: HostArray, origin: Instant, unit: int) -> Positions:
 
 
 def counted(times: Positions, origin: Number) -> Positions:
-    """Return ``times - origin`` of numbers: int64 if it is whole throughout, else float64."""
+    """Return ``times - origin`` of numbers: int64 if all are whole numbers, else float64."""
     if isinstance(origin, float) and origin.is_integer():
         origin = int(origin)
     if (times == np.trunc(times)).all():
@@ -216,7 +216,7 @@ def counted(times: Positions, origin: Number) -> Positions:
 
 
 def check_resolution(times: HostArray, units: float = 1.0) -> None:
-    """Refuse floats shorter than float64 that are too coarse to tell their times apart, each of so many units."""
+    """Refuse floats shorter than float64 that are too coarse to distinguish times; `units` is the scale to units."""
     if times.dtype.itemsize >= 8 or np.can_cast(times.dtype, np.int64):
         return
     rows = times.reshape(-1, times.shape[-1] if times.ndim else 1)
@@ -234,22 +234,21 @@ def check_resolution(times: HostArray, units: float = 1.0) -> None:
         msg = (
             f"`times` must be finer than the distances between them, got {times.dtype} near "
             f"{float(largest[row]):g}, where neighbouring values are {resolution[row]:g} units "
-            "apart; pass them as integers, float64 or datetime64 from where they were recorded, "
-            "or subtract the origin there, for no conversion of this array brings back what "
-            "rounding took"
+            "apart; pass the recorded times as integers, float64 or datetime64, or subtract the origin "
+            "from them: no conversion of this array restores what rounding lost"
         )
         raise ValueError(msg)
 
 
 def _read_date(text: str) -> np.datetime64[Any]:
-    """Read a date in ISO 8601, turning local time into UTC where a zone is given."""
+    """Read a date in ISO 8601, and convert it to UTC if it has a time zone."""
     parts = ISO_DATE.fullmatch(text)
-    # A zone belongs to a time of day: the end of "2024-01-31-05" may mean anything.
+    # Only a time of day has a zone: the end of "2024-01-31-05" is ambiguous.
     if parts is not None and not (parts["zone"] and len(parts["second"]) == len("2024-01-31")):
         minutes = 60 * int(parts["hours"] or 0) + int(parts["minutes"] or 0)
         try:
             local = np.datetime64(parts["local"])
-            # NumPy does not notice a fraction of a second that it has no room for in that year.
+            # NumPy does not report an overflow caused by a fraction of a second in a distant year.
             if local.astype("M8[s]") == np.datetime64(parts["second"], "s"):
                 ahead = np.timedelta64(-minutes if parts["sign"] == "-" else minutes, "m")
                 utc: np.datetime64[Any] = local - ahead
@@ -261,11 +260,11 @@ def _read_date(text: str) -> np.datetime64[Any]:
 
 
 def _instant(value: Any) -> Instant:
-    """Return a date or duration of Python, pandas or NumPy as NumPy's, in UTC."""
+    """Convert a date or duration of Python, pandas or NumPy to NumPy's type, in UTC."""
     result: Instant
     if isinstance(value, np.datetime64 | np.timedelta64):
         result = value
-    elif hasattr(value, "to_datetime64"):  # pandas, which has nanoseconds that Python's lack
+    elif hasattr(value, "to_datetime64"):  # pandas: Python's types have no nanoseconds
         result = value.to_datetime64()
     elif hasattr(value, "to_timedelta64"):
         result = value.to_timedelta64()
@@ -280,7 +279,7 @@ def _instant(value: Any) -> Instant:
 
 
 def _instants(array: HostArray) -> HostArray:
-    """Return an array of dates or durations of Python, pandas and NumPy, none of them rounded."""
+    """Convert an object array of dates or durations to NumPy's types, without rounding."""
     items = array.ravel().tolist()
     if all(type(item) is dt.datetime and item.tzinfo is None for item in items):
         return array.astype("M8[us]")
@@ -303,14 +302,13 @@ def _refuse_missing(times: HostArray, missing: BoolArray) -> None:
 
 
 def _kind_of(kind: type) -> str:
-    """Tell what the values of a type are."""
     if issubclass(kind, np.datetime64):
         return "dates"
     return "durations" if issubclass(kind, np.timedelta64) else "numbers"
 
 
 def _ticks(values: HostArray) -> tuple[HostArray, int]:
-    """Return dates or durations as integers, and how many attoseconds one of these counts."""
+    """Return dates or durations as integers, and the unit of these in attoseconds."""
     if values.dtype.kind == "O":
         lengths = np.empty(values.size, object)
         lengths[:] = list(map(attoseconds_of, values.flat))
@@ -319,7 +317,7 @@ def _ticks(values: HostArray) -> tuple[HostArray, int]:
     if values.dtype.kind == "M" and unit in {"Y", "M"}:
         days = values.astype("M8[D]")
         if (days.astype(values.dtype) != values).any():
-            msg = f"dates must lie where int64 counts days, got some outside in {values.dtype}"
+            msg = f"dates must be within int64 days, got some outside in {values.dtype}"
             raise ValueError(msg)
         return days.astype(np.int64), ATTOSECONDS["D"]
     if unit not in ATTOSECONDS:
@@ -329,16 +327,16 @@ def _ticks(values: HostArray) -> tuple[HostArray, int]:
 
 
 def attoseconds_of(instant: Instant) -> int:
-    """Return a duration, or a date's distance from 1970, in attoseconds."""
+    """Return a duration, or the time from 1970 to a date, in attoseconds."""
     ticks, tick = _ticks(np.asarray(instant))
     return int(ticks) * tick
 
 
 def _longest_unit(instant: Instant) -> Instant:
-    """Return a date or duration in the longest unit, days at most, that holds it exactly."""
+    """Convert a date or duration to the longest unit, up to days, in which it is exact."""
     length = attoseconds_of(instant)
     for unit, size in ATTOSECONDS.items():
-        # The smallest int64 stands for NaT.
+        # The smallest int64 is NaT.
         if unit != "W" and length % size == 0 and length // size in INT64[1:]:
             same: Any = np.array(length // size).astype(f"{instant.dtype.kind}8[{unit}]")
             longest: Instant = same[()]
@@ -347,20 +345,20 @@ def _longest_unit(instant: Instant) -> Instant:
 
 
 def _size(integers: HostArray) -> int:
-    """Return the largest absolute value, which int64 does not always hold."""
+    """Return the largest absolute value as a Python integer: it may be 2**63."""
     return max(abs(int(integers.min())), abs(int(integers.max())))
 
 
 def _difference(ticks: HostArray, scale: int, start: int) -> HostArray:
-    """Return ``scale * ticks - start``, in Python integers where int64 might not hold it."""
+    """Return ``scale * ticks - start``, with Python integers if int64 may overflow."""
     if _size(ticks) * scale + abs(start) >= TOO_LARGE or scale >= TOO_LARGE:
         ticks = ticks.astype(object)
     return np.asarray(scale * ticks - start)
 
 
 def _quotient(numerator: HostArray, denominator: int) -> Positions:
-    """Return a quotient of integers: int64 if it is whole throughout, else rounded to float64."""
-    # Up to here NumPy's division is rounded once; Python's is for integers of any size.
+    """Return a quotient of integers: int64 if all are whole numbers, else float64."""
+    # NumPy's division rounds once if both numbers are exact in float64; Python's does so for integers of any size.
     if denominator > EXACT:
         numerator = numerator.astype(object)
     if not np.any(numerator % denominator):
@@ -374,9 +372,9 @@ def _quotient(numerator: HostArray, denominator: int) -> Positions:
 
 
 def _float_difference(times: Float64Array, origin: float) -> Positions:
-    """Return ``times - origin`` rounded once, as int64 if nothing is rounded and all is whole."""
+    """Return ``times - origin`` rounded once: int64 if all differences are exact whole numbers."""
     difference = np.asarray(times - origin)
-    # Knuth's two-sum gives what the subtraction rounded off.
+    # Knuth's two-sum gives the rounding error of the subtraction.
     back = difference - times
     lost = (times - (difference - back)) - (origin + back)
     _within_reach(difference)
@@ -392,34 +390,34 @@ def _within_reach(positions: Float64Array) -> Float64Array:
 
 
 def timestamps(times: TimesLike, *, unit: str, origin: OriginLike) -> Positions:
-    """Turn times into positions: how many units each lies after the origin.
+    """Convert times to positions: the number of units after an origin.
 
-    Rotary attention sees differences of positions only, so any origin will do, if queries and
-    keys, now and in a cache, share it. `Clock` keeps one.
+    Rotary attention depends on differences of positions only. So any origin will do if queries and
+    keys, cached ones included, share it. `Clock` stores unit and origin.
 
     Parameters
     ----------
     times : array, sequence or scalar
-        Dates: ``datetime64`` of any unit, `datetime.datetime` and `datetime.date`, and whatever
-        becomes these as a NumPy array, such as a pandas index. Dates with a time zone are
-        converted to UTC, and dates without one are taken to be UTC. Durations: ``timedelta64`` or
-        `datetime.timedelta`. Numbers: integers and floats that count `unit`. Quantities of astropy or
-        pint in any unit of time: their own unit is converted, exactly.
+        Dates: ``datetime64`` of any unit, `datetime.datetime` and `datetime.date`, and objects that NumPy
+        converts to these, such as a pandas index. Dates with a time zone are
+        converted to UTC, and dates without one are read as UTC. Durations: ``timedelta64`` or
+        `datetime.timedelta`. Numbers: integers and floats in units of `unit`. Quantities of astropy or
+        pint in any unit of time, which is converted exactly.
     unit : str
-        What one step of position is: ``"W"``, ``"D"``, ``"h"``, ``"m"`` (minutes), ``"s"``,
+        The unit of positions: ``"W"``, ``"D"``, ``"h"``, ``"m"`` (minutes), ``"s"``,
         ``"ms"``, ``"us"``, ``"ns"``, ``"ps"``, ``"fs"`` or ``"as"``, or a multiple such as
         ``"40ms"``. Months and years have no fixed length and are refused.
     origin : date, duration or number
-        What becomes position 0, of the same kind as `times`; a date may be a string such as
-        ``"2024-01-01T12:00"``. For numbers it is a number of the same units. For quantities it is a
-        number of `unit`, a duration or a quantity.
+        The time of position 0, of the same kind as `times`. A date may be a string such as
+        ``"2024-01-01T12:00"``. For numbers it is a number of the same unit. For quantities it is a
+        number in units of `unit`, a duration or a quantity.
 
     Returns
     -------
     array, shape of `times`
-        ``(times - origin) / unit``: int64 if every one is a whole number, else float64, each
-        correctly rounded. Which of the two depends on the values, not on the dtype they came
-        in; equal values are equal positions in either.
+        ``(times - origin) / unit``: int64 if all positions are whole numbers, else float64, each
+        correctly rounded. This depends on the values, not on the dtype of `times`; equal times give equal
+        positions in both dtypes.
 
     Raises
     ------
@@ -427,21 +425,21 @@ def timestamps(times: TimesLike, *, unit: str, origin: OriginLike) -> Positions:
         If `times` holds anything else, or `origin` is of another kind than `times`.
     ValueError
         If a time is missing (NaT, NaN) or infinite, a position would leave int64, the unit is
-        unknown, or the times are floats too coarse to be told apart (see Notes).
+        unknown, or times are floats that are too coarse to distinguish them (see Notes).
 
     Notes
     -----
-    The subtraction is done in exact integers of the finest unit involved, before anything is
-    divided or becomes a float. float64 numbers hold what they hold: unix time in them is good to
+    The subtraction uses exact integers of the finest unit, before any division or conversion to
+    float. float64 numbers keep their own rounding errors: unix time in float64 is accurate to
     2.4e-7 seconds, or to 256 nanoseconds if it counts nanoseconds.
 
-    float32, float16 and bfloat16 numbers are held against their own resolution, the distance of
+    float32, float16 and bfloat16 numbers are compared with their resolution: the distance of
     neighbouring values of the dtype at the largest time of a row (128 s in float32 at today's
-    unix time). Where it is coarser than one unit, a row is refused that has a single time, times
-    that coincide, or different times no further apart than the resolution. Where it is not, a row
-    is refused that has both of the latter. What rounding took cannot be brought back by a
-    conversion: subtract the origin in the precision the times were recorded in. Times that are
-    right as they are pass as ``times.astype("float64")``.
+    unix time). If it is coarser than one unit, a row is refused that has a single time, equal times, or
+    different times whose distance is at most the resolution. If it is finer, a row
+    is refused that has both equal times and such close times. No conversion restores what rounding lost: subtract
+    the origin in the precision in which the times were recorded. If the times are
+    right as they are, pass ``times.astype("float64")``.
 
     Examples
     --------
@@ -459,22 +457,22 @@ def timestamps(times: TimesLike, *, unit: str, origin: OriginLike) -> Positions:
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A unit and an origin, kept together: `timestamps` with both stored.
+    """A unit and an origin, with which calls convert times to positions as `timestamps` does.
 
     Parameters
     ----------
     unit : str
-        What one step of position is, as in `timestamps`.
+        The unit of positions, as in `timestamps`.
     origin : date, duration or number
-        What becomes position 0, as in `timestamps`. Dates are kept as ``datetime64`` in UTC, in
-        the longest unit that holds them exactly, so that equal clocks compare equal.
+        The time of position 0, as in `timestamps`. Dates are stored as ``datetime64`` in UTC, in
+        the longest unit in which they are exact, so that equal clocks compare equal.
 
     Raises
     ------
     TypeError
-        If the unit is not a string, or the origin is no date, duration or number.
+        If the unit is not a string, or the origin is not a date, duration or number.
     ValueError
-        If the unit or the origin is not a valid one.
+        If the unit or the origin is not valid.
 
     Examples
     --------
@@ -499,17 +497,17 @@ class Clock:
         return cast("Origin", self.origin)
 
     def __call__(self, times: TimesLike) -> Positions:
-        """Return the positions of `times`, as `timestamps` does.
+        """Convert times to positions, as `timestamps` does.
 
         Parameters
         ----------
         times : array, sequence or scalar
-            Times of the origin's kind.
+            Times of the same kind as the origin.
 
         Returns
         -------
         array, shape of `times`
-            int64 if every position is a whole number, else float64.
+            int64 if all positions are whole numbers, else float64.
         """
         if libraries.unit_of(times) is not None:
             return self._of_quantity(times)
@@ -524,7 +522,6 @@ class Clock:
         return counted(numbers, self._start)
 
     def _of_quantity(self, times: Any) -> Positions:
-        """Return the positions of times that have a unit of their own."""
         values, tick = read_quantity(times, self.unit, "times")
         if not values.size:
             return np.zeros(values.shape, np.int64)
