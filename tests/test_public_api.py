@@ -64,7 +64,7 @@ PUBLIC = {
         "openpangu",
     ],
     "rotary.typing": [
-        *("AnyArray", "BatchAxisLike", "CallOptions", "CuSeqlensLike", "DTypeLike"),
+        *("AnyArray", "BatchAxisLike", "CallOptions", "ConfigLike", "CuSeqlensLike", "DTypeLike"),
         *("FrequenciesLike", "NestedReals", "OffsetLike", "OutLike", "PositionsLike", "RealLike"),
         "SeqAxisLike",
     ],

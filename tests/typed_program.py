@@ -137,7 +137,7 @@ positions.grid(2, 3, normalize="separate", step=[0.5, 1])
 positions.mixed([positions.Text(3)], style="qwen2_vl")
 
 formats.to_concatenated(cos, sin, order="sin")  # error
-positions.grid(2, 3, normalize="separated")  # error
+positions.grid(2, 3, normalize="both")  # error
 positions.mixed([positions.Text(3)], style="qwen4_vl")  # error
 positions.timestamps([1], unit=3, origin=0)  # error
 

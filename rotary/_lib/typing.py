@@ -12,6 +12,7 @@ __all__ = [
     "AnyArray",
     "BatchAxisLike",
     "CallOptions",
+    "ConfigLike",
     "CuSeqlensLike",
     "DTypeLike",
     "FrequenciesLike",
@@ -66,6 +67,8 @@ OutLike: TypeAlias = AnyArray | Sequence[AnyArray] | None
 FrequenciesLike: TypeAlias = AnyArray | NestedReals
 # The dtypes of the libraries share no base class and no attribute.
 DTypeLike: TypeAlias = object
+# A path, a mapping, or an object of another library with any attributes.
+ConfigLike: TypeAlias = object
 
 
 class CallOptions(TypedDict, total=False):
