@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import math
 import pickle
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,284 +100,28 @@ def embedding(schedule, dim=64, base=10_000.0, context_length=8192, *, seq_axis=
 # ------------------------------------------------------------------------------------------------
 # Constants, made by the float32 code of the projects themselves.
 
-# (what, schedule, base, dim, context_length, lanes, their sum, attention factor)
-CONFORMANCE = [
-    (
-        "default 10000",
-        Default(),
-        1e4,
-        128,
-        None,
-        {1: 0.865964353, 16: 0.1, 32: 0.01, 62: 0.00013335215, 63: 0.000115478193},
-        7.45995420266,
-        1.0,
-    ),
-    (
-        "default 500000",
-        Default(),
-        5e5,
-        128,
-        None,
-        {1: 0.814617217, 32: 0.00141421345, 63: 2.4551407e-06},
-        5.394233954,
-        1.0,
-    ),
-    (
-        "default 1000000",
-        Default(),
-        1e6,
-        128,
-        None,
-        {1: 0.805842221, 32: 0.001, 63: 1.24093776e-06},
-        5.15044442027,
-        1.0,
-    ),
-    (
-        "Llama-3.1-8B",
-        Llama3(8, **LLAMA3),
-        5e5,
-        128,
-        None,
-        {
-            28: 0.00321144611,
-            29: 0.00216657063,
-            30: 0.00137189368,
-            31: 0.00085675146,
-            32: 0.000524846022,
-            33: 0.00031269365,
-            34: 0.000178507791,
-            35: 9.55621217e-05,
-            62: 3.7673226e-07,
-            63: 3.06892588e-07,
-        },
-        5.38605826345,
-        1.0,
-    ),
-    (
-        "Llama-3.2-1B",
-        Llama3(32, **LLAMA3),
-        5e5,
-        64,
-        None,
-        {
-            13: 0.00483942125,
-            14: 0.00321144611,
-            15: 0.00129054801,
-            16: 0.000429556705,
-            17: 9.70828623e-05,
-            18: 1.94616387e-05,
-            31: 9.41830649e-08,
-        },
-        2.96820239664,
-        1.0,
-    ),
-    (
-        "Qwen2.5-7B, YaRN",
-        Yarn(4, 32_768),
-        1e6,
-        128,
-        None,
-        {
-            22: 0.00865964312,
-            23: 0.00697830599,
-            24: 0.00537532149,
-            25: 0.0041317381,
-            30: 0.00106436096,
-            39: 6.4903943e-05,
-            40: 4.44569851e-05,
-            62: 3.84981632e-07,
-            63: 3.10234441e-07,
-        },
-        5.14403482812,
-        1.138629436111989,
-    ),
-    (
-        "DeepSeek-V3",
-        Yarn(**DEEPSEEK_V3),
-        1e4,
-        64,
-        None,
-        {
-            9: 0.0749894157,
-            10: 0.0562341288,
-            11: 0.0390069261,
-            12: 0.0268793609,
-            16: 0.00550000044,
-            22: 0.00017782794,
-            23: 3.3338034e-05,
-            24: 2.5e-05,
-            30: 4.44569832e-06,
-            31: 3.33380353e-06,
-        },
-        3.94893626566,
-        1.0,
-    ),
-    (
-        "gpt-oss",
-        Yarn(**GPT_OSS, truncate=False),
-        150_000.0,
-        64,
-        None,
-        {
-            7: 0.0737445652,
-            8: 0.0508132726,
-            9: 0.0317056961,
-            10: 0.0193349998,
-            11: 0.0115920492,
-            12: 0.00679495931,
-            16: 0.000456483918,
-            17: 0.000129318694,
-            18: 3.83088118e-05,
-            30: 4.38797855e-07,
-            31: 3.0235114e-07,
-        },
-        3.18043825581,
-        1.3465735902799727,
-    ),
-    (
-        "gpt-oss with truncate",
-        Yarn(**GPT_OSS),
-        150_000.0,
-        64,
-        None,
-        {
-            9: 0.0316207521,
-            10: 0.0194509663,
-            11: 0.0117921913,
-            12: 0.00701571396,
-            16: 0.000580947497,
-            17: 0.000227947836,
-        },
-        3.18165947138,
-        1.3465735902799727,
-    ),
-    (
-        "Gemma-3, global layers",
-        Linear(8),
-        1e6,
-        256,
-        None,
-        {
-            0: 0.125,
-            1: 0.112210892,
-            2: 0.100730278,
-            64: 0.000125000006,
-            126: 1.5511722e-07,
-            127: 1.39246737e-07,
-        },
-        1.22174150101,
-        1.0,
-    ),
-    (
-        "Gemma-3, local layers",
-        Default(),
-        1e4,
-        256,
-        None,
-        {1: 0.930572033, 64: 0.01, 127: 0.000107460779},
-        14.4019789478,
-        1.0,
-    ),
-    (
-        "Gemma-4, global layers",
-        Proportional(0.25),
-        1e6,
-        512,
-        None,
-        {
-            1: 0.947463512,
-            2: 0.897687137,
-            30: 0.198095679,
-            62: 0.0352269448,
-            63: 0.0333762467,
-            64: 0.0,
-            255: 0.0,
-        },
-        18.4324746691,
-        1.0,
-    ),
-    (
-        "dynamic, within",
-        DynamicNTK(2, 4096),
-        1e4,
-        128,
-        4096,
-        {1: 0.865964353, 63: 0.000115478193},
-        7.45995420266,
-        1.0,
-    ),
-    (
-        "dynamic, twice",
-        DynamicNTK(2, 4096),
-        1e4,
-        128,
-        8192,
-        {1: 0.850994289, 32: 0.00572338188, 63: 3.84927334e-05},
-        6.71093241497,
-        1.0,
-    ),
-    (
-        "dynamic, four times",
-        DynamicNTK(2, 4096),
-        1e4,
-        128,
-        16_384,
-        {1: 0.839625776, 32: 0.00372172147, 63: 1.6496886e-05},
-        6.23532833395,
-        1.0,
-    ),
-    (
-        "HunYuan",
-        NTK(alpha=1000),
-        1e4,
-        128,
-        None,
-        {1: 0.776034355, 32: 0.000299357722, 63: 1.15478201e-07},
-        None,
-        1.0,
-    ),
-    (
-        "longrope, short",
-        LongRope(**SYNTHETIC, factor=32),
-        1e4,
-        96,
-        4096,
-        {1: 0.817231834, 2: 0.667933404, 24: 0.00806451589, 47: 8.24168383e-05},
-        5.480990451,
-        1.1902380714238083,
-    ),
-    (
-        "longrope, long",
-        LongRope(**SYNTHETIC, max_position=131_072),
-        1e4,
-        96,
-        4097,
-        {
-            1: 0.3588714,
-            2: 0.189247802,
-            24: 0.000310559,
-            46: 2.41414409e-06,
-            47: 1.95093003e-06,
-        },
-        1.92877433317,
-        1.1902380714238083,
-    ),
-]
+PUBLISHED = tomllib.loads(Path(__file__).with_name("constants.toml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("case", CONFORMANCE, ids=lambda case: case[0])
+@pytest.mark.parametrize("case", PUBLISHED["schedule"], ids=lambda case: case["name"])
 def test_published_constants(case):
-    _, schedule, base, dim, length, lanes, total, factor = case
+    arguments = case.get("arguments", {})
+    if case["kind"] == "LongRope":
+        arguments = SYNTHETIC | arguments
     rope = rotary.RotaryEmbedding(
-        dim, layout="half", base=base, scaling=schedule, context_length=length
+        case["dim"],
+        layout="half",
+        base=case["base"],
+        scaling=getattr(rotary.scaling, case["kind"])(**arguments),
+        context_length=case.get("context_length"),
     )
-    found = rope.inv_freq
-    assert found.dtype == np.float64
-    assert found.shape == (dim // 2,)
-    np.testing.assert_allclose(found[list(lanes)], list(lanes.values()), rtol=1e-6)
-    if total is not None:
-        np.testing.assert_allclose(found.sum(), total, rtol=1e-7)
-    assert rope.attention_factor == pytest.approx(factor, rel=1e-15)
+    assert rope.inv_freq.dtype == np.float64
+    assert rope.inv_freq.shape == (case["dim"] // 2,)
+    pairs = [int(pair) for pair in case["inv_freq"]]
+    np.testing.assert_allclose(rope.inv_freq[pairs], list(case["inv_freq"].values()), rtol=1e-6)
+    if "sum" in case:
+        np.testing.assert_allclose(rope.inv_freq.sum(), case["sum"], rtol=1e-7)
+    assert rope.attention_factor == pytest.approx(case["attention_factor"], rel=1e-15)
     assert type(rope.attention_factor) is float
 
 
