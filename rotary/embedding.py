@@ -25,6 +25,7 @@ from ._lib.typing import (
     Array,
     ArrayT,
     ArrayT2,
+    BatchAxis,
     BatchAxisLike,
     CallOptions,
     CuSeqlensLike,
@@ -38,7 +39,6 @@ from ._lib.typing import (
     RealLike,
     SeqAxisLike,
 )
-from ._lib.typing import BatchAxis as BatchAxis  # noqa: PLC0414  (checkpoints import it from here)
 from .angles.phases import Frequencies, frequencies
 from .backends.contract import Pairing, Turns
 from .call import apply, passes, quantized

@@ -142,6 +142,19 @@ positions.mixed([positions.Text(3)], style="qwen4_vl")  # error
 positions.timestamps([1], unit=3, origin=0)  # error
 
 # ------------------------------------------------------------------------------------------------
+# Checkpoints.
+
+assert_type(rotary.from_config("model", dialect="vllm"), RotaryEmbedding | None)
+assert_type(rotary.from_config({"head_dim": 64}, inv_freq=[1.0, 0.1]), RotaryEmbedding | None)
+assert_type(rotary.from_gguf({}, tensors={"rope_freqs.weight": q}), RotaryEmbedding | None)
+assert_type(rotary.preset("mimi-hf", seq_axis=-2), RotaryEmbedding)
+
+rotary.from_config("model", dialect="vlm")  # error
+rotary.from_config("model", inv_freq="learned")  # error
+rotary.from_config("model", theta=10_000.0)  # error
+rotary.preset(3)  # error
+
+# ------------------------------------------------------------------------------------------------
 # Names.
 
 known: rotary.Preset = rotary.presets()["mimi-hf"]

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rotary._lib.errors import ConfigError
-from rotary.embedding import BatchAxis, RotaryEmbedding
+from rotary._lib.typing import BatchAxis
+from rotary.embedding import RotaryEmbedding
 from rotary.scaling import Scaling
 
 from .reader import Found

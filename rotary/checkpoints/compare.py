@@ -7,6 +7,7 @@ from typing import Any
 
 from rotary._lib import hints
 from rotary._lib.errors import ConfigError, naming_file
+from rotary._lib.typing import ConfigLike
 from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 from rotary.scaling import LongRope
@@ -78,7 +79,7 @@ class DialectComparison:
 
 @hints.named
 def compare_dialects(
-    config: Any,
+    config: ConfigLike,
     *,
     layer_type: str | int | None = None,
     layout: Layout | None = None,

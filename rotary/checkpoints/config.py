@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rotary._lib import hints
 from rotary._lib.errors import naming_file
-from rotary.embedding import BatchAxis, RotaryEmbedding
+from rotary._lib.typing import BatchAxis, ConfigLike, FrequenciesLike
+from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 
 from .builder import embedding
@@ -21,14 +20,14 @@ __all__ = [
 
 @hints.named
 def from_config(
-    config: Any,
+    config: ConfigLike,
     *,
     layer_type: str | int | None = None,
     layout: Layout | None = None,
     seq_axis: int | None = None,
     batch_axis: BatchAxis = None,
     context_length: int | None = None,
-    inv_freq: Any = None,
+    inv_freq: FrequenciesLike | None = None,
     dialect: DialectName = "transformers",
 ) -> RotaryEmbedding | None:
     """Read the rotary embedding of a checkpoint from its Hugging Face configuration.

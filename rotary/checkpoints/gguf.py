@@ -15,7 +15,8 @@ from rotary._lib.checks import (
     as_positive_integer,
 )
 from rotary._lib.errors import ConfigError, naming_file, shown
-from rotary.embedding import BatchAxis, RotaryEmbedding
+from rotary._lib.typing import BatchAxis, ConfigLike, FrequenciesLike
+from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout, check_layout
 from rotary.scaling import Default, Scaling
 
@@ -41,9 +42,9 @@ LayerType = Literal["full_attention", "sliding_attention"]
 
 @hints.named
 def from_gguf(
-    metadata: Any,
+    metadata: ConfigLike,
     *,
-    tensors: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, FrequenciesLike] | None = None,
     layer_type: LayerType | None = None,
     layout: Layout | None = None,
     seq_axis: int | None = None,

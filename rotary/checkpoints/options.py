@@ -7,8 +7,8 @@ from typing import Any
 
 from rotary._lib.checks import as_choice, as_integer, as_positive_integer
 from rotary._lib.errors import shown
+from rotary._lib.typing import BatchAxis
 from rotary.angles.powers import as_frequencies
-from rotary.embedding import BatchAxis
 from rotary.layouts import Layout, check_layout
 
 from .dialects import DIALECTS, Dialect

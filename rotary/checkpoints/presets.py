@@ -31,7 +31,8 @@ from rotary import scaling, sections
 from rotary._lib import hints
 from rotary._lib.checks import as_choice
 from rotary._lib.errors import ConfigError, shown
-from rotary.embedding import BatchAxis, RotaryEmbedding
+from rotary._lib.typing import BatchAxis
+from rotary.embedding import RotaryEmbedding
 
 __all__ = ["Preset", "Presets", "preset", "presets"]
 
@@ -84,7 +85,7 @@ class Preset:
     format: str
     description: str
     sources: Mapping[str, str] = field(hash=False, repr=False)
-    arguments: Mapping[str, Any] = field(hash=False, repr=False)
+    arguments: Mapping[str, object] = field(hash=False, repr=False)
     file: str = field(repr=False)
 
     @property
@@ -258,7 +259,9 @@ def _close_to(name: str, known: Mapping[str, Preset]) -> str:
 def _origins(entry: Preset) -> dict[str, str]:
     """Return the origin of every number of a preset, by its name in `explain`."""
     names = list(entry.arguments)
-    names += [f"scaling.{key}" for key in entry.arguments.get("scaling", ()) if key != "kind"]
+    scaling_table = entry.arguments.get("scaling")
+    if isinstance(scaling_table, Mapping):
+        names += [f"scaling.{key}" for key in scaling_table if key != "kind"]
     return {name: f"preset {entry.name}: {entry.source_of(name)}" for name in names}
 
 
