@@ -1,4 +1,4 @@
-"""Tables of other programs: there and back to the bit, against their own code, and what is refused."""
+"""Tables of other programs: exact round trips, comparison with their own code, and refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tables(shape=(7, 4), dtype="float32", factor=1.0):
     return tuple((factor * f(angles)).astype(as_dtype(dtype)) for f in (np.cos, np.sin))
 
 
-# Every format as what makes it, and what reads it for a given rotary_dim.
+# Name of a format, the function that writes it, and one that reads it for a given rotary_dim.
 FORMATS = {
     **{
         f"full width, {layout}": (
@@ -54,7 +54,7 @@ every_format = pytest.mark.parametrize("name", FORMATS)
 
 
 # ------------------------------------------------------------------------------------------------
-# There and back.
+# Round trips.
 
 
 @every_format
@@ -70,7 +70,7 @@ every_format = pytest.mark.parametrize("name", FORMATS)
     dtype=st.sampled_from(REAL),
 )
 def test_there_and_back(name, parts, dtype):
-    """Whatever the numbers, tables or not, none is lost; 16-bit ones come back as float32."""
+    """No number is lost, whether it is from a table or not. 16-bit numbers come back as float32."""
     to, back = FORMATS[name]
     cos, sin = (part.astype(as_dtype(dtype)) for part in parts)
     before = cos.copy(), sin.copy()
@@ -93,7 +93,7 @@ def test_the_factor_goes_along(name):
 @every_format
 @pytest.mark.parametrize("dtype", REAL)
 def test_dtype_and_layout_of_memory(name, dtype):
-    """Formats keep the dtype, complex ones its precision, and are in C order for C code to read."""
+    """Formats keep the dtype (complex ones its precision), and are C-contiguous for C code."""
     to, _ = FORMATS[name]
     wide = dtype == "float64"
     made = to(*tables(dtype=dtype))
@@ -115,7 +115,7 @@ def test_what_needs_no_conversion_is_not_copied(name):
 
 @every_format
 def test_tables_of_an_embedding(name):
-    """Read-only ones, of as many axes as positions have."""
+    """They are read-only, and have the axes of the positions."""
     to, back = FORMATS[name]
     rope = rotary.RotaryEmbedding(12, layout="half", base=100.0, rotary_dim=8)
     cos, sin = rope.tables(np.arange(6).reshape(2, 3))
@@ -139,7 +139,7 @@ def test_a_table_in_foreign_byte_order(name):
 @every_format
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_library(xp, name, dtype):
-    """Of all libraries, the traced included, tables are made; those of known values are read."""
+    """Tables of all libraries can be written, and those whose values are known can be read."""
     to, back = FORMATS[name]
     expected = to(*tables((6, 4), dtype))
     given_parts = [xp.asarray(part) for part in tables((6, 4), dtype)]
@@ -175,10 +175,10 @@ def test_traced_tables(name):
 
 
 # ------------------------------------------------------------------------------------------------
-# What the formats are, number by number.
+# The formats, number by number.
 
 
-def test_where_every_number_lies():
+def test_the_order_of_numbers():
     cos, sin = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
     assert formats.to_full_width(cos, sin, layout="half")[0].tolist() == [[1, 2, 1, 2]]
     assert formats.to_full_width(cos, sin, layout="interleaved")[1].tolist() == [[3, 3, 4, 4]]
@@ -207,8 +207,8 @@ def test_a_complex_table_multiplies():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_angles_turn_alike_at_any_position(layout):
-    """Whole turns are left out, so that float32 angles stay good where p * inv_freq does not."""
+def test_angles_rotate_alike_at_any_position(layout):
+    """Angles are reduced to one turn, so float32 angles stay accurate, and p * inv_freq does not."""
     positions = np.array([0, 1, 131_071, 1_700_000_001])
     inv_freq = rotary.inv_freq(8, base=10_000.0)
     cos, sin = rotary.cos_sin(positions, inv_freq)
@@ -227,7 +227,7 @@ def test_angles_turn_alike_at_any_position(layout):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_angles_as_transformer_engine_makes_them(layout, dtype):
-    """p * inv_freq in full, as `RotaryPositionEmbedding` stores it."""
+    """p * inv_freq without reduction, as `RotaryPositionEmbedding` stores it."""
     angles = np.outer(np.arange(9), [1.0, 0.1, 0.01]).astype(dtype)
     emb = np.concatenate((angles, angles), -1) if layout == "half" else np.repeat(angles, 2, -1)
     cos, sin = formats.from_angles(emb[:, None, None], layout=layout, rotary_dim=6)
@@ -279,7 +279,7 @@ def test_what_angles_cannot_be_read_from():
 
 
 # ------------------------------------------------------------------------------------------------
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize("written", FORMATS)
@@ -297,7 +297,7 @@ def test_a_table_is_read_as_what_it_is_or_refused(written, name):
             got = back(made, width)
         except (ValueError, TypeError):
             continue
-        # Of what can be mistaken, only the order leaves no trace: it is why it has to be said.
+        # Only a wrong order cannot be detected, which is why it has no default.
         order = ("cos_sin" in written) == ("cos_sin" in name)
         np.testing.assert_array_equal(got, (cos, sin) if order else (sin, cos))
         assert width == 8 or name in {"pairs", "complex"}
@@ -332,7 +332,7 @@ def test_numbers_that_no_table_holds(name, bad):
 @pytest.mark.parametrize("dtype", REAL)
 @every_format
 def test_rounded_tables_are_tables(name, dtype):
-    """16-bit caches, and float32 ones that were such before."""
+    """16-bit caches, and float32 ones that were converted from these."""
     to, back = FORMATS[name]
     cos, sin = tables((500, 4), dtype, factor=1.19)
     assert back(to(cos, sin), 8)[0].shape == (500, 4)
@@ -340,8 +340,8 @@ def test_rounded_tables_are_tables(name, dtype):
 
 
 @every_format
-def test_a_factor_that_varies_has_to_be_announced(name):
-    """xPos by lane and row; two LongRoPE tables one after the other by row."""
+def test_a_factor_that_varies_needs_uniform_to_be_false(name):
+    """xPos varies by channel pair and row, and two concatenated LongRoPE tables vary by row."""
     to, back = FORMATS[name]
     cos, sin = (np.concatenate(parts) for parts in zip(tables(), tables(factor=1.2), strict=True))
     with pytest.raises(ValueError, match="1 to 1.44.*uniform=False"):
@@ -385,14 +385,14 @@ def test_attention_factor():
         (np.ma.ones((2, 2)), np.ones((2, 2)), TypeError, "`cos` must be a plain array"),
     ],
 )
-def test_halves_that_do_not_belong_together(cos, sin, error, message):
+def test_tables_that_do_not_belong_together(cos, sin, error, message):
     for to in (formats.to_pairs, formats.to_ggml, formats.to_complex, formats.attention_factor):
         with pytest.raises(error, match=message):
             to(cos, sin)
 
 
 @pytest.mark.library("torch", "jax")
-def test_halves_of_two_libraries():
+def test_tables_of_two_libraries():
     import jax.numpy as jnp
     import torch
 
@@ -401,7 +401,7 @@ def test_halves_of_two_libraries():
 
 
 @pytest.mark.library("mlx")
-def test_complex_numbers_that_mlx_has_not():
+def test_complex_numbers_that_mlx_lacks():
     import mlx.core as mx
 
     with mx.stream(mx.cpu):
@@ -481,7 +481,7 @@ def test_arguments(call, error, message):
 
 
 # ------------------------------------------------------------------------------------------------
-# ONNX, as far as it can be told without ONNX; the rest is in test_onnx.py.
+# ONNX nodes, without the package onnx; test_onnx.py has the rest.
 
 
 def embedding(**others):
@@ -560,7 +560,7 @@ def test_attributes_left_out_have_the_operators_defaults():
         ),
     ],
 )
-def test_what_no_onnx_operator_does(options, arguments, error, message):
+def test_what_onnx_operators_do_not_support(options, arguments, error, message):
     with pytest.raises(error, match=message):
         formats.to_onnx(embedding(**options), **{"positions": range(4)} | arguments)
 
@@ -604,7 +604,7 @@ def test_onnx_tables_that_do_not_fit():
 
 
 # ------------------------------------------------------------------------------------------------
-# The code of other projects, as it is installed.
+# The installed code of other projects.
 
 
 def theirs(name):
@@ -616,7 +616,7 @@ def theirs(name):
     ("model", "layout"), [("Llama", "half"), ("Cohere", "interleaved"), ("Glm", "half")]
 )
 def test_full_width_tables_of_transformers(model, layout):
-    """Read, and made again: their very bits. And they rotate as their own function does."""
+    """Reading and writing gives the same bits, and they rotate as the function of that project does."""
     import torch
     import transformers
 

@@ -9,7 +9,7 @@ from helpers import random_array
 import rotary
 from rotary import formats
 
-# The library of array graphs needs ONNX itself, so where it is tested all of this can run.
+# ndonnx needs onnx itself, so these tests run in its session.
 pytestmark = pytest.mark.library("ndonnx")
 
 DOMAINS = ("", "com.microsoft")
@@ -17,7 +17,7 @@ BATCH, HEADS, LENGTH, HEAD_DIM = 2, 3, 5, 16
 
 
 # ------------------------------------------------------------------------------------------------
-# The node tests that the package `onnx` carries.
+# The node tests in the package `onnx`.
 
 NODE_TESTS = (
     "test_rotary_embedding",
@@ -36,10 +36,10 @@ def node_tests():
     """Name to node, inputs and outputs, of every case of RotaryEmbedding."""
     from onnx.backend.test.case.node import rotaryembedding as module
 
-    found = {}
+    actual = {}
 
     def expect(node, inputs, outputs, name):
-        found[name] = (node, inputs, outputs)
+        actual[name] = (node, inputs, outputs)
 
     np.random.seed(0)  # noqa: NPY002 - it is what the cases draw from
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,7 @@ def node_tests():
         for name in dir(module.RotaryEmbedding):
             if name.startswith("export"):
                 getattr(module.RotaryEmbedding, name)()
-    return found
+    return actual
 
 
 def test_no_node_test_is_left_out(node_tests):
@@ -56,7 +56,7 @@ def test_no_node_test_is_left_out(node_tests):
 
 @pytest.mark.parametrize("name", NODE_TESTS)
 def test_node(node_tests, name):
-    """The operator's own cases, whose tables are random numbers: cosines and sines of nothing."""
+    """The operator's own cases, whose tables are random numbers and no cosines and sines."""
     from onnx import helper
 
     node, (x, cos, sin, *position_ids), (expected,) = node_tests[name]
@@ -78,7 +78,7 @@ def test_node(node_tests, name):
 
 
 def run(node, x, position_ids):
-    """The output of ONNX Runtime for a model of one node, its tables being initializers."""
+    """The output of ONNX Runtime for a model of one node, with its tables as initializers."""
     import onnxruntime
     from onnx import helper, numpy_helper
 
@@ -116,7 +116,7 @@ def embedding(layout="half", rotary_dim=None, **others):
 
 
 def agree(got, expected):
-    """float16 tables are off by half a unit, and so is every product and sum of such a kernel."""
+    """float16 tables have an error of half a unit, and so has every product and sum of such a kernel."""
     tolerance = 1e-6 if expected.dtype == np.float32 else 2.0**-9
     assert got.dtype == expected.dtype
     np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
@@ -137,7 +137,7 @@ def test_onnx_runtime_rotates_alike(domain, layout, rotary_dim, dtype):
 @pytest.mark.parametrize("rotary_dim", [HEAD_DIM, 8])
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_heads_side_by_side(domain, rotary_dim):
-    """The form with three axes, where only `num_heads` tells a head's width."""
+    """The form with three axes, in which only `num_heads` gives the width of a head."""
     rope = embedding("interleaved", rotary_dim)
     x = random_array((BATCH, LENGTH, HEADS, HEAD_DIM))
     positions = np.array([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]])
@@ -158,7 +158,7 @@ def test_the_operator_of_onnx_needs_no_heads_where_they_have_an_axis(rotary_dim)
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_tables_row_by_row_for_positions_of_any_kind(layout):
-    """Two axes of positions, here fractions and a unix time, are looked up by nobody."""
+    """With positions (B, S), here fractions and a unix time, there are no position_ids."""
     rope = embedding(layout, 8)
     x = random_array((BATCH, HEADS, LENGTH, HEAD_DIM))
     positions = [[0.0, 0.5, 1.0, 1.5, 2.0], [1.7e9, 1.7e9 + 1, 3.0, -2.0, 0.25]]
@@ -168,7 +168,7 @@ def test_tables_row_by_row_for_positions_of_any_kind(layout):
 
 
 def test_one_position_id_is_an_offset():
-    """What com.microsoft takes for decoding: the position of the first row."""
+    """For decoding, com.microsoft takes the position of the first row."""
     rope = embedding()
     x = random_array((BATCH, HEADS, LENGTH, HEAD_DIM))
     node = formats.to_onnx(rope, range(100), domain="com.microsoft")
@@ -195,7 +195,7 @@ def test_tables_of_a_decay_are_those_of_a_role(role):
     agree(run(node, x, ids), rope(x, positions=ids, role=role))
 
 
-def test_sections_leave_nothing_to_look_up():
+def test_sections_give_tables_without_position_ids():
     """Positions on three axes for every token make tables of two axes for a batch."""
     rope = embedding(sections=rotary.sections.chunked(2, 3, 3))
     x = random_array((BATCH, HEADS, LENGTH, HEAD_DIM))
@@ -206,7 +206,7 @@ def test_sections_leave_nothing_to_look_up():
 
 
 def test_onnx_runtime_does_not_apply_scale():
-    """Why the factor is in the tables, and why a node with a scale is refused."""
+    """This is why the tables include the factor, and why a node with a scale is refused."""
     node = formats.to_onnx(embedding(), range(10), domain="com.microsoft")
     x, ids = random_array((1, HEADS, LENGTH, HEAD_DIM)), np.array([3])
     scaled = node._replace(attributes=node.attributes | {"scale": 2.0})

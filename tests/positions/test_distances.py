@@ -16,7 +16,7 @@ lengths = st.integers(0, 40)
 
 
 def pairs_of(length):
-    """Every query, with every key that it sees."""
+    """Every query, with every key that it attends to."""
     return [(query, key) for query in range(length) for key in range(query + 1)]
 
 
@@ -24,28 +24,28 @@ def pairs_of(length):
 def test_dual_chunk_distances(length, chunk, data):
     local = data.draw(st.integers(1, chunk - 1))
     run = chunk - local
-    found = dual_chunk(range(length), chunk=chunk, local=local)
+    actual = dual_chunk(range(length), chunk=chunk, local=local)
     for query, key in pairs_of(length):
         apart = query // run - key // run
         name = ("intra", "successive", "inter")[min(apart, 2)]
-        distance = getattr(found, name)[query] - found.key[key]
+        distance = getattr(actual, name)[query] - actual.key[key]
         if apart == 0:
             assert distance == query - key
         elif apart == 1:
-            # Exact, but for the part of it by which the query would stand beyond the chunk.
+            # Exact, except for the part by which the query would be beyond the chunk.
             assert distance == query - key - max(query % run - local, 0)
-            assert found.successive_critical[query] - found.key[key] == query - key
+            assert actual.successive_critical[query] - actual.key[key] == query - key
         else:
             assert distance == min(chunk, 2 * run - 1) - key % run
-            assert found.inter_critical[query] - found.key[key] == chunk + query % run - key % run
+            assert actual.inter_critical[query] - actual.key[key] == chunk + query % run - key % run
         assert 0 <= distance <= chunk
 
 
 def test_dual_chunk_of_vllm():
-    """Its tables at chunk_size 4, local_size 1, read off by hand."""
-    found = dual_chunk([[0, 1], [2, 3]], chunk=4, local=1)
-    assert isinstance(found, DualChunk)
-    assert [values.tolist() for values in found] == [
+    """Its tables at chunk_size 4, local_size 1, copied by hand."""
+    actual = dual_chunk([[0, 1], [2, 3]], chunk=4, local=1)
+    assert isinstance(actual, DualChunk)
+    assert [values.tolist() for values in actual] == [
         [[0, 1], [2, 0]],
         [[0, 1], [2, 0]],
         [[3, 4], [4, 3]],
@@ -53,32 +53,32 @@ def test_dual_chunk_of_vllm():
         [[3, 4], [5, 3]],
         [[4, 5], [6, 4]],
     ]
-    assert {values.dtype.name for values in found} == {"int64"}
+    assert {values.dtype.name for values in actual} == {"int64"}
 
 
 @given(length=lengths, group=st.integers(1, 6), window=st.integers(1, 20))
 def test_self_extend_distances(length, group, window):
-    found = self_extend(range(length), group=group, window=window)
+    actual = self_extend(range(length), group=group, window=window)
     for query, key in pairs_of(length):
         if query - key < window:
-            assert found.near[query] - found.near[key] == query - key
+            assert actual.near[query] - actual.near[key] == query - key
         else:
             shift = window - window // group
-            distance = found.far_query[query] - found.far_key[key]
+            distance = actual.far_query[query] - actual.far_key[key]
             assert distance == query // group - key // group + shift
             assert distance >= window
-    assert {values.dtype.name for values in found} == {"int64"}
+    assert {values.dtype.name for values in actual} == {"int64"}
 
 
 @given(length=lengths, window=st.integers(1, 20))
 def test_rerope_distances(length, window):
-    found = rerope(range(length), window=window)
+    actual = rerope(range(length), window=window)
     for query, key in pairs_of(length):
         near = query - key < window
-        distance = found.near[query] - found.near[key]
-        distance = distance if near else found.far_query[query] - found.far_key[key]
+        distance = actual.near[query] - actual.near[key]
+        distance = distance if near else actual.far_query[query] - actual.far_key[key]
         assert distance == min(query - key, window)
-    assert {values.dtype.name for values in found} == {"int64"}
+    assert {values.dtype.name for values in actual} == {"int64"}
 
 
 @given(
@@ -87,22 +87,22 @@ def test_rerope_distances(length, window):
     factor=st.one_of(st.integers(1, 32), st.floats(1, 32)),
 )
 def test_leaky_rerope_distances(length, window, factor):
-    found = rerope(range(length), window=window, factor=factor)
+    actual = rerope(range(length), window=window, factor=factor)
     slower = Fraction(factor)
     for place in range(length):
-        assert found.far_query[place] == float((place + window * (slower - 1)) / slower)
-        assert found.far_key[place] == float(place / slower)
+        assert actual.far_query[place] == float((place + window * (slower - 1)) / slower)
+        assert actual.far_key[place] == float(place / slower)
     for query, key in pairs_of(length):
         if query - key >= window:
             expected = window + (query - key - window) / slower
-            assert abs(found.far_query[query] - found.far_key[key] - expected) < 1e-12
-    assert [values.dtype.name for values in found] == ["int64", "float64", "float64"]
+            assert abs(actual.far_query[query] - actual.far_key[key] - expected) < 1e-12
+    assert [values.dtype.name for values in actual] == ["int64", "float64", "float64"]
 
 
 def test_a_factor_of_one_changes_nothing():
-    found = rerope([0, 5, 2**53 + 2], window=4, factor=1)
-    assert isinstance(found, NearFar)
-    for values in found:
+    actual = rerope([0, 5, 2**53 + 2], window=4, factor=1)
+    assert isinstance(actual, NearFar)
+    for values in actual:
         np.testing.assert_array_equal(values, [0, 5, 2**53 + 2])
 
 
@@ -120,8 +120,8 @@ def test_any_shape(shape):
 
 
 def test_the_largest_that_fit():
-    found = dual_chunk([2**63 - 1], chunk=2**62, local=1)
-    assert min(int(values[0]) for values in found) >= 0
+    actual = dual_chunk([2**63 - 1], chunk=2**62, local=1)
+    assert min(int(values[0]) for values in actual) >= 0
     (far,) = self_extend([2**63 - 1], group=3, window=2**63 - 1).far_query.tolist()
     assert far == (2**63 - 1) // 3 + (2**63 - 1) - (2**63 - 1) // 3
 

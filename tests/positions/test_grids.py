@@ -19,13 +19,13 @@ points = st.one_of(st.integers(-2, 2), st.sampled_from([0.5, 0.25]), st.floats(-
 extents = st.one_of(st.integers(1, 40), st.floats(0.1, 40))
 
 
-def same(found, expected, dtype):
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, np.array(expected, dtype), strict=True)
+def same(actual, expected, dtype):
+    assert actual.dtype == dtype
+    np.testing.assert_array_equal(actual, np.array(expected, dtype), strict=True)
 
 
 def place(index, axis, shape, anchor, normalize, reference):
-    """Where a cell lies on an axis, as a fraction."""
+    """The position of a cell on an axis, as a fraction."""
     point = index + Fraction(anchor)
     if reference is not None:
         return point * Fraction(reference) / shape[axis]
@@ -45,7 +45,7 @@ def test_every_option_is_correctly_rounded(shape, data):
     normalize = data.draw(st.sampled_from([None, "separate", "min", "max", "ends"]))
     reference = None if normalize else data.draw(st.none() | extents)
     anchor = 0 if normalize == "ends" else data.draw(points)
-    found = grid(
+    actual = grid(
         *shape, start=start, step=step, anchor=anchor, normalize=normalize, reference=reference
     )
     expected = [
@@ -58,7 +58,7 @@ def test_every_option_is_correctly_rounded(shape, data):
     ]
     whole = all(type(v) is int for v in [*start, *step, anchor]) and not (normalize or reference)
     values = [[int(v) if whole else float(v) for v in row] for row in expected]
-    same(found, values, np.int64 if whole else np.float64)
+    same(actual, values, np.int64 if whole else np.float64)
 
 
 def test_what_models_use():
@@ -98,10 +98,10 @@ def test_one_block_size_for_all_axes():
 
 @given(shape=sizes, before=st.integers(0, 3), after=st.integers(0, 3))
 def test_tokens_around_the_cells(shape, before, after):
-    found = grid(*shape, start=7, prefix=before, suffix=after)
+    actual = grid(*shape, start=7, prefix=before, suffix=after)
     cells = grid(*shape, start=7)
     zeros = np.zeros((len(shape), 9), np.int64)
-    same(found, np.concatenate([zeros[:, :before], cells, zeros[:, :after]], axis=1), np.int64)
+    same(actual, np.concatenate([zeros[:, :before], cells, zeros[:, :after]], axis=1), np.int64)
 
 
 def test_x_first_keeps_the_order_of_cells():
@@ -110,10 +110,10 @@ def test_x_first_keeps_the_order_of_cells():
 
 @pytest.mark.parametrize("options", [{}, {"normalize": "min"}, {"reference": 3}, {"anchor": 0.5}])
 def test_empty(options):
-    found = grid(0, 3, start=HIGHEST, prefix=1, **options)
-    assert found.shape == (2, 1)
-    assert not found.any()
-    assert found.dtype == (np.float64 if options else np.int64)
+    actual = grid(0, 3, start=HIGHEST, prefix=1, **options)
+    assert actual.shape == (2, 1)
+    assert not actual.any()
+    assert actual.dtype == (np.float64 if options else np.int64)
 
 
 def test_the_ends_of_int64():

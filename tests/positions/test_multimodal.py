@@ -1,4 +1,4 @@
-"""Mixed sequences of text, images, video and sound: published examples, a plain loop, errors."""
+"""Mixed sequences of text, images, video and audio: published examples, a plain loop, errors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ images = st.builds(Image, sides, sides, merge=st.just(MERGE))
 films = st.builds(Video, st.integers(1, 6), sides, sides, merge=st.just(MERGE))
 
 
-def same(found, expected, dtype=np.int64):
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, np.array(expected, dtype), strict=True)
+def same(actual, expected, dtype=np.int64):
+    assert actual.dtype == dtype
+    np.testing.assert_array_equal(actual, np.array(expected, dtype), strict=True)
 
 
 @given(st.lists(st.one_of(texts, images, films), max_size=6))
-def test_what_follows_starts_behind_the_largest_position(segments):
+def test_the_next_segment_starts_after_the_largest_position(segments):
     tokens, start = [], 0
     for segment in segments:
         if isinstance(segment, Text):
@@ -39,34 +39,34 @@ def test_what_follows_starts_behind_the_largest_position(segments):
             ]
         tokens += [[start + place for place in token] for token in placed]
         start = max([start, *(place + 1 for token in tokens for place in token)])
-    found = mixed(segments, style="qwen2_vl")
-    assert isinstance(found, Mixed)
-    same(found.positions, np.array(tokens, np.int64).reshape(-1, 3).T)
-    assert found.delta == start - len(tokens)
-    assert type(found.delta) is int
+    actual = mixed(segments, style="qwen2_vl")
+    assert isinstance(actual, Mixed)
+    same(actual.positions, np.array(tokens, np.int64).reshape(-1, 3).T)
+    assert actual.delta == start - len(tokens)
+    assert type(actual.delta) is int
 
 
 def test_the_published_example_of_qwen2_5_vl():
     """As in the docstrings of transformers: 25 positions a second, two seconds a step."""
     segments = [Video(3, 2, 2, seconds=2.0), Text(5)]
-    found = mixed(segments, style="qwen2_5_vl", per_second=25)
+    actual = mixed(segments, style="qwen2_5_vl", per_second=25)
     text = [101, 102, 103, 104, 105]
     same(
-        found.positions,
+        actual.positions,
         [
             [*[0] * 4, *[50] * 4, *[100] * 4, *text],
             [*[0, 0, 1, 1] * 3, *text],
             [*[0, 1, 0, 1] * 3, *text],
         ],
     )
-    assert found.delta == 106 - 17
+    assert actual.delta == 106 - 17
 
 
 def test_counting_on_by_the_longer_side():
     segments = [Video(3, 4, 2, merge=2, seconds=2.0), Text(1)]
-    found = mixed(segments, style="qwen2_5_vl", per_second=25, advance="sides")
-    same(found.positions[:, -1], [2, 2, 2])
-    assert found.delta == 101 - 7
+    actual = mixed(segments, style="qwen2_5_vl", per_second=25, advance="sides")
+    same(actual.positions[:, -1], [2, 2, 2])
+    assert actual.delta == 101 - 7
 
 
 def test_times_are_products_of_single_precision():
@@ -77,8 +77,8 @@ def test_times_are_products_of_single_precision():
         ("qwen2_5_vl", 0.04, 5, 5),
         ("qwen2_5_omni", 0.04, 5, 4),
     ):
-        found = mixed([Video(6, 1, 1, seconds=seconds)], style=style, per_second=25)
-        assert found.positions[0, frame] == time, (style, seconds)
+        actual = mixed([Video(6, 1, 1, seconds=seconds)], style=style, per_second=25)
+        assert actual.positions[0, frame] == time, (style, seconds)
 
 
 def test_frames_may_be_merged():
@@ -86,12 +86,14 @@ def test_frames_may_be_merged():
     same(mixed([film], style="ernie4_5_vl").positions, [[0, 1], [0, 0], [0, 0]])
 
 
-def test_chunks_of_video_and_sound_take_turns():
-    """A second a frame, chunks of two positions; both marks at one position (Qwen2.5-Omni)."""
+def test_chunks_of_video_and_audio_alternate():
+    """One frame per second, chunks of two positions, both special tokens at one position (Qwen2.5-Omni)."""
     film = Video(3, 1, 2, seconds=1.0, audio=Audio(5))
-    found = mixed([Text(1), film, Text(1)], style="qwen2_5_omni", per_second=2, seconds_per_chunk=1)
+    actual = mixed(
+        [Text(1), film, Text(1)], style="qwen2_5_omni", per_second=2, seconds_per_chunk=1
+    )
     same(
-        found.positions,
+        actual.positions,
         [
             #   marks frame  sound frame  sound frame  sound marks text
             [0, 1, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 7, 8],
@@ -99,28 +101,28 @@ def test_chunks_of_video_and_sound_take_turns():
             [0, 1, 1, 2, 3, 2, 3, 2, 3, 4, 5, 2, 3, 6, 7, 7, 8],
         ],
     )
-    assert found.delta == 9 - 17
+    assert actual.delta == 9 - 17
 
 
-def test_what_follows_chunks_starts_behind_the_last_of_them():
+def test_the_next_segment_starts_after_the_last_chunk():
     film = Video(1, 1, 6, seconds=1.0, audio=Audio(2))
-    found = mixed([film], style="qwen2_5_omni", per_second=25)
-    same(found.positions[2], [0, 0, 1, 2, 3, 4, 5, 6, 1, 2, 3, 3])
-    assert found.delta == 7 - 12
+    actual = mixed([film], style="qwen2_5_omni", per_second=25)
+    same(actual.positions[2], [0, 0, 1, 2, 3, 4, 5, 6, 1, 2, 3, 3])
+    assert actual.delta == 7 - 12
 
 
-def test_a_frame_beyond_the_next_chunk_is_parted():
+def test_a_frame_beyond_the_next_chunk_is_split():
     film = Video(2, 1, 2, seconds=4.0, audio=Audio(3))
-    found = mixed([film], style="qwen2_5_omni", per_second=1, seconds_per_chunk=2)
-    same(found.positions[0], [0, 0, 1, 1, 1, 2, 5, 3, 5, 6, 6])
+    actual = mixed([film], style="qwen2_5_omni", per_second=1, seconds_per_chunk=2)
+    same(actual.positions[0], [0, 0, 1, 1, 1, 2, 5, 3, 5, 6, 6])
 
 
-def test_video_and_sound_in_the_order_of_their_times():
+def test_video_and_audio_are_sorted_by_time():
     film = Video(2, 1, 2, seconds=1.0, audio=Audio(3))
-    found = mixed([Text(1), film, Text(1)], style="qwen3_omni", per_second=1.5)
-    # The second frame stands at 3 + 1.5, between the second and the third token of sound.
+    actual = mixed([Text(1), film, Text(1)], style="qwen3_omni", per_second=1.5)
+    # The time of the second frame is 3 + 1.5, between the second and the third token of audio.
     same(
-        found.positions,
+        actual.positions,
         [
             [0, 1, 2, 3, 3, 3, 4, 4.5, 4.5, 5, 6, 7, 8],
             [0, 1, 2, 3, 3, 3, 4, 3, 3, 5, 6, 7, 8],
@@ -128,21 +130,21 @@ def test_video_and_sound_in_the_order_of_their_times():
         ],
         np.float64,
     )
-    assert found.delta == 9 - 13
-    assert type(found.delta) is float
+    assert actual.delta == 9 - 13
+    assert type(actual.delta) is float
 
 
-def test_video_comes_first_where_times_are_equal():
+def test_video_comes_first_if_times_are_equal():
     film = Video(2, 1, 1, seconds=1.0, audio=Audio(2))
-    found = mixed([film], style="qwen3_omni", per_second=1)
-    same(found.positions[1], [0, 1, 2, 2, 2, 3, 4, 5], np.float64)
+    actual = mixed([film], style="qwen3_omni", per_second=1)
+    same(actual.positions[1], [0, 1, 2, 2, 2, 3, 4, 5], np.float64)
 
 
 def test_nothing():
     for style, dtype in (("qwen2_vl", np.int64), ("qwen3_omni", np.float64)):
-        found = mixed([], style=style)
-        same(found.positions, np.zeros((3, 0)), dtype)
-        assert found.delta == 0
+        actual = mixed([], style=style)
+        same(actual.positions, np.zeros((3, 0)), dtype)
+        assert actual.delta == 0
 
 
 def test_any_iterable():
@@ -238,5 +240,5 @@ def test_numbers_may_be_given_that_nothing_needs():
 
 
 def test_chunks_shorter_than_one_second_do_not_matter_to_others():
-    found = mixed([Video(3, 1, 1, seconds=1.0)], style="qwen2_5_vl", per_second=0.5)
-    same(found.positions[0], [0, 0, 1])
+    actual = mixed([Video(3, 1, 1, seconds=1.0)], style="qwen2_5_vl", per_second=0.5)
+    same(actual.positions[0], [0, 0, 1])

@@ -24,11 +24,11 @@ UTC = dt.timezone.utc  # noqa: UP017  (the name that users write)
 int64s = st.integers(LOWEST, HIGHEST)
 
 
-def same(found, expected, dtype=np.int64):
+def same(actual, expected, dtype=np.int64):
     """Assert that an array has these values, in this dtype."""
-    assert isinstance(found, np.ndarray)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, np.array(expected, dtype=dtype), strict=True)
+    assert isinstance(actual, np.ndarray)
+    assert actual.dtype == dtype
+    np.testing.assert_array_equal(actual, np.array(expected, dtype=dtype), strict=True)
 
 
 def test_public_names():
@@ -72,8 +72,8 @@ class TestFromMask:
     @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
     def test_attended_tokens_count_from_zero(self, rows):
         mask = np.array(rows)
-        found = from_mask(mask, padding=-1)
-        for row, attended in zip(found, mask, strict=True):
+        actual = from_mask(mask, padding=-1)
+        for row, attended in zip(actual, mask, strict=True):
             same(row[attended], np.arange(attended.sum()))
             assert (row[~attended] == -1).all()
 
@@ -86,9 +86,9 @@ class TestFromMask:
         library = importlib.import_module(module)
         mask = np.array([[1, 1, 0], [0, 1, 1]], kind)
         theirs = library.asarray(mask) if hasattr(library, "asarray") else library.array(mask)
-        found = from_mask(theirs, padding=-1)
-        assert type(found) is type(theirs)
-        values = found.unwrap_numpy() if module == "ndonnx" else np.asarray(found)
+        actual = from_mask(theirs, padding=-1)
+        assert type(actual) is type(theirs)
+        values = actual.unwrap_numpy() if module == "ndonnx" else np.asarray(actual)
         same(values, [[0, 1, -1], [-1, 0, 1]], np.int32 if module == "jax.numpy" else np.int64)
 
     @pytest.mark.parametrize(
@@ -430,8 +430,8 @@ class TestDates:
         origin = np.datetime64("2023-11-14T22:13:20")
         same(timestamps(times, unit="ns", origin=origin), [123_456_789, 123_456_790])
         expected = [Fraction(int(t), 10**9) for t in times.astype(np.int64)]
-        found = timestamps(times, unit="s", origin="1970-01-01")
-        same(found, [float(e) for e in expected], np.float64)
+        actual = timestamps(times, unit="s", origin="1970-01-01")
+        same(actual, [float(e) for e in expected], np.float64)
 
     def test_the_ends_of_int64(self):
         times = np.array([LOWEST + 1, HIGHEST], "M8[ns]")
@@ -783,8 +783,8 @@ class TestResolution:
     )
     def test_accepted(self, times):
         short = np.array(times, np.float32)
-        found = timestamps(short, unit="s", origin=0)
-        np.testing.assert_array_equal(found, short.astype(np.float64))
+        actual = timestamps(short, unit="s", origin=0)
+        np.testing.assert_array_equal(actual, short.astype(np.float64))
 
     @pytest.mark.parametrize(
         ("dtype", "longest"), [(ml_dtypes.bfloat16, 256), (np.float16, 2048), (np.float32, 2**24)]
@@ -799,7 +799,7 @@ class TestResolution:
         with pytest.raises(ValueError, match="near 65504, where neighbouring values are 32 units"):
             timestamps(np.array([65504], np.float16), unit="s", origin=0)
 
-    def test_float64_is_taken_at_its_word(self):
+    def test_float64_is_never_too_coarse(self):
         times = np.array([1.7e18, 1.7e18 + 256])
         same(timestamps(times, unit="ns", origin=1_700_000_000_000_000_000), [0, 256])
 
@@ -849,12 +849,12 @@ class TestAsPositions:
     )
     def test_lists_are_exact_or_refused(self, values):
         try:
-            found = as_positions(values)
+            actual = as_positions(values)
         except ValueError:
             assert any(isinstance(v, float) for v in values)
             assert any(abs(v) >= 2**53 for v in values)
         else:
-            assert all(f == v for f, v in zip(found.tolist(), values, strict=True))
+            assert all(f == v for f, v in zip(actual.tolist(), values, strict=True))
 
     @pytest.mark.parametrize("shape", [(0,), (2, 0)])
     def test_empty(self, shape):

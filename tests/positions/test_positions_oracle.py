@@ -1,4 +1,4 @@
-"""Positions of images, video, sound and mixed sequences, against the code of transformers."""
+"""Positions of images, video, audio and mixed sequences, against the code of transformers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def video(*, seconds=untimed, count=frames, **options):
 
 
 def between_texts(*kinds):
-    """Sequences with text before and after every image or video, as their marks are."""
+    """Sequences with text before and after every image or video, for their special tokens."""
     seen = st.lists(st.tuples(st.one_of(*kinds), texts), max_size=4)
     return st.builds(
         lambda first, rest: [first, *(segment for pair in rest for segment in pair)], texts, seen
@@ -43,7 +43,7 @@ def modeling(name):
 
 
 def model(cls, *methods, **config):
-    """What the methods of a model read of it, without its weights."""
+    """A model without weights, for its methods."""
     vision = SimpleNamespace(
         spatial_merge_size=MERGE, tokens_per_second=PER_SECOND, temporal_merge_size=FRAME_MERGE
     )
@@ -56,7 +56,7 @@ def model(cls, *methods, **config):
 
 
 def tokens_of(segment):
-    """How many tokens a segment has."""
+    """The number of tokens of a segment."""
     if isinstance(segment, Text | Audio):
         return segment.length
     area = segment.height * segment.width // segment.merge**2
@@ -70,7 +70,7 @@ def grids(torch, segments, kind):
 
 
 def read_by(stub, segments, *, as_video=(Video,), **options):
-    """The positions that a model of the first family finds, and its delta."""
+    """The positions that a model of the first family computes, and its delta."""
     torch = importlib.import_module("torch")
     numbers = {Text: 0, Image: 1, Video: 2}
     types = torch.tensor([[numbers[type(s)] for s in segments for _ in range(tokens_of(s))]])
@@ -85,10 +85,10 @@ def read_by(stub, segments, *, as_video=(Video,), **options):
     return positions[:, 0].numpy(), deltas.item()
 
 
-def agree(found, positions, delta):
-    assert found.positions.dtype == (np.float64 if positions.dtype == np.float32 else np.int64)
-    np.testing.assert_array_equal(found.positions, positions)
-    assert found.delta == delta
+def agree(actual, positions, delta):
+    assert actual.positions.dtype == (np.float64 if positions.dtype == np.float32 else np.int64)
+    np.testing.assert_array_equal(actual.positions, positions)
+    assert actual.delta == delta
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_qwen2_5_vl(segments):
     torch = importlib.import_module("torch")
     stub = model(modeling("qwen2_5_vl").Qwen2_5_VLModel, "get_vision_position_ids")
     seconds = torch.tensor([s.seconds for s in segments if isinstance(s, Video)])
-    found = mixed(segments, style="qwen2_5_vl", per_second=PER_SECOND, advance="sides")
-    agree(found, *read_by(stub, segments, second_per_grid_ts=seconds))
+    actual = mixed(segments, style="qwen2_5_vl", per_second=PER_SECOND, advance="sides")
+    agree(actual, *read_by(stub, segments, second_per_grid_ts=seconds))
 
 
 @SWEEP
@@ -161,7 +161,7 @@ def test_frames_with_timestamps(style, name, cls, data):
 
 
 # ------------------------------------------------------------------------------------------------
-# The Omni models, which read marks and placeholders from the tokens.
+# The Omni models, which read special tokens and placeholders from the tokens.
 
 PLAIN, IMAGE, VIDEO, AUDIO, VISION_START, AUDIO_START, VISION_END, AUDIO_END = range(8)
 sounds = st.integers(1, 70).map(Audio)
@@ -177,7 +177,7 @@ def omni_sequences(*, with_sound):
 
 
 def omni_tokens(things):
-    """The tokens of a sequence, and its segments with the marks as text."""
+    """The tokens of a sequence, and its segments with special tokens as text."""
     tokens, segments = [], []
     for thing in things:
         if isinstance(thing, Text):
@@ -199,7 +199,7 @@ def omni_tokens(things):
 
 
 def heard(things):
-    """All sounds in order, those of videos included."""
+    """All audio in order, that of videos included."""
     sounded = [thing.audio if isinstance(thing, Video) else thing for thing in things]
     return [sound.length for sound in sounded if isinstance(sound, Audio)]
 
@@ -247,8 +247,8 @@ def test_qwen2_5_omni(with_sound, data):
     segments, positions, delta = read_by_omni(
         stub, things, frames_of_sound=lambda length: 4 * length, with_sound=with_sound
     )
-    found = mixed(segments, style="qwen2_5_omni", per_second=per_second, seconds_per_chunk=chunk)
-    agree(found, positions, delta)
+    actual = mixed(segments, style="qwen2_5_omni", per_second=per_second, seconds_per_chunk=chunk)
+    agree(actual, positions, delta)
 
 
 @pytest.mark.parametrize("with_sound", [False, True])
@@ -266,16 +266,16 @@ def test_qwen3_omni(with_sound, data):
     )
 
     def frames_of_sound(length):
-        # Their encoder makes 13 tokens of 100 frames, and one of every 8 of the rest.
+        # Their encoder returns 13 tokens for 100 frames, and one for every 8 of the rest.
         return length // 13 * 100 + max(8 * (length % 13) - 7, 0)
 
     segments, positions, delta = read_by_omni(
         stub, things, frames_of_sound=frames_of_sound, with_sound=with_sound
     )
-    found = mixed(segments, style="qwen3_omni", per_second=per_second)
-    assert found.positions.dtype == np.float64
-    np.testing.assert_array_equal(found.positions, positions)
-    assert found.delta == delta
+    actual = mixed(segments, style="qwen3_omni", per_second=per_second)
+    assert actual.positions.dtype == np.float64
+    np.testing.assert_array_equal(actual.positions, positions)
+    assert actual.delta == delta
 
 
 # ------------------------------------------------------------------------------------------------
@@ -301,8 +301,8 @@ def test_llama4_vision(side):
     turns = modeling("llama4").Llama4VisionRotaryEmbedding._compute_freqs_ci(config)
     # Of each axis's two frequencies the second is 0.01.
     angles = np.angle(turns[:, 0, [1, 3]].numpy())
-    found = grid(side, side, start=1, order="xy", suffix=1)
-    np.testing.assert_array_equal(found, np.round(100 * angles.T))
+    actual = grid(side, side, start=1, order="xy", suffix=1)
+    np.testing.assert_array_equal(actual, np.round(100 * angles.T))
 
 
 @SWEEP
@@ -317,8 +317,8 @@ def test_blocks_of_a_merger(frames, rows, columns, merge):
     theirs = importlib.import_module("transformers.vision_utils").get_vision_position_ids
     height, width = rows * merge, columns * merge
     sizes = torch.tensor([[frames, height, width]])
-    found = grid(height, width, merge=merge)
-    np.testing.assert_array_equal(np.tile(found, frames), theirs(sizes, merge).numpy().T)
+    actual = grid(height, width, merge=merge)
+    np.testing.assert_array_equal(np.tile(actual, frames), theirs(sizes, merge).numpy().T)
     timed = theirs(sizes, merge, include_temporal=True).numpy().T
-    found = grid(frames, height, width, merge=[1, merge, merge])
-    np.testing.assert_array_equal(found, timed)
+    actual = grid(frames, height, width, merge=[1, merge, merge])
+    np.testing.assert_array_equal(actual, timed)

@@ -1045,7 +1045,7 @@ def qwen2_5_omni_vision(module, config, q, k, positions):
     shape="bshd",
 )
 def kimi_k25_vision(module, config, q, k, positions):
-    # Its positions are rows and columns, of which its lanes read the column first: here x, then y.
+    # Its positions are rows and columns, of which its channel pairs read the column first: here x, then y.
     config = module.Kimi_K25VisionConfig(hidden_size=512, num_attention_heads=8)
     embedding = module.Kimi_K25VisionRotaryEmbedding(config)
     return rotated_patches(module, embedding, q, k, positions.flip(0))
@@ -1391,7 +1391,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("name", "case", "dtype", "digits"), CASES)
-def test_a_model_rotates_so(load, name, case, dtype, digits):
+def test_a_model_rotates_as_specified(load, name, case, dtype, digits):
     family = FAMILIES[name]
     positions = family.positions[case]
     theirs, ours = results(family, load(family.model, digits), dtype, positions)
@@ -1403,7 +1403,7 @@ def test_a_model_rotates_so(load, name, case, dtype, digits):
 
 
 @pytest.mark.parametrize(("name", "change"), OTHERS)
-def test_another_specification_is_told_apart(load, name, change):
+def test_another_specification_gives_another_result(load, name, change):
     family = FAMILIES[name]
     rope = family.ours()
     if "layout" in change and rope.output_layout == rope.layout:
@@ -1445,7 +1445,7 @@ ATTENTIONS = {  # the class of the attention, of its rotary module, and what mak
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_attention_is_given_what_the_specification_turns(load, monkeypatch, name):
+def test_attention_gets_what_the_specification_rotates(load, monkeypatch, name):
     import torch
 
     family = FAMILIES[name]
@@ -1489,7 +1489,7 @@ def test_attention_is_given_what_the_specification_turns(load, monkeypatch, name
 # What lies beside the rotation.
 
 
-def test_deepseek_v4_turns_outputs_back(load):
+def test_deepseek_v4_rotates_outputs_back(load):
     """Values are rotated there too, as keys, and what attention makes of them is turned back."""
     import torch
 
@@ -1515,7 +1515,7 @@ def test_deepseek_v3_scales_its_softmax_beside_the_rotation(load):
     assert attention.scaling == pytest.approx(192**-0.5 * rope.softmax_factor, rel=1e-15)
 
 
-def test_roformer_may_turn_values(load):
+def test_roformer_may_rotate_values(load):
     import torch
 
     module = load("roformer", 53)
@@ -1529,7 +1529,7 @@ def test_roformer_may_turn_values(load):
         np.testing.assert_allclose(a.numpy(), b, rtol=0, atol=1e-13)
 
 
-def test_clvp_turns_values_as_well(load):
+def test_clvp_rotates_values_as_well(load):
     """Values are arrays like any other: three in, three out."""
     import torch
 
@@ -1572,7 +1572,7 @@ def test_sam2_repeats_positions_over_memories_and_leaves_object_pointers(load):
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-13)
 
 
-def test_qwen2_5_omni_vocoder_turns_one_head():
+def test_qwen2_5_omni_vocoder_rotates_one_head():
     """Head subsets are slices."""
     rope = FAMILIES["qwen2_5_omni_vocoder"].ours()
     x = random_array((2, 4, LENGTH, 64))
@@ -1586,7 +1586,7 @@ def test_qwen2_5_omni_vocoder_turns_one_head():
 
 
 @pytest.mark.parametrize("name", [name for name, each in FAMILIES.items() if each.config])
-def test_a_configuration_says_what_is_written_out_here(load, name):
+def test_a_configuration_gives_the_same_specification(load, name):
     family = FAMILIES[name]
     config = family.config(load(family.model, 24))
     rope = rotary.from_config(config, layer_type=family.layer_type)

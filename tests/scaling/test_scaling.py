@@ -35,16 +35,16 @@ def nearest_power(base: float, i: int, dim: int) -> float:
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("dim", [2, 4, 6, 64, 80, 128])
 def test_powers_are_correctly_rounded(base, dim):
-    found = rotary.inv_freq(dim, base=base)
-    assert found.dtype == np.float64
-    assert found.tolist() == [nearest_power(base, i, dim) for i in range(dim // 2)]
+    actual = rotary.inv_freq(dim, base=base)
+    assert actual.dtype == np.float64
+    assert actual.tolist() == [nearest_power(base, i, dim) for i in range(dim // 2)]
 
 
 @settings(deadline=None)
 @given(st.floats(1e-300, 1e300), st.integers(1, 30), st.data())
-def test_powers_of_any_base(base, lanes, data):
-    i = data.draw(st.integers(0, lanes - 1))
-    assert rotary.inv_freq(2 * lanes, base=base)[i] == nearest_power(base, i, 2 * lanes)
+def test_powers_of_any_base(base, pairs, data):
+    i = data.draw(st.integers(0, pairs - 1))
+    assert rotary.inv_freq(2 * pairs, base=base)[i] == nearest_power(base, i, 2 * pairs)
 
 
 def test_exact_powers_are_exact():
@@ -54,7 +54,7 @@ def test_exact_powers_are_exact():
 
 
 def test_inv_freq_differs_from_float_powers():
-    """The platform's own power is not what is given: it is off by one bit here and there."""
+    """Frequencies do not come from the platform's power function, which is sometimes off by one bit."""
     exact = rotary.inv_freq(128, base=10_000.0)
     platform = 1.0 / 10_000.0 ** (np.arange(0, 128, 2) / 128)
     assert (exact != platform).any()
@@ -175,10 +175,10 @@ def test_custom_keeps_the_shape_of_W(shape):
     ],
 )
 def test_custom_takes_real_numbers_exactly(values):
-    found = Custom(values).inv_freq(6)
-    assert found.dtype == np.float64
-    assert found.flags.c_contiguous
-    assert found.tolist() == [float(value) for value in values]
+    actual = Custom(values).inv_freq(6)
+    assert actual.dtype == np.float64
+    assert actual.flags.c_contiguous
+    assert actual.tolist() == [float(value) for value in values]
 
 
 def test_custom_copies():
@@ -336,7 +336,7 @@ def test_an_embedding_refuses_what_is_no_schedule(other):
         rotary.RotaryEmbedding(8, layout="half", base=10.0, scaling=other)
 
 
-def test_a_schedule_of_ones_own():
+def test_a_schedule_of_the_user():
     """A subclass needs frequencies and a factor; the rest follows."""
 
     @dataclasses.dataclass(frozen=True)
@@ -358,7 +358,7 @@ def test_a_schedule_of_ones_own():
         rotary.RotaryEmbedding(8, layout="half", scaling=Halved())
 
 
-def test_a_schedule_without_frequencies_is_none():
+def test_a_schedule_without_frequencies_cannot_be_made():
     class Nothing(Scaling):
         attention_factor = 1.0
 
@@ -383,6 +383,6 @@ def test_a_schedule_whose_frequencies_are_too_large_is_refused():
         rotary.RotaryEmbedding(8, layout="half", scaling=Steep())
 
 
-def test_an_embedding_that_turns_nothing_explains_itself():
+def test_an_embedding_that_rotates_nothing_explains_itself():
     still = rotary.RotaryEmbedding(4, layout="half", scaling=Custom([0.0, 0.0]))
     assert "all zero" in still.explain()

@@ -126,7 +126,7 @@ def test_published_constants(case):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "lanes"),
+    ("schedule", "pairs"),
     [
         (NTK(factor=4), {1: 0.8471171851512068, 63: 2.8869549617236e-05}),
         (
@@ -140,16 +140,16 @@ def test_published_constants(case):
     ],
     ids=["aware", "fixed", "mixed"],
 )
-def test_ntk_constants(schedule, lanes):
-    found = schedule.inv_freq(128, 1e4)
-    np.testing.assert_allclose(found[list(lanes)], list(lanes.values()), rtol=1e-12)
+def test_ntk_constants(schedule, pairs):
+    actual = schedule.inv_freq(128, 1e4)
+    np.testing.assert_allclose(actual[list(pairs)], list(pairs.values()), rtol=1e-12)
 
 
 def test_resonance_constants():
-    found = Resonance().inv_freq(16, 10_000.0)
+    actual = Resonance().inv_freq(16, 10_000.0)
     expected = [1.04719755, 0.314159265, 0.0997331001, 0.0315737955]
-    np.testing.assert_allclose(found[:4], expected, rtol=1e-8)
-    np.testing.assert_array_equal(np.rint(2 * np.pi / found)[:4], [6, 20, 63, 199])
+    np.testing.assert_allclose(actual[:4], expected, rtol=1e-8)
+    np.testing.assert_array_equal(np.rint(2 * np.pi / actual)[:4], [6, 20, 63, 199])
 
 
 def test_attention_and_softmax_factors():
@@ -182,15 +182,15 @@ def test_attention_and_softmax_factors():
 )
 def test_mscale_rules(rule, mscale, mscale_all_dim, expected):
     values = {"mscale": mscale, "mscale_all_dim": mscale_all_dim, "mscale_rule": rule}
-    found = Yarn(4, 32_768, **values)
-    assert found.attention_factor == pytest.approx(expected, rel=1e-15)
+    actual = Yarn(4, 32_768, **values)
+    assert actual.attention_factor == pytest.approx(expected, rel=1e-15)
     assert Yarn(4, 32_768, **values, attn_factor=2.0).attention_factor == pytest.approx(
         2 * expected, rel=1e-15
     )
     assert Yarn(4, 32_768, **values, attention_factor=3.0).attention_factor == 3.0
     assert Yarn(1, 32_768, **values).attention_factor == 1.0
     reads = rule in ("transformers", "deepseek") and mscale_all_dim
-    assert (found.softmax_factor != 1.0) == bool(reads)
+    assert (actual.softmax_factor != 1.0) == bool(reads)
 
 
 def test_longrope_factors_by_regime():
@@ -210,7 +210,7 @@ def test_longrope_factors_by_regime():
     assert LongRope(**ONES, factor=0.5).attention_factor == 1.0
 
 
-def test_modifiers_keep_the_factors_within():
+def test_modifiers_keep_the_factors_of_the_inner_schedule():
     rope = embedding(Resonance(Clip(Yarn(**DEEPSEEK_V3, attention_factor=1.5))))
     assert rope.attention_factor == 1.5
     assert rope.softmax_factor == pytest.approx(1.8738542070926265, rel=1e-15)
@@ -231,8 +231,8 @@ LANES = st.integers(2, 64)
 FACTORS = st.floats(0.125, 128.0)
 
 
-def neutral(lanes):
-    ones = [1.0] * lanes
+def neutral(pairs):
+    ones = [1.0] * pairs
     return [
         (Linear(1), None),
         (Proportional(1), None),
@@ -254,61 +254,61 @@ def neutral(lanes):
 
 @settings(deadline=None, max_examples=50)
 @given(BASES, LANES)
-def test_neutral_parameters_give_the_bits_of_default(base, lanes):
-    plain = rotary.inv_freq(2 * lanes, base=base)
-    for schedule, length in neutral(lanes):
-        found = schedule.inv_freq(2 * lanes, base, length)
-        assert found.tobytes() == plain.tobytes(), schedule
+def test_neutral_parameters_give_the_bits_of_default(base, pairs):
+    plain = rotary.inv_freq(2 * pairs, base=base)
+    for schedule, length in neutral(pairs):
+        actual = schedule.inv_freq(2 * pairs, base, length)
+        assert actual.tobytes() == plain.tobytes(), schedule
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.floats(100.0, 1e8), LANES, st.integers(1000, 10**6), st.booleans(), st.floats(0, 1))
-def test_yarn_of_factor_1_gives_the_bits_of_default(base, lanes, length, truncate, extrapolation):
-    found = Yarn(1, length, truncate=truncate, extrapolation_factor=extrapolation)
-    assert found.attention_factor == found.softmax_factor == 1.0
+def test_yarn_of_factor_1_gives_the_bits_of_default(base, pairs, length, truncate, extrapolation):
+    actual = Yarn(1, length, truncate=truncate, extrapolation_factor=extrapolation)
+    assert actual.attention_factor == actual.softmax_factor == 1.0
     try:
-        values = found.inv_freq(2 * lanes, base)
+        values = actual.inv_freq(2 * pairs, base)
     except ValueError as error:
         assert "ramp" in str(error)  # noqa: PT017  (the sweep reaches specifications that are refused)
         return
-    assert values.tobytes() == rotary.inv_freq(2 * lanes, base=base).tobytes()
+    assert values.tobytes() == rotary.inv_freq(2 * pairs, base=base).tobytes()
 
 
 def test_every_ratio_of_periods_1_in_radians_is_default():
     for base in (10_000.0, 500_000.0, 7.5):
-        found = Periods(1, base, unit="radian", endpoint=False).inv_freq(128)
-        assert found.tobytes() == rotary.inv_freq(128, base=base).tobytes()
+        actual = Periods(1, base, unit="radian", endpoint=False).inv_freq(128)
+        assert actual.tobytes() == rotary.inv_freq(128, base=base).tobytes()
 
 
 @settings(deadline=None)
 @given(BASES, LANES, FACTORS)
-def test_linear_is_a_change_of_unit(base, lanes, factor):
-    found = Linear(factor).inv_freq(2 * lanes, base)
-    np.testing.assert_array_equal(found, rotary.inv_freq(2 * lanes, base=base) / factor)
+def test_linear_is_a_change_of_unit(base, pairs, factor):
+    actual = Linear(factor).inv_freq(2 * pairs, base)
+    np.testing.assert_array_equal(actual, rotary.inv_freq(2 * pairs, base=base) / factor)
 
 
 @settings(deadline=None, max_examples=50)
 @given(BASES, LANES, st.floats(0.125, 1000.0), st.floats(0.1, 2.0))
-def test_all_forms_of_ntk_end_where_interpolation_does(base, lanes, factor, mixed_b):
-    last = Linear(factor).inv_freq(2 * lanes, base)[-1]
+def test_all_forms_of_ntk_end_where_interpolation_does(base, pairs, factor, mixed_b):
+    last = Linear(factor).inv_freq(2 * pairs, base)[-1]
     for schedule in (
         NTK(factor=factor),
         NTK(alpha=factor),
         NTK(factor=factor, form="fixed"),
         NTK(factor=factor, form="mixed", mixed_b=mixed_b),
     ):
-        found = schedule.inv_freq(2 * lanes, base)
-        np.testing.assert_allclose(found[-1], last, rtol=1e-15)
-    assert NTK(factor=factor).inv_freq(2 * lanes, base)[0] == 1.0
+        actual = schedule.inv_freq(2 * pairs, base)
+        np.testing.assert_allclose(actual[-1], last, rtol=1e-15)
+    assert NTK(factor=factor).inv_freq(2 * pairs, base)[0] == 1.0
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.floats(2.0, 1e7), LANES, st.floats(0.5, 100.0))
-def test_ntk_is_default_of_another_base(base, lanes, factor):
-    dim = 2 * lanes
+def test_ntk_is_default_of_another_base(base, pairs, factor):
+    dim = 2 * pairs
     grown = base * factor ** (dim / (dim - 2))
-    found = NTK(factor=factor).inv_freq(dim, base)
-    np.testing.assert_allclose(found, rotary.inv_freq(dim, base=grown), rtol=1e-12)
+    actual = NTK(factor=factor).inv_freq(dim, base)
+    np.testing.assert_allclose(actual, rotary.inv_freq(dim, base=grown), rtol=1e-12)
     dynamic = DynamicNTK(factor, 1000).inv_freq(dim, base, 3000)
     grown = base * (factor * 3 - (factor - 1)) ** (dim / (dim - 2))
     np.testing.assert_allclose(dynamic, rotary.inv_freq(dim, base=grown), rtol=1e-12)
@@ -322,19 +322,19 @@ def test_dynamic_fixed_is_growing_at_its_end():
 
 
 def test_yarn_without_extrapolation_is_linear():
-    found = Yarn(4, 32_768, extrapolation_factor=0).inv_freq(128, 1e6)
-    assert found.tobytes() == Linear(4).inv_freq(128, 1e6).tobytes()
+    actual = Yarn(4, 32_768, extrapolation_factor=0).inv_freq(128, 1e6)
+    assert actual.tobytes() == Linear(4).inv_freq(128, 1e6).tobytes()
 
 
 def test_yarn_keeps_and_divides_exactly_at_the_ends():
-    found, plain = Yarn(4, 32_768).inv_freq(128, 1e6), rotary.inv_freq(128, base=1e6)
-    np.testing.assert_array_equal(found[:24], plain[:24])
-    np.testing.assert_array_equal(found[40:], plain[40:] / 4)
-    assert ((found[24:40] < plain[24:40]) & (found[24:40] > plain[24:40] / 4)).all()
+    actual, plain = Yarn(4, 32_768).inv_freq(128, 1e6), rotary.inv_freq(128, base=1e6)
+    np.testing.assert_array_equal(actual[:24], plain[:24])
+    np.testing.assert_array_equal(actual[40:], plain[40:] / 4)
+    assert ((actual[24:40] < plain[24:40]) & (actual[24:40] > plain[24:40] / 4)).all()
 
 
 def test_yarn_of_a_ramp_without_width():
-    """Where both ends are one lane, that lane is kept and the next one divided."""
+    """If both ends are one channel pair, that pair is kept and the next one divided."""
     schedule = Yarn(4, 63, beta_fast=10.02, beta_slow=10.01, truncate=False)
     plain = rotary.inv_freq(8, base=1e4)
     np.testing.assert_array_equal(schedule.inv_freq(8, 1e4), [plain[0], *(plain[1:] / 4)])
@@ -343,20 +343,20 @@ def test_yarn_of_a_ramp_without_width():
 def test_llama3_by_its_own_definition():
     plain = rotary.inv_freq(128, base=5e5)
     wavelengths = 2 * np.pi / plain
-    found = Llama3(8, **LLAMA3).inv_freq(128, 5e5)
-    np.testing.assert_array_equal(found[wavelengths < 2048], plain[wavelengths < 2048])
-    np.testing.assert_array_equal(found[wavelengths > 8192], plain[wavelengths > 8192] / 8)
+    actual = Llama3(8, **LLAMA3).inv_freq(128, 5e5)
+    np.testing.assert_array_equal(actual[wavelengths < 2048], plain[wavelengths < 2048])
+    np.testing.assert_array_equal(actual[wavelengths > 8192], plain[wavelengths > 8192] / 8)
     between = (wavelengths >= 2048) & (wavelengths <= 8192)
     assert np.flatnonzero(between).tolist() == list(range(29, 35))
     smooth = (8192 / wavelengths[between] - 1) / 3
     expected = (1 - smooth) * plain[between] / 8 + smooth * plain[between]
-    np.testing.assert_allclose(found[between], expected, rtol=1e-15)
+    np.testing.assert_allclose(actual[between], expected, rtol=1e-15)
 
 
 def test_proportional_divides_and_cuts():
-    found = Proportional(0.5, factor=4).inv_freq(12, 1e4)
+    actual = Proportional(0.5, factor=4).inv_freq(12, 1e4)
     plain = rotary.inv_freq(12, base=1e4)
-    np.testing.assert_array_equal(found, [*(plain[:3] / 4), 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(actual, [*(plain[:3] / 4), 0.0, 0.0, 0.0])
     assert not Proportional(0.0).inv_freq(12, 1e4).any()
     assert np.count_nonzero(Proportional(0.3).inv_freq(12, 1e4)) == int(0.3 * 12 // 2) == 1
 
@@ -402,18 +402,18 @@ def test_modifiers_change_frequencies_of_several_axes():
     np.testing.assert_array_equal(
         FreqFactors(Custom(W=W), freq_factors=[1, 2, 4]).inv_freq(6), W / [1, 2, 4]
     )
-    found = Resonance(Custom(W=W)).inv_freq(6)
-    np.testing.assert_allclose(found[0], 2 * np.pi / np.array([6, -13, 25]), rtol=1e-15)
-    assert found[1, 0] == 0.0
+    actual = Resonance(Custom(W=W)).inv_freq(6)
+    np.testing.assert_allclose(actual[0], 2 * np.pi / np.array([6, -13, 25]), rtol=1e-15)
+    assert actual[1, 0] == 0.0
 
 
 @settings(deadline=None, max_examples=50)
 @given(BASES, LANES)
-def test_resonance_repeats_after_whole_positions(base, lanes):
-    found = Resonance().inv_freq(2 * lanes, base)
-    periods = 2 * np.pi / found
+def test_resonance_repeats_after_whole_positions(base, pairs):
+    actual = Resonance().inv_freq(2 * pairs, base)
+    periods = 2 * np.pi / actual
     np.testing.assert_allclose(periods, np.rint(periods), rtol=1e-15)
-    plain = 2 * np.pi / rotary.inv_freq(2 * lanes, base=base)
+    plain = 2 * np.pi / rotary.inv_freq(2 * pairs, base=base)
     assert (np.abs(periods - plain) <= 0.5 + 1e-15 * plain).all()
 
 
@@ -534,7 +534,7 @@ def test_positions_beyond_the_length_are_refused(wrap):
     assert not np.array_equal(longer.inv_freq, rope.inv_freq)
 
 
-def test_positions_are_free_where_nothing_depends_on_the_length():
+def test_positions_have_no_limit_if_nothing_depends_on_the_length():
     x = np.ones((3, 64))
     for schedule in (Default(), Linear(2), DynamicNTK(2, 8, fixed=True), Clip()):
         rope = rotary.RotaryEmbedding(
@@ -553,11 +553,11 @@ def test_refused_positions_change_nothing():
 
 
 # ------------------------------------------------------------------------------------------------
-# What explain tells.
+# Explain.
 
 
 @pytest.mark.parametrize("schedule", EVERY, ids=named(EVERY))
-def test_explain_tells_every_number_and_its_origin(schedule):
+def test_explain_shows_every_number_and_its_origin(schedule):
     lines = embedding(schedule).explain().splitlines()
     inner, indent = schedule, "  "
     while inner is not None:
@@ -572,11 +572,11 @@ def test_explain_tells_every_number_and_its_origin(schedule):
 
 
 def explained(schedule, **arguments):
-    """What explain tells, with single spaces."""
+    """The text of explain, with single spaces."""
     return " ".join(embedding(schedule, **arguments).explain().split())
 
 
-def test_explain_tells_what_is_derived():
+def test_explain_shows_derived_numbers():
     text = explained(Yarn(4, 32_768), dim=128, base=1e6)
     for words in (
         "low 23 derived: channel pair 23.59594761 of beta_fast",
@@ -734,7 +734,7 @@ def test_lengths_are_checked(length):
 
 
 # ------------------------------------------------------------------------------------------------
-# transformers itself. Its code computes in float32; run in float64 it shows its formulas.
+# The code of transformers, which computes in float32. In float64, rounding does not hide its formulas.
 
 
 class Wide:
@@ -750,7 +750,7 @@ class Wide:
 
 @pytest.fixture(params=["float32", "float64"])
 def theirs(request, monkeypatch):
-    """What transformers computes for a rope type, in its own precision or in the next."""
+    """The frequencies of transformers for a rope type, in its own precision or in the next higher one."""
     import torch
     from transformers import modeling_rope_utils
 
@@ -776,7 +776,7 @@ def theirs(request, monkeypatch):
 
 
 def rounding(base, digits=24):
-    """How far their numbers stray, relatively: by their operations, and an exponent that is rounded."""
+    """The relative error of their numbers, from their operations and from a rounded exponent."""
     return (8 + math.log(base)) * 2.0**-digits
 
 
@@ -800,7 +800,7 @@ SWEEP = settings(
     suppress_health_check=["function_scoped_fixture"],
 )
 ORACLE_BASES = st.sampled_from([1e4, 1.5e5, 5e5, 1e6, 5e6, 1e7]) | st.floats(100.0, 1e8)
-DIMS = st.integers(2, 128).map(lambda lanes: 2 * lanes)
+DIMS = st.integers(2, 128).map(lambda pairs: 2 * pairs)
 FACTOR = st.sampled_from([1.0, 2.0, 4.0, 8.0, 32.0, 40.0]) | st.floats(0.5, 64.0)
 
 
@@ -883,7 +883,7 @@ def test_yarn_is_that_of_transformers(
         # Their 1 - (1 - ramp) keeps 53 bits of 1, not of a ramp that is nearly 0.
         assert (np.abs(ours - values) <= 2 * rounding(base, 53) * plain).all()
     else:
-        # A ramp whose ends are no whole lanes is off by as much as a lane's number is rounded.
+        # The error of a ramp whose ends are no whole channel pairs is the rounding error of their index.
         slack = rounding(base) + (0 if truncate else 4 * dim * 2.0**-24)
         assert (np.abs(ours - values) <= slack * plain).all()
     assert schedule.attention_factor == pytest.approx(attention, rel=1e-15)
@@ -904,7 +904,7 @@ def test_yarn_is_that_of_transformers(
 def test_longrope_is_that_of_transformers(
     theirs, dim, base, factor, original, max_position, length, attention_factor, data
 ):
-    # Numbers of float32, for theirs are rounded to it.
+    # Numbers of float32, because theirs are rounded to it.
     lists = st.lists(st.floats(0.5, 128.0, width=32), min_size=dim // 2, max_size=dim // 2)
     factors = {"short_factor": data.draw(lists), "long_factor": data.draw(lists)}
     values, attention = theirs(
@@ -1002,11 +1002,11 @@ def test_softmax_factor_is_that_of_deepseek_in_transformers(factor, mscale_all_d
 
 
 # ------------------------------------------------------------------------------------------------
-# Numbers that are learned or traced.
+# Learned and traced numbers.
 
 
 def numbers_of(schedule):
-    """The fields of a schedule that are numbers, or several of them, with what may stand there."""
+    """The names of a schedule's numeric fields, each with a valid value."""
     for own in dataclasses.fields(schedule):
         value = getattr(schedule, own.name)
         kinds = {"float": 1.5, "int": 4096, "Sequence": [1.5] * 32}
@@ -1020,14 +1020,14 @@ def assert_refused(schedule, name, value):
         dataclasses.replace(schedule, **{name: value})
 
 
-def test_the_numbers_of_schedules_are_all_found():
-    found = {(type(schedule), name) for schedule in EVERY for name, _ in numbers_of(schedule)}
-    assert (Yarn, "beta_fast") in found
-    assert (Yarn, "softmax_factor") in found
-    assert (LongRope, "short_factor") in found
-    assert (FreqFactors, "freq_factors") in found
-    assert (Clip, "clip_low_n") in found
-    assert len(found) > 30
+def test_the_numbers_of_schedules_are_all_tested():
+    actual = {(type(schedule), name) for schedule in EVERY for name, _ in numbers_of(schedule)}
+    assert (Yarn, "beta_fast") in actual
+    assert (Yarn, "softmax_factor") in actual
+    assert (LongRope, "short_factor") in actual
+    assert (FreqFactors, "freq_factors") in actual
+    assert (Clip, "clip_low_n") in actual
+    assert len(actual) > 30
 
 
 @pytest.mark.library("torch")
