@@ -13,7 +13,7 @@ from rotary.backends import traced
 from rotary.backends.contract import Angles, Rows, Table, TracedTable, View
 from rotary.positions.reading import check_below, read_positions
 
-from .windows import LARGEST_POSITION, _cache, computed
+from .windows import LARGEST_POSITION, cached_window, computed, window_for_scattered
 
 
 def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTable:
@@ -40,7 +40,7 @@ def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
     if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
         least, greatest = int(positions.min()), int(positions.max())
         count = positions.size
-        window = _cache.among(frequencies, factor, dtype, least, greatest + 1, count)
+        window = window_for_scattered(frequencies, factor, dtype, least, greatest + 1, count)
         if window is not None:
             index = np.ascontiguousarray(positions[0] - window.start)
             return Table(window.values, index, 0, rows.length)
@@ -109,7 +109,7 @@ def _consecutive(
     if frequencies.axes > 1:
         frequencies = merged(frequencies) or frequencies
     if frequencies.axes == 1 and length and start + length <= LARGEST_POSITION:
-        window = _cache.window(frequencies, factor, dtype, start, start + length)
+        window = cached_window(frequencies, factor, dtype, start, start + length)
         return Table(window.values, _index(start - window.start), 1, length)
     # No sum wraps: the last one was checked.
     positions = start + np.arange(length, dtype=np.int64)

@@ -1,10 +1,10 @@
-"""The one cache of cosine and sine, on the host, shared by every specification and backend.
+"""The one cache of cosine and sine, shared by every specification and backend.
 
-A table is a function of frequencies, factor, dtype and positions alone, so equal ones are made once.
-What is kept are windows: ranges of consecutive positions, which grow geometrically as they are read past
-their end. Scattered positions are computed for the call that asks, until a window over all of them would
-have cost no more; such a window takes up a quarter of the cache at most, so that a position costs no memory
-by its size. The least recently used windows are dropped beyond a limit in bytes.
+A table depends on frequencies, factor, dtype and positions alone, so equal tables are computed once. The cache holds
+windows: ranges of consecutive positions, which grow geometrically if a call reads past their end. Scattered positions
+are computed for each call, until a window over all of them would have cost no more. Such a window takes a quarter of
+the cache at most, so that a large position costs no memory. Beyond a limit in bytes, the least recently used windows
+are dropped.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ __all__ = [
 ]
 
 
-# Windows kept for one table: several streams may stand at places of their own.
+# Windows of one table: several streams may decode at distant positions.
 WINDOWS = 8
-# A window grows by as many rows as it has or, near the limit, by one of these shares of them, and at least by so many:
-# its rows are copied, and a stream of single tokens should seldom make it grow.
+# A window grows by as many rows as it has, or, near the limit, by one of these fractions of them, and at least by
+# LEAST_GROWTH rows. Growth copies its rows, and a stream of single tokens should seldom cause it.
 LEAST_GROWTH, SHARES = 256, (1, 2, 4, 8)
-# Scattered positions get a window that is less than this many times as long as they are many by now, in this share of
-# the cache.
+# Scattered positions get a window if it has fewer rows than this many times the positions that calls asked for so far,
+# and takes at most this share of the cache.
 SPARSEST, SHARE = 2, 1 / 4
+# For how many tables scattered positions are counted.
 COUNTS_REMEMBERED = 256
 LARGEST_POSITION = 2**63 - 1
 
@@ -46,19 +47,19 @@ Key = tuple[Any, ...]
 
 
 class CacheInfo(NamedTuple):
-    """What the cache of tables did and holds.
+    """Counts of the cache of tables, in host and GPU memory together.
 
     Attributes
     ----------
     hits, misses : int
-        Requests for consecutive positions that were, or were not, all there. Those for scattered ones count
-        where a window has them, or is made for them, and not where they are computed apart.
+        Requests for consecutive positions that were, or were not, all in the cache. Requests for scattered
+        positions count if a window holds them, or is made for them, and not if they are computed for one call.
     entries : int
-        Windows held.
+        Windows in the cache: ranges of positions.
     nbytes : int
-        Bytes they occupy.
+        Bytes that they occupy.
     limit : int
-        Bytes they may occupy.
+        Bytes that they may occupy.
     """
 
     hits: int
@@ -69,12 +70,12 @@ class CacheInfo(NamedTuple):
 
     @property
     def pool(self) -> pool.PoolInfo:
-        """What the pool of results did and holds now: hits, misses, blocks, nbytes, limit."""
+        """Counts of the pool of memory for results: hits, misses, blocks, nbytes, limit."""
         return pool.info()
 
     @property
     def plans(self) -> PlansInfo:
-        """What the plans of repeated calls did and hold now: hits, misses, entries, limit."""
+        """Counts of the plans of repeated calls: hits, misses, entries, limit."""
         return memo.plans_info()
 
 
@@ -86,9 +87,9 @@ class Window:
     start, stop : int
     values : float array (2, heads, stop - start, lanes)
     read : bool
-        Whether it was read, without asking the cache, since the cache last looked.
+        Whether a `Reader` used it, without asking the cache, since the cache last checked.
     reference : weak reference
-        To itself, for those who keep no memory.
+        To itself, for readers, which keep no memory.
     """
 
     __slots__ = ("__weakref__", "read", "reference", "start", "stop", "values")
@@ -102,7 +103,7 @@ class Window:
 
 
 class _Windows(Memo[tuple[int, int], Window]):
-    """The windows of one table by the positions they begin and end at, and the one that was read last."""
+    """The windows of one table, by their first position and their end, and the one that was read last."""
 
     __slots__ = ("latest",)
 
@@ -111,8 +112,8 @@ class _Windows(Memo[tuple[int, int], Window]):
         self.latest: Callable[[], Window | None] = window.reference
         self.held[window.start, window.stop] = window
 
-    def found(self, start: int, stop: int) -> Window | None:
-        """Return a window that holds positions start .. stop - 1, and count this as a use."""
+    def find(self, start: int, stop: int) -> Window | None:
+        """Return a window that holds positions start .. stop - 1, and count this as a use; None if there is none."""
         for window in self.values():
             if _covers(window, start, stop):
                 self.use(window)
@@ -125,108 +126,70 @@ class _Windows(Memo[tuple[int, int], Window]):
         self.latest = window.reference
 
     def sizes(self) -> list[int]:
-        """Return how many bytes each occupies."""
+        """Return the bytes of each window."""
         return [window.values.nbytes for window in self.values()]
 
     def thin(self, must: bool) -> bool:
-        """Drop the window used least recently and return whether there are others; spare it once if it was read."""
+        """Drop the least recently used window and return whether others are left; spare it once if it was read."""
         windows = self.values()
         for window in windows[:1]:
-            if window.read and not must:  # by somebody who did not ask: this is the first to know
+            if window.read and not must:  # a `Reader` does not tell the cache that it uses a window
                 window.read = False
                 self.touch((window.start, window.stop))
                 return True
-        if len(windows) > 1:  # else the entry goes as a whole, and no empty one is left
+        if len(windows) > 1:  # else the whole entry is dropped, so that none is left empty
             self.held.pop((windows[0].start, windows[0].stop), None)
         return len(windows) > 1
 
 
-class _Cache:
-    """The windows of all tables, and how often they were asked for.
+# By table, for how many scattered positions calls asked since it had no window for them.
+scattered_counts = memo.registered(COUNTS_REMEMBERED)
 
-    Nothing waits for a lock: see `_memo`.
+
+def cached_window(
+    frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int
+) -> Window:
+    """Return a window that holds positions start .. stop - 1.
+
+    Two threads that ask for the same window at once may both compute it, and both results are right.
     """
-
-    def __init__(self) -> None:
-        # How many scattered positions of a table were asked for, by table.
-        self.scattered_counts = memo.registered(COUNTS_REMEMBERED)
-
-    def window(
-        self, frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int
-    ) -> Window:
-        """Return a window that holds positions start .. stop - 1.
-
-        Two threads that ask for the same one at once may both compute it, and either is right.
-        """
-        key = (frequencies.key, factor, dtype)
-        windows = _windows_of(key)
-        window = self._found(windows, start, stop)
-        if window is not None:
-            return window
-        TABLES.misses += 1
-        neighbour = _neighbour(windows, start, stop)
-        window = _grown(neighbour, frequencies, factor, dtype, start, stop, TABLES.limit)
-        return self._kept(key, window)
-
-    def _found(self, windows: _Windows | None, start: int, stop: int) -> Window | None:
-        """Return a window that is there and holds positions start .. stop - 1."""
-        window = None if windows is None else windows.found(start, stop)
-        if window is not None:
-            TABLES.hits += 1
+    key = (frequencies.key, factor, dtype)
+    windows = _windows_of(key)
+    window = _find(windows, start, stop)
+    if window is not None:
         return window
+    TABLES.misses += 1
+    neighbour = _neighbour(windows, start, stop)
+    window = _grown(neighbour, frequencies, factor, dtype, start, stop, TABLES.limit)
+    return _keep(key, window)
 
-    def among(
-        self,
-        frequencies: Frequencies,
-        factor: float,
-        dtype: TableDType,
-        start: int,
-        stop: int,
-        count: int,
-    ) -> Window | None:
-        """Return a window for `count` of the positions start .. stop - 1, None where they are better computed apart.
 
-        They are until a window would not have taken longer than all that were so far, so that decoders of
-        several sequences soon have one, and rare positions never pay twice what they need.
-        """
-        key = (frequencies.key, factor, dtype)
-        windows = _windows_of(key)
-        window = self._found(windows, start, stop)
-        if window is not None or stop > LARGEST_POSITION:
-            return window
-        new = stop - start
-        row_bytes = _row_bytes(frequencies, dtype)
-        neighbour = _neighbour(windows, start, stop)
-        # What has no room to grow in would be copied, or made anew, for every few rows.
-        if neighbour is not None and _stretched(neighbour, start, stop, TABLES.limit // row_bytes):
-            new -= min(stop, neighbour.stop) - max(start, neighbour.start)
-        fits = (stop - start) * row_bytes <= TABLES.limit * SHARE
-        asked = count + ((self.scattered_counts.pop(key) or 0) if fits else 0)
-        if new >= SPARSEST * asked:
-            if fits:
-                self.scattered_counts.keep(key, asked)
-            return None
-        return self.window(frequencies, factor, dtype, start, stop)
+def window_for_scattered(
+    frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int, count: int
+) -> Window | None:
+    """Return a window for `count` of the positions start .. stop - 1; None if this call had better compute them.
 
-    def latest(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> Window | None:
-        """Return the window of a table that was read last."""
-        windows: _Windows | None = TABLES.held.get((frequencies.key, factor, dtype))
-        return None if windows is None else windows.latest()
-
-    def _kept(self, key: Key, window: Window) -> Window:
-        """Keep a window in place of those it covers, or return one that another thread has kept."""
-        if window.values.nbytes > TABLES.limit:
-            return window
-        windows: _Windows = TABLES.first(key, _Windows(window))
-        start, stop = window.start, window.stop
-        window = windows.found(start, stop) or windows.first((start, stop), window)
-        windows.use(window)
-        for old in windows.values():
-            if old is not window and _covers(window, old.start, old.stop):
-                windows.held.pop((old.start, old.stop), None)
-        windows.trim()
-        TABLES.trim()
+    It does until a window would have cost no more than all such calls so far. So decoders of several sequences soon
+    share a window, and rare positions never cost more than twice what they need.
+    """
+    key = (frequencies.key, factor, dtype)
+    windows = _windows_of(key)
+    window = _find(windows, start, stop)
+    if window is not None or stop > LARGEST_POSITION:
         return window
+    new = stop - start
+    row_bytes = _row_bytes(frequencies, dtype)
+    neighbour = _neighbour(windows, start, stop)
+    # A window without room to grow would be copied, or computed again, for every few rows.
+    if neighbour is not None and _stretched(neighbour, start, stop, TABLES.limit // row_bytes):
+        new -= min(stop, neighbour.stop) - max(start, neighbour.start)
+    fits = (stop - start) * row_bytes <= TABLES.limit * SHARE
+    asked = count + ((scattered_counts.pop(key) or 0) if fits else 0)
+    if new >= SPARSEST * asked:
+        if fits:
+            scattered_counts.keep(key, asked)
+        return None
+    return cached_window(frequencies, factor, dtype, start, stop)
 
 
 def _windows_of(key: Key) -> _Windows | None:
@@ -235,6 +198,30 @@ def _windows_of(key: Key) -> _Windows | None:
     if windows is not None:
         TABLES.touch(key)
     return windows
+
+
+def _find(windows: _Windows | None, start: int, stop: int) -> Window | None:
+    """Return a window that holds positions start .. stop - 1, and count this as a hit; None if there is none."""
+    window = None if windows is None else windows.find(start, stop)
+    if window is not None:
+        TABLES.hits += 1
+    return window
+
+
+def _keep(key: Key, window: Window) -> Window:
+    """Keep a window and drop those that it contains, or return one that another thread has kept."""
+    if window.values.nbytes > TABLES.limit:
+        return window
+    windows: _Windows = TABLES.first(key, _Windows(window))
+    start, stop = window.start, window.stop
+    window = windows.find(start, stop) or windows.first((start, stop), window)
+    windows.use(window)
+    for old in windows.values():
+        if old is not window and _covers(window, old.start, old.stop):
+            windows.pop((old.start, old.stop))
+    windows.trim()
+    TABLES.trim()
+    return window
 
 
 def _grown(
@@ -260,7 +247,7 @@ def _grown(
 
 
 def _stretched(old: Window, start: int, stop: int, most: int) -> tuple[int, int] | None:
-    """Return where a window over an old one and new positions may begin and end; None where it has no room to grow."""
+    """Return start and stop of a window over an old one and new positions; None if the limit leaves no room to grow."""
     for share in SHARES:
         growth = max((old.stop - old.start) // share, LEAST_GROWTH)
         first, last = old.start, old.stop
@@ -274,7 +261,7 @@ def _stretched(old: Window, start: int, stop: int, most: int) -> tuple[int, int]
 
 
 def _row_bytes(frequencies: Frequencies, dtype: TableDType) -> int:
-    """Return how many bytes the cosines and sines of a position take."""
+    """Return how many bytes the cosines and sines of one position take."""
     return 2 * frequencies.heads * frequencies.lanes * np.dtype(dtype).itemsize
 
 
@@ -284,7 +271,7 @@ def _covers(window: Window, start: int, stop: int) -> bool:
 
 
 def _neighbour(windows: _Windows | None, start: int, stop: int) -> Window | None:
-    """Return a window that positions start .. stop - 1 overlap or continue."""
+    """Return a window that positions start .. stop - 1 overlap or continue; None if there is none."""
     for window in reversed(() if windows is None else windows.values()):
         if start <= window.stop and window.start <= stop:
             return window
@@ -299,7 +286,7 @@ def _extended(
     start: int,
     stop: int,
 ) -> Window:
-    """Return an old window's rows, copied, with new ones before and after."""
+    """Return a copy of an old window with new rows before and after."""
     values = _empty(frequencies, stop - start, dtype)
     row = old.start - start
     values[:, :, row : row + old.stop - old.start] = old.values
@@ -331,26 +318,23 @@ def computed(
     return values
 
 
-_cache = _Cache()
-
-
 class Reader:
-    """Reads one table again and again, and asks the cache only where the window it read last will not do.
+    """Reads one table repeatedly, and asks the cache only if the window that it read last does not suffice.
 
-    It keeps no memory: when the cache drops the window, it is gone.
+    It holds only a weak reference to the window, so that the cache may drop it.
     """
 
-    __slots__ = ("_of_table", "_window")
+    __slots__ = ("_table", "_window")
 
     def __init__(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> None:
-        self._of_table = frequencies, factor, dtype
-        self._window: Callable[[], Window | None] = _nothing
+        self._table = frequencies, factor, dtype
+        self._window: Callable[[], Window | None] = _no_window
 
     def window(self, start: int, stop: int) -> Window:
         """Return a window that holds positions start .. stop - 1."""
         window = self._window()
         if window is None or start < window.start or window.stop < stop:
-            window = _cache.window(*self._of_table, start, stop)
+            window = cached_window(*self._table, start, stop)
             self._window = window.reference
         else:
             window.read = True
@@ -358,24 +342,27 @@ class Reader:
         return window
 
     def latest(self) -> Window | None:
-        """Return the window that anybody read last, if there is one: it may hold what is looked for."""
-        window = _cache.latest(*self._of_table)
+        """Return the window of this table that was read last, which may hold the positions of a call."""
+        frequencies, factor, dtype = self._table
+        windows: _Windows | None = TABLES.held.get((frequencies.key, factor, dtype))
+        window = None if windows is None else windows.latest()
         if window is not None:
             TABLES.hits += 1
         return window
 
 
-def _nothing() -> None:
-    """Return what a reference to a window returns when there is none."""
+def _no_window() -> None:
+    """Stand for the weak reference of a reader that has read nothing."""
 
 
 def cache_info() -> CacheInfo:
-    """Return hits, misses, entries, bytes and limit of the shared cache of tables.
+    """Return hits, misses, entries, bytes and limit of the cache of tables.
 
     Returns
     -------
     CacheInfo
-        A named tuple.
+        A named tuple. Its attributes `pool` and `plans` are the counts of the memory for results and of the
+        plans of repeated calls.
 
     Examples
     --------
@@ -396,22 +383,22 @@ def cache_info() -> CacheInfo:
 
 
 def cache_clear() -> None:
-    """Drop every cached table and all idle memory, and count from zero again.
+    """Drop every cached table, in host and GPU memory, every plan and all idle memory, and count from zero.
 
-    Tables and results in use stay valid.
+    Tables and results in use stay valid, and compiled kernels are kept.
     """
     memo.clear()
     pool.clear()
 
 
 def set_cache_limit(nbytes: int) -> None:
-    """Bound the memory of the shared cache of tables.
+    """Bound the memory of the cache of tables.
 
     Parameters
     ----------
     nbytes : int
-        Bytes that cached tables may occupy, 0 for none. Least recently used ones are dropped at once
-        where they exceed it. The default is 256 MiB.
+        Bytes that cached tables may occupy, in host and GPU memory together; 0 keeps none. If they exceed it,
+        the least recently used ones are dropped at once. The default is 256 MiB.
 
     Raises
     ------

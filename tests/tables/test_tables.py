@@ -314,10 +314,10 @@ def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch
 
 
 def test_few_tables_are_counted(monkeypatch):
-    monkeypatch.setattr(windows._cache.scattered_counts, "limit", 3)
+    monkeypatch.setattr(windows.scattered_counts, "limit", 3)
     for head_dim in range(2, 40, 2):
         embedding(head_dim).tables([0, 1000])
-        assert len(windows._cache.scattered_counts.held) <= 3
+        assert len(windows.scattered_counts.held) <= 3
 
 
 def test_nothing_is_kept_of_no_positions():
