@@ -1,4 +1,4 @@
-"""The decay called xPos: a scale by position on top of the rotation, so that attention decays with distance."""
+"""The decay xPos: a scale by position besides the rotation, so that attention decays with distance."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ class XPos:
     """Scale queries by ``zeta[i] ** ((position - center) / scale_base)``, and keys by its inverse.
 
     With ``zeta[i] = (2 i + gamma * d) / ((1 + gamma) * d)`` for pair i of d rotated channels. Scores then
-    carry ``zeta[i] ** (distance / scale_base)``: what turns fast decays fast.
+    carry ``zeta[i] ** (distance / scale_base)``: fast pairs decay fast.
 
     Parameters
     ----------
     scale_base : float, default 512
-        After how many positions the scale is zeta itself; positive.
+        The number of positions after which the scale is zeta itself; positive.
     center : float
-        The position whose scale is 1. Queries and keys must share it. Programs disagree, so that it has no
-        default: flash-attention takes half the length of the call, Toto half of the greatest position. The
-        nearer it is, the further positions go before a scale leaves the range of the dtype.
+        The position whose scale is 1. Queries and keys must share it. It has no default because programs
+        disagree: flash-attention takes half the length of the call, Toto half of the greatest position.
+        Positions far from it have scales outside the range of the dtype.
     scale_layout : {"half", "interleaved"}, optional
-        How the scales lie along the channels: as those of a rotation of this layout. By default as the
-        embedding's own `output_layout`, so that both channels of a pair have one scale. Toto 1 rotates
-        interleaved pairs and lays the scale out in halves.
+        The layout by which pairs of channels share a scale. By default the embedding's `output_layout`, so that
+        both channels of a pair have one scale. Toto 1 rotates interleaved pairs, and its scales are in halves.
     gamma : float, default 0.4
-        How little the fastest pair decays; positive.
+        The larger, the less the fastest pair decays; positive.
 
     Raises
     ------
@@ -55,9 +54,8 @@ class XPos:
     Notes
     -----
     Sun et al., "A Length-Extrapolatable Transformer", 2022 (arXiv:2212.10554); flash-attention,
-    ``flash_attn/layers/rotary.py``. Scales are float64 powers; the table is computed in float64 and
-    rounded once, for the call that asks. A position whose scale leaves the range of the table's dtype is
-    refused.
+    ``flash_attn/layers/rotary.py``. Scales are float64 powers. The table is computed in float64 for each call and
+    rounded once. A position whose scale leaves the range of the table's dtype raises an error.
 
     Examples
     --------
@@ -92,7 +90,7 @@ class XPos:
         Parameters
         ----------
         lanes : int
-            How many pairs turn.
+            How many pairs are rotated.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Which two channels form a pair, and the way of weights from one pairing to the other."""
+"""Which two channels form a pair, and how to reorder weights from one pairing to the other."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LAYOUTS: tuple[Layout, Layout] = ("half", "interleaved")
 
 _MEANINGS = "'half', pairs (i, i + rotary_dim/2), or 'interleaved', pairs (2i, 2i + 1)"
 
-# What other libraries call the two. A hint, never an alias. Names by origin, such as that of a
-# company, are left out: the same one stands for either layout, depending on who writes it.
+# The names of the two in other libraries, for hints in errors. Names by origin, such as that of a company, are left
+# out, because different authors use the same one for different layouts.
 _FOREIGN: dict[str, Layout] = {
     "neox": "half",
     "gptneox": "half",
@@ -62,10 +62,10 @@ def check_layout(value: object, name: str = "layout") -> Layout:
     Raises
     ------
     TypeError
-        If the value is not a string: a flag such as ``interleaved=True`` belongs to other
-        libraries, where true and false do not always mean the same.
+        If the value is not a string. Other libraries have flags such as ``interleaved=True``, whose
+        meanings differ.
     ValueError
-        If it is another string. Common words of other libraries get a hint.
+        If it is another string. For common names in other libraries, the message has a hint.
 
     Examples
     --------
@@ -79,10 +79,10 @@ def check_layout(value: object, name: str = "layout") -> Layout:
         if value == layout:
             return layout
     msg = f"`{name}` must be {_MEANINGS}, got {shown(value)}"
-    meant = value.strip().lower()
-    hint = meant if meant in LAYOUTS else _FOREIGN.get("".join(filter(str.isalnum, meant)))
+    text = value.strip().lower()
+    hint = text if text in LAYOUTS else _FOREIGN.get("".join(filter(str.isalnum, text)))
     if hint is not None:
-        msg += f"; what others call {shown(value)} is usually {hint!r} here"
+        msg += f"; {shown(value)} in other libraries is usually {hint!r} here"
     raise ValueError(msg)
 
 
@@ -99,8 +99,8 @@ def pair_channels(rotary_dim: int, layout: Layout) -> tuple[Int64Array, Int64Arr
     Returns
     -------
     first, second : int64 arrays (rotary_dim/2,)
-        Channel ``first[i]`` turns into channel ``second[i]``, counted from the start of the
-        rotated window.
+        Channels ``first[i]`` and ``second[i]`` form pair i, counted from the start of the rotated
+        window. A positive angle rotates the first towards the second.
 
     Examples
     --------
@@ -123,29 +123,26 @@ def permute_weights(
 ) -> ArrayT:
     """Reorder the rows of a query or key projection for the other layout.
 
-    Both layouts turn the same pairs by the same angles; they differ in where the two channels of
-    pair i lie within a head. A checkpoint trained for one runs under the other once the rows of
-    its query and key projections, and their biases, are put where the other looks for them.
-    Queries and keys then come out with their channels in another order, the same for both, so
-    attention scores do not change. Value and output projections are left alone.
+    Both layouts rotate the same pairs by the same angles; they differ in which two channels of a head form
+    pair i. A checkpoint trained for one layout runs with the other if the rows of its query and key projections,
+    and their biases, are reordered. Queries and keys then have their channels in another order, the same for both,
+    so that attention scores do not change. Value and output projections stay as they are.
 
     Parameters
     ----------
     w : array (num_heads * head_dim, in_features) or (num_heads * head_dim,)
-        The weight, as in ``y = w @ x``, or the bias, of any dtype and any array library. A
-        weight stored as (in_features, num_heads * head_dim), as JAX libraries do, must be
-        transposed first, and the result transposed back. Scales that belong to whole rows of a
-        quantised weight move like a bias.
+        The weight, as in ``y = w @ x``, or the bias, of any dtype and any array library. A weight stored as
+        (in_features, num_heads * head_dim), as in JAX libraries, must be transposed first, and the result
+        transposed back. Scales of whole rows of a quantised weight are reordered like a bias.
     num_heads : int
-        How many heads the rows hold. Where keys have fewer heads than queries, a key projection
-        takes the number of key heads.
+        The number of heads in the rows: for a key projection, that of key heads.
     source : {"half", "interleaved"}
         The layout that `w` was trained for.
     target : {"half", "interleaved"}
         The layout that the result will be rotated with.
     rotary_dim : int, optional
-        How many channels at the start of every head are rotated; the rows of the others keep
-        their place. By default the whole head.
+        How many channels at the start of every head are rotated; the rows of the others are not moved.
+        By default the whole head.
 
     Returns
     -------
@@ -204,7 +201,7 @@ def permute_weights(
 
 
 def _namespace(w: Array) -> Any:
-    """Return the array library of `w`, refusing what is no array or would lose a mask."""
+    """Return the array-API namespace of `w`; raise if it is no array, or has a mask, which would be lost."""
     kind = type(w).__name__
     if not libraries.is_masked_or_matrix(w):
         try:
@@ -216,7 +213,7 @@ def _namespace(w: Array) -> Any:
 
 
 def _head_dim(w: Array, heads: int) -> int:
-    """Return how many rows of `w` belong to each head."""
+    """Return the number of rows of each head."""
     if w.ndim not in {1, 2}:
         msg = (
             "`w` must be a weight (num_heads * head_dim, in_features) or a bias "
@@ -234,11 +231,11 @@ def _head_dim(w: Array, heads: int) -> int:
 
 
 def _rotated_width(rotary_dim: int | None, head_dim: int) -> int:
-    """Return the rotated channels of a head, all of them by default."""
+    """Return the number of rotated channels of a head, by default all."""
     if rotary_dim is None:
         if head_dim % 2:
             msg = (
-                "`rotary_dim` must be given where heads have an odd number of channels, "
+                "`rotary_dim` must be given if heads have an odd number of channels, "
                 f"got None with {head_dim} channels"
             )
             raise ValueError(msg)

@@ -1,7 +1,7 @@
-"""Which position axis, and which frequency, every pair of channels reads: the orders that models use.
+"""Which position axis, and which frequency, each channel pair uses: the orders of the models.
 
-An image has rows and columns, a video has time besides. Models give each pair of channels one of these
-axes. They differ in the order, and in whether frequencies run on from one axis to the next or restart.
+An image has rows and columns; a video has time as well. Models give each channel pair one of these axes. They differ
+in the order, and in whether the frequencies continue from one axis to the next or restart.
 """
 
 from __future__ import annotations
@@ -38,36 +38,36 @@ def __dir__() -> list[str]:
     return __all__
 
 
-# So many runs of pairs are told one by one.
+# At most so many runs of pairs are printed one by one.
 FEW_RUNS = 6
 
 
 @dataclass(frozen=True, repr=False)
 class Sections:
-    """The position axis and the frequency of every pair of channels.
+    """The position axis and the frequency of each channel pair.
 
-    The functions of this module make them; use the class for an order that none of them has.
+    The functions of this module make the usual orders; use the class for any other.
 
     Parameters
     ----------
     axes : tuple of int
-        For every pair the position axis it reads, from 0 on.
+        For each pair, the position axis that it uses, from 0 on.
     index : tuple of int, optional
-        For every pair which frequency of its schedule it turns by; by default its own number.
+        For each pair, the index of its frequency in its schedule; by default the number of the pair.
     widths : tuple of int, optional
-        For every pair of how many channels its schedule is; by default of all of them.
+        For each pair, the number of channels of its schedule; by default that of all pairs.
     blocks : tuple of int, optional
-        How many pairs there are in each run of channels that pairs within itself; by default all pairs
-        are one run. It makes a difference to the half layout only.
+        The numbers of pairs in runs of channels that are paired within themselves; by default one run of all
+        pairs. It matters to the half layout only.
     num_axes : int, optional
-        How many position axes there are; by default as many as `axes` names.
+        The number of position axes; by default as many as `axes` names.
 
     Raises
     ------
     TypeError
         If a value is not an integer.
     ValueError
-        If lengths or values do not fit.
+        If lengths or values do not agree.
 
     Examples
     --------
@@ -121,8 +121,8 @@ class Sections:
             max(self.axes) + 1,
         )
         named = [(own.name, getattr(self, own.name)) for own in fields(self)]
-        told = [f"{n}={v}" for (n, v), usual in zip(named, defaults, strict=True) if v != usual]
-        return f"Sections({', '.join(told)})"
+        shown = [f"{n}={v}" for (n, v), usual in zip(named, defaults, strict=True) if v != usual]
+        return f"Sections({', '.join(shown)})"
 
     def __str__(self) -> str:
         runs = [(axis, len(list(run))) for axis, run in groupby(self.axes)]
@@ -133,12 +133,12 @@ class Sections:
 
 
 def as_sections(value: Sections | AnyArray | Sequence[int]) -> Sections:
-    """Return sections as given, or those of an integer array of axes.
+    """Return the sections of an integer array of axes, or sections as they are.
 
     Parameters
     ----------
-    value : Sections, or array_like of int (lanes,)
-        What an embedding takes as `sections`.
+    value : Sections, or array_like of int (rotary_dim/2,)
+        The argument `sections` of an embedding.
 
     Returns
     -------
@@ -154,11 +154,11 @@ def as_sections(value: Sections | AnyArray | Sequence[int]) -> Sections:
 
 
 def from_axes(axes: AnyArray | Sequence[int], *, name: str = "axes") -> Sections:
-    """Give every pair the position axis that is named for it; frequencies run on.
+    """Give each pair the position axis that an array names; frequencies continue over all axes.
 
     Parameters
     ----------
-    axes : array_like of int (lanes,)
+    axes : array_like of int (rotary_dim/2,)
         From 0 on, in the order of the pairs.
     name : str
         The argument that an error names.
@@ -187,7 +187,7 @@ def chunked(*sizes: int) -> Sections:
     """Give the first pairs to the first axis, the next ones to the second, and so on.
 
     Qwen2-VL and Qwen2.5-Omni (16, 24, 24), GLM-4V (8, 12, 12), PaddleOCR-VL, and HunYuan's four axes.
-    The frequencies run on from one axis to the next.
+    The frequencies continue from one axis to the next.
 
     Parameters
     ----------
@@ -212,10 +212,10 @@ def chunked(*sizes: int) -> Sections:
 
 
 def interleaved(*sizes: int) -> Sections:
-    """Deal the pairs out to the axes in turn; what is left over belongs to the first axis.
+    """Give pairs to the axes in turn; the remaining pairs belong to the first axis.
 
-    Qwen3-VL (24, 20, 20): of n axes, pair i reads axis ``a = i mod n`` if that is not the first and
-    ``i < n * sizes[a]``; all others read the first.
+    Qwen3-VL (24, 20, 20): of n axes, pair i uses axis ``a = i mod n`` if that is not the first and
+    ``i < n * sizes[a]``; all others use the first.
 
     Parameters
     ----------
@@ -229,9 +229,8 @@ def interleaved(*sizes: int) -> Sections:
     Raises
     ------
     ValueError
-        If the rule gives an axis another count than its size, as (8, 12, 12) do, where other programs go
-        on with counts of 11, 11 and 10. `from_axes` takes the order that such a checkpoint was trained
-        with.
+        If the rule gives an axis another count than its size. For (8, 12, 12) it gives 11, 11 and 10, with
+        which other programs continue. `from_axes` takes any order that such a checkpoint was trained with.
 
     Notes
     -----
@@ -249,7 +248,7 @@ def interleaved(*sizes: int) -> Sections:
     found = tuple(axes.count(axis) for axis in range(n))
     if found != counts:
         msg = (
-            f"`sizes` must be the counts that dealing the pairs out in turn gives, got {counts} for "
+            f"`sizes` must be the counts that giving the pairs to the axes in turn yields, got {counts} for "
             f"{sum(counts)} pairs, of which the axes get {found}; from_axes takes any order"
         )
         raise ValueError(msg)
@@ -257,15 +256,14 @@ def interleaved(*sizes: int) -> Sections:
 
 
 def ernie(h: int, w: int, t: int) -> Sections:
-    """Alternate height and width, then give the rest to time: Ernie 4.5-VL (22, 22, 20).
+    """Alternate height and width, then time: Ernie 4.5-VL (22, 22, 20).
 
-    The sizes stand in the order of that model's ``mrope_section``; the position axes are time, height,
-    width.
+    The sizes are in the order of that model's ``mrope_section``; the position axes are time, height and width.
 
     Parameters
     ----------
     h, w : int
-        Pairs of height and width, as many of one as of the other.
+        Pairs of height and width; equal.
     t : int
         Pairs of time.
 
@@ -285,26 +283,26 @@ def ernie(h: int, w: int, t: int) -> Sections:
     """
     height, width, time = _sizes((h, w, t))
     if height != width:
-        msg = f"`h` and `w` must be equal, for their pairs alternate, got {height} and {width}"
+        msg = f"`h` and `w` must be equal, because their pairs alternate, got {height} and {width}"
         raise ValueError(msg)
     return Sections((1, 2) * height + (0,) * time, num_axes=3)
 
 
 def bailing(t: int, h: int, w: int) -> Sections:
-    """Alternate height and width, then time, as `ernie`, with the sizes in Bailing's order.
+    """Alternate height and width, then time, like `ernie`, with the sizes in the order of Bailing.
 
     Parameters
     ----------
     t : int
         Pairs of time.
     h, w : int
-        Pairs of height and width, as many of one as of the other.
+        Pairs of height and width; equal.
 
     Returns
     -------
     Sections
-        For the position axes time, height and width. Bailing counts height and width from the centre of
-        the image, so that positions may be negative.
+        For the position axes time, height and width. Bailing counts height and width from the centre of the
+        image, so that positions may be negative.
 
     Notes
     -----
@@ -320,7 +318,7 @@ def bailing(t: int, h: int, w: int) -> Sections:
 
 
 def glm_interleaved(*sizes: int) -> Sections:
-    """Deal the pairs out in turn, passing over axes that are used up.
+    """Give pairs to the axes in turn, without those that have all their pairs.
 
     Parameters
     ----------
@@ -333,8 +331,8 @@ def glm_interleaved(*sizes: int) -> Sections:
 
     Notes
     -----
-    SGLang, ``mrope_interleaved_glm``: pair i starts at axis ``i mod n`` and takes the first one from
-    there on that still has pairs to give. GLM-4V as transformers runs it is `chunked`.
+    SGLang, ``mrope_interleaved_glm``: pair i uses the first axis, from ``i mod n`` on, that has pairs left.
+    In transformers, GLM-4V is `chunked`.
 
     Examples
     --------
@@ -353,7 +351,7 @@ def glm_interleaved(*sizes: int) -> Sections:
 
 
 def openpangu(*sizes: int) -> Sections:
-    """Spread every axis evenly over the pairs; of three axes the first has the last pair.
+    """Spread each axis evenly over the pairs; of three axes, the first has the last pair.
 
     Parameters
     ----------
@@ -366,8 +364,8 @@ def openpangu(*sizes: int) -> Sections:
 
     Notes
     -----
-    vLLM, ``MRotaryEmbeddingInterleaved``: each pair goes to the axis of which the least share is placed,
-    the same axis not twice running where that can be helped.
+    vLLM, ``MRotaryEmbeddingInterleaved``: each pair goes to the axis of which the smallest share is placed so far.
+    Two neighbouring pairs have the same axis only if no other axis is left.
 
     Examples
     --------
@@ -392,27 +390,26 @@ def openpangu(*sizes: int) -> Sections:
 def axial(
     *sizes: int, schedule: str = "restart", order: str = "chunked", pairing: str = "across"
 ) -> Sections:
-    """Give every axis a share of the channels, with frequencies of its own: images and video.
+    """Give each axis a share of the channels, with frequencies of its own, as for images and video.
 
     Parameters
     ----------
     *sizes : int
         Pairs of each axis; together ``rotary_dim / 2``.
     schedule : {"restart", "split"}
-        Whether frequencies restart on every axis, as those of a head of ``2 * size`` channels; or whether
-        the axes share one schedule, of n axes axis a taking the frequencies a, a + n, a + 2n and so on
-        (Pixtral).
+        "restart": the frequencies restart on each axis, as in a head of ``2 * size`` channels. "split": the axes
+        share one schedule; of n axes, axis a has the frequencies a, a + n, a + 2n and so on (Pixtral).
     order : {"chunked", "alternating"}
-        Whether the pairs of an axis follow one another, or those of all axes alternate (Kimi-VL).
+        "chunked": the pairs of an axis follow one another. "alternating": those of all axes alternate (Kimi-VL).
     pairing : {"across", "within"}
-        Whether the half layout pairs across all channels, so that of two axes the channels are H W H W
-        (Qwen2-VL's image tower, Pixtral, DINOv3), or within those of every axis, HH WW (Gemma 4's image
-        tower). The interleaved layout is HH WW by itself (SAM 2, Llama 4's image tower).
+        "across": the half layout pairs across all channels, so that the channels of two axes are H W H W (image
+        tower of Qwen2-VL, Pixtral, DINOv3). "within": it pairs within the channels of each axis, HH WW (image
+        tower of Gemma 4). The interleaved layout is always HH WW (SAM 2, image tower of Llama 4).
 
     Returns
     -------
     Sections
-        For positions in the order of `sizes`, which decides whether x or y comes first.
+        For positions in the order of `sizes`, which is that of the axes x and y as well.
 
     Notes
     -----
@@ -437,7 +434,7 @@ def axial(
         msg = f"`sizes` must be equal for {named}, got {counts}"
         raise ValueError(msg)
     if within and alternating:
-        msg = "`pairing` must be 'across' where axes alternate, for none has a run of channels"
+        msg = "`pairing` must be 'across' if axes alternate, because none of them has a run of channels"
         raise ValueError(msg)
     places = [(axis, j) for axis, count in enumerate(counts) for j in range(count)]
     if alternating:
@@ -452,14 +449,14 @@ def axial(
 
 
 def ggml_mrope(*sizes: int, lanes: int | None = None) -> Sections:
-    """Take the order of ggml's MROPE mode: runs that repeat until all pairs have an axis.
+    """Return the order of MROPE mode in ggml: runs of each axis, repeated until all pairs have one.
 
     Parameters
     ----------
     *sizes : int
         Pairs of each axis, up to four, as in the GGUF key ``rope.dimension_sections``.
     lanes : int, optional
-        How many pairs there are; by default the sum of the sizes.
+        The number of pairs; by default the sum of the sizes.
 
     Returns
     -------
@@ -467,7 +464,7 @@ def ggml_mrope(*sizes: int, lanes: int | None = None) -> Sections:
 
     Notes
     -----
-    ggml, ``ggml_mrope_cache_init`` of ggml-cpu/ops.cpp. The frequencies run on.
+    ggml, ``ggml_mrope_cache_init`` of ggml-cpu/ops.cpp. The frequencies continue over all axes.
 
     Examples
     --------
@@ -481,17 +478,17 @@ def ggml_mrope(*sizes: int, lanes: int | None = None) -> Sections:
 
 
 def ggml_imrope(*sizes: int, lanes: int | None = None) -> Sections:
-    """Take the order of ggml's IMROPE mode: dealt out in turn, what is left over to the fourth axis.
+    """Return the order of IMROPE mode in ggml: three axes in turn, and the remaining pairs for the fourth.
 
-    Qwen3-VL's own code gives the pairs left over to the first axis instead, see `interleaved`; the two
-    agree where the fourth axis has the positions of the first.
+    The code of Qwen3-VL gives the remaining pairs to the first axis instead, see `interleaved`. The two agree if
+    the fourth axis has the positions of the first.
 
     Parameters
     ----------
     *sizes : int
         Pairs of four axes, as in the GGUF key ``rope.dimension_sections``.
     lanes : int, optional
-        How many pairs there are; by default the sum of the sizes.
+        The number of pairs; by default the sum of the sizes.
 
     Returns
     -------
@@ -516,15 +513,15 @@ def ggml_imrope(*sizes: int, lanes: int | None = None) -> Sections:
 
 
 def ggml_vision(*sizes: int, lanes: int | None = None) -> Sections:
-    """Take the order of ggml's VISION mode: runs whose frequencies restart.
+    """Return the order of VISION mode in ggml: runs of each axis, whose frequencies restart.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of each axis, up to four. What goes beyond the pairs there are is not read.
+        Pairs of each axis, up to four. Sizes beyond the number of pairs are ignored.
     lanes : int, optional
-        How many pairs there are, half the channels; by default the sum of the sizes. The frequencies of
-        every run are those of a head of so many channels.
+        The number of pairs, half that of channels; by default the sum of the sizes. The frequencies of each
+        run are those of a head of so many channels.
 
     Returns
     -------
@@ -532,7 +529,7 @@ def ggml_vision(*sizes: int, lanes: int | None = None) -> Sections:
 
     Notes
     -----
-    ggml, ``ggml_mrope_cache_init`` of ggml-cpu/ops.cpp. Its pairs are half. For two equal sizes it is
+    ggml, ``ggml_mrope_cache_init`` of ggml-cpu/ops.cpp. Its layout is half. For two equal sizes it is
     `axial`.
 
     Examples
@@ -553,7 +550,7 @@ def ggml_vision(*sizes: int, lanes: int | None = None) -> Sections:
 
 
 def _integers(values: Any, name: str) -> tuple[int, ...]:
-    """Return a tuple of integers, none of them negative."""
+    """Return a tuple of non-negative integers, checked."""
     if not isinstance(values, Iterable):
         msg = f"`{name}` must hold integers, got {values!r} of type {type(values).__name__}"
         raise TypeError(msg)
@@ -565,7 +562,7 @@ def _integers(values: Any, name: str) -> tuple[int, ...]:
 
 
 def _sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return checked numbers of pairs, not all of them zero."""
+    """Return the numbers of pairs of the axes, checked: not all are zero."""
     counts = _integers(sizes, "sizes")
     if not sum(counts):
         msg = f"`sizes` must count at least one pair, got {counts}"
@@ -574,12 +571,12 @@ def _sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _runs(counts: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axis of every pair where those of an axis follow one another."""
+    """Return the axis of each pair, if the pairs of an axis follow one another."""
     return tuple(np.repeat(np.arange(len(counts)), counts).tolist())
 
 
 def _ggml(sizes: tuple[int, ...], lanes: int | None) -> tuple[tuple[int, ...], int]:
-    """Return checked sizes of one to four axes, and the number of pairs."""
+    """Return the sizes of one to four axes, checked, and the number of pairs."""
     counts = _sizes(sizes)
     if len(counts) > 4:
         msg = f"`sizes` must be at most four, got {counts}"

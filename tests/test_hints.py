@@ -155,8 +155,8 @@ def test_every_argument_that_a_word_means_exists():
         if inspect.isfunction(each) or is_dataclass(each)
         for name in inspect.signature(each).parameters
     }
-    assert {name for name, _ in hints.WORDS} <= known
-    assert set(hints.GIVEN) <= known
+    assert {name for name, _ in hints.NAMES_ELSEWHERE} <= known
+    assert set(hints.SPELLED) <= known
 
 
 def test_signatures_show_what_can_be_given_alone():

@@ -1,8 +1,8 @@
 """Protects Numba from interruptions, and records its failures.
 
 An exception that interrupts the import of Numba, or a compilation, leaves Numba broken until the process ends. So both
-run in a separate thread: Python handles signals, Ctrl-C among them, in the main thread alone. A failure is reported by
-one warning, and a fallback is used until the process ends.
+run in a separate thread, because Python handles signals, Ctrl-C among them, in the main thread alone. After a failure
+one warning is raised, and a fallback is used until the process ends.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ LONGEST_CAUSE = 500
 # Numba knows these functions by identity.
 _GENUINE = builtins.max, builtins.min, math.pow
 
-# What failed, and why: "import", "kernels", "threads" or "disk cache".
+# The causes of failures, by "import", "kernels", "threads" or "disk cache".
 failures: dict[str, str] = {}
-_untold: dict[str, str] = {}
-# Not empty once the module of the kernels was imported.
+# The warnings that are still to be raised.
+_unreported: dict[str, str] = {}
+# Not empty once the module of the kernels is imported.
 loaded: list[str] = []
 
 
 # ------------------------------------------------------------------------------------------------
-# What no signal interrupts.
+# Work that no signal interrupts.
 
-# By process, because a forked child has none of its parent's threads: a lock for work on Numba, and the thread that
-# works now.
+# A lock for work on Numba, and the thread that works now. By process, because a forked child has none of its parent's
+# threads.
 _locks: dict[int, threading.Lock] = {}
 _working: dict[int, int] = {}
 # Not empty while a fork is under way.
@@ -58,7 +59,7 @@ def shielded(work: Callable[[], None]) -> None:
         return
     ended = threading.Lock()
     ended.acquire()
-    thread = threading.Thread(target=_apart, args=(work, ended), name="rotary-numba")
+    thread = threading.Thread(target=_in_thread, args=(work, ended), name="rotary-numba")
     try:
         thread.start()
     except RuntimeError:  # there are too many threads, or the interpreter ends
@@ -78,7 +79,7 @@ def builtins_are_replaced() -> bool:
 
 
 def _has_lock() -> bool:
-    """Return whether this thread holds Numba's compiler lock, which it should not outside of Numba."""
+    """Return whether this thread holds Numba's compiler lock, which only an interruption leaves taken."""
     module = sys.modules.get("numba.core.compiler_lock")
     lock = getattr(module, "global_compiler_lock", None)
     return lock is not None and bool(lock.is_locked())
@@ -99,11 +100,11 @@ def package_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
-def _apart(work: Callable[[], None], ended: threading.Lock) -> None:
-    """Run work in a separate thread; failures are reported by `failed` alone."""
+def _in_thread(work: Callable[[], None], ended: threading.Lock) -> None:
+    """Run work in a separate thread; `failed` alone reports failures."""
     try:
         _in_turn(work)
-    except BaseException:  # noqa: BLE001, S110  (SystemExit of an import, say)
+    except BaseException:  # noqa: BLE001, S110  (SystemExit of an import, for example)
         pass
     finally:
         ended.release()
@@ -145,8 +146,8 @@ def _wait_for_work() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # What is registered last runs first, before a fork. The flag is set and cleared in C, so that no signal comes
-    # between, and it may be cleared without having been set, as in a fork during which this module is imported.
+    # Before a fork, the hook that is registered last runs first. The flag is set and cleared in C, so that no signal
+    # comes between. It may be cleared without having been set: this module may be imported during a fork.
     os.register_at_fork(before=_wait_for_work)
     os.register_at_fork(
         before=partial(_forking.setdefault, "now", True),
@@ -156,32 +157,32 @@ if hasattr(os, "register_at_fork"):
 
 
 # ------------------------------------------------------------------------------------------------
-# What fails.
+# Failures.
 
 _UNTIL = "which is slower, until the process is restarted"
 _CONSEQUENCES = {
     "import": f"rotary runs on NumPy's own operations, {_UNTIL}",
-    "kernels": f"what is not compiled yet runs on NumPy's own operations, {_UNTIL}",
+    "kernels": f"kernels that are not compiled yet are replaced by NumPy's own operations, {_UNTIL}",
     "threads": f"rotary uses one thread, {_UNTIL}",
     "disk cache": "empty the folder that NUMBA_CACHE_DIR names, or __pycache__ beside rotary's backends",
 }
 
 
 def failed(what: str, problem: str, error: BaseException | None = None) -> None:
-    """Remember a failure for the rest of the process, and have `tell` warn of it once."""
+    """Record a failure for the rest of the process, and have `report` warn of it once."""
     if error is not None:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         if len(cause) > LONGEST_CAUSE:
             cause = cause[:LONGEST_CAUSE] + " ..."
         problem += f" ({cause})"
     if failures.setdefault(what, problem) is problem:
-        _untold[what] = f"{problem}: {_CONSEQUENCES[what]}"
+        _unreported[what] = f"{problem}: {_CONSEQUENCES[what]}"
 
 
-def tell() -> None:
+def report() -> None:
     """Warn of the failures that were not yet reported."""
-    for what in list(_untold):
-        message = _untold.pop(what, None)
+    for what in list(_unreported):
+        message = _unreported.pop(what, None)
         if message is not None:
             warnings.warn(message, RuntimeWarning, stacklevel=_callers_level())
 
@@ -196,13 +197,13 @@ def _callers_level() -> int:
 
 
 # ------------------------------------------------------------------------------------------------
-# What is left without it.
+# Without Numba.
 
 
 def formulas() -> ModuleType:
     """Return the module of kernels, or a copy without Numba if it is not imported yet.
 
-    The copy is for a signal handler that interrupted the import of Numba, which cannot be imported then.
+    The copy is for calls during which Numba cannot be imported, as in a signal handler that interrupted its import.
     """
     if loaded:
         from . import kernels

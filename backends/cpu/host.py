@@ -1,44 +1,44 @@
-"""The backend of NumPy's memory: Numba's loops, or array operations where Numba cannot be had."""
+"""The backend of arrays in host memory: Numba's loops, or NumPy's operations if Numba cannot be used."""
 
 from __future__ import annotations
 
 import os
 from types import ModuleType
 
-from .guard import builtins_are_replaced, failed, failures, is_torn, loaded, shielded, tell
+from .guard import builtins_are_replaced, failed, failures, is_torn, loaded, report, shielded
 
 _chosen: dict[str, ModuleType] = {}
 
 
 def host() -> ModuleType:
-    """Return the module that works on NumPy arrays: `cpu`, or `portable` without Numba."""
+    """Return the module that rotates NumPy arrays: `cpu.launch`, or `portable` without Numba."""
     module = _chosen.get("host")
     if module is not None:
         return module
     if builtins_are_replaced():
-        return _portable()  # for this call alone; its tables have the same bits
+        return _portable()  # for this call only; its tables have the same bits
     shielded(_choose)
-    tell()
+    report()
     if "kernels" in failures:
         _chosen.setdefault("host", _portable())
     return _chosen.get("host") or _portable()
 
 
 def _portable() -> ModuleType:
-    """Return the module that needs no Numba."""
+    """Import the module that needs no Numba."""
     from rotary.backends import portable
 
     return portable
 
 
 def _choose() -> None:
-    """Choose the module, once."""
+    """Choose the module, unless another thread has done so."""
     if "host" not in _chosen:
         _chosen.setdefault("host", _found())
 
 
 def _found() -> ModuleType:
-    """Return the module that works on NumPy arrays."""
+    """Import Numba and the module that uses it; return `portable` if that fails."""
     portable = _portable()
     try:
         if is_torn():

@@ -17,7 +17,7 @@ from numba.core.registry import cpu_target
 from rotary.layouts import Layout
 
 from . import kernels
-from .guard import failed, failures, is_torn, shielded, tell
+from .guard import failed, failures, is_torn, report, shielded
 
 
 class Variant(NamedTuple):
@@ -122,17 +122,17 @@ def compiled(variant: Variant) -> Any | None:
     if function is None and not _is_given_up(variant):
         shielded(partial(_add, variant))
         function = _compiled.get(variant)
-        tell()
+        report()
     return function
 
 
 def _is_given_up(variant: Variant) -> bool:
-    """Return whether no more kernels of this kind are compiled."""
+    """Return whether a failure has ended the compilation of kernels of this kind."""
     return "kernels" in failures or (variant.parallel and "threads" in failures)
 
 
 def _add(variant: Variant) -> None:
-    """Compile a kernel, unless another thread did so meanwhile, and remember it or why there is none."""
+    """Compile a kernel, unless another thread did so meanwhile, and keep it, or the reason why there is none."""
     if variant in _compiled or _is_given_up(variant):
         return
     try:
@@ -154,7 +154,7 @@ def _add(variant: Variant) -> None:
 
 @cache
 def entry_point(function: Any) -> Callable[..., int]:
-    """Return what a compiled kernel is to Python: Numba's choice by the types of arguments outlasts a token."""
+    """Return a compiled kernel as Python calls it: Numba's dispatch on types takes longer than a token."""
     (result,) = function.overloads.values()
     found: Callable[..., int] = result.entry_point
     return found
@@ -172,10 +172,10 @@ def _compile(variant: Variant) -> Any:
         return numba.njit(signature, **options)(function)
     try:
         return numba.njit(signature, cache=True, **options)(function)
-    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything; see below)
+    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything)
         # If the cache is not the cause, this raises the error again.
         result = numba.njit(signature, **options)(function)
-        # If no folder is writable Numba says so when asked to cache, and only in words.
+        # If no folder is writable, Numba says so by the message alone.
         if "cannot cache" not in str(error):
             failed("disk cache", "Numba's disk cache cannot be used", error)
         return result

@@ -1,4 +1,4 @@
-"""How many threads a piece of work is worth, and whether parallel code is safe here."""
+"""How many threads a kernel uses, and whether parallel code is safe in this process and thread."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ import numba
 # Numba would import this at its first call, and a fork at that moment would leave its import lock taken.
 from rotary.runtime.threads import thread_limit
 
-from .guard import HOME, failed, failures, tell
+from .guard import HOME, failed, failures, report
 
 BYTES_PER_THREAD = 512 * 1024
 ROW_BYTES_PER_THREAD = 64 * 1024
-# By process: whether the process that it was forked from had started Numba's threads.
+# Whether the parent of a forked process had started Numba's threads, by process.
 _inherited: dict[int, bool] = {}
 
 
-# ------------------------------------------------------------------------------------------------
-# Threads.
-
-
 def _numba_threads_started() -> bool:
-    """Return whether a parallel loop has run in this process, or in the one it was forked from."""
+    """Return whether a parallel loop has run in this process or in its parent."""
     module = sys.modules.get("numba.np.ufunc.parallel")
     return bool(getattr(module, "_is_initialized", False))
 
 
 def _threads_are_inherited() -> bool:
-    """Return whether this process was forked from one that had started Numba's threads, which the fork ended."""
+    """Return whether the parent of this process had started Numba's threads, which do not survive a fork."""
     process = os.getpid()
     found = _inherited.get(process)
     if found is None:
@@ -40,11 +36,10 @@ def _threads_are_inherited() -> bool:
 
 
 def parallel_is_safe() -> bool:
-    """Return whether a parallel kernel may run here and now.
+    """Return whether a parallel kernel may run in this process and thread.
 
-    OpenMP ends a forked child that starts threads again, and the workqueue layer ends the process when
-    two threads use it at once. Which layer runs is known only after the first parallel call, so that
-    one is left to the main thread.
+    OpenMP ends a forked child that starts threads again. The workqueue layer ends the process if two threads use it
+    at once. Which layer runs is known only after the first parallel call, so that only the main thread may make it.
     """
     if "threads" in failures or _threads_are_inherited():
         return False
@@ -54,7 +49,7 @@ def parallel_is_safe() -> bool:
 
 
 def thread_count(nbytes: int, bytes_per_thread: int) -> int:
-    """Return how many threads a piece of work of this size is worth."""
+    """Return how many threads should work on so many bytes."""
     wanted = nbytes // bytes_per_thread
     if wanted < 2:
         return 1
@@ -67,15 +62,15 @@ def thread_count(nbytes: int, bytes_per_thread: int) -> int:
 
 
 def _numba_threads_start() -> bool:
-    """Return whether Numba's threads run, and start them if they do not."""
+    """Start Numba's threads if they do not run, and return whether they do."""
     _numba_threads()
     return "threads" not in failures
 
 
 def _numba_threads() -> int:
-    """Return how many threads Numba may use, and start them; 1 if they cannot be started.
+    """Start Numba's threads and return how many it may use; 1 if they cannot be started.
 
-    Numba's own function takes two locks each time, and an interrupted one stays taken.
+    Numba's own function takes two locks for each call, and an interruption may leave them taken.
     """
     module = sys.modules.get("numba.np.ufunc.parallel")
     count = getattr(module, "_get_num_threads", None)
@@ -88,5 +83,5 @@ def _numba_threads() -> int:
     except BaseException as interruption:
         failed("threads", "the start of Numba's threads was interrupted", interruption)
         raise
-    tell()
+    report()
     return 1

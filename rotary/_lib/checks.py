@@ -1,4 +1,4 @@
-"""Checks of single arguments, so that every error names the argument, the need and the value."""
+"""Checks of single arguments, so that every error names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from . import libraries
 from .errors import shown
 
-# Of channels: far beyond any head, so that a damaged number does not ask for gigabytes.
+# In channels: far beyond any head, so that a damaged number does not cost gigabytes.
 LARGEST_WIDTH = 2**16
 
 
 def as_integer(value: Any, name: str) -> int:
-    """Return ``value`` as an int, refusing booleans and everything that is not an integer."""
+    """Return ``value`` as an int; raise for booleans and everything that is not an integer."""
     if type(value) is int:
         return value
     check_constant(value, name)
@@ -31,7 +31,7 @@ def as_integer(value: Any, name: str) -> int:
 
 
 def check_constant(value: Any, name: str) -> None:
-    """Refuse what is traced, lazy or learned: its current value alone would be wrong later, or lose its gradient."""
+    """Raise for a traced, lazy or learned value: a copy of it would be wrong later, or lose its gradient."""
     if libraries.is_array(value) and not libraries.is_constant(value):
         msg = (
             f"`{name}` must be a number that is known and stays so, got {type(value).__name__}, which is traced, "
@@ -56,7 +56,7 @@ def as_non_negative_integer(value: Any, name: str) -> int:
 
 
 def as_nbytes(value: Any) -> int:
-    """Return how many bytes may be kept, at least 0."""
+    """Return a number of bytes, at least 0."""
     return _as_at_least(value, "nbytes", 0)
 
 
@@ -86,14 +86,14 @@ def as_float(value: Any, name: str) -> float:
 
 
 def _check_real(value: Any, name: str) -> None:
-    """Refuse what `float` accepts although it is no number, or a number with a unit or a gradient."""
+    """Raise for what `float` accepts although it is no number, or has a unit or a gradient."""
     check_constant(value, name)
     if libraries.unit_of(value) is not None or libraries.kind_of_number(value) not in "iufV":
         raise _not_real(value, name)
 
 
 def _not_real(value: Any, name: str) -> TypeError:
-    """Return the error for what is no real number."""
+    """Return the error for a value that is no real number."""
     msg = f"`{name}` must be a real number, got {shown(value)} of type {type(value).__name__}"
     return TypeError(msg)
 
@@ -140,7 +140,7 @@ def as_rotary_dim(value: Any, name: str) -> int:
     """Return a count of channels that can be paired: a positive even int."""
     number = as_positive_integer(value, name)
     if number % 2:
-        msg = f"`{name}` must be even, for channels turn in pairs, got {shown(number)}"
+        msg = f"`{name}` must be even, because channels rotate in pairs, got {shown(number)}"
         raise ValueError(msg)
     return number
 

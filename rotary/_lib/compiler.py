@@ -1,4 +1,4 @@
-"""Functions that `torch.compile` must call as a whole, because it could trace neither the cache nor Numba."""
+"""Functions that `torch.compile` must call as a whole, because it can trace neither the cache nor Numba."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exception for configurations, and values as messages show them."""
+"""The exception for configurations, and the form of values in messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 __all__ = ["ConfigError", "listed", "naming_file", "shown", "shown_name", "shown_text"]
 
-# What a message shows of one value and of one name, so that a damaged file cannot make it long.
+# The most characters of one value and of one name in a message, which a damaged file could make long.
 _CHARACTERS = 120
 _NAME = 200
-_ITEMS = 16  # no kind of layers, dialect or schedule has more
+_ITEMS = 16  # there are no more kinds of layers, dialects or schedules
 _DEPTH = 3
 _BITS = 2000
 
@@ -21,15 +21,15 @@ class ConfigError(ValueError):
     """A configuration that is unclear, incomplete or contradictory.
 
     Raised for configurations of checkpoints, as `rotary.from_config` reads them: a key that is unknown,
-    missing or malformed, two keys that say different things, or values which, each well formed, do not
-    say which rotation is meant. The message names the key, what was found and what to write. It is a
-    `ValueError`, so code that guards against bad values catches it too.
+    missing or malformed, two keys that contradict each other, or well-formed values that do not determine
+    the rotation. The message names the key, what was found and what to write. It is a `ValueError`, so that
+    code which handles bad values catches it too.
     """
 
 
 @contextmanager
 def naming_file(source: Any) -> Iterator[None]:
-    """Add the name of a file to errors that its content raises."""
+    """Add the name of a file to the errors that its contents cause."""
     try:
         yield
     except ConfigError as error:
@@ -41,7 +41,7 @@ def naming_file(source: Any) -> Iterator[None]:
 
 
 def shown(value: Any) -> str:
-    """Return the repr of a value for a message, cut to a length that no file can exceed."""
+    """Return the repr of a value for a message, cut to a bounded length."""
     text = _shown(value, _DEPTH)
     return text if len(text) <= 3 * _CHARACTERS else f"{text[: 3 * _CHARACTERS]}..."
 
@@ -56,18 +56,18 @@ def shown_name(name: Any) -> str:
 
 
 def listed(values: Iterable[Any], show: Callable[[Any], str] = shown) -> str:
-    """Return values for a message, one after another, and of very many the first ones."""
+    """Return values for a message, separated by commas; of many only the first ones."""
     given = list(values)
-    told = ", ".join(show(value) for value in given[:_ITEMS])
-    told = told if len(told) <= 3 * _CHARACTERS else f"{told[: 3 * _CHARACTERS]}..."
-    return told if len(given) <= _ITEMS else f"{told}, ... ({len(given)})"
+    text = ", ".join(show(value) for value in given[:_ITEMS])
+    text = text if len(text) <= 3 * _CHARACTERS else f"{text[: 3 * _CHARACTERS]}..."
+    return text if len(given) <= _ITEMS else f"{text}, ... ({len(given)})"
 
 
 def shown_text(error: BaseException) -> str:
-    """Return another library's message, cut like a value."""
+    """Return the message of another library's error, cut like a value."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  # the error's own code
+    except Exception:  # noqa: BLE001  # `__str__` may raise anything
         text = ""
     return text if len(text) <= 2 * _CHARACTERS else f"{text[: 2 * _CHARACTERS]}..."
 
@@ -84,7 +84,7 @@ def _shown(value: Any, depth: int) -> str:
         if isinstance(value, list | tuple | set | frozenset | Mapping):
             return _container(value, depth)
         text = repr(value)
-    except Exception:  # noqa: BLE001  # the object's own code must not hide the error that is told
+    except Exception:  # noqa: BLE001  # `__repr__` may raise anything
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}..."
 

@@ -1,4 +1,4 @@
-"""Fields of frozen dataclasses: checked when the object is made, derived where they are left out."""
+"""Fields of frozen dataclasses: checked when the object is made, derived if they are left out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class cached_property(functools.cached_property[T]):  # noqa: N801  (stands in for Python's, which has the name)
-    """What follows from the fields, computed when first asked for: Python's own, without its lock.
+    """A property that is computed once from the fields: that of Python, without its lock.
 
-    Before Python 3.12 all objects of a class share that lock, and a child forked while another thread held it
-    would wait for ever. Two threads may compute a value at once: the first one's is kept.
+    Before Python 3.12 all objects of a class share that lock, and a child that is forked while another thread holds
+    it would wait for ever. If two threads compute a value at once, the first one is kept.
     """
 
     @overload
@@ -32,7 +32,7 @@ class cached_property(functools.cached_property[T]):  # noqa: N801  (stands in f
 
 
 class Derived(float):
-    """A number that follows from the other fields, and anew where `dataclasses.replace` changes them."""
+    """A number derived from the other fields, and derived again if `dataclasses.replace` changes them."""
 
     origin: str
 
@@ -43,7 +43,7 @@ class Derived(float):
 
 
 def origin_of(own: Field[Any], value: Any) -> str:
-    """Return where the value of a field comes from."""
+    """Return the origin of the value of a field, for `explain`."""
     if isinstance(value, Derived):
         return f"derived: {value.origin}"
     return "given" if own.default is MISSING or value != own.default else "the default"
@@ -52,15 +52,15 @@ def origin_of(own: Field[Any], value: Any) -> str:
 def checked(check: Any, *, optional: bool = False) -> dict[str, Any]:
     """Return the metadata of a field that is checked when a schedule is made."""
 
-    def run(value: Any, name: str) -> Any:
-        # What was derived is derived again, from fields that may have changed.
+    def check_field(value: Any, name: str) -> Any:
+        # A derived value is derived again, because the other fields may have changed.
         if optional and (value is None or isinstance(value, Derived)):
             return None
         return check(value, name)
 
-    return {"check": run}
+    return {"check": check_field}
 
 
 def chosen(*choices: str) -> dict[str, Any]:
-    """Return the metadata of a field that is one of several words."""
+    """Return the metadata of a field whose value is one of several strings."""
     return checked(lambda value, name: as_choice(value, name, choices))

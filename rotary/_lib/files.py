@@ -1,4 +1,4 @@
-"""Opens the files of checkpoints, which may be anything: a FIFO would wait for ever, a device never end."""
+"""Opens the files of checkpoints, and only regular ones: a FIFO would wait for ever, a device never end."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _KINDS = {
 
 
 def open_file(path: str, name: str) -> BinaryIO:
-    """Open a regular file for reading, without waiting for anything.
+    """Open a regular file for reading, without waiting.
 
     Raises
     ------
     OSError
         If it cannot be opened.
     ConfigError
-        If it is no regular file, or `path` no path.
+        If it is not a regular file, or `path` cannot be a path.
     """
     try:
         _check_mode(Path(path).stat(), path, name)  # opening a device may have effects of its own
@@ -56,12 +56,12 @@ def open_file(path: str, name: str) -> BinaryIO:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a path that may have become a FIFO since it was looked at."""
+    """Open a path without waiting, because it may have become a FIFO since it was checked."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_mode(status: os.stat_result, path: str, name: str) -> None:
-    """Refuse what is no regular file."""
+    """Raise unless a file is a regular one."""
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
         msg = f"`{name}` must be a regular file, got {shown_name(path)}, which is {kind}"

@@ -12,8 +12,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Names in other libraries, by the argument that they mean. The first row counts whose argument the function has.
-WORDS = (
+# Names in other libraries, by the argument that they mean. Of several rows, the first whose argument the function has
+# counts.
+NAMES_ELSEWHERE = (
     (
         "base",
         "theta rope_theta freq_base rope_freq_base rotary_base rotary_emb_base max_wavelength",
@@ -61,8 +62,8 @@ WORDS = (
     ("cos", "cosine"),
     ("sin", "sine"),
 )
-# Arguments whose values differ too, not only their names, and what the message says of them.
-GIVEN = {
+# How messages spell arguments whose values differ as well, not only their names.
+SPELLED = {
     "layout": "`layout='half'` or `layout='interleaved'`",
     "out": "`out=(q, k)`, the arrays themselves in place",
     "rotary_dim": "`rotary_dim`, a number of channels",
@@ -76,17 +77,17 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
     known = frozenset(inspect.signature(function).parameters)
 
     @wraps(function)
-    def run(*arguments: P.args, **options: P.kwargs) -> T:
+    def wrapper(*arguments: P.args, **options: P.kwargs) -> T:
         for name in options:
             if name not in known:
-                refuse(run, options)
+                refuse(wrapper, options)
         return function(*arguments, **options)
 
-    return run
+    return wrapper
 
 
 def constructor(cls: type[T]) -> type[T]:
-    """Do the same for a class whose constructor a decorator made, such as `dataclass`."""
+    """Do the same for a class whose constructor a decorator such as `dataclass` made."""
     setattr(cls, "__init__", named(cls.__init__))  # noqa: B010  (a type checker takes it for a method of all subclasses)
     return cls
 
@@ -100,7 +101,7 @@ def closed(function: F) -> F:
 
 
 def refuse(function: Callable[..., Any], options: Iterable[str]) -> NoReturn:
-    """Raise for the first argument that a function does not have."""
+    """Raise for the first keyword argument that a function does not have."""
     known = [
         name
         for name, each in inspect.signature(function).parameters.items()
@@ -108,18 +109,18 @@ def refuse(function: Callable[..., Any], options: Iterable[str]) -> NoReturn:
     ]
     unknown = next(name for name in options if name not in known)
     meant = _meant(unknown, known)
-    told = (
+    hint = (
         f"it takes {', '.join(f'`{name}`' for name in known)}"
         if meant is None
-        else f"here it is {GIVEN.get(meant, f'`{meant}`')}"
+        else f"here it is {SPELLED.get(meant, f'`{meant}`')}"
     )
-    msg = f"{function.__qualname__}() got an unexpected keyword argument `{unknown}`: {told}"
+    msg = f"{function.__qualname__}() got an unexpected keyword argument `{unknown}`: {hint}"
     raise TypeError(msg)
 
 
 def _meant(unknown: str, known: list[str]) -> str | None:
-    """Return the argument that a name means, or that is spelled nearly like it."""
-    for name, words in WORDS:
+    """Return the argument that a name of another library means, or that is spelled similarly."""
+    for name, words in NAMES_ELSEWHERE:
         if name in known and unknown in words.split():
             return name
     close = difflib.get_close_matches(unknown.lower().strip("_"), known, n=1, cutoff=0.75)

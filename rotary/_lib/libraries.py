@@ -1,4 +1,4 @@
-"""What array libraries have in common and where they differ, asked of arrays without importing anything."""
+"""What array libraries have in common and how they differ, without importing any of them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .memo import remembered
 from .typing import Array, HostArray, Namespace
 
 ALIGNMENT = 64
-# What stands for a date or a duration in an array of objects; a datetime is a date.
+# Types of dates and durations in an array of objects; a datetime is a date.
 DATES = (dt.date, dt.timedelta, np.datetime64, np.timedelta64)
-# What can be rotated, in NumPy's words.
+# The dtypes of arrays that can be rotated, by NumPy's names.
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
 
 
@@ -35,30 +35,30 @@ def is_dask_array(x: Any) -> bool:
 
 
 def is_sparse(x: Any) -> bool:
-    """Return whether x is an array, of torch or of PyData's sparse, that does not store every element."""
+    """Return whether x is a sparse array, of torch or of PyData's sparse."""
     if array_api_compat.is_torch_array(x):
         return str(x.layout) != "torch.strided"
     return bool(array_api_compat.is_pydata_sparse_array(x))
 
 
 def kind_of_sparse(x: Any) -> str:
-    """Return what errors call a sparse array."""
+    """Return the name of a sparse array for errors."""
     return f"layout {x.layout}" if hasattr(x, "layout") else type(x).__name__
 
 
 def is_array(x: Any) -> bool:
-    """Return whether x is an array of a library that has arrays, or memory of a GPU that says where it lies."""
+    """Return whether x is an array of a library, or memory of a GPU with `__cuda_array_interface__`."""
     return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x) or is_bare(x)
 
 
 def is_bare(x: Any) -> bool:
-    """Return whether x is memory of a GPU that belongs to no array library."""
-    speaks = hasattr(type(x), "__cuda_array_interface__") and hasattr(x, "dtype")
-    return speaks and not array_api_compat.is_array_api_obj(x)
+    """Return whether x is memory of a GPU that is no array of a library."""
+    has_interface = hasattr(type(x), "__cuda_array_interface__") and hasattr(x, "dtype")
+    return has_interface and not array_api_compat.is_array_api_obj(x)
 
 
 def namespace(*arrays: Any) -> Namespace:
-    """Return the array-API namespace of arrays; MLX, which has none, is given one.
+    """Return the array-API namespace of arrays; MLX has none, so that this module makes one.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def namespace(*arrays: Any) -> Namespace:
 
 @cache
 def _mlx_namespace() -> Namespace:
-    """Return what the portable backend needs of the array API, in MLX's names."""
+    """Return a namespace of MLX with the functions that the portable backend needs."""
     import mlx.core as mx
 
     names = (
@@ -89,28 +89,28 @@ def _mlx_namespace() -> Namespace:
 
 
 def _mlx_dtype(dtype: Any) -> Any:
-    """Return MLX's dtype for one of NumPy's."""
+    """Return the dtype of MLX for one of NumPy."""
     import mlx.core as mx
 
     return mx.bool_ if dtype.kind == "b" else getattr(mx, dtype.name)
 
 
 def dtype_name(x: Array) -> str:
-    """Return the name of an array's dtype, in NumPy's words, whatever library it is from."""
+    """Return NumPy's name of the dtype of an array of any library."""
     return name_of_dtype(x.dtype)
 
 
-# Typed, for the dtypes of some libraries warn when they are compared with another's.
+# Typed, because the dtypes of some libraries warn if they are compared with those of another.
 @remembered(256, typed=True)
 def name_of_dtype(dtype: Any) -> str:
-    """Return the name of a dtype given as any library's object, as NumPy's scalar type or by name."""
+    """Return NumPy's name of a dtype, given as the object of any library, as a scalar type or by name."""
     if isinstance(dtype, type):
         dtype = np.dtype(dtype)
     return str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1].lower()
 
 
 def to_host(value: Any) -> HostArray | None:
-    """Return an array of positions as NumPy sees it, or None if its values are not known here.
+    """Return an array of positions as a NumPy array, or None if its values are not known here.
 
     Unknown are the values of traced and lazy arrays, of arrays on another device (reading them would
     wait for it), and of arrays whose gradient is asked for or whose uses are recorded.
@@ -122,12 +122,12 @@ def to_host(value: Any) -> HostArray | None:
     if array_api_compat.is_torch_array(value):
         import torch
 
-        # A fake tensor is a subclass that hands out memory which holds nothing.
+        # A fake tensor is a subclass whose memory holds nothing.
         plain = type(value) in (torch.Tensor, torch.nn.Parameter)
         if not plain or value.requires_grad or value.device.type != "cpu" or _is_recorded(value):
             return None
         if dtype_name(value) == "bfloat16":
-            value = value.float()  # exact; NumPy alone has no such dtype
+            value = value.float()  # exact; NumPy has no such dtype
         try:
             return np.asarray(value.numpy())
         except (RuntimeError, TypeError):
@@ -170,10 +170,10 @@ def is_constant(x: Array) -> bool:
 
 
 def unit_of(value: Any) -> Any:
-    """Return the unit of a quantity, as of astropy or pint; None for all else, dates included."""
+    """Return the unit of a quantity of astropy or pint; None for other values, dates included."""
     if type(value) is np.ndarray or isinstance(value, DATES):
         return None
-    # An index of pandas tells the resolution of its dates so.
+    # In an index of pandas `unit` is the resolution of its dates.
     if getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M"):
         return None
     unit = getattr(value, "units", None)
@@ -183,8 +183,8 @@ def unit_of(value: Any) -> Any:
 def is_masked_or_matrix(value: Any) -> bool:
     """Return whether an array has a mask, which would be lost, or multiplies as a matrix.
 
-    NumPy imports masked arrays when they are first asked for. Before that there are none, and a signal handler that
-    interrupts the import must not ask.
+    NumPy imports masked arrays at their first use. Before that there are none, and a signal handler that interrupts
+    the import must not use them.
     """
     masked = getattr(sys.modules.get("numpy.ma.core"), "MaskedArray", None)
     return isinstance(value, np.matrix) or (masked is not None and isinstance(value, masked))
@@ -194,7 +194,7 @@ def kind_of_number(value: Any) -> str:
     """Return NumPy's letter for the kind of a number, such as "b", "i", "f" or "c"; "V" if it is not known."""
     if isinstance(value, bool | np.bool_):
         return "b"
-    # No union of these two: torch's compiler, which traces this, cannot make one.
+    # Not a union of the two: the compiler of torch traces this function, and cannot make one.
     if isinstance(value, np.generic) or isinstance(value, np.ndarray):  # noqa: SIM101  (see above)
         return value.dtype.kind
     if isinstance(value, str | bytes):
@@ -208,7 +208,7 @@ def kind_of_number(value: Any) -> str:
 
 
 def _is_recorded(x: Array) -> bool:
-    """Return whether a tensor is an input of a graph that torch records, or wraps one and holds nothing."""
+    """Return whether a tensor is an input of a graph that torch records, or a wrapper without memory."""
     import torch
 
     if torch.jit.is_tracing() or torch_says("_is_functional_tensor", x):
@@ -219,26 +219,26 @@ def _is_recorded(x: Array) -> bool:
 
 
 def is_plain_tensor(x: Array) -> bool:
-    """Return whether a torch tensor is all that there is to it.
+    """Return whether no transform of torch is active on a tensor, except for those of `torch.func`.
 
-    It is then neither fake, conjugated nor negated, nor does torch write down what happens to it, follow its
-    gradient forwards, or let somebody watch. What `torch.func` wraps says so only when its memory is asked for.
+    It is then neither fake nor conjugated nor negated; torch records no graph of it and computes no forward-mode
+    gradient, and no dispatch mode is active. Only access to its memory shows whether `torch.func` has wrapped it.
     """
     import torch
 
     if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.is_conj() or x.is_neg():
         return False
-    watched = (
+    recorded = (
         torch.jit.is_tracing()
         or torch_says("_len_torch_dispatch_stack")
         or torch_says("_dispatch_tls_is_dispatch_key_included", "PreDispatch")
         or torch_says("_is_functional_tensor", x)
     )
-    return not watched and torch.autograd.forward_ad.unpack_dual(x).tangent is None
+    return not recorded and torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
 def torch_says(name: str, *arguments: Any) -> bool:
-    """Return what a function says that torch keeps to itself; False in a release that has none of the name."""
+    """Return the answer of a private function of torch; False in a release that does not have it."""
     import torch
 
     function = getattr(torch._C, name, None) or getattr(torch, name, None)
@@ -246,7 +246,7 @@ def torch_says(name: str, *arguments: Any) -> bool:
 
 
 def is_mutable(x: Array) -> bool:
-    """Return whether an array, and every view of it, can be written to.
+    """Return whether writes to an array and to its views are kept.
 
     An MLX array takes assignments, but its slices are copies, so that writing to one would be lost.
     """
@@ -257,22 +257,22 @@ def is_mutable(x: Array) -> bool:
 
 
 def host_view(x: Array) -> HostArray | None:
-    """Return an array in the host's memory as NumPy sees it, without a copy; None for others."""
+    """Return a NumPy view of an array in host memory; None for others."""
     if isinstance(x, np.ndarray):
         return x
     return view_of_tensor(x) if array_api_compat.is_torch_array(x) else None
 
 
 def view_of_tensor(x: Array) -> HostArray | None:
-    """Return a torch tensor's memory as NumPy sees it, without a copy, or None where it has none here."""
+    """Return a NumPy view of the memory of a torch tensor; None if it has none on the host."""
     import torch
 
-    # A functional tensor wraps another, and NumPy would read at no address.
+    # A functional tensor wraps another one and has no memory of its own.
     if x.device.type != "cpu" or torch_says("_is_functional_tensor", x):
         return None
     try:
         plain = x.detach()
-        # What NumPy alone has no dtype for is seen as its bits.
+        # NumPy has no such dtypes: the view is of their bits.
         if plain.dtype == torch.bfloat16:
             plain = plain.view(torch.int16)
         elif plain.itemsize == 1:
@@ -284,12 +284,12 @@ def view_of_tensor(x: Array) -> HostArray | None:
 
 
 def device_of(x: Array) -> Any:
-    """Return the device of a torch tensor; None for others, which move arrays themselves or have one."""
+    """Return the device of a torch tensor; None for other libraries, which need no explicit device."""
     return x.device if array_api_compat.is_torch_array(x) else None
 
 
 def arange(n: int, like: Array) -> Array:
-    """Return 0 .. n - 1 in the library and on the device of another array."""
+    """Return 0 .. n - 1 as an array in the library and on the device of another."""
     xp = namespace(like)
     if array_api_compat.is_torch_array(like):
         return xp.arange(n, device=like.device)
@@ -297,7 +297,7 @@ def arange(n: int, like: Array) -> Array:
 
 
 def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
-    """Return a table in another library, as a view of the same memory where it has one."""
+    """Return a table as an array of another library, a view of the same memory if that library can make one."""
     if array_api_compat.is_torch_array(like):
         import torch
 
@@ -305,7 +305,7 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
     if array_api_compat.is_jax_array(like) and not is_jax_tracer(like):
         import jax
 
-        # What is bound to one device has its tables there; what may move, or is spread, elsewhere.
+        # Only an array that is committed to one device needs its tables there.
         own = list(like.devices()) if like.committed else []
         return jax.device_put(table, own[0] if len(own) == 1 else None, may_alias=True)
     if type(like).__module__.startswith("array_api_strict"):
@@ -314,7 +314,7 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
 
 
 def aligned(shape: tuple[int, ...], dtype: Any, alignment: int = ALIGNMENT) -> HostArray:
-    """Return new memory that starts on a cache line, as other libraries want it for sharing."""
+    """Return new memory that starts on a cache line, because some libraries share no other."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
     block = np.empty(nbytes + alignment, np.uint8)
     skip = -block.ctypes.data % alignment
@@ -339,14 +339,14 @@ def is_jax_tracer(x: Array) -> bool:
 
 
 def check_precision(dtype: str, like: Array) -> None:
-    """Raise where a library would silently make float32 of float64."""
+    """Raise if a library would silently convert float64 to float32."""
     if dtype == "float64" and not has_int64(like):
         msg = "`dtype` must be 'float32' unless jax_enable_x64 is set, got 'float64'"
         raise ValueError(msg)
 
 
 def widened(x: Array) -> Array:
-    """Return positions whose values are not known here in a dtype that their sums do not leave.
+    """Return positions whose values are not known here, in a dtype that holds their sums.
 
     Integers become the library's widest, 16-bit floats float32.
     """
@@ -362,5 +362,5 @@ def widened(x: Array) -> Array:
 
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-# The size of a batch that is symbolic, as in an ONNX graph.
+# Stands for the size of a symbolic batch, as in an ONNX graph.
 UNKNOWN = -1

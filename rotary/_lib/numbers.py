@@ -1,4 +1,4 @@
-"""Concrete positions of any numeric dtype as int64 or float64, exactly or not at all."""
+"""Concrete positions of any numeric dtype as exact int64 or float64."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Positions: TypeAlias = Int64Array | Float64Array
 
 INT64 = range(-(2**63), 2**63)
 TOO_LARGE = 2.0**63
-# Up to this size every integer is a float64.
+# Up to this size, float64 represents every integer.
 EXACT = 2**53
-# NumPy has no more axes: a list that is nested deeper may contain itself.
+# NumPy has no more axes than this. A list that is nested deeper may contain itself.
 DEEPEST = 64
-# Sequences whose items are of one kind, or that are no numbers.
+# Sequences whose items have one type, or are not numbers.
 TYPED = (str, bytes, bytearray, memoryview, range, buffers.array)
-# Fraction bits of floats of 16 bits, and the pattern of their number in the names of shorter ones.
+# The fraction bits of 16-bit floats; the names of shorter ones contain theirs.
 SHORT_FLOATS = {"float16": 10, "bfloat16": 7}
 SHORTER_FLOAT = re.compile(r"float[0-9]+_e[0-9]+m([0-9]+)")
 
@@ -44,20 +44,19 @@ def as_positions(value: Any, *, name: str = "positions", coarse: bool = False) -
     name : str
         The argument that an error names.
     coarse : bool
-        Whether floats of 16 bits and less may be so large that neighbouring positions coincide.
+        Whether floats of 16 bits and less may be so large that they skip integers.
 
     Returns
     -------
     array, shape of `value`
-        int64 for integers and float64 for floats; the caller's own memory where it is that
-        already.
+        int64 for integers and float64 for floats; the caller's own memory if it has that dtype.
 
     Raises
     ------
     TypeError
         If the values are anything but integers and floats, or masked.
     ValueError
-        If they are not finite, outside int64, not exactly a float64, or floats too short for their size.
+        If they are not finite, outside int64, not exact in float64, or too large for a short float.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         check_reach(int(value), name)
@@ -83,7 +82,7 @@ def as_positions(value: Any, *, name: str = "positions", coarse: bool = False) -
 
 
 def as_length(value: Any, name: str) -> int:
-    """Return a number of positions, which must not be beyond what is counted exactly."""
+    """Return a number of positions, at most as many as float64 counts exactly."""
     length = as_positive_integer(value, name)
     if length > EXACT:
         msg = f"`{name}` must be at most 2**53 positions, got {shown(length)}"
@@ -92,7 +91,7 @@ def as_length(value: Any, name: str) -> int:
 
 
 def bounds_of(cu_seqlens: Any) -> Int64Array:
-    """Return checked cumulative lengths."""
+    """Return the cumulative lengths of packed sequences, checked."""
     bounds = as_positions(cu_seqlens, name="cu_seqlens")
     if bounds.ndim != 1 or not bounds.size:
         msg = f"`cu_seqlens` must have shape (n + 1,), got {bounds.shape}"
@@ -103,22 +102,22 @@ def bounds_of(cu_seqlens: Any) -> Int64Array:
     if bounds[0] != 0:
         msg = f"`cu_seqlens` must start at 0, got {bounds[0]}"
         raise ValueError(msg)
-    falls = np.flatnonzero(bounds[1:] < bounds[:-1])
-    if falls.size:
-        msg = f"`cu_seqlens` must not decrease, got {bounds[falls[0] + 1]} after {bounds[falls[0]]}"
+    decreases = np.flatnonzero(bounds[1:] < bounds[:-1])
+    if decreases.size:
+        msg = f"`cu_seqlens` must not decrease, got {bounds[decreases[0] + 1]} after {bounds[decreases[0]]}"
         raise ValueError(msg)
     return bounds.astype(np.int64, copy=False)
 
 
 def frozen(values: HostArray) -> HostArray:
-    """Return a copy that cannot be written to, nor made writeable again: a view of one that is not."""
+    """Return a read-only copy, which cannot be made writeable because it is a view of a read-only array."""
     owner = np.array(values, order="C")
     owner.setflags(write=False)
     return owner.view()
 
 
 def host_array(value: Any, name: str) -> HostArray:
-    """Return a value as a NumPy array of whatever dtype it has."""
+    """Return a value as a NumPy array of its own dtype, checked."""
     if libraries.is_masked_or_matrix(value):
         msg = f"`{name}` must be a plain array, got {type(value).__name__}"
         raise TypeError(msg)
@@ -136,7 +135,7 @@ def host_array(value: Any, name: str) -> HostArray:
 
 
 def constant_array(value: Any, name: str) -> HostArray:
-    """Return the numbers of a specification as a NumPy array; nothing traced or learned, no boolean among numbers."""
+    """Return the numbers of a specification as a NumPy array; raise for traced and learned ones and for booleans."""
     for each in leaves(value, name):
         check_dense(each, name)
         check_constant(each, name)
@@ -147,7 +146,7 @@ def constant_array(value: Any, name: str) -> HostArray:
 
 
 def check_without_unit(value: Any, name: str) -> None:
-    """Refuse a quantity with a unit, which the numbers alone would lose."""
+    """Raise for a quantity with a unit, which would be lost."""
     unit = libraries.unit_of(value)
     if unit is not None:
         msg = (
@@ -157,21 +156,21 @@ def check_without_unit(value: Any, name: str) -> None:
 
 
 def check_dense(value: Any, name: str) -> None:
-    """Refuse an array that does not store every element."""
+    """Raise for a sparse array."""
     if libraries.is_sparse(value):
         msg = f"`{name}` must be a dense array, got {libraries.kind_of_sparse(value)}"
         raise TypeError(msg)
 
 
 def check_reach(value: Number, name: str, *, told: str = "") -> None:
-    """Refuse a position outside int64, or a float of 2**63 and more in size."""
+    """Raise for an integer position outside int64, or a float whose magnitude is 2**63 or more."""
     if not (value in INT64 if isinstance(value, int) else abs(value) < TOO_LARGE):
         msg = f"`{name}` must keep positions within int64, got {shown(value)}{told}"
         raise ValueError(msg)
 
 
 def found(values: HostArray, bad: BoolArray) -> str:
-    """Tell the first value where `bad` holds, and its index unless there is only one value."""
+    """Return the first bad value for a message, with its index unless it is the only value."""
     index = tuple(int(i) for i in np.argwhere(bad)[0])
     place = f" at index {index[0] if len(index) == 1 else index}" if index else ""
     return f"{values[index]}{place}"
@@ -183,12 +182,12 @@ def _from_range(value: range, name: str) -> Int64Array:
         check_reach(end, name)
     if not value[2:]:
         return np.array(list(value), np.int64)
-    # Of three values within int64 the step is too, and products that wrap come back in the sum.
+    # If three values fit int64, so does the step, and a product that wraps is right again in the sum.
     return value.start + value.step * np.arange(len(value), dtype=np.int64)
 
 
 def _joined(value: Any, name: str) -> HostArray:
-    """Return nested lists, or what else NumPy takes, as one array."""
+    """Return nested lists as one array."""
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -197,7 +196,7 @@ def _joined(value: Any, name: str) -> HostArray:
 
 
 def _is_list(value: Any) -> bool:
-    """Return whether NumPy would read a value item by item and choose one dtype for all."""
+    """Return whether NumPy would choose one dtype for the items of a value."""
     if isinstance(value, list | tuple):
         return True
     return isinstance(value, Sequence) and not (
@@ -206,7 +205,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _from_list(value: Sequence[Any], name: str, *, coarse: bool) -> Positions:
-    """Return a list of numbers of any kinds, each as the exact number it is."""
+    """Return the exact values of a list of numbers of any types."""
     numbers = _plain(value, name, coarse=coarse)
     array = _joined(numbers, name)
     if array.dtype == np.int64:
@@ -216,7 +215,7 @@ def _from_list(value: Sequence[Any], name: str, *, coarse: bool) -> Positions:
         if type(item) is int:
             check_reach(item, name)
     result = _from_floats(np.asarray(numbers, np.float64), name)
-    # NumPy has made floats of integers. Python compares the two exactly.
+    # NumPy has converted integers to floats. Python compares the two exactly.
     kept = result.ravel().tolist()
     rounded = np.array([a != b for a, b in zip(kept, items, strict=True)], bool)
     _refuse_rounded(result, rounded.reshape(result.shape), name)
@@ -224,7 +223,7 @@ def _from_list(value: Sequence[Any], name: str, *, coarse: bool) -> Positions:
 
 
 def _plain(value: Any, name: str, *, coarse: bool, depth: int = 0) -> Any:
-    """Return nested lists of Python's own integers and floats, each exactly what was given."""
+    """Return nested lists of integers and floats of Python, equal to the given numbers."""
     if not _is_list(value):
         return as_positions(value, name=name, coarse=coarse).tolist()
     if set(map(type, value)) <= {int, float}:
@@ -244,14 +243,14 @@ def leaves(value: Any, name: str, depth: int = 0) -> Iterator[Any]:
 
 
 def _check_depth(depth: int, name: str) -> None:
-    """Refuse lists that no array can hold, such as one that contains itself."""
+    """Raise for lists that are nested too deeply, such as one that contains itself."""
     if depth > DEEPEST:
         msg = f"`{name}` must be one array of numbers, got a list nested more than {DEEPEST} deep"
         raise ValueError(msg)
 
 
 def _check_items(value: Sequence[Any], name: str) -> None:
-    """Refuse items of a list whose unit or gradient NumPy would drop."""
+    """Raise for items of a list whose unit or gradient NumPy would drop."""
     for each in leaves(value, name):
         if not isinstance(each, int | float):
             check_without_unit(each, name)
@@ -260,13 +259,13 @@ def _check_items(value: Sequence[Any], name: str) -> None:
 
 
 def _from_floats(array: HostArray, name: str) -> Float64Array:
-    """Return floats as float64, refusing what is not finite, too large or not exact."""
+    """Return floats as float64; raise for values that are not finite, too large or not exact."""
     with np.errstate(over="ignore"):  # a long double may be larger than any float64
         result = array.astype(np.float64, copy=False)
     largest = float(np.abs(result).max(initial=0.0))
     if not largest < TOO_LARGE:
-        told = found(array, ~(np.abs(result) < TOO_LARGE))
-        msg = f"`{name}` must be finite and below 2**63 in size, got {told}"
+        value = found(array, ~(np.abs(result) < TOO_LARGE))
+        msg = f"`{name}` must be finite and below 2**63 in size, got {value}"
         raise ValueError(msg)
     if array.dtype.itemsize > 8:
         _refuse_rounded(result, result != array, name)
@@ -274,7 +273,7 @@ def _from_floats(array: HostArray, name: str) -> Float64Array:
 
 
 def _refuse_rounded(result: Float64Array, rounded: BoolArray, name: str) -> None:
-    """Refuse floats that are not exactly what was given."""
+    """Raise if a float differs from the given number."""
     if rounded.any():
         msg = f"`{name}` must be exact in float64, got a value that is rounded to "
         msg += found(result, rounded)
@@ -282,7 +281,7 @@ def _refuse_rounded(result: Float64Array, rounded: BoolArray, name: str) -> None
 
 
 def first_coarse(dtype: str) -> int | None:
-    """Return from which size on a short float of this dtype skips integers; None for longer ones."""
+    """Return the magnitude from which a short float dtype skips integers; None for longer dtypes."""
     bits = SHORT_FLOATS.get(dtype)
     if bits is None:
         parts = SHORTER_FLOAT.match(dtype)
@@ -293,7 +292,7 @@ def first_coarse(dtype: str) -> int | None:
 
 
 def _check_steps(values: Float64Array, dtype: str, name: str) -> None:
-    """Refuse positions that a step of one would not change in the dtype they came in."""
+    """Raise for positions so large that their dtype skips integers."""
     limit = first_coarse(dtype)
     if limit is None:
         return

@@ -1,1 +1,1 @@
-"""Inverse frequencies and exact phases, in integers."""
+"""Inverse frequencies, and exact angles in integers."""

@@ -1,9 +1,9 @@
-"""Angles as exact fractions of a turn, so that no position is too large or too odd for them.
+"""Angles as exact fractions of a turn, for positions of any size.
 
-An inverse frequency is a float64, hence a dyadic rational, and one turn is 2 pi. Its ratio is kept
-as a binary number with 64 integer and 192 fraction bits. An integer position times that number,
-modulo one turn, is an integer multiplication that wraps: range reduction costs nothing and loses
-nothing. A float64 position is m * 2**-k with an integer m: the same product, shifted once.
+An inverse frequency is a float64, hence a dyadic rational, and one turn is 2 pi. The frequency in turns per position is
+kept as a binary number with 64 integer and 192 fraction bits. An integer position times that number, modulo one turn,
+is an integer multiplication that wraps, so that range reduction costs nothing and loses nothing. A float64 position is
+m * 2**-k with an integer m: the same product, shifted once.
 
 This module prepares the two factors as 32-bit limbs; the kernels multiply them.
 """
@@ -20,14 +20,14 @@ from rotary._lib.numbers import frozen
 from rotary._lib.typing import Float64Array, HostArray
 
 FRACTION_BITS = 192
-# In radians per position: beyond it frequencies leave the integer part.
+# In radians per position: larger frequencies do not fit the integer part.
 LARGEST_FREQUENCY = 2.0**63
 LIMB_BITS = 32
-# Limbs of a frequency: two zeros below (the multiplier has three limbs), six of fraction, two of
-# integer part, and zeros above, so that a shifted product may read past the top.
+# Limbs of a frequency, from the lowest: two zeros (because the multiplier has three limbs), six of fraction, two of
+# integer part, and zeros that a shifted product may read.
 LIMBS_BELOW = 2
 LIMBS = 18
-# From this shift on, in limbs, less than 2**-160 of a turn is left of any product: it counts as none.
+# Shifted by so many limbs, any product is less than 2**-160 of a turn, which counts as zero.
 LARGEST_SHIFT = 10
 
 # pi * 2**480, rounded; compared with mpmath in the tests.
@@ -71,11 +71,12 @@ class Frequencies:
     limbs : uint32 array (heads, axes, 18, lanes)
         ``turns(values)`` from the least limb up, padded with zeros.
     negative : uint64 array (heads, axes, lanes)
-        1 where the frequency is negative.
+        1 for negative frequencies, else 0.
     key : tuple
-        Equal for equal frequencies, and for no others.
+        Equal for equal frequencies only.
     copies : dict
-        What GPUs keep of them, each for as long as there are the frequencies.
+        Copies on GPUs, one for each. They are no cache: CUDA graphs that were captured read them, so that they
+        live as long as the frequencies, that is, as an embedding or a plan.
     """
 
     __slots__ = ("copies", "key", "limbs", "negative", "values")
@@ -93,12 +94,12 @@ class Frequencies:
                 number >>= LIMB_BITS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The limbs follow from the values; where they are already known they are not made again.
+        # Not the limbs: they follow from the values, and may be known already.
         return _frequencies, (self.values.shape, self.values.tobytes())
 
     @property
     def heads(self) -> int:
-        """How many heads have frequencies of their own; 1 when all share them."""
+        """How many heads have frequencies of their own; 1 if all heads share them."""
         return int(self.values.shape[0])
 
     @property
@@ -108,13 +109,13 @@ class Frequencies:
 
     @property
     def lanes(self) -> int:
-        """How many pairs turn."""
+        """How many channel pairs are rotated."""
         return int(self.values.shape[2])
 
 
 @remembered(256)
 def _frequencies(shape: tuple[int, int, int], values: bytes) -> Frequencies:
-    """Return frequencies by shape and bits, which are hashable."""
+    """Return frequencies, given as shape and bytes, which are hashable."""
     return Frequencies(np.frombuffer(values, np.float64).reshape(shape))
 
 
@@ -140,9 +141,9 @@ def of_head(of: Frequencies, head: int) -> Frequencies:
 
 @remembered(256)
 def merged(of: Frequencies) -> Frequencies | None:
-    """Return frequencies on one axis that serve where all axes have the same position.
+    """Return frequencies on one axis, for positions that are the same on all axes.
 
-    None unless every pair reads one axis only, for a sum of frequencies would be rounded.
+    None unless every pair reads one axis only: a sum of frequencies would be rounded.
     """
     if ((of.values != 0).sum(axis=1) > 1).any():
         return None
@@ -154,11 +155,11 @@ class Multipliers(NamedTuple):
 
     digits: npt.NDArray[np.uint64]  # (axes, n, 3), each below 2**32
     shift: npt.NDArray[np.int64]  # (axes, n), in limbs
-    negative: npt.NDArray[np.uint64]  # (axes, n), 1 where the position is negative
+    negative: npt.NDArray[np.uint64]  # (axes, n), 1 for negative positions, else 0
 
 
 def multipliers(positions: HostArray) -> Multipliers:
-    """Write positions as the integer multipliers of the exact product.
+    """Return positions as the integer multipliers of the exact product.
 
     Parameters
     ----------
@@ -183,12 +184,12 @@ def multipliers(positions: HostArray) -> Multipliers:
 def _split_float(
     size: Float64Array,
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Return low word, high word and limb shift of float64 sizes: ``m * 2**-k`` exactly."""
+    """Return low word, high word and limb shift of float64 magnitudes: ``m * 2**-k`` exactly."""
     whole = size == np.trunc(size)
     fraction, exponent = np.frexp(size)
     mantissa = np.ldexp(fraction, 53).astype(np.uint64)
     limbs, bits = np.divmod(53 - exponent.astype(np.int64), LIMB_BITS)
-    # Shifting left up to the next limb makes what is left to shift right a whole number of limbs.
+    # A shift to the left, up to the next limb, leaves a whole number of limbs to shift to the right.
     left = (LIMB_BITS - bits).astype(np.uint64)
     low = np.where(whole, size, 0).astype(np.uint64)
     low = np.where(whole, low, mantissa << left)

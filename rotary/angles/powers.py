@@ -1,4 +1,4 @@
-"""Inverse frequencies as numbers: the correctly rounded powers of a base, and checked ones of a caller."""
+"""Inverse frequencies: the correctly rounded powers of a base, and those that a caller gives."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def powers(base: float, dim: int) -> Float64Array:
     Notes
     -----
     The power is computed with 60 decimal digits and rounded once, so that its bits do not depend
-    on the platform's ``pow``. The result of a decimal power is within one unit of its last digit,
-    and no power that is not exact lies within 1e-59 of the middle between two float64.
+    on the platform's ``pow``. A decimal power is within one unit of its last digit, and no inexact
+    power lies within 1e-59 of the midpoint of two float64 numbers.
     """
     return _powers(base, dim)
 
 
 def spaced(ratio: float, lanes: int) -> Float64Array:
-    """Return ``ratio ** (-i / (lanes - 1))`` for every lane, from 1 down to ``1 / ratio``.
+    """Return ``ratio ** (-i / (lanes - 1))`` for every pair i, from 1 down to ``1 / ratio``.
 
-    Each is correctly rounded. A single lane is 1.
+    Each is correctly rounded. A single pair has frequency 1.
     """
     if lanes == 1:
         return frozen(np.ones(1))
@@ -53,7 +53,7 @@ def spaced(ratio: float, lanes: int) -> Float64Array:
 
 @remembered(256)
 def _powers(base: float, dim: int) -> Float64Array:
-    """Return the powers, computed once for each base and width."""
+    """Return the powers, cached by base and width."""
     exponents = [CONTEXT.divide(Decimal(-2 * i), Decimal(dim)) for i in range(dim // 2)]
     return frozen(raised(base, exponents))
 
@@ -65,7 +65,7 @@ def raised(base: float, exponents: Iterable[Decimal]) -> Float64Array:
 
 
 def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
-    """Return given frequencies as a read-only float64 copy."""
+    """Return the frequencies of a caller as a read-only float64 copy, checked."""
     array = constant_array(values, name)
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"

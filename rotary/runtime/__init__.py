@@ -1,1 +1,1 @@
-"""Memory for results, and how many threads a caller allows."""
+"""The pool of memory for results, and how many threads a caller allows."""

@@ -1,8 +1,8 @@
-"""Memory of results that nobody holds any more, kept for the next ones: fresh pages cost more than rotating.
+"""A pool of memory for large results, because new memory costs more than the rotation that fills it.
 
-The operating system hands out large blocks page by page and zeroed, which takes two to three times as long
-as the rotation that fills them. So a large result is an array on a block that goes back to a pool when the
-last view of it is gone, and the next result of about that size takes it from there.
+The operating system hands out large blocks page by page and filled with zeros, which takes two to three times as long
+as the rotation. So a large result is an array on a block that goes back to the pool when the last view of it is gone.
+The next result of about that size takes it from there.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from rotary._lib.typing import HostArray
 
 __all__ = ["PoolInfo", "set_pool_limit"]
 
-# What may lie idle is an eighth of the memory there is, within these bounds.
+# The default limit is an eighth of the memory of the machine, within these bounds.
 LEAST_LIMIT, LARGEST_LIMIT = 256 * 2**20, 4 * 2**30
-# What Linux says a container may use, in bytes or as "max".
+# The memory that a container may use, in bytes or "max".
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-# Large blocks start on such a page: each of them is one fault, and not one for every 4 KiB of it.
+# Large blocks start on such a page, which causes one page fault instead of one for every 4 KiB.
 HUGE_PAGE = 2 * 2**20
-# Below it the allocator recycles memory by itself.
+# Smaller blocks are recycled by the allocator of C.
 SMALLEST = 2**20
-# How long a block may be idle, counted from the first call that finds it idle, before a later call frees it.
+# A call frees a block if another call found it idle so long ago.
 SECONDS = 10.0
 
 
 class PoolInfo(NamedTuple):
-    """What the pool of results did and holds.
+    """Counts of the pool of memory for results.
 
     Attributes
     ----------
     hits, misses : int
-        Large results whose memory was, or was not, in the pool.
+        Large results that found memory in the pool, and those that did not.
     blocks : int
-        Blocks that lie idle.
+        Idle blocks.
     nbytes : int
-        Bytes they occupy.
+        Bytes that they occupy.
     limit : int
-        Bytes they may occupy.
+        Bytes that they may occupy.
     """
 
     hits: int
@@ -59,10 +59,10 @@ class PoolInfo(NamedTuple):
 
 
 class _Owner:
-    """What an array on a block has as its base: once it is gone nobody can reach the memory.
+    """The base of an array on a block: once it is gone, nobody can reach the memory.
 
-    NumPy keeps the object whose ``__array_interface__`` it reads alive as long as the array and every
-    view of it, in this process's Python or in that of whoever was handed the memory.
+    NumPy keeps the object whose ``__array_interface__`` it reads alive as long as the array and every view of it,
+    those of other libraries included.
     """
 
     __slots__ = ("__array_interface__", "__weakref__", "_memory")
@@ -75,8 +75,8 @@ class _Owner:
 class _Blocks:
     """The blocks of one size: lent ones by their handles, oldest first, and idle ones, oldest first.
 
-    A handle is a weak reference to an owner, which is in the queue of those that came back once the owner is gone. It
-    is put there by `deque.append` itself: a finaliser written in Python would swallow an interruption in it.
+    A handle is a weak reference to an owner. Once the owner is gone, the handle is in the queue `returned`, where
+    `deque.append` itself puts it: an interruption in a finaliser written in Python would be lost.
     """
 
     __slots__ = ("capacity", "idle", "lent", "returned")
@@ -88,20 +88,20 @@ class _Blocks:
         self.idle: deque[tuple[float, HostArray]] = deque()
 
     def nbytes(self) -> int:
-        """Return how many bytes they occupy."""
+        """Return the bytes of lent and idle blocks."""
         return self.capacity * (len(self.lent) + len(self.idle))
 
     def lend(self, memory: HostArray) -> _Owner:
-        """Return an owner of a block, which comes back when the owner is gone."""
+        """Return an owner of a block; the block comes back when the owner is gone."""
         owner = _Owner(memory)
         handle = weakref.ref(owner, self.returned.append)
         self.lent[id(handle)] = handle, memory
         return owner
 
-    def sort_in(self, now: float) -> None:
-        """Count what came back as idle, unless the pool gave it up while it was lent, and let go what is too old."""
+    def collect(self, now: float) -> None:
+        """Count blocks that came back as idle, unless the pool gave them up, and free those idle for too long."""
         while self.returned:
-            # A handle stays in the queue till it is dealt with. Another thread may deal with the same one.
+            # A handle leaves the queue last, so that an interruption loses none. Two threads may handle the same one.
             with suppress(IndexError, ValueError):
                 handle = self.returned[0]
                 found = self.lent.pop(id(handle), None)
@@ -109,35 +109,35 @@ class _Blocks:
                     self.idle.append((now, found[1]))
                 self.returned.remove(handle)
         while self.oldest() < now - SECONDS:
-            self.let_go()
+            self.free_oldest()
 
     def latest(self) -> HostArray | None:
-        """Return the block that came back last, which may still be in a cache, None if there is none."""
+        """Take the block that came back last, which may still be in a processor's cache; None if there is none."""
         try:
             return self.idle.pop()[1]
         except IndexError:
             return None
 
     def oldest(self) -> float:
-        """Return since when the oldest idle block lies idle, infinity if there is none."""
+        """Return since when the oldest idle block has been idle; infinity if there is none."""
         try:
             return self.idle[0][0]
         except IndexError:
             return math.inf
 
-    def let_go(self) -> None:
-        """Let go of the oldest idle block, if there is one."""
+    def free_oldest(self) -> None:
+        """Free the oldest idle block, if there is one."""
         with suppress(IndexError):
             self.idle.popleft()
 
     def give_up(self) -> None:
-        """Have the block that was lent first be freed when its owner is gone."""
+        """Forget the block that was lent first, so that it is freed with its owner."""
         with suppress(KeyError):
             self.lent.popitem(last=False)
 
 
 class _Kept:
-    """All that the pool holds and counts; to clear the pool is to begin another."""
+    """The blocks and counts of the pool; a new object clears the pool in one step."""
 
     __slots__ = ("hits", "misses", "sizes")
 
@@ -147,11 +147,12 @@ class _Kept:
 
 
 class _Pool:
-    """Blocks that are idle, and those in use that will be.
+    """Idle blocks, and lent blocks that will be idle.
 
-    As in `_memo`, every step is one operation of a container, so that there is no lock that an interrupted thread, a
-    signal handler or a forked child could find taken. Idle blocks and those in use together stay within the limit:
-    of the size that takes most, the block lent first is given up. So nothing need run when many come back at once.
+    As in `_lib.memo`, each step is one atomic operation of a container, so that there is no lock that an interrupted
+    thread, a signal handler or a forked child could find taken. Idle and lent blocks together stay within the limit:
+    beyond it, the pool gives up the block that was lent first, of the size that takes most. So nothing has to run when
+    many blocks come back at once.
     """
 
     def __init__(self, limit: int) -> None:
@@ -159,9 +160,9 @@ class _Pool:
         self.kept = _Kept()
 
     def take(self, nbytes: int) -> _Owner:
-        """Return the owner of a block of at least so many bytes, which nobody else has."""
+        """Return the owner of a block of at least so many bytes."""
         kept = self.kept
-        self._sort_in(kept)
+        self._collect(kept)
         capacity = _capacity(nbytes)
         blocks = kept.sizes.get(capacity) or kept.sizes.setdefault(capacity, _Blocks(capacity))
         memory = blocks.latest()
@@ -174,38 +175,38 @@ class _Pool:
         self._trim(kept)
         return owner
 
-    def _sort_in(self, kept: _Kept) -> None:
-        """Sort in what came back, and let go what has been idle for too long."""
+    def _collect(self, kept: _Kept) -> None:
+        """Collect blocks that came back, and free those idle for too long."""
         now = time.monotonic()
         for blocks in list(kept.sizes.values()):
-            blocks.sort_in(now)
+            blocks.collect(now)
 
     def _trim(self, kept: _Kept) -> None:
-        """Let go what is too much: idle blocks, oldest first, then those in use."""
+        """Free idle blocks beyond the limit, oldest first; then give up lent ones."""
         while True:
             sizes = list(kept.sizes.values())
             if sum(blocks.nbytes() for blocks in sizes) <= self.limit:
                 return
             oldest = min(sizes, key=_Blocks.oldest)
             if oldest.idle:
-                oldest.let_go()
+                oldest.free_oldest()
             else:
                 max(sizes, key=_Blocks.nbytes).give_up()
 
     def clear(self) -> None:
-        """Let all blocks go and count from zero; those in use are freed when nobody can reach them."""
+        """Free all idle blocks and count from zero; lent ones are freed with their owners."""
         self.kept = _Kept()
 
     def set_limit(self, limit: int) -> None:
-        """Set how many bytes may lie idle."""
+        """Set how many bytes idle blocks may occupy."""
         self.limit = limit
         self.info()
 
     def info(self) -> PoolInfo:
-        """Return the accounts."""
+        """Return the counts."""
         while True:
             kept, limit = self.kept, self.limit  # read once, because another thread may set them
-            self._sort_in(kept)
+            self._collect(kept)
             self._trim(kept)
             idle = [(blocks.capacity, len(blocks.idle)) for blocks in list(kept.sizes.values())]
             nbytes = sum(capacity * count for capacity, count in idle)
@@ -215,18 +216,18 @@ class _Pool:
 
 
 def _capacity(nbytes: int) -> int:
-    """Return how large a block for so many bytes is: an eighth of a power of two more at most."""
+    """Return the size of a block for so many bytes: at most an eighth of a power of two larger."""
     step = 1 << max(nbytes.bit_length() - 4, 12)
     return -(-nbytes // step) * step
 
 
 def _alignment(nbytes: int) -> int:
-    """Return where blocks of a size begin: NumPy asks for huge pages from 4 MiB on."""
+    """Return the alignment of a block: NumPy asks for huge pages from 4 MiB on."""
     return HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else ALIGNMENT
 
 
 def _limit_at_start() -> int:
-    """Return the limit that the environment asks for, or else the default."""
+    """Return the limit of the environment variable, or else the default."""
     asked = os.environ.get("ROTARY_POOL", "")
     if asked.isdecimal():
         return int(asked)
@@ -234,22 +235,22 @@ def _limit_at_start() -> int:
 
 
 def _memory() -> int:
-    """Return how many bytes of memory this process may use, 0 where nothing tells."""
+    """Return how many bytes of memory this process may use; 0 if that is not known."""
     try:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0
     try:
-        return min(there, int(CONTAINER_LIMIT.read_text()))
+        return min(total, int(CONTAINER_LIMIT.read_text()))
     except (OSError, ValueError):
-        return there
+        return total
 
 
 _pool = _Pool(_limit_at_start())
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
-    """Return a new array in C order on a cache line, its memory from the pool where it is large."""
+    """Return a new array in C order, aligned to a cache line; the memory of a large one is from the pool."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= _pool.limit:
@@ -259,10 +260,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
 
 
 def empty_like(x: HostArray) -> HostArray:
-    """Return a new array of the shape, dtype and axis order of another, its last axis contiguous."""
+    """Return a new array with the shape, dtype and axis order of another, the last axis contiguous."""
     if not SMALLEST <= x.nbytes <= _pool.limit:
         like = np.empty_like(x, subok=False)
-        # That of an array that was broadcast may have its last axis elsewhere.
+        # The last axis of a copy of a broadcast array may not be contiguous.
         return like if like.strides[-1] == like.itemsize else np.empty(x.shape, x.dtype)
     *front, last = range(x.ndim)
     order = [*sorted(front, key=lambda axis: -abs(x.strides[axis])), last]
@@ -271,30 +272,30 @@ def empty_like(x: HostArray) -> HostArray:
 
 
 def clear() -> None:
-    """Let all idle memory go and count from zero."""
+    """Free all idle memory and count from zero."""
     _pool.clear()
 
 
 def info() -> PoolInfo:
-    """Return what the pool did and holds."""
+    """Return the counts of the pool."""
     return _pool.info()
 
 
 def set_pool_limit(nbytes: int) -> None:
-    """Bound the memory that is kept for results.
+    """Bound the idle memory that is kept for results.
 
-    The memory of a large result, of 1 MiB and more, is used again once the last view of it is gone: fresh
-    memory costs two to three times as much as the rotation. Such an array does not own its memory, as
-    ``x.flags.owndata`` tells, so that ``x.resize`` in place is refused; in all else it is an array like
-    others. A later call frees memory that has been idle for ten seconds.
+    The memory of a result of 1 MiB and more is used again once the last view of it is gone, because new memory
+    costs two to three times as much as the rotation. Such an array does not own its memory (``x.flags.owndata`` is
+    False), so that NumPy refuses ``x.resize`` in place. Otherwise it is an array like others. A later call frees
+    memory that has been idle for ten seconds.
 
     Parameters
     ----------
     nbytes : int
-        Bytes that may lie idle, 0 to keep none. The default is what the environment variable
-        ``ROTARY_POOL`` said when the library was imported, or else an eighth of the machine's memory, 256
-        MiB at least and 4 GiB at most. `rotary.cache_info` tells what is held, and `rotary.cache_clear`
-        lets it go. Results that are larger are new memory every time.
+        Bytes that idle memory may occupy; 0 keeps none. The default is the environment variable ``ROTARY_POOL``
+        at the import of the library, or else an eighth of the machine's memory, at least 256 MiB and at most
+        4 GiB. `rotary.cache_info` shows how much is held, and `rotary.cache_clear` frees it. Larger results
+        always take new memory.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How many threads a caller allows; which of them are used, and when, the CPU backend decides."""
+"""How many threads a caller allows; the CPU backend decides how many it uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["threads"]
 
 
 class _Within(NamedTuple):
-    """A limit, in force while the object of its ``with`` statement exists, and the limit around it."""
+    """A limit that holds as long as the object of its ``with`` statement exists, and the limit around it."""
 
     of: weakref.ref[_Limit]
     n: int
@@ -24,14 +24,14 @@ _within: ContextVar[_Within | None] = ContextVar("rotary_threads", default=None)
 
 
 class _Limit(ContextDecorator):
-    """What a ``with`` statement holds. If an interruption skips `__exit__`, the limit ends with this object."""
+    """The object of a ``with`` statement. If an interruption skips `__exit__`, the limit ends with this object."""
 
     def __init__(self, n: int) -> None:
         self._n = n
         self._around: list[_Within | None] = []
 
     def _recreate_cm(self) -> _Limit:
-        """Return an object of its own for each call of a decorated function, as `ContextDecorator` asks."""
+        """Return a new object for each call of a decorated function, as `ContextDecorator` expects."""
         return _Limit(self._n)
 
     def __enter__(self) -> None:
@@ -44,7 +44,7 @@ class _Limit(ContextDecorator):
 
 
 def thread_limit() -> int | None:
-    """Return how many threads the caller allows, None if all."""
+    """Return how many threads the caller allows; None if there is no limit."""
     within = _within.get()
     while within is not None and within.of() is None:
         within = within.around
@@ -52,12 +52,12 @@ def thread_limit() -> int | None:
 
 
 def threads(n: int) -> AbstractContextManager[None]:
-    """Use at most n threads within a ``with`` statement, in the thread or task that runs it.
+    """Use at most n threads within a ``with`` statement, for calls of the thread or task that runs it.
 
     Parameters
     ----------
     n : int
-        At least 1, which is serial. Small arrays use fewer, and never more than Numba has.
+        At least 1, which is serial. Small arrays use fewer threads, and no array more than Numba has.
 
     Returns
     -------

@@ -20,12 +20,12 @@ if kernels.COMPILED:
 @pytest.fixture
 def nothing_failed(monkeypatch):
     """As in a new process."""
-    for told in (guard.failures, guard._untold):
+    for told in (guard.failures, guard._unreported):
         for what in list(told):
             monkeypatch.delitem(told, what)
     yield
     guard.failures.clear()
-    guard._untold.clear()
+    guard._unreported.clear()
 
 
 @pytest.mark.compiled
@@ -44,7 +44,7 @@ def test_a_cache_that_fails_is_done_without(monkeypatch, recwarn, nothing_failed
     monkeypatch.setattr(jit.numba, "njit", njit)
     kernel = jit._compile(jit.Variant("half", "float32"))
     assert len(kernel.signatures) == 1
-    guard.tell()
+    guard.report()
     assert [w.category for w in recwarn] == [RuntimeWarning] * warnings
 
 
@@ -83,7 +83,7 @@ def test_without_an_importable_numba_one_warning_tells_why(monkeypatch, nothing_
     monkeypatch.setitem(sys.modules, "rotary.backends.cpu.launch", None)
     assert host._found() is backends.portable
     with pytest.warns(RuntimeWarning, match="Numba cannot be imported"):
-        guard.tell()
+        guard.report()
 
 
 def test_with_the_jit_disabled_array_operations_run(monkeypatch):
