@@ -1,8 +1,8 @@
-"""The array-API backend: the rotation in any library's own operations, traced or lazy ones included.
+"""The array-API backend: the rotation in the operations of any library, traced or lazy ones included.
 
-It is what runs under `jax.jit`, `jax.grad`, `torch.func` or array-api-strict, for lazy libraries, and for
-NumPy where Numba is missing. Tables come from the host, exact, unless the positions themselves are traced:
-then their angles are reduced in the library's integers, see `traced`.
+It runs under `jax.jit`, `jax.grad`, `torch.func` or array-api-strict, for lazy libraries, and for NumPy without Numba.
+Tables come from the host, exact, unless the positions themselves are traced: then `traced` reduces their angles in
+integers of the library.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def fill_table(
 ) -> None:
     """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n).
 
-    The kernels' formulas, run by NumPy on whole arrays: the bits are the same.
+    NumPy runs the formulas of the kernels on whole arrays, so that the bits are the same.
     """
     kernels = formulas()
     for first in range(0, positions.shape[1], ROWS_AT_A_TIME):
@@ -49,7 +49,7 @@ def fill_table(
         numbers = multipliers(part)
         high = low = np.zeros((frequencies.heads, part.shape[1], frequencies.lanes), np.uint64)
         for axis in range(frequencies.axes):
-            phase = _turns(frequencies, numbers, axis, kernels.turn)
+            phase = _phases(frequencies, numbers, axis, kernels.turn)
             high, low = kernels.add_signed(high, low, *phase)
         cosine, sine = kernels.cos_sin(high, low, table.dtype)
         rows = slice(row + first, row + first + part.shape[1])
@@ -57,10 +57,10 @@ def fill_table(
         table[1, :, rows] = sine * factor
 
 
-def _turns(
+def _phases(
     frequencies: Frequencies, numbers: Multipliers, axis: int, turn: Any
 ) -> tuple[Any, Any, Any]:
-    """Return the phases (heads, n, lanes) on one axis as two words, and where they are negative."""
+    """Return the phases (heads, n, lanes) on one axis as two words, and 1 for negative ones, else 0."""
     digits, shift, negative = (part[axis] for part in numbers)
     high = np.empty((frequencies.heads, len(shift), frequencies.lanes), np.uint64)
     low = np.empty_like(high)
@@ -86,7 +86,7 @@ def rotate(
 ) -> Array:
     """Return x rotated, in x's library, or written to `out`."""
     if isinstance(x, np.ndarray):
-        # As the kernels read it: NumPy's operations would keep a subclass, and the byte order of some parts.
+        # Like the kernels: NumPy's operations would keep a subclass, and the byte order of some parts.
         whole = _rotated(x.view(np.ndarray), table, axes, pairing)
         result = whole.astype(x.dtype, copy=False) if isinstance(whole, np.ndarray) else whole
     else:
@@ -98,7 +98,7 @@ def rotate(
 
 
 def _rotated(x: Array, table: Table | TracedTable, axes: Axes, pairing: Pairing) -> Array:
-    """Return x rotated, in the library of x, or in that of a table that is traced."""
+    """Return x rotated, in the library of x, or in that of a traced table."""
     if isinstance(table, Table):
         xp = namespace(x)
         cosine, sine = (from_host(part, xp, x) for part in table.gather())
@@ -106,10 +106,10 @@ def _rotated(x: Array, table: Table | TracedTable, axes: Axes, pairing: Pairing)
         cosine, sine = table.cosine, table.sine
         xp = namespace(cosine)
         x = x if not isinstance(x, np.ndarray) else xp.asarray(x)
-    return _turned(x, cosine, sine, axes, pairing, xp)
+    return _rotated_by(x, cosine, sine, axes, pairing, xp)
 
 
-def _turned(
+def _rotated_by(
     x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, xp: Namespace
 ) -> Array:
     """Return x rotated; cosine and sine are (heads or 1, batch or 1, sequence or 1, lanes)."""
@@ -121,24 +121,24 @@ def _turned(
     start = pairing.start
     stop = start + (1 if is_complex else 2) * pairing.lanes
     whole = start == 0 and stop == x.shape[-1]
-    # No slice of everything: not every transform of a library has a rule for one.
+    # Not a slice of everything: some transforms have no rule for one.
     window = x if whole else x[..., start:stop]
     if is_complex:
-        turn = xp.astype(cosine, x.dtype) + 1j * xp.astype(sine, x.dtype)
-        turned = window * turn
+        factor = xp.astype(cosine, x.dtype) + 1j * xp.astype(sine, x.dtype)
+        rotated = window * factor
     else:
         first, second = _pairs(xp.astype(window, cosine.dtype), pairing.source)
-        turned = _interlaced(
+        rotated = _interlaced(
             first * cosine - second * sine, second * cosine + first * sine, pairing.target, xp
         )
-        turned = xp.astype(turned, x.dtype)
+        rotated = xp.astype(rotated, x.dtype)
     if whole:
-        return turned
-    return _joined(xp, [x[..., :start], turned, x[..., stop:]])
+        return rotated
+    return _joined(xp, [x[..., :start], rotated, x[..., stop:]])
 
 
 def _pairs(window: Array, layout: Layout) -> tuple[Array, Array]:
-    """Return the first and the second channel of every pair."""
+    """Return the first and the second channels of all pairs."""
     if layout == "half":
         lanes = window.shape[-1] // 2
         return window[..., :lanes], window[..., lanes:]
@@ -146,11 +146,11 @@ def _pairs(window: Array, layout: Layout) -> tuple[Array, Array]:
 
 
 def _interlaced(first: Array, second: Array, layout: Layout, xp: Namespace) -> Array:
-    """Return the channels of pairs, in a layout."""
+    """Return the channels of all pairs in the order of a layout."""
     if layout == "half":
         return _joined(xp, [first, second])
     if None in first.shape:
-        # A symbolic axis, as of an ONNX graph, cannot be named in a reshape.
+        # A reshape cannot name a symbolic axis, as of an ONNX graph.
         lanes = first.shape[-1]
         order = np.arange(2 * lanes).reshape(2, lanes).T.ravel()
         return xp.take(_joined(xp, [first, second]), xp.asarray(order), axis=-1)
@@ -159,14 +159,14 @@ def _interlaced(first: Array, second: Array, layout: Layout, xp: Namespace) -> A
 
 
 def _joined(xp: Namespace, parts: list[Array]) -> Array:
-    """Return arrays joined on their last axis."""
-    # torch's `concat` has no rule for batched gradients, its `cat` does.
+    """Concatenate arrays on the last axis."""
+    # In torch, `cat` has a rule for batched gradients and `concat` has none.
     join = xp.cat if hasattr(xp, "cat") else xp.concat
     return join(parts, axis=-1)
 
 
 def _align(table: Array, ndim: int, axes: Axes, xp: Namespace) -> Array:
-    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of an array's."""
+    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of those of an array."""
     order, places = axes.align(ndim)
     sizes = [1 if place is None else table.shape[place] for place in places]
     return xp.reshape(xp.permute_dims(table, order), (*sizes, table.shape[-1]))

@@ -1,4 +1,4 @@
-"""The readable truth: exact angles in Python's integers, correctly rounded. Slow; tests compare with it."""
+"""The rotation as a readable formula: exact angles in Python's integers, correctly rounded. Tests compare with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rotary.layouts import pair_channels
 from .contract import Axes, Pairing, Table
 
 LAZY = False
-BITS = 320  # of the fixed-point numbers below: enough for a relative error near every zero
+BITS = 320  # of the fixed-point numbers below: enough for a small relative error near every zero
 
 
 def fill_table(
@@ -32,7 +32,7 @@ def fill_table(
 
 
 def phase_of(frequencies: Float64Array, positions: HostArray) -> Fraction:
-    """Return sum(position * frequency) over the axes as a fraction of a turn, in [0, 1)."""
+    """Return the sum of position * frequency over the axes as a fraction of a turn, in [0, 1)."""
     total = Fraction(0)
     for frequency, position in zip(frequencies, positions, strict=True):
         sign = -1 if frequency < 0 else 1
@@ -99,7 +99,7 @@ def rotate(
 
 
 def _align(part: HostArray, ndim: int, axes: Axes) -> HostArray:
-    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of an array's."""
+    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of those of an array."""
     order, places = axes.align(ndim)
     sizes = [1 if place is None else part.shape[place] for place in places]
     return part.transpose(order).reshape(*sizes, part.shape[-1])

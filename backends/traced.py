@@ -1,4 +1,4 @@
-"""Angles of positions whose values are not known here, reduced in the tracing library's own integers."""
+"""Angles of traced positions, reduced in integers of the library that traces."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rotary.angles.phases import FRACTION_BITS, Frequencies, turns
 
 from .contract import Angles, Rows, Scale, TracedTable
 
-# The greatest integer of JAX without its 64-bit mode.
+# The largest integer of JAX without its 64-bit mode.
 NARROW = 2**31 - 1
 
 
-def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
-    """Return cosine and sine of positions whose values are not known here.
+def traced_table(angles: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
+    """Return cosine and sine of traced positions.
 
-    Both are (heads, *apart, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of
-    a turn in integer arithmetic, exact but for 2**-38 of a turn where the library's widest integer has
-    32 bits, and 2**-78 where it has 64; floating positions are multiplied in their own precision. Rows at
-    positions that would be refused, were they known, are NaN.
+    Both are (heads, *apart, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of a turn
+    in integer arithmetic, with an error of 2**-38 of a turn if the widest integer of the library has 32 bits, and of
+    2**-78 if it has 64. Floating positions are multiplied in their own precision. Rows are NaN at positions that
+    would raise an error if they were known.
     """
     positions: Array = rows.positions
     held = rows.held
@@ -34,10 +34,10 @@ def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
         for axis in range(positions.shape[0]):
             within = positions[axis, ...] >= 0
             held = within if held is None else held & within
-    frequencies, factor, scale = turned
-    angles = _of_floats if "float" in dtype_name(positions) else _of_integers
+    frequencies, factor, scale = angles
+    cos_sin = _of_floats if "float" in dtype_name(positions) else _of_integers
     own = [positions[:, head] if rows.by_head else positions for head in range(frequencies.heads)]
-    heads = [angles(frequencies, head, each, dtype) for head, each in enumerate(own)]
+    heads = [cos_sin(frequencies, head, each, dtype) for head, each in enumerate(own)]
     cosine = xp.stack([cosine for cosine, _ in heads])
     sine = xp.stack([sine for _, sine in heads])
     if rows.by_head:
@@ -53,19 +53,19 @@ def traced_table(turned: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
 
 
 def _scale(scale: Scale, positions: Array, dtype: TableDType) -> Array:
-    """Return the factors (1, batch or 1, sequence or 1, lanes) of rows, in the table's precision."""
+    """Return the scale (1, batch or 1, sequence or 1, lanes) at positions, in the precision of the table."""
     xp = namespace(positions)
     places = xp.astype(positions, getattr(xp, dtype))[..., None]
     logarithms = from_host(np.log(scale.roots).astype(dtype), xp, positions)
     powers = logarithms * ((places - scale.center) / scale.unit)
-    # The first pair is scaled the most; what leaves the dtype is refused where positions are known.
+    # The first pair is scaled the most. Known positions whose scale leaves the dtype raise an error.
     limits = np.finfo(dtype)
     fits = (powers[..., :1] >= np.log(limits.tiny)) & (powers[..., :1] <= np.log(limits.max))
     return _nan_unless(fits, xp.exp(xp.where(fits, powers, xp.zeros_like(powers))))
 
 
 def _nan_unless(fits: Array, values: Array) -> Array:
-    """Return values where a condition holds, elsewhere NaN."""
+    """Replace values by NaN unless a condition holds."""
     xp = namespace(values)
     return xp.where(fits, values, xp.ones_like(values) * float("nan"))
 
@@ -87,10 +87,10 @@ def _of_floats(
 #
 # With integers of 32 bits, a fraction of a turn is three words of 16 bits, and a position four digits of
 # 8 bits. Position 300 is digits 44 and 1: its fraction of a turn is 44 times the frequency's plus 1 times
-# that of 256 positions. The host shifts the frequency by each digit's place beforehand (here by 0 and 8
-# bits), and drops whole turns. A word times a digit has 24 bits, so that four of them and a carry fit;
-# carries go from the least word upwards, and what leaves the top one is whole turns again. With integers
-# of 64 bits words have 32 bits and digits 16.
+# that of 256 positions. The host shifts the frequency by the place of each digit beforehand (here by 0 and 8
+# bits), and drops whole turns. A word times a digit has 24 bits, so that four products and a carry fit;
+# carries go from the lowest word upwards, and the carry of the top word is whole turns, which are dropped. With
+# integers of 64 bits, words have 32 bits and digits 16.
 
 DIGITS = 4
 WORDS = 3
@@ -109,15 +109,15 @@ def _of_integers(
         words = _fraction(size, _shifted(frequencies, head, axis, bits), bits, xp)
         # Minus a fraction of a turn is its complement, up to the last bit.
         words = [xp.where(position < 0, (1 << bits) - 1 - word, word) for word in words]
-        fraction = _carried([a + b for a, b in zip(fraction, words, strict=True)], bits)
+        fraction = _carry([a + b for a, b in zip(fraction, words, strict=True)], bits)
     return _cos_sin(fraction, bits, getattr(xp, dtype), xp)
 
 
 def _fraction(size: Array, shifted: HostArray, bits: int, xp: Namespace) -> list[Array]:
-    """Return the words, least first, of the fraction of a turn at positions without their sign."""
+    """Return the fraction of a turn of absolute positions, as words from the lowest."""
     half = bits // 2
     digits = [(size >> (half * j)) & ((1 << half) - 1) for j in range(DIGITS)]
-    return _carried(
+    return _carry(
         [
             sum(
                 digit * from_host(row[k], xp, size)
@@ -129,8 +129,8 @@ def _fraction(size: Array, shifted: HostArray, bits: int, xp: Namespace) -> list
     )
 
 
-def _carried(sums: list[Array], bits: int) -> list[Array]:
-    """Return words of so many bits from sums that exceed them; what leaves the last one is dropped."""
+def _carry(sums: list[Array], bits: int) -> list[Array]:
+    """Propagate carries through words of so many bits, and drop the carry of the last one."""
     words = []
     carry: Any = 0
     for value in sums:
@@ -142,7 +142,7 @@ def _carried(sums: list[Array], bits: int) -> list[Array]:
 
 @remembered(64)
 def _shifted(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostArray:
-    """Return the words (digits, words, lanes) of a frequency shifted by the place of each digit."""
+    """Return the words (digits, words, lanes) of a frequency, shifted by the place of each digit."""
     words = np.zeros((DIGITS, WORDS, frequencies.lanes), np.uint32 if bits == 16 else np.int64)
     for lane, value in enumerate(frequencies.values[head, axis]):
         number = turns(float(value)) if value >= 0 else -turns(float(value))
@@ -156,20 +156,20 @@ def _shifted(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostA
 
 
 def _cos_sin(words: list[Array], bits: int, real: Any, xp: Namespace) -> tuple[Array, Array]:
-    """Return cosine and sine of a fraction of a turn, words least first."""
+    """Return cosine and sine of a fraction of a turn, given as words from the lowest."""
     low, middle, high = words
     eighth = 1 << (bits - 3)
     moved = (high + eighth) & ((1 << bits) - 1)
     quarter = moved >> (bits - 2)
-    # What is left of the top word, between minus and plus an eighth of a turn, is exact as a float.
+    # The rest of the top word, between minus and plus an eighth of a turn, is exact in floating point.
     rest = xp.astype(moved & ((1 << (bits - 2)) - 1), real) - float(eighth)
     unit = 2.0**-bits
     rest = rest + (xp.astype(middle, real) + xp.astype(low, real) * unit) * unit
     angle = rest * (2 * np.pi * unit)
     cosine, sine = xp.cos(angle), xp.sin(angle)
     odd = (quarter & 1) == 1
-    turned_cosine, turned_sine = xp.where(odd, sine, cosine), xp.where(odd, cosine, sine)
+    other_cosine, other_sine = xp.where(odd, sine, cosine), xp.where(odd, cosine, sine)
     return (
-        xp.where((quarter == 1) | (quarter == 2), -turned_cosine, turned_cosine),
-        xp.where(quarter >= 2, -turned_sine, turned_sine),
+        xp.where((quarter == 1) | (quarter == 2), -other_cosine, other_cosine),
+        xp.where(quarter >= 2, -other_sine, other_sine),
     )
