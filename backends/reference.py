@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from rotary._lib.typing import Float64Array, HostArray
-from rotary.angles.phases import FRACTION_BITS, PI, PI_BITS, Frequencies, turns
+from rotary.angles.phases import FRACTION_BITS, PI, PI_BITS, Frequencies, turns_per_position
 from rotary.layouts import pair_channels
 
 from .contract import Axes, Pairing, Table
@@ -36,7 +36,7 @@ def phase_of(frequencies: Float64Array, positions: HostArray) -> Fraction:
     total = Fraction(0)
     for frequency, position in zip(frequencies, positions, strict=True):
         sign = -1 if frequency < 0 else 1
-        size = Fraction(turns(float(frequency)), 1 << FRACTION_BITS)
+        size = Fraction(turns_per_position(float(frequency)), 1 << FRACTION_BITS)
         total += sign * Fraction(position.item()) * size
     return total % 1
 

@@ -9,7 +9,7 @@ import numpy as np
 from rotary._lib.libraries import check_precision, dtype_name, from_host, has_int64, namespace
 from rotary._lib.memo import remembered
 from rotary._lib.typing import Array, HostArray, Namespace, TableDType
-from rotary.angles.phases import FRACTION_BITS, Frequencies, turns
+from rotary.angles.phases import FRACTION_BITS, Frequencies, turns_per_position
 
 from .contract import Angles, Rows, Scale, TracedTable
 
@@ -145,7 +145,9 @@ def _shifted(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostA
     """Return the words (digits, words, lanes) of a frequency, shifted by the place of each digit."""
     words = np.zeros((DIGITS, WORDS, frequencies.lanes), np.uint32 if bits == 16 else np.int64)
     for lane, value in enumerate(frequencies.values[head, axis]):
-        number = turns(float(value)) if value >= 0 else -turns(float(value))
+        number = (
+            turns_per_position(float(value)) if value >= 0 else -turns_per_position(float(value))
+        )
         for j in range(DIGITS):
             fraction = (number << (bits // 2 * j)) % (1 << FRACTION_BITS)
             for k in range(WORDS):

@@ -39,7 +39,7 @@ PI = int(
 )
 
 
-def turns(frequency: float) -> int:
+def turns_per_position(frequency: float) -> int:
     """Return ``abs(frequency) / (2 pi)`` in units of ``2**-192`` turns, rounded to nearest.
 
     Parameters
@@ -68,8 +68,10 @@ class Frequencies:
     Attributes
     ----------
     values : float64 array (heads, axes, lanes), read-only
+    heads, axes, lanes : int
+        How many heads have frequencies of their own (1 if all share them), position axes, and pairs.
     limbs : uint32 array (heads, axes, 18, lanes)
-        ``turns(values)`` from the least limb up, padded with zeros.
+        ``turns_per_position(values)`` from the least limb up, padded with zeros.
     negative : uint64 array (heads, axes, lanes)
         1 for negative frequencies, else 0.
     key : tuple
@@ -79,16 +81,20 @@ class Frequencies:
         live as long as the frequencies, that is, as an embedding or a plan.
     """
 
-    __slots__ = ("copies", "key", "limbs", "negative", "values")
+    __slots__ = ("axes", "copies", "heads", "key", "lanes", "limbs", "negative", "values")
+    heads: int
+    axes: int
+    lanes: int
 
     def __init__(self, values: Float64Array) -> None:
         self.values = frozen(np.asarray(values, dtype=np.float64))
+        self.heads, self.axes, self.lanes = self.values.shape
         self.key = (self.values.shape, self.values.tobytes())
         self.copies: dict[Any, Any] = {}
         self.negative = np.signbit(self.values).astype(np.uint64)
         self.limbs = np.zeros((*self.values.shape[:2], LIMBS, self.values.shape[2]), np.uint32)
         for head, axis, lane in np.ndindex(self.values.shape):
-            number = turns(float(self.values[head, axis, lane]))
+            number = turns_per_position(float(self.values[head, axis, lane]))
             for limb in range(LIMBS_BELOW, LIMBS_BELOW + 8):
                 self.limbs[head, axis, limb, lane] = number & 0xFFFFFFFF
                 number >>= LIMB_BITS
@@ -96,21 +102,6 @@ class Frequencies:
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the limbs: they follow from the values, and may be known already.
         return _frequencies, (self.values.shape, self.values.tobytes())
-
-    @property
-    def heads(self) -> int:
-        """How many heads have frequencies of their own; 1 if all heads share them."""
-        return int(self.values.shape[0])
-
-    @property
-    def axes(self) -> int:
-        """How many position axes there are."""
-        return int(self.values.shape[1])
-
-    @property
-    def lanes(self) -> int:
-        """How many channel pairs are rotated."""
-        return int(self.values.shape[2])
 
 
 @remembered(256)

@@ -70,12 +70,12 @@ class CacheInfo(NamedTuple):
 
     @property
     def pool(self) -> pool.PoolInfo:
-        """Counts of the pool of memory for results: hits, misses, blocks, nbytes, limit."""
+        """The counts of the pool of memory for results: hits, misses, blocks, nbytes, limit."""
         return pool.info()
 
     @property
     def plans(self) -> PlansInfo:
-        """Counts of the plans of repeated calls: hits, misses, entries, limit."""
+        """The counts of the plans of repeated calls: hits, misses, entries, limit."""
         return memo.plans_info()
 
 

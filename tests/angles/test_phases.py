@@ -64,22 +64,22 @@ def test_pi_is_pi():
 )
 def test_turns_are_the_nearest_fraction(frequency):
     with mp.workprec(1200):
-        assert abs(phases.turns(frequency) - exact_turns(frequency)) <= mp.mpf(1) / 2
-    assert 0 <= phases.turns(frequency) < WORD * TURN
+        assert abs(phases.turns_per_position(frequency) - exact_turns(frequency)) <= mp.mpf(1) / 2
+    assert 0 <= phases.turns_per_position(frequency) < WORD * TURN
 
 
 @given(FREQUENCIES)
 def test_turns_of_any_frequency(frequency):
     with mp.workprec(1200):
-        assert phases.turns(frequency) == int(mp.nint(exact_turns(frequency)))
-    assert phases.turns(-frequency) == phases.turns(frequency)
+        assert phases.turns_per_position(frequency) == int(mp.nint(exact_turns(frequency)))
+    assert phases.turns_per_position(-frequency) == phases.turns_per_position(frequency)
 
 
 def test_turns_have_64_integer_bits():
     """What a fractional position moves into the fraction is there."""
     whole = 2**63 * 10**40 // 62831853071795864769252867665590057683943
-    assert phases.turns(2.0**63) >> phases.FRACTION_BITS == whole
-    assert abs(phases.turns(4 * np.pi) - 2 * TURN) < TURN >> 50
+    assert phases.turns_per_position(2.0**63) >> phases.FRACTION_BITS == whole
+    assert abs(phases.turns_per_position(4 * np.pi) - 2 * TURN) < TURN >> 50
 
 
 def test_frequencies_hold_their_turns_in_limbs():
@@ -93,7 +93,9 @@ def test_frequencies_hold_their_turns_in_limbs():
     for axis, lane in np.ndindex(2, 3):
         limbs = made.limbs[0, axis, :, lane].tolist()
         number = sum(limb << (32 * i) for i, limb in enumerate(limbs))
-        assert number == phases.turns(values[0, axis, lane]) << (32 * phases.LIMBS_BELOW)
+        assert number == phases.turns_per_position(values[0, axis, lane]) << (
+            32 * phases.LIMBS_BELOW
+        )
 
 
 def test_limbs_leave_room_for_every_shift():
@@ -244,14 +246,14 @@ def product(position: float, frequency: float) -> int:
 
 @given(INTEGERS, FREQUENCIES)
 def test_products_with_integers_only_wrap(position, frequency):
-    exact = abs(position) * phases.turns(frequency) % TURN
+    exact = abs(position) * phases.turns_per_position(frequency) % TURN
     assert product(position, frequency) == exact >> 64
 
 
 @given(FLOATS, FREQUENCIES)
 def test_products_with_floats_are_cut_once(position, frequency):
     numerator, denominator = abs(position).as_integer_ratio()
-    exact = Fraction(numerator * phases.turns(frequency), denominator) % TURN / 2**64
+    exact = Fraction(numerator * phases.turns_per_position(frequency), denominator) % TURN / 2**64
     error = (exact - product(position, frequency)) % 2**128
     # Cut after 128 bits, and before that the parts of the product that lie wholly below 2**-192.
     assert 0 <= error < 1 + Fraction(1, 2**29)
