@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
@@ -249,21 +249,46 @@ def like(x: View, owner: str) -> View:
     return x._replace(address=0, strides=tuple(strides), owner=None)
 
 
-def empty(wanted: View, like: Array, owner: str) -> Array:
-    """Return new memory that lies as a view says, of another array's library, on the current GPU and stream."""
+class Blank(NamedTuple):
+    """A new array to come: its shape, its strides in bytes, dtype and size, and the kind of library that owns it."""
+
+    owner: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    steps: list[int]  # strides in elements
+    dtype: Any  # that of the library; None stands for that of another array
+    nbytes: int
+
+
+def blank(wanted: View, owner: str, *, like: str | None = None) -> Blank:
+    """Return an array to come that lies as a view says; `like` is the dtype of the array it will be made like."""
+    size = size_of(wanted)
+    dtype = None
     if owner == TORCH:
         import torch
 
-        size = size_of(wanted)
-        strides = [step // size for step in wanted.strides]
-        kind = getattr(torch, wanted.dtype)
-        return like.new_empty_strided(wanted.shape, strides, dtype=kind)
+        dtype = getattr(torch, wanted.dtype)
+    elif like != wanted.dtype:  # of bfloat16, NumPy alone knows no name
+        dtype = np.dtype(wanted.dtype)
+    steps = [step // size for step in wanted.strides]
+    return Blank(owner, wanted.shape, wanted.strides, steps, dtype, wanted.size * size)
+
+
+def empty(blanks: Sequence[Blank], likes: Sequence[Array]) -> list[Array]:
+    """Return new memory, each of another array's library, on the current GPU and stream."""
+    if blanks[0].owner == TORCH:
+        return [
+            like.new_empty_strided(each.shape, each.steps, dtype=each.dtype)
+            for each, like in zip(blanks, likes, strict=True)
+        ]
     import cupy
 
-    # Of bfloat16, NumPy alone knows no name.
-    kind = like.dtype if name_of_dtype(like.dtype) == wanted.dtype else np.dtype(wanted.dtype)
-    memory = cupy.cuda.alloc(math.prod(wanted.shape) * size_of(wanted))
-    return cupy.ndarray(wanted.shape, kind, memory, wanted.strides)
+    return [
+        cupy.ndarray(
+            each.shape, each.dtype or like.dtype, cupy.cuda.alloc(each.nbytes), each.strides
+        )
+        for each, like in zip(blanks, likes, strict=True)
+    ]
 
 
 def stream_of(owner: str, device: int) -> int | None:

@@ -7,6 +7,7 @@ channels, query and key in one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
@@ -174,9 +175,10 @@ class Plan:
         self._device = seen[0].device
         see = partial(memory.seen_on, owner, self._device)
         self._extent = call.extent._replace(see=see)
-        self._wanted = [memory.like(x, owner) for x in seen]
+        wanted = [memory.like(x, owner) for x in seen]
+        self._blanks = [memory.blank(each, owner, like=each.dtype) for each in wanted]
         self._passes = [
-            _groups(call.passes, frames, number, seen, to or self._wanted, self._batches, length)
+            _groups(call.passes, frames, number, seen, to or wanted, self._batches, length)
             for number in range(len(call.passes[0].angles))
         ]
         self._spans = [memory.span_of(view) for view in (*seen, *(to or ()))]
@@ -222,15 +224,18 @@ class Plan:
                 self._call.check_outputs(arrays, outputs)
                 self._found_apart([*xs, *ys])
         with memory.driver.scope(self._device):
+            if self._owner == memory.CUPY:
+                return self._rotated(arrays, positions, outputs, (xs, ys), nullcontext())
             stream = memory.stream_of(self._owner, self._device)
-            if self._owner == memory.TORCH and memory.asks_for_gradient(
-                [*arrays, *(outputs or ())]
-            ):
+            on_stream = memory.driver.stream(stream, self._device)
+            if memory.asks_for_gradient([*arrays, *(outputs or ())]):
                 # Of what is written to, autograd must know how it came to be: only torch's own
                 # operations tell it.
-                return self._differentiable(arrays, positions, stream) if outputs is None else None
-            results = self._rotated(arrays, positions, outputs, (xs, ys), stream)
-        if outputs is not None and results is not None and self._owner == memory.TORCH:
+                if outputs is not None:
+                    return None
+                return self._differentiable(arrays, positions, stream)
+            results = self._rotated(arrays, positions, outputs, (xs, ys), on_stream)
+        if outputs is not None and results is not None:
             memory.told_written(outputs)
         return results
 
@@ -240,19 +245,20 @@ class Plan:
         positions: PositionArgs,
         outputs: Sequence[Array] | None,
         addresses: tuple[Sequence[int], Sequence[int] | None],
-        stream: int | None,
+        on_stream: AbstractContextManager[Any],
     ) -> Results:
         """Return results, on the current GPU."""
         # Read before the library's stream is the current one, which waits for what another one has to do first.
         rows = self._line(positions) or self._call.read(positions, self._extent)
         xs, ys = addresses
-        with memory.driver.stream(stream, self._device):
-            if isinstance(rows, Rows) and rows.by_axis:
-                return self._by_axis(arrays, positions, outputs, rows)
-            if not _are_known(rows):
-                return None
+        with on_stream:
+            if isinstance(rows, Rows):
+                if rows.by_axis:
+                    return self._by_axis(arrays, positions, outputs, rows)
+                if not _are_known(rows):
+                    return None
             if outputs is None or ys is None:
-                outputs = self._new(arrays)
+                outputs = memory.empty(self._blanks, arrays)
                 ys = memory.addresses_of(outputs, self._owner)
             self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
         return outputs
@@ -280,18 +286,18 @@ class Plan:
                         assert isinstance(rows, Rows)
                         places = cuda.places_of(rows)
                         self._keep_line(positions, rows, places)
-                    trig, own = self._turns(angles, places), places
+                    own = places
+                    # The kernels make angles by themselves, on one axis where positions are alike on all.
+                    source = (id(angles), places.floats, places.alike)
+                    found = self._trigs.get(source)
+                    if found is None:
+                        found = cuda.turns_of(angles, self._device, places)
+                        self._trigs[source] = found
+                    trig = found
                 for launch in launches:
                     launch(xs, ys, trig, own)
         if isinstance(rows, Rows) and (read := _read_on_gpu(rows)):
             memory.driver.hold(read)
-
-    def _new(self, arrays: Sequence[Array]) -> list[Array]:
-        """Return memory for the results, on the current stream."""
-        return [
-            memory.empty(wanted, x, self._owner)
-            for wanted, x in zip(self._wanted, arrays, strict=True)
-        ]
 
     def _by_axis(
         self,
@@ -304,7 +310,7 @@ class Plan:
         if not _are_known(replace(rows, by_axis=False)):
             return None
         if outputs is None:
-            outputs = self._new(arrays)
+            outputs = memory.empty(self._blanks, arrays)
         for i, (x, result) in enumerate(zip(arrays, outputs, strict=True)):
             own, axes = rows.along(self._call.frames[i].axes, self._heads)
             assert own.positions is not None
@@ -343,14 +349,6 @@ class Plan:
             found = self._parts.setdefault((i, axes, head), made)
         return found
 
-    def _turns(self, angles: Angles, places: cuda.Places) -> cuda.Trig:
-        """Return the angles that kernels make by themselves; one axis where positions are alike on all."""
-        key = (id(angles), places.floats, places.alike)
-        found = self._trigs.get(key)
-        if found is None:
-            found = self._trigs[key] = cuda.turns_of(angles, self._device, places)
-        return found
-
     def _table(
         self, angles: Angles, rows: Rows, dtype: TableDType, again: Callable[[], Rows]
     ) -> tuple[cuda.Trig, cuda.Places]:
@@ -378,13 +376,16 @@ class Plan:
 
     def _line(self, positions: PositionArgs) -> cuda.Places | None:
         """Return where rows stand, from a call like this one; None where it has to be read."""
-        named = None if self._needs_rows else _named(positions)
-        if named is None:
+        given, offset, bounds, delta = positions
+        if self._needs_rows or bounds is not None or delta is not None:
             return None
-        name, value = named
-        if type(value) is int:
-            if name == "offset" and self._call.limit is None and 0 <= value < cuda.FAR:
-                return cuda.counted_from(value)
+        name, value = "positions", given
+        if given is None:
+            name, value = "offset", 0 if offset is None else offset
+            if type(value) is int:
+                near = self._call.limit is None and 0 <= value < cuda.FAR
+                return cuda.counted_from(value) if near else None
+        elif offset is not None:
             return None
         if not self._lines.held or memory.owner_of(value) != self._owner:
             return None
@@ -421,7 +422,7 @@ class Plan:
 
         def forward(arrays: Sequence[Array]) -> tuple[Array, ...]:
             with memory.driver.stream(stream, self._device):
-                results = self._new(arrays)
+                results = memory.empty(self._blanks, arrays)
                 xs, ys = (memory.addresses_of(each, self._owner) for each in (arrays, results))
                 self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
             return tuple(results)
@@ -505,10 +506,8 @@ def _needs_table(angles: Angles, rows: Rows) -> bool:
     return floats and cuda.are_too_fast(angles.frequencies)
 
 
-def _are_known(rows: Rows | cuda.Places) -> bool:
+def _are_known(rows: Rows) -> bool:
     """Return whether kernels can read the positions: not if they are traced, or have a size for each axis."""
-    if isinstance(rows, cuda.Places):
-        return True
     return not rows.by_axis and (not rows.traced or isinstance(rows.positions, View))
 
 

@@ -136,7 +136,11 @@ def _rotated(
         return out
     device = seen[0].device
     with memory.driver.stream(memory.stream_of(owner, device), device):
-        result = memory.empty(memory.like(seen[0], owner), x, owner) if out is None else out
+        if out is None:
+            blank = memory.blank(memory.like(seen[0], owner), owner, like=seen[0].dtype)
+            (result,) = memory.empty([blank], [x])
+        else:
+            result = out
         _launched(
             seen[0],
             memory.view_of(result, owner),
@@ -154,7 +158,8 @@ def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) 
     x, cosine, sine, *outputs = parts
     seen = memory.view_of(x, owner)
     with memory.driver.stream(memory.stream_of(owner, seen.device), seen.device):
-        out = outputs[0] if outputs else memory.empty(memory.like(seen, owner), x, owner)
+        blank = memory.blank(memory.like(seen, owner), owner, like=seen.dtype)
+        out = outputs[0] if outputs else memory.empty([blank], [x])[0]
     rest = axes.without_apart()
     for index in np.ndindex(*cosine.shape[: len(axes.apart)]):
         where = axes.at(index, x.ndim)
@@ -231,7 +236,8 @@ def _made(
         seen = seen.with_axes((axes, batch, length))
         heads, lanes = frequencies.heads, frequencies.lanes
         wanted = View(0, (heads, batch, length, 2 * lanes), (1, 1, 1, 1), dtype, device, None)
-        result = memory.empty(memory.like(wanted, owner), positions, owner)
+        blank = memory.blank(memory.like(wanted, owner), owner)
+        (result,) = memory.empty([blank], [positions])
         y = memory.view_of(result, owner)
         # One row, read for every position.
         pairs = _ones(lanes, dtype, device)

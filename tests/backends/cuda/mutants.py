@@ -299,8 +299,8 @@ MUTANTS = (
     Mutant(
         "launch",
         PLANS,
-        "with memory.driver.stream(stream, self._device):\n            if isinstance",
-        "with memory.driver.stream(None, self._device):\n            if isinstance",
+        "on_stream = memory.driver.stream(stream, self._device)",
+        "on_stream = memory.driver.stream(None, self._device)",
     ),
     Mutant("launch", VIEWS, "if view.device != device:", "if False:"),
     Mutant("bounds", KERNEL, "((counted ^ (u64)p.first) & (counted ^ walked))", "0"),
@@ -309,16 +309,16 @@ MUTANTS = (
     Mutant(
         "phase",
         PLANS,
-        'if name == "offset" and self._call.limit is None',
-        "if self._call.limit is None",
+        "near = self._call.limit is None and 0 <= value",
+        "near = 0 <= value",
     ),
     Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
     Mutant("launch", DRIVER, "self._held[next(self._numbers)] = stream.record(), owners", "pass"),
     Mutant(
         "launch",
         PLANS,
-        "with memory.driver.scope(self._device):\n            stream",
-        "with memory.driver.scope(0):\n            stream",
+        "with memory.driver.scope(self._device):\n            if self",
+        "with memory.driver.scope(0):\n            if self",
     ),
     Mutant(
         "launch", TABLES, "*(memory.driver.current_stream(), start // PAGE)", "*(0, start // PAGE)"
