@@ -1,1 +1,1 @@
-"""rotary beside the other ways to rotate on a CPU: `nox -s peers` measures them and writes docs/performance."""
+"""Measures rotary beside other libraries on a CPU: `nox -s peers` writes docs/performance."""

@@ -54,8 +54,8 @@ def parse() -> argparse.Namespace:
 
 
 def measure(*, quick: bool, rounds: int | None) -> dict[str, Any]:
-    """Return all numbers of the page."""
-    # They would make NumPy's matrix products, which the peers do not need, pick kernels of another CPU.
+    """Measure everything and return the numbers of the page."""
+    # These variables would select kernels of another CPU for NumPy's matrix products.
     for name in [name for name in os.environ if name.startswith("OPENBLAS_")]:
         del os.environ[name]
     from . import cases, errors, machine, startup

@@ -1,4 +1,4 @@
-"""What is measured: the shapes, dtypes and layouts, the arrays of each, and what a rotation of them must give."""
+"""The cases: shapes, dtypes and layouts, their arrays, and the expected results."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 HEAD_DIM = 128
-LANES = HEAD_DIM // 2
+PAIRS = HEAD_DIM // 2
 BASE = 10_000.0
 DTYPES = ("float32", "float16", "bfloat16")
 LAYOUTS = ("half", "interleaved")
 SEQ_AXES = {"BHSD": 2, "BSHD": 1, "SBHD": 0}
 IN_WORDS = {"BHSD": "(B, H, S, D)", "BSHD": "(B, S, H, D)", "SBHD": "(S, B, H, D)"}
-# A result differs from the formula in float64 by no more, for numbers of a few units: its angles are
-# rounded themselves, peers round more often than rotary does, and MLX makes its angles in float32.
+# The largest allowed difference from the formula in float64, for numbers of a few units. Its angles are rounded
+# themselves, peers round more often than rotary does, and MLX computes its angles in float32.
 TOLERANCE = {"float64": 1e-11, "float32": 3e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row or column of the page: every contender does the same work on arrays of its own."""
+    """One row or column of the page; every contender does the same work on arrays of its own."""
 
     section: str
     title: str
@@ -54,17 +54,17 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """How many numbers are rotated."""
+        """The number of elements."""
         return self.batch * sum(self.heads) * self.length * HEAD_DIM
 
     @property
     def nbytes(self) -> int:
-        """How many bytes they occupy."""
+        """Their size in bytes."""
         return self.elements * as_dtype(self.dtype).itemsize
 
     @property
     def positions(self) -> Array:
-        """The positions, one after the other."""
+        """The consecutive positions."""
         return np.arange(self.offset, self.offset + self.length)
 
     def arrays(self) -> list[Array]:
@@ -79,17 +79,17 @@ class Case:
 
     def cos_sin(self, dtype: str = "float64") -> tuple[Array, Array]:
         """The tables (length, 64); float64 angles are good enough at the positions used here."""
-        angle = np.outer(self.positions, BASE ** (-np.arange(LANES) / LANES))
+        angle = np.outer(self.positions, BASE ** (-np.arange(PAIRS) / PAIRS))
         return np.cos(angle).astype(as_dtype(dtype)), np.sin(angle).astype(as_dtype(dtype))
 
     def broadcast(self, table: Array) -> Array:
-        """A table with axes of one, so that it broadcasts against the arrays."""
+        """The table with axes of size one, which broadcasts against the arrays."""
         shape = [1, 1, 1, table.shape[-1]]
         shape[self.seq_axis] = len(table)
         return table.reshape(shape)
 
     def error(self, got: list[Array]) -> float:
-        """How far results are from the formula in float64; at both ends, where there are many positions."""
+        """The largest difference of results from the formula in float64; only at both ends of long sequences."""
         keep = np.arange(self.length) if self.length <= 16 else np.array([0, 1, -2, -1])
         cos, sin = (self.broadcast(table[keep]) for table in self.cos_sin())
         worst = 0.0
@@ -119,12 +119,12 @@ def rotated(x: Array, cos: Array, sin: Array, layout: str) -> Array:
 def pairs(layout: str) -> tuple[slice, slice]:
     """The channels that come first and second in their pairs."""
     if layout == "half":
-        return slice(None, LANES), slice(LANES, None)
+        return slice(None, PAIRS), slice(PAIRS, None)
     return slice(None, None, 2), slice(1, None, 2)
 
 
 def all_cases(*, quick: bool) -> list[Case]:
-    """Everything that is measured; `quick` takes smaller arrays and fewer of them."""
+    """All cases; `quick` takes fewer and smaller arrays."""
     return [
         *prefill(256 if quick else 4096, quick=quick),
         *decode(quick=quick),
@@ -136,7 +136,7 @@ def all_cases(*, quick: bool) -> list[Case]:
 
 
 def prefill(length: int, *, quick: bool) -> list[Case]:
-    """A long sequence: by dtype and layout, with the axes in another order, and query and key together."""
+    """A long sequence: by dtype and layout, with another order of axes, and query and key together."""
     dtypes = ("float32", "bfloat16") if quick else DTYPES
     alone = [
         Case("prefill", f"{dtype} {layout}", dtype, layout, length=length)
@@ -172,7 +172,7 @@ def decode(*, quick: bool) -> list[Case]:
 
 
 def memory(length: int) -> list[Case]:
-    """The same volume in float64 and in other places in memory, for rotary and the bare copy."""
+    """As many bytes in float64 and with other strides, for rotary and a copy."""
     only = ("rotary",)
     return [
         *(
@@ -206,7 +206,7 @@ def tables(length: int) -> list[Case]:
 
 
 def growth(largest: int) -> list[Case]:
-    """From 2^10 numbers to 2^largest, as far as there is memory for five arrays and their checks."""
+    """From 2^10 to 2^largest elements, if there is memory for five arrays and their checks."""
     cases = []
     for power in range(10, largest + 1):
         heads = min(32, 2 ** (power - 8))
@@ -218,7 +218,7 @@ def growth(largest: int) -> list[Case]:
 
 
 def threads(length: int) -> list[Case]:
-    """The long sequence with 1 to all threads."""
+    """The long sequence with one to all threads."""
     return [
         Case("threads", str(count), length=length, threads=count, peers=("rotary",))
         for count in thread_counts()
@@ -233,7 +233,7 @@ def thread_counts() -> list[int]:
 
 
 def free_memory() -> float:
-    """Bytes that are free; where that cannot be known, 8 GiB."""
+    """The free memory in bytes, or 8 GiB if the system does not say."""
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):

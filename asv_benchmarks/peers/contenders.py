@@ -1,4 +1,4 @@
-"""What the modules `with_*` give: calls to time, and reasons why there is none."""
+"""The results of the modules `with_*`: calls to time, or reasons why there is none."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 from .cases import TOLERANCE, Array, Case
 
-# A form that takes so many times as long as the best of its contender is not measured further.
+# Forms that take more than this multiple of the time of their contender's best form are not measured.
 HOPELESS = 1.5
-# Seconds of a call that needs no more than one to warm up, besides that whose result is checked.
+# A call that takes more seconds is warmed up once, after the call whose result is checked.
 SLOW = 0.05
 
 
 class MissingError(Exception):
-    """A contender cannot do this work here, for a reason that the page gives."""
+    """A contender cannot do this work; the page shows the reason."""
 
 
 @dataclass
 class Contender:
-    """A call, and how its result is read.
+    """A call, and how to read its result.
 
-    Several forms of one contender are several ways to write the same; the best of them counts.
+    Forms of one contender are different ways to write the same work; the best one counts.
     """
 
     name: str
@@ -33,12 +33,12 @@ class Contender:
     """The result as NumPy arrays, shaped as those of the case; None if there is nothing to check."""
     form: str = ""
     before: Callable[[], object] | None = None
-    """What has to be set before a turn, outside its time."""
+    """A preparation of each turn that is not timed."""
     inner: int = field(default=1, init=False)
     fastest: float = field(default=math.inf, init=False)
 
     def check(self, case: Case) -> list[Array]:
-        """Run once, fail where the result is wrong, and return it."""
+        """Run once, raise if the result is wrong, and return it."""
         if self.before is not None:
             self.before()
         result = self.call()
@@ -52,7 +52,7 @@ class Contender:
         return arrays
 
     def calibrate(self, seconds: float) -> None:
-        """Choose how many calls make a turn of at least so many seconds."""
+        """Choose the number of calls for a turn of at least `seconds`."""
         for _ in range(3):
             self.fastest = min(self.fastest, self._run(self.inner))
             if self.fastest > SLOW:
@@ -63,7 +63,7 @@ class Contender:
         self.inner = max(1, round(seconds / self.fastest))
 
     def turn(self) -> float:
-        """Return the seconds that a call takes now."""
+        """Return the seconds of one call, averaged over a turn."""
         return self._run(self.inner)
 
     def _run(self, inner: int) -> float:
@@ -72,12 +72,12 @@ class Contender:
         call = self.call
         start = time.perf_counter()
         for _ in range(inner):
-            kept = call()  # noqa: F841  (a caller holds a result until the next one is there)
+            kept = call()  # noqa: F841  (a caller keeps a result until it has the next one)
         return (time.perf_counter() - start) / inner
 
 
 def without_hopeless(contenders: list[Contender]) -> list[Contender]:
-    """Leave out forms that are far behind another of the same contender."""
+    """Leave out forms that are far slower than another of the same contender."""
     best: dict[str, float] = {}
     for each in contenders:
         best[each.name] = min(each.fastest, best.get(each.name, math.inf))

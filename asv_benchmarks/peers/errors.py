@@ -1,4 +1,4 @@
-"""How wrong cosines and sines are as positions grow, beside 50 digits."""
+"""The errors of cosines and sines by position, compared with 50 digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from .cases import BASE, HEAD_DIM, LANES, Array
+from .cases import BASE, HEAD_DIM, PAIRS, Array
 from .process import FailedError, Peer
 
 DIGITS = 50
@@ -26,12 +26,12 @@ def positions(largest: int = 62) -> list[int]:
 def frequencies() -> list[Any]:
     """The inverse frequencies, each the float64 number that is nearest to the formula."""
     with mpmath.workdps(DIGITS):
-        exact = [mpmath.mpf(BASE) ** (-mpmath.mpf(2 * i) / HEAD_DIM) for i in range(LANES)]
+        exact = [mpmath.mpf(BASE) ** (-mpmath.mpf(2 * i) / HEAD_DIM) for i in range(PAIRS)]
         return [mpmath.mpf(float(frequency)) for frequency in exact]
 
 
 def truth(position: int) -> list[list[Any]]:
-    """Cosine and sine of every lane."""
+    """Cosine and sine of every channel pair."""
     with mpmath.workdps(DIGITS):
         angles = [position * frequency for frequency in frequencies()]
         return [[mpmath.cos(angle) for angle in angles], [mpmath.sin(angle) for angle in angles]]
@@ -48,7 +48,7 @@ def worst(table: Array, exact: list[list[Any]]) -> float:
 
 
 def measure(peers: list[Peer]) -> dict[str, Any]:
-    """Return the largest error of every way to make tables, octave by octave."""
+    """Return the largest error in each octave, for every way to compute tables."""
     where = positions()
     made: dict[str, Array] = {}
     for peer in peers:
@@ -65,7 +65,7 @@ def measure(peers: list[Peer]) -> dict[str, Any]:
 
 
 def by_octave(table: Array, where: list[int], exact: list[Any]) -> list[float | None]:
-    """The largest error in each octave, None where there is no table."""
+    """The largest error in each octave, or None if there is no table."""
     found: list[float | None] = [None] * 62
     for row, position, true in zip(table, where, exact, strict=True):
         if np.isfinite(row).all():

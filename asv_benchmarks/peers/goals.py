@@ -1,4 +1,4 @@
-"""What the library wants to reach, beside what was measured."""
+"""The goals of the library beside the measurements."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .with_rotary import COPY, IN_PLACE, MISALIGNED, SCALE
 
 
 def worst(values: Iterable[float]) -> float:
-    """The smallest of those that were measured."""
+    """The smallest measured number."""
     return min((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 def at_least(numbers: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """Ratios, each with its bound; of several cases the worst."""
+    """Ratios with their bounds; the worst of several cases counts."""
 
     def long(*dtypes: str) -> list[Result]:
         found = [result for dtype in dtypes for result in select(numbers, "prefill", dtype=dtype)]
@@ -60,17 +60,17 @@ def at_least(numbers: dict[str, Any]) -> list[tuple[str, float, float]]:
 
 
 def strided(results: list[Result], way: str) -> float:
-    """The contiguous case, which comes first, against the slowest of the others."""
+    """The first case, which is contiguous, compared with the slowest of the others."""
     return worst(results[0][way] / other[way] for other in results[1:])
 
 
 def fastest(results: list[Result], way: str) -> float:
-    """The worst case against its fastest peer."""
+    """The worst case compared with its fastest peer."""
     return worst(result.fastest_peer() / result[way] for result in results)
 
 
 def at_most(numbers: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """What a new process pays."""
+    """The first call of a new process."""
     times = numbers["first_call"]
     return [
         ("first call, nothing on disk, seconds", 2.0, times["cold"]),
@@ -91,7 +91,7 @@ def write(numbers: dict[str, Any]) -> str:
 
 
 def verdict(value: float, *, reached: bool) -> tuple[str, str]:
-    """The ratio, and a word for it."""
+    """The ratio, and whether it reaches its bound."""
     if math.isnan(value):
         return "–", "not measured"
     return f"{value:.2f}", "yes" if reached else "no"

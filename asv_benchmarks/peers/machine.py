@@ -1,4 +1,4 @@
-"""What the numbers were measured on, without a name that tells whose it is."""
+"""Describes the machine without naming it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def describe() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the model, and which vectors it has, as far as the system tells."""
+    """Return the model and its vector instructions, if the system names them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -74,7 +74,7 @@ def in_words(size: str) -> str:
 
 
 def memory() -> str:
-    """Return how much there is."""
+    """Return the size of the memory."""
     try:
         return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     except (AttributeError, OSError, ValueError):
@@ -82,7 +82,7 @@ def memory() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the version of everything that takes part and is installed."""
+    """Return the versions of the installed libraries."""
     found = {}
     for name in VERSIONS:
         try:

@@ -1,4 +1,4 @@
-"""rotary on JAX's CPU arrays, whose memory its compiled loops read."""
+"""rotary on CPU arrays of JAX; the compiled loops read their memory."""
 
 from __future__ import annotations
 

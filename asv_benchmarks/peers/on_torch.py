@@ -1,4 +1,4 @@
-"""rotary on torch's CPU tensors, whose memory its compiled loops read and write."""
+"""rotary on CPU tensors of torch; the compiled loops read and write their memory."""
 
 from __future__ import annotations
 

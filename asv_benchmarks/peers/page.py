@@ -85,8 +85,8 @@ with compiled kernels there. A Numba function that does nothing, kept on disk to
 
 ## Error against position
 
-The largest error of any cosine or sine among 64 lanes with base 10,000, at a few positions of every octave, beside
-50 digits; the frequencies are the float64 numbers nearest to the formula.
+The largest error of any cosine or sine among 64 channel pairs with base 10,000, at a few positions of every octave,
+compared with 50 digits; the frequencies are the float64 numbers nearest to the formula.
 
 ![Error against position](errors.svg)
 
@@ -130,7 +130,7 @@ def write(numbers: dict[str, Any]) -> str:
 
 
 def tables(numbers: dict[str, Any]) -> str:
-    """What the terminal shows at the end."""
+    """The tables for the terminal."""
     sections = ("pair", "decode", "memory", "tables")
     parts = [prefill(numbers), *(by_case(select(numbers, section)) for section in sections)]
     return "\n\n".join([*parts, errors(numbers), goals.write(numbers)])

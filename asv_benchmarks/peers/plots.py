@@ -1,4 +1,4 @@
-"""The drawings of the page, as small SVG files that are the same for the same numbers."""
+"""The drawings of the page: small SVG files, with the same bytes for the same numbers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def draw_all(numbers: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def bandwidth(numbers: dict[str, Any]) -> Any:
-    """Bytes read and written in a second, by the size of the array."""
+    """Bytes read and written per second, by the size of the array."""
     figure, axes = plt.subplots(figsize=(8, 3.6))
     results = select(numbers, "growth")
     sizes = [result.case["nbytes"] for result in results]
@@ -92,7 +92,7 @@ def growth(numbers: dict[str, Any]) -> Any:
 
 
 def mark_caches(axes: Any, numbers: dict[str, Any], itemsize: int = 1) -> None:
-    """Draw a line where an array fills a cache: there curves may bend."""
+    """Mark the sizes of the caches, because curves may bend there."""
     axes.xaxis.set_major_locator(LogLocator(base=4, numticks=99))
     for name, count, unit in re.findall(r"(L\d) (\d+) ([KMG])iB", numbers["machine"]["caches"]):
         where = int(count) * 1024 ** (1 + "KMG".index(unit)) / itemsize
@@ -104,18 +104,18 @@ def mark_caches(axes: Any, numbers: dict[str, Any], itemsize: int = 1) -> None:
 
 
 def in_bytes(nbytes: float) -> str:
-    """The size in the largest unit that it fills."""
+    """The size in the largest unit below it."""
     power = min(int(nbytes).bit_length() - 1, 30) // 10
     return f"{nbytes / 1024**power:g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def beside(axes: Any) -> None:
-    """Put the legend where no line is."""
+    """Place the legend beside the lines."""
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def threads(numbers: dict[str, Any]) -> Any:
-    """Time by the number of threads, against that of one."""
+    """Time by the number of threads, relative to one thread."""
     figure, axes = plt.subplots(figsize=(8, 2.6))
     results = select(numbers, "threads")
     counts = [result.case["threads"] for result in results]

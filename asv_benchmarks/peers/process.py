@@ -1,4 +1,4 @@
-"""One process for each contender's library: runtimes that share a process slow each other down."""
+"""One process for each library, because runtimes that share a process slow each other down."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ PATIENCE = 300.0
 
 
 class Bench:
-    """What runs in the process: the contenders of one case at a time."""
+    """The work in the process: the contenders of one case at a time."""
 
     def __init__(self, module: str) -> None:
         self.module = importlib.import_module(f".{module}", __package__)
         self.contenders: list[Contender] = []
 
     def prepare(self, case: Case) -> dict[str, str]:
-        """Make the contenders, check their results, and return which are missing and why."""
+        """Make the contenders, check their results, and return the reasons of the missing ones."""
         return self._prepare(case, None)
 
     def results(self, case: Case) -> tuple[dict[str, str], dict[str, list[Array]]]:
-        """Return the same, and what each contender made: for tests."""
+        """Do the same, and return also the results, for tests."""
         made: dict[str, list[Array]] = {}
         return self._prepare(case, made), made
 
@@ -58,22 +58,22 @@ class Bench:
         return {}
 
     def calibrate(self, seconds: float) -> list[tuple[str, str]]:
-        """Warm up, choose how long turns are, and return the names and forms that stay."""
+        """Warm up, choose the length of turns, and return the remaining names and forms."""
         for each in self.contenders:
             each.calibrate(seconds)
         self.contenders = without_hopeless(self.contenders)
         return [(each.name, each.form) for each in self.contenders]
 
     def turn(self) -> list[float]:
-        """Return the seconds of a call of each."""
+        """Return the seconds of one call of each contender."""
         return [each.turn() for each in self.contenders]
 
     def release(self) -> None:
-        """Let the arrays go."""
+        """Free the arrays."""
         self.contenders = []
 
     def cosines(self, positions: list[int]) -> dict[str, Array]:
-        """Return the tables that are made for these positions, (positions, 2, lanes)."""
+        """Return the tables of these positions, (positions, 2, channel pairs)."""
         try:
             made: dict[str, Array] = self.module.cosines(positions)
         except ImportError:
@@ -82,7 +82,7 @@ class Bench:
 
 
 def serve(module: str, line: Connection) -> None:
-    """Answer until there is nothing more to do."""
+    """Answer requests until the other side closes."""
     bench = Bench(module)
     while (message := line.recv()) is not None:
         verb, *arguments = message
@@ -95,11 +95,11 @@ def serve(module: str, line: Connection) -> None:
 
 
 class FailedError(Exception):
-    """A contender's process raised or ended; the text is its own."""
+    """The process of a contender raised an error or ended."""
 
 
 class Peer:
-    """A process that measures one library, from outside."""
+    """The process of one library, seen from the parent."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -116,12 +116,12 @@ class Peer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What its contenders are called."""
+        """The names of its contenders."""
         names: tuple[str, ...] = self.module.NAMES
         return names
 
     def ask(self, verb: str, *arguments: Any) -> Any:
-        """Ask for something and wait for it."""
+        """Send a request and return the answer."""
         try:
             self.line.send((verb, *arguments))
             if not self.line.poll(PATIENCE):

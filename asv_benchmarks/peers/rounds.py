@@ -1,4 +1,4 @@
-"""Rounds in which all contenders take turns, so that a machine's moods meet all of them alike."""
+"""Rounds in which all contenders take turns, so that changes of the machine affect them alike."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def measure_one(
 
 
 def attempt(peer: Peer, rows: list[Row], verb: str, *arguments: Any) -> Any:
-    """Ask, and where that fails write so into the rows of these contenders and return None."""
+    """Send a request; if it fails, report that in the rows of these contenders and return None."""
     try:
         return peer.ask(verb, *arguments)
     except FailedError as error:
@@ -105,12 +105,12 @@ def best_forms(names: list[tuple[str, str]], times: list[list[float]]) -> list[R
 
 
 def shorter(seconds: float) -> float:
-    """Return a time with the four digits that may mean something."""
+    """Round a time to four digits."""
     return float(f"{seconds:.4g}")
 
 
 def describe(case: Case) -> dict[str, Any]:
-    """Return what the page needs to know of a case."""
+    """Return the fields of a case for the page."""
     return {
         "section": case.section,
         "title": case.title,
@@ -139,7 +139,7 @@ def summary(rows: Iterable[Row]) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """Return a time with three digits, in a unit that fits."""
+    """Format a time with three digits and a suitable unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= 0.9995 * size:
             return f"{seconds / size:.3g} {unit}"
@@ -147,20 +147,20 @@ def in_words(seconds: float) -> str:
 
 
 class Progress:
-    """Lines on the terminal; where it is one, the current one changes as the work goes on."""
+    """Prints lines; on a terminal the current line changes as the work goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.start = time.monotonic()
 
     def now(self, label: str, what: str) -> None:
-        """Tell what is being done."""
+        """Show the current work."""
         if self.stream.isatty():
             self.stream.write(f"\r\x1b[K{label}: {what}")
             self.stream.flush()
 
     def done(self, label: str, what: str) -> None:
-        """Tell what came of it."""
+        """Print a result."""
         clear = "\r\x1b[K" if self.stream.isatty() else ""
         self.stream.write(f"{clear}{time.monotonic() - self.start:5.0f} s {label}: {what}\n")
         self.stream.flush()

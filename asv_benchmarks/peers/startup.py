@@ -1,4 +1,4 @@
-"""What a new process pays before its first result, beside what Numba alone makes it pay."""
+"""The time of a new process before its first result, beside the time that Numba alone takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(time.perf_counter() - start)
 
 
 def measure(progress: Progress, *, cold: int, warm: int) -> dict[str, float]:
-    """Return medians in seconds: with an empty disk cache, a filled one, and a trivial function beside."""
+    """Return medians in seconds: with an empty disk cache, with a filled one, and of a trivial function."""
     with tempfile.TemporaryDirectory() as folder:
         empty = [Path(folder) / str(number) for number in range(cold)]
         first = []
@@ -49,7 +49,7 @@ def measure(progress: Progress, *, cold: int, warm: int) -> dict[str, float]:
 
 
 def seconds(work: str, cache: Path) -> float:
-    """Run the work in a new process and return what it took, NumPy's own import left out."""
+    """Run the work in a new process and return its time without the import of NumPy."""
     variables = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(HERE)}
     done = subprocess.run(
         [sys.executable, "-c", TIMED.format(work=work)],

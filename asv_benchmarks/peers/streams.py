@@ -1,4 +1,4 @@
-"""What memory allows: the best copy with all threads, and multiplying in place."""
+"""The limits of memory: the best copy with all threads, and multiplying in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AHEAD = 2048
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array that starts on a cache line, its pages touched."""
+    """An array that starts on a cache line, with its pages in memory."""
     nbytes = int(np.prod(shape)) * dtype.itemsize
     memory = np.zeros(nbytes + BLOCK, np.uint8)
     memory.fill(1)
@@ -29,21 +29,21 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 @njit(parallel=True)
 def copy_elements(x, out):
-    """LLVM makes this a call of memcpy for each thread."""
+    """Copy; LLVM compiles this to one call of memcpy per thread."""
     for i in prange(x.size):
         out[i] = x[i]
 
 
 @njit(parallel=True)
 def scale_elements(x, factor):
-    """Read and write every number where it is."""
+    """Multiply in place."""
     for i in prange(x.size):
         x[i] *= factor
 
 
 @cache
 def _block_copy(*, streaming: bool) -> Callable[[int, int], None]:
-    """How 64 bytes are copied: past the caches, or with the target fetched for writing ahead of time."""
+    """Return a copy of 64 bytes: past the caches, or with the target prefetched for writing."""
 
     @intrinsic
     def move(typing, source, target):
@@ -71,7 +71,7 @@ def _block_copy(*, streaming: bool) -> Callable[[int, int], None]:
 
 
 def _prefetch(builder: ir.IRBuilder, address: ir.Value, *, for_writing: bool) -> None:
-    """Ask for the line some way ahead."""
+    """Prefetch a later cache line."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
     function = builder.module.globals.get("llvm.prefetch.p0")
@@ -98,7 +98,7 @@ def copies(x: Array, out: Array) -> dict[str, Callable[[], object]]:
 
 
 def scales(x: Array) -> dict[str, Callable[[], object]]:
-    """Ways to multiply in place; 16-bit numbers are taken two at a time, for it is the bytes that count."""
+    """Ways to multiply in place; 16-bit numbers are taken in pairs, because only the bytes count."""
     numbers = x.reshape(-1).view(np.float64 if x.dtype == np.float64 else np.float32)
     one = numbers.dtype.type(1)
     return {

@@ -1,4 +1,4 @@
-"""The numbers of one run, looked up by what they are of."""
+"""The numbers of one run, and tables of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN = ("rotary", "copy", "scale")
 
 
 class Result:
-    """One case: the times of its contenders, and why some have none."""
+    """One case: the times of its contenders, or the reasons why they have none."""
 
     def __init__(self, result: dict[str, Any]) -> None:
         self.case: dict[str, Any] = result["case"]
@@ -24,18 +24,18 @@ class Result:
         self.title: str = self.case["title"]
 
     def __getitem__(self, contender: str) -> float:
-        """The seconds of a contender, not a number if it has none."""
+        """The seconds of a contender, or NaN."""
         for row in self.rows:
             if row["contender"] == contender:
                 return float(row.get("seconds", math.nan))
         return math.nan
 
     def ratio(self, contender: str, ours: str) -> float:
-        """How many times as long the contender takes."""
+        """The time of a contender as a multiple of rotary's."""
         return self[contender] / self[ours]
 
     def ahead(self) -> list[float]:
-        """How many times as long each peer takes, bound outputs beside `out=`."""
+        """The time of each peer as a multiple of rotary's; bound outputs are compared with `out=`."""
         return [
             self.ratio(name, OUT if name == BOUND else NEW)
             for name in self.peers()
@@ -51,11 +51,11 @@ class Result:
         return [row["contender"] for row in self.rows if not row["contender"].startswith(OWN)]
 
     def has(self, contender: str) -> bool:
-        """Whether there is a time."""
+        """Whether a contender has a time."""
         return not math.isnan(self[contender])
 
     def cell(self, contender: str) -> str:
-        """Time, and as a multiple of rotary's plain call; or why there is none."""
+        """The time, also as a multiple of rotary's plain call, or why there is none."""
         for row in self.rows:
             if row["contender"] == contender:
                 if "seconds" not in row:
@@ -67,12 +67,12 @@ class Result:
 
 
 def times(ratio: float) -> str:
-    """A multiple with two digits."""
+    """Format a multiple with two digits."""
     return f"{ratio:.2g}×" if ratio < 99.5 else f"{ratio:.0f}×"
 
 
 def select(numbers: dict[str, Any], section: str, **wanted: Any) -> list[Result]:
-    """The results of a section whose cases have these values."""
+    """The results of a section whose cases have these field values."""
     return [
         Result(result)
         for result in numbers["results"]

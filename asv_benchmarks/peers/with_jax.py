@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .cases import LANES, Case
+from .cases import PAIRS, Case
 from .contenders import Contender
 
 NAMES = ("jax.jit",)
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """Halves joined, or interlaced, or every channel with its partner."""
+    """Join the halves, interleave them, or multiply every channel and its partner."""
     import jax
     from jax import numpy as jnp
 
@@ -25,13 +25,13 @@ def rotations(case: Case) -> Iterator[Contender]:
     half = case.layout == "half"
 
     def joined(x: Any, cos: Any, sin: Any) -> Any:
-        a, b = (x[..., :LANES], x[..., LANES:]) if half else (x[..., ::2], x[..., 1::2])
+        a, b = (x[..., :PAIRS], x[..., PAIRS:]) if half else (x[..., ::2], x[..., 1::2])
         both = (a * cos - b * sin, b * cos + a * sin)
         return jnp.concatenate(both, axis=-1) if half else jnp.stack(both, -1).reshape(x.shape)
 
     def with_partner(x: Any, cos: Any, sin: Any) -> Any:
         if half:
-            partner = jnp.concatenate((-x[..., LANES:], x[..., :LANES]), axis=-1)
+            partner = jnp.concatenate((-x[..., PAIRS:], x[..., :PAIRS]), axis=-1)
             return x * jnp.concatenate((cos, cos), -1) + partner * jnp.concatenate((sin, sin), -1)
         partner = jnp.stack((-x[..., 1::2], x[..., ::2]), -1).reshape(x.shape)
         return x * jnp.repeat(cos, 2, -1) + partner * jnp.repeat(sin, 2, -1)

@@ -1,4 +1,4 @@
-"""MLX's own kernel, mx.fast.rope, on the CPU; it makes its angles itself, in float32."""
+"""MLX's own kernel, mx.fast.rope, on the CPU; it computes its angles in float32."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .cases import BASE, HEAD_DIM, LANES, Array, Case, as_dtype
+from .cases import BASE, HEAD_DIM, PAIRS, Array, Case, as_dtype
 from .contenders import Contender, MissingError
 
 NAMES = ("MLX, mx.fast.rope",)
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """The kernel wants the sequence last but one, so other orders are given as a transposed view."""
+    """Pass other orders of axes as a transposed view, because the kernel expects the sequence last but one."""
     import mlx.core as mx
 
     if case.dtype == "float64":
@@ -49,16 +49,16 @@ def rotations(case: Case) -> Iterator[Contender]:
 
 
 def cosines(positions: list[int]) -> dict[str, Array]:
-    """What its kernel makes of pairs (1, 0): cosine and sine, (positions, 2, lanes); its offsets have 32 bits."""
+    """Rotate pairs (1, 0) for cosine and sine, (positions, 2, channel pairs); offsets have 32 bits."""
     import mlx.core as mx
 
     mx.set_default_device(mx.cpu)
     pair = np.zeros((1, 1, 1, HEAD_DIM), np.float32)
-    pair[..., :LANES] = 1
+    pair[..., :PAIRS] = 1
     x = mx.array(pair)
-    table = np.full((len(positions), 2, LANES), np.nan, np.float32)
+    table = np.full((len(positions), 2, PAIRS), np.nan, np.float32)
     for row, position in zip(table, positions, strict=True):
         if position < 2**31:
             y = mx.fast.rope(x, HEAD_DIM, traditional=False, base=BASE, scale=1.0, offset=position)
-            row[:] = np.array(y).reshape(2, LANES)
+            row[:] = np.array(y).reshape(2, PAIRS)
     return {"mx.fast.rope": table}

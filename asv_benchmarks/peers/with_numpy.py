@@ -1,4 +1,4 @@
-"""The formula in NumPy as most code has it, 16-bit numbers in float32."""
+"""The formula in NumPy as most code writes it, with 16-bit numbers in float32."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .cases import BASE, LANES, Array, Case
+from .cases import BASE, PAIRS, Array, Case
 from .contenders import Contender
 
 NAMES = ("NumPy",)
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """Two halves joined, or two strided halves of a new array filled."""
+    """Join two halves, or fill two strided halves of a new array."""
     arrays = case.arrays()
     wide = "float64" if case.dtype == "float64" else "float32"
     cos, sin = (case.broadcast(table) for table in case.cos_sin(wide))
 
     def joined(x: Array) -> Array:
-        a, b = x[..., :LANES], x[..., LANES:]
+        a, b = x[..., :PAIRS], x[..., PAIRS:]
         return np.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1)
 
     def filled(x: Array) -> Array:
@@ -38,9 +38,9 @@ def rotations(case: Case) -> Iterator[Contender]:
 
 
 def tables(case: Case) -> Iterator[Contender]:
-    """The outer product, its cosine and its sine, in the dtype that is asked for."""
+    """The outer product, its cosine and its sine, in the given dtype."""
     positions = case.positions.astype(case.dtype)
-    inv_freq = (BASE ** (-np.arange(LANES) / LANES)).astype(case.dtype)
+    inv_freq = (BASE ** (-np.arange(PAIRS) / PAIRS)).astype(case.dtype)
 
     def make() -> object:
         angle = np.outer(positions, inv_freq)
@@ -50,6 +50,6 @@ def tables(case: Case) -> Iterator[Contender]:
 
 
 def cosines(positions: list[int]) -> dict[str, Array]:
-    """Tables from angles in float64, (positions, 2, lanes)."""
-    angle = np.outer(np.array(positions, np.float64), BASE ** (-np.arange(LANES) / LANES))
+    """Tables from angles in float64, (positions, 2, channel pairs)."""
+    angle = np.outer(np.array(positions, np.float64), BASE ** (-np.arange(PAIRS) / PAIRS))
     return {"float64 angles (NumPy)": np.stack((np.cos(angle), np.sin(angle)), axis=1)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import HEAD_DIM, LANES, Array, Case, as_dtype
+from .cases import HEAD_DIM, PAIRS, Array, Case, as_dtype
 from .contenders import Contender, MissingError
 
 RUN, BOUND = "ONNX Runtime, run", "ONNX Runtime, io-binding"
@@ -15,7 +15,7 @@ NAMES = (RUN, BOUND)
 
 
 def model(case: Case) -> bytes:
-    """A graph of one node for each array; with the sequence first, the heads are joined to one axis."""
+    """A graph with one node for each array; if the sequence is first, the heads are merged into one axis."""
     from onnx import TensorProto, helper
 
     element = {
@@ -28,8 +28,8 @@ def model(case: Case) -> bytes:
     declare = helper.make_tensor_value_info
     inputs = [
         declare("positions", TensorProto.INT64, [case.batch, case.length]),
-        declare("cos", element, [rows, LANES]),
-        declare("sin", element, [rows, LANES]),
+        declare("cos", element, [rows, PAIRS]),
+        declare("sin", element, [rows, PAIRS]),
     ]
     nodes, outputs = [], []
     for i, (heads, shape) in enumerate(zip(case.heads, case.shapes, strict=True)):
@@ -118,10 +118,10 @@ def calls(case: Case, session: Any, form: str) -> Iterator[Contender]:
 
 
 def inputs(case: Case) -> dict[str, Array]:
-    """What the graph is given."""
+    """The inputs of the graph."""
     rows = np.arange(case.offset, case.offset + case.length, dtype=np.int64)
     cos, sin = (
-        np.concatenate((np.zeros((case.offset, LANES), table.dtype), table))
+        np.concatenate((np.zeros((case.offset, PAIRS), table.dtype), table))
         for table in case.cos_sin(case.dtype)
     )
     feed = {"positions": np.tile(rows, (case.batch, 1)), "cos": cos, "sin": sin}

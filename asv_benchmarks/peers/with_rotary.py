@@ -1,4 +1,4 @@
-"""rotary on NumPy arrays, and what memory allows in the same process with the same threads."""
+"""rotary on NumPy arrays, and the limits of memory in the same process with the same threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import rotary
 
 from . import streams
-from .cases import BASE, HEAD_DIM, LANES, Array, Case
+from .cases import BASE, HEAD_DIM, PAIRS, Array, Case
 from .contenders import Contender
 
 NEW, OUT, MISALIGNED, IN_PLACE = (
@@ -32,7 +32,7 @@ def embedding(case: Case) -> rotary.RotaryEmbedding:
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """The three ways to call it; a large array of NumPy's own starts 16 bytes behind a cache line."""
+    """The ways to call it; large arrays that NumPy allocates start 16 bytes after a cache line."""
     rope = embedding(case)
     given = case.arrays()
     out = tuple(streams.aligned(x.shape, x.dtype) for x in given)
@@ -57,7 +57,7 @@ def rotations(case: Case) -> Iterator[Contender]:
 
 
 def _limited(call: Callable[[], object], threads: int | None) -> Callable[[], object]:
-    """The call with at most so many threads, rotary's own and Numba's."""
+    """The call with a limit on threads, rotary's own and Numba's."""
     if threads is None:
         return call
 
@@ -74,7 +74,7 @@ def _limited(call: Callable[[], object], threads: int | None) -> Callable[[], ob
 
 
 def _misaligned(x: Array) -> Array:
-    """Memory that starts 16 bytes behind a cache line, as NumPy's large arrays do."""
+    """An array that starts 16 bytes after a cache line, as large arrays of NumPy do."""
     memory = streams.aligned((x.nbytes + streams.BLOCK,), np.dtype(np.uint8))
     return memory[16 : 16 + x.nbytes].view(x.dtype).reshape(x.shape)
 
@@ -96,10 +96,10 @@ def tables(case: Case) -> Iterator[Contender]:
 
 
 def cosines(positions: list[int]) -> dict[str, Array]:
-    """The tables at these positions, (positions, 2, lanes)."""
+    """The tables at these positions, (positions, 2, channel pairs)."""
     frequencies = rotary.inv_freq(HEAD_DIM, base=BASE)
     where = np.array(positions, np.int64)
-    assert len(frequencies) == LANES
+    assert len(frequencies) == PAIRS
     return {
         f"rotary, {dtype} table": np.stack(rotary.cos_sin(where, frequencies, dtype=dtype), axis=1)
         for dtype in ("float32", "float64")

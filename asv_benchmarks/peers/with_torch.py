@@ -1,4 +1,4 @@
-"""torch: the rotation as transformers writes it, the best way found to write it, and that compiled."""
+"""torch: the rotation as transformers writes it, in the fastest eager form found, and compiled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import BASE, HEAD_DIM, LANES, Array, Case, as_dtype, pairs
+from .cases import BASE, HEAD_DIM, PAIRS, Array, Case, as_dtype, pairs
 from .contenders import Contender, MissingError
 
 AS_WRITTEN, BEST, COMPILED = (
@@ -24,7 +24,7 @@ Form = Callable[[Any, Any, Any], Any]
 
 
 def tensor(x: Array) -> Any:
-    """A tensor on the memory of an array."""
+    """A tensor that shares the memory of an array."""
     import torch
 
     if x.dtype == as_dtype("bfloat16"):
@@ -33,7 +33,7 @@ def tensor(x: Array) -> Any:
 
 
 def array(x: Any) -> Array:
-    """An array on the memory of a tensor."""
+    """An array that shares the memory of a tensor."""
     import torch
 
     if x.dtype == torch.bfloat16:
@@ -42,7 +42,7 @@ def array(x: Any) -> Array:
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """With all threads and, for small work, also with one."""
+    """Contenders with all threads and, for small arrays, also with one."""
     import torch
 
     torch.set_grad_enabled(mode=False)
@@ -57,7 +57,7 @@ def rotations(case: Case) -> Iterator[Contender]:
 
 @cache
 def all_threads() -> int:
-    """How many threads torch takes by itself."""
+    """The number of threads that torch uses by default."""
     import torch
 
     return int(torch.get_num_threads())
@@ -102,12 +102,12 @@ def half_as_written(x: Any, cos: Any, sin: Any) -> Any:
     """Every channel times its cosine, plus its partner times its sine."""
     import torch
 
-    a, b = x[..., :LANES], x[..., LANES:]
+    a, b = x[..., :PAIRS], x[..., PAIRS:]
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
 
 def interleaved_as_written(x: Any, cos: Any, sin: Any) -> Any:
-    """The same for neighbours."""
+    """The same for the interleaved layout."""
     import torch
 
     return x * cos + torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2) * sin
@@ -119,7 +119,7 @@ def by_layout(rotate: Callable[[Any, Any, Any, str], Any], layout: str) -> Form:
 
 
 def joined(x: Any, cos: Any, sin: Any, layout: str) -> Any:
-    """Both halves of the result, joined or interlaced."""
+    """Compute both halves of the result, then join or interleave them."""
     import torch
 
     first, second = pairs(layout)
@@ -131,7 +131,7 @@ def joined(x: Any, cos: Any, sin: Any, layout: str) -> Any:
 
 
 def filled(x: Any, cos: Any, sin: Any, layout: str) -> Any:
-    """Products written where they belong, without arrays in between."""
+    """Write products into the result, without temporary arrays."""
     import torch
 
     first, second = pairs(layout)
@@ -143,14 +143,14 @@ def filled(x: Any, cos: Any, sin: Any, layout: str) -> Any:
 
 
 def complex_product(x: Any, turn: Any, _: None) -> Any:
-    """Neighbours as complex numbers."""
+    """The interleaved layout as complex numbers."""
     import torch
 
-    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (LANES, 2))) * turn).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (PAIRS, 2))) * turn).flatten(-2)
 
 
 def compiled(rotate: Form, xs: list[Any], cos: Any, sin: Any) -> Callable[[], Any]:
-    """All arrays in one compiled function; where that fails, the reason is torch's."""
+    """Rotate all arrays in one compiled function; if that fails, the reason is the error of torch."""
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     import torch
 
@@ -169,7 +169,7 @@ def compiled(rotate: Form, xs: list[Any], cos: Any, sin: Any) -> Callable[[], An
 
 
 def cosines(positions: list[int]) -> dict[str, Array]:
-    """Tables as transformers makes them, (positions, 2, lanes)."""
+    """Tables as transformers computes them, (positions, 2, channel pairs)."""
     import torch
 
     channels = torch.arange(0, HEAD_DIM, 2, dtype=torch.int64).float()
