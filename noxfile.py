@@ -65,22 +65,14 @@ REPEATED = (
     *("comprehensions", "config*", "gguf", "hints", "hostile_files", "imports"),
     *("interrupts", "pool", "presets", "public_api"),
 )
-# LONG takes two thirds of the time. `slow` runs these files on the newest Python and with the lowest versions.
-LONG = ("hostile_files", "interrupts", "kernels", "pool", "threads")
-# SAMPLE is what the wheel runs on Pythons between the oldest and the newest. The newest runs all but LONG, and the
-# oldest, which has run everything, only the examples of README and the self-test.
+# LONG takes most of the time. With the lowest versions, `slow` runs these files.
+LONG = ("kernels", "threads")
+# SAMPLE is what the wheel runs on every Python but the oldest, which has run everything. `slow` runs all tests of the
+# wheel on the newest Python.
 SAMPLE = (
     *("rotate", "tables", "errors", "formats", "packaging"),
     *("comprehensions", "hints", "public_api"),
 )
-
-
-def chosen_for(version: str) -> list[str] | None:
-    """Return the arguments that choose the tests of the wheel on a Python, or None for no tests."""
-    tested = OLDEST if interpreter(OLDEST) else RUNNING
-    if version == tested:
-        return None
-    return ignored(*LONG) if version == NEWEST else files_of(*SAMPLE)
 
 
 def ignored(*names: str) -> list[str]:
@@ -184,7 +176,7 @@ def minimums(session: nox.Session) -> None:
     install_copy(session, *group("test"), *lower_bounds(python))
     session.run("pip", "freeze")
     if session.posargs == ["long"]:
-        numpy_tests(session, *files_of(*(set(LONG) - set(REPEATED))))
+        numpy_tests(session, *files_of(*LONG))
     else:
         numpy_tests(session, *ignored(*REPEATED, *LONG), *session.posargs)
 
@@ -220,7 +212,7 @@ def build(session: nox.Session) -> None:
 def interpreters(session: nox.Session, version: str) -> None:
     """Test the wheel on one Python with the newest versions of its dependencies; arguments go to pytest.
 
-    `-- long` runs the long files, and `-- all` every file.
+    `-- all` runs all NumPy tests instead of a sample.
     """
     need(session, version, "the wheel is not tested")
     built = str(wheel(session))
@@ -228,15 +220,10 @@ def interpreters(session: nox.Session, version: str) -> None:
     # An earlier run may have left a wheel of the same version.
     session.install("--force-reinstall", "--no-deps", built)
     session.run("pip", "freeze")
-    match session.posargs:
-        case ["all"]:
-            numpy_tests(session)
-        case ["long"]:
-            numpy_tests(session, *files_of(*LONG))
-        case arguments:
-            chosen = chosen_for(version)
-            if chosen is not None or arguments:
-                numpy_tests(session, *(chosen or []), *arguments)
+    if session.posargs == ["all"]:
+        numpy_tests(session)
+    elif session.posargs or version != (OLDEST if interpreter(OLDEST) else RUNNING):
+        numpy_tests(session, *files_of(*SAMPLE), *session.posargs)
     if not session.posargs:
         numpy_tests(session, "-m", "docs", "-k", "README", "tests/project/test_doc_examples.py")
         session.chdir(location(session))
@@ -260,11 +247,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["libraries"], default=False)
 def slow(session: nox.Session) -> None:
-    """Run the long proofs: tests marked `slow`, then the long files on the newest Python and the lowest versions."""
+    """Run the long proofs: tests marked `slow`, all tests on the newest Python, long files with the lowest versions."""
     in_libraries(session, "-m", "pytest", "-m", "slow", *session.posargs)
     if not session.posargs:
         session.notify("minimums", ["long"])
-        session.notify(f"interpreters(python='{NEWEST}')", ["long"])
+        session.notify(f"interpreters(python='{NEWEST}')", ["all"])
 
 
 @nox.session(python=interpreter(OLDEST), default=False)
@@ -311,12 +298,12 @@ FULL = [
 
 @nox.session(venv_backend="none", requires=FULL, default=False)
 def full(session: nox.Session) -> None:
-    """Run every session that needs no GPU, then what takes longest: `slow`, and all NumPy tests on every Python."""
+    """Run every session that needs no GPU, then what takes longest: `slow`, and all NumPy tests on more Pythons."""
     session.notify("oracle", ["next"])
     for name in ("demo", "examples", "history"):
         session.notify(name, ["check"])
     session.notify("slow")
-    for version in PYTHONS:
+    for version in PYTHONS[1:-1]:
         session.notify(f"interpreters(python='{version}')", ["all"])
 
 

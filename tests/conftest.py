@@ -10,6 +10,7 @@ never run in one process.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 
@@ -137,6 +138,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
+    # All test items stay until the end. Otherwise every `gc.collect()` of a test would visit them.
+    gc.collect()
+    gc.freeze()
     if session.config.option.collectonly or not any(map(_is_for_gpu, session.items)):
         return
     if not has_gpu():
