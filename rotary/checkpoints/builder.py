@@ -59,23 +59,23 @@ def embedding(keys: LayerKeys) -> RotaryEmbedding | None:
 
 def _scaling(keys: LayerKeys, part: float, rotated: int) -> Scaling:
     """Return the schedule."""
-    row = keys.row
+    model = keys.model
     reading = Reading(
         keys=keys.rope,
         top=keys.top,
         dialect=keys.options.dialect,
         strict=keys.options.strict,
         nested=keys.nested,
-        model=None if row is None else row.name,
+        model_type=None if model is None else model.name,
         latent=is_latent(keys),
-        softmax=row is None or row.softmax,
-        mscales=row is not None and row.mscales,
+        softmax=model is None or model.softmax,
+        mscales=model is not None and model.mscales,
         max_position=_max_position(keys),
         own_original=keys.default("original_max_position_embeddings"),
         part=part,
     )
     scaling, origins = schedule(reading, keys.kind.value)
-    leaves_factor_out = row is not None and row.trailing  # DeepSeek-V4
+    leaves_factor_out = model is not None and model.trailing  # DeepSeek-V4
     if leaves_factor_out and isinstance(scaling, Yarn) and "attention_factor" not in keys.rope:
         scaling = replace(scaling, attention_factor=1.0)
         origins["scaling.attention_factor"] = keys.origin_of_default()
@@ -90,9 +90,9 @@ def _made(keys: LayerKeys, arguments: dict[str, Any]) -> RotaryEmbedding:
     """Make the embedding; a buffer replaces its frequencies."""
     with blaming("`config` does not describe a rotation"):
         rope = RotaryEmbedding(**arguments)
-    if keys.row is not None and keys.row.negative:
+    if keys.model is not None and keys.model.negative:
         keys.origins["scaling"] = (
-            f"derived: {keys.row.name} rotates pairs in the opposite direction"
+            f"derived: {keys.model.name} rotates pairs in the opposite direction"
         )
         keys.origins["base"] = f"within the frequencies: {rope.base}, {keys.origins['base']}"
         rope = replace(rope, scaling=Custom(-rope.inv_freq, rope.attention_factor), base=None)
@@ -147,29 +147,29 @@ def _base(keys: LayerKeys) -> Found:
         found = agreed([(keys.rope.name("rope_theta"), within), *on_top])
     if found is not None:
         return found
-    if keys.row is None:
+    if keys.model is None:
         msg = (
             f"`{keys.top.name('rope_theta')}` must be given, the base of the frequencies, got none; write it "
             "as the checkpoint was trained, often 10000.0"
         )
         raise ConfigError(msg)
-    value = keys.row.defaults.get("rope_theta", 10_000.0)
-    return Found(float(value), f"the default of {keys.row.name} in {FOLLOWS}")
+    value = keys.model.defaults.get("rope_theta", 10_000.0)
+    return Found(float(value), f"the default of {keys.model.name} in {FOLLOWS}")
 
 
 def _layouts(keys: LayerKeys) -> tuple[Layout, Layout]:
     """Return the layouts of the input and of the output."""
-    given, row = keys.options.layout, keys.row
-    if row is None:
+    given, model = keys.options.layout, keys.model
+    if model is None:
         layout = _unknown_layout(keys) if given is None else given
         if given is not None:
             keys.origins["layout"] = "given: layout"
         return layout, layout
-    own = _own_layouts(keys, row)
+    own = _own_layouts(keys, model)
     if given is None or given == own[0]:
         keys.origins["output_layout"] = keys.origins["layout"]
         return own
-    keys.origins["layout"] = f"given: layout, although {row.name} in {FOLLOWS} has {own[0]}"
+    keys.origins["layout"] = f"given: layout, although {model.name} in {FOLLOWS} has {own[0]}"
     return given, given
 
 
@@ -189,25 +189,25 @@ def _unknown_layout(keys: LayerKeys) -> Layout:
     raise ConfigError(msg)
 
 
-def _own_layouts(keys: LayerKeys, row: Model) -> tuple[Layout, Layout]:
+def _own_layouts(keys: LayerKeys, model: Model) -> tuple[Layout, Layout]:
     """Return the layouts of the model's own code."""
-    keys.origins["layout"] = f"known of {row.name} in {FOLLOWS}"
+    keys.origins["layout"] = f"known of {model.name} in {FOLLOWS}"
     found = keys.top.first(INTERLEAVED, as_bool)
-    if row.interleave_key:
+    if model.interleave_key:
         if found is not None and not keys.take("layout", found):
             return "half", "half"
     elif (
         found is not None
         and keys.options.layout is None
-        and found.value != (row.layout == "interleaved")
+        and found.value != (model.layout == "interleaved")
     ):
         msg = (
-            f"`{found.origin.removeprefix('given: ')}` must be {not found.value} for model type {shown(row.name)}, "
-            f"whose code has the layout {row.layout}, got {found.value}; write what the code has, or pass "
+            f"`{found.origin.removeprefix('given: ')}` must be {not found.value} for model type {shown(model.name)}, "
+            f"whose code has the layout {model.layout}, got {found.value}; write what the code has, or pass "
             "`layout`"
         )
         raise ConfigError(msg)
-    return row.layout, row.output_layout
+    return model.layout, model.output_layout
 
 
 def _length(keys: LayerKeys) -> int | None:
@@ -232,7 +232,7 @@ def _max_position(keys: LayerKeys) -> Found | None:
 def _sections(keys: LayerKeys, rotary_dim: int) -> dict[str, Any]:
     """Return the arguments that divide channel pairs between position axes."""
     sizes, name = _sizes(keys)
-    own = None if keys.row is None else keys.row.sections
+    own = None if keys.model is None else keys.model.sections
     if sizes is None:
         return {}
     check_sections(name, sizes, rotary_dim)

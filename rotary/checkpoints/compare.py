@@ -152,8 +152,8 @@ def _compared(
             keys = read_layer_keys(values, options)
             rope = None if keys is None else embedding(keys)
             facts[name], choices[name] = _facts(rope), _choices(rope)
-            if keys is not None and keys.passed_over:
-                unread[name] = tuple(dict.fromkeys(keys.passed_over))
+            if keys is not None and keys.unread:
+                unread[name] = tuple(dict.fromkeys(keys.unread))
         except ConfigError as error:
             errors[name] = error
             facts[name] = {"refused": str(error)}

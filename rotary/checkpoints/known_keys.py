@@ -76,12 +76,12 @@ _ADVICE = {
 }
 
 
-def check_rope_keys(top: Keys, row: Model | None) -> None:
+def check_rope_keys(top: Keys, model: Model | None) -> None:
     """Refuse keys that look like rope keys and are not known."""
     attention = attention_part(top)
     if attention is not None:
-        check_rope_keys(attention, row)
-    _check_switches(top, row)
+        check_rope_keys(attention, model)
+    _check_switches(top, model)
     for key in [*top.matching(LOOKS_LIKE_ROPE), *_misspelt(top)]:
         if key in _ROPE_KEYS or key in _UNRELATED or key.startswith("memory_attention_rope"):
             continue
@@ -105,40 +105,32 @@ def _misspelt(top: Keys) -> list[str]:
     return found
 
 
-def _check_switches(top: Keys, row: Model | None) -> None:
+def _check_switches(top: Keys, model: Model | None) -> None:
     """Refuse keys that disable rotary or name other positions, unless the model type reads them."""
     read = {"mla_use_nope", "no_rope_layers", "no_rope_layer_interval"}
-    if row is not None and row.only is not None:
-        read.add(row.only[0])
-    who = (
-        "the configuration's own code"
-        if row is None
-        else f"the code of model type {shown(row.name)}"
-    )
+    if model is not None and model.only is not None:
+        read.add(model.only[0])
+    own = "the configuration's own code"
+    code = own if model is None else f"the code of model type {shown(model.name)}"
+    why = f"because {code} is not known to read it"
     for key in top.matching(_DISABLES):
         value = top.values[key]
         if key in read or key in _WIDTHS_WITHOUT or not value or isinstance(value, str):
             continue
-        msg = (
-            f"`{top.name(key)}` must be false or left out, because {who} is not known to read it, got {shown(value)}; "
-            "layers without rotary are those of `no_rope_layers`, or null in rope_parameters"
-        )
-        raise ConfigError(msg)
+        advice = "layers without rotary are those of `no_rope_layers`, or null in rope_parameters"
+        top.fail(key, f"must be false or left out, {why}", shown(value), advice)
     for key in top.matching(_POSITIONS):
         value = top.values[key]
         if key in read or not isinstance(value, str) or re.search(_MEANS_ROPE, value.lower()):
             continue
-        msg = (
-            f"`{top.name(key)}` must be 'rope' or left out, because {who} is not known to read it, got {shown(value)}; "
-            "this library has rotary positions only"
-        )
-        raise ConfigError(msg)
+        advice = "this library has rotary positions only"
+        top.fail(key, f"must be 'rope' or left out, {why}", shown(value), advice)
 
 
-def check_is_text(top: Keys, row: Model | None) -> None:
+def check_is_text(top: Keys, model: Model | None) -> None:
     """Refuse image encoders, whose patches have two position axes."""
     marks = ("image_size", "spatial_merge_size")
-    if "patch_size" in top and top.has_any(marks) and (row is None or row.sections):
+    if "patch_size" in top and top.has_any(marks) and (model is None or model.sections):
         msg = (
             f"`{top.name('patch_size')}` is of an image encoder, whose patches have two position axes in an "
             f"order that the configuration does not give, got {shown(top.values['patch_size'])}; build it with "

@@ -10,7 +10,7 @@ from .key_names import BASES, PARTS, WIDTHS
 from .known_keys import check_is_text, check_rope_keys
 from .language_model import language_model
 from .layers import Layer, has_rotary
-from .models import FOLLOWS, Model, has_no_rotary, is_recurrent, model
+from .models import FOLLOWS, Model, has_no_rotary, is_recurrent, known_model
 from .options import Options
 from .reader import Found, Keys, opened
 from .rope_dicts import rope_dict
@@ -26,7 +26,7 @@ class LayerKeys:
     ----------
     top : Keys
         The configuration.
-    row : Model or None
+    model : Model or None
         What is known of the model type.
     layer : Layer
     rope : Keys
@@ -41,45 +41,47 @@ class LayerKeys:
     def __init__(
         self,
         top: Keys,
-        row: Model | None,
+        model: Model | None,
         layer: Layer,
         rope: Keys,
         nested: bool,
         base: Found | None,
         options: Options,
     ) -> None:
-        self.top, self.row, self.layer, self.options = top, row, layer, options
+        self.top, self.model, self.layer, self.options = top, model, layer, options
         self.rope, self.nested = rope, nested
         self.own_base = base
         self.origins: dict[str, str] = {}
         self.kind = rope_type(rope)
         # Keys that the model's code ignores although they would change the result; refused if strict.
-        self.passed_over: list[str] = []
+        self.unread: list[str] = []
 
     def default(self, key: str) -> Found | None:
         """Return the default of a key, of the model type's own class."""
-        if self.row is None or key not in self.row.defaults:
+        if self.model is None or key not in self.model.defaults:
             return None
-        return Found(self.row.defaults[key], self.origin_of_default())
+        return Found(self.model.defaults[key], self.origin_of_default())
 
     def origin_of_default(self) -> str:
         """Return the origin of a default of the model type."""
-        return f"the default of {self.row.name if self.row else ''} in {FOLLOWS}"
+        return f"the default of {self.model.name if self.model else ''} in {FOLLOWS}"
 
     def reads(self, key: str) -> bool:
         """Whether the code of the model type reads a key of the configuration."""
-        if self.row is None:
+        if self.model is None:
             return True
         if key in (BASES[0], PARTS[0], WIDTHS[0]):
-            return key not in self.row.unread
-        return key in self.row.reads
+            return key not in self.model.unread
+        return key in self.model.reads
 
-    def pass_over(self, name: str, value: Any, instead: str, advice: str = "leave it out") -> None:
+    def refuse_unread(
+        self, name: str, value: Any, instead: str, advice: str = "leave it out"
+    ) -> None:
         """Refuse a key that the model's code does not read, or note its name if the caller only compares."""
         if not self.options.strict:
-            self.passed_over.append(name)
+            self.unread.append(name)
             return
-        kind = "" if self.row is None else f"model type {shown(self.row.name)}"
+        kind = "" if self.model is None else f"model type {shown(self.model.name)}"
         msg = (
             f"`{name}` is not read by the code of {kind} in {FOLLOWS} for the rope type "
             f"{shown(self.kind.value)}, {instead}, got {shown(value)}; {advice}"
@@ -93,12 +95,12 @@ class LayerKeys:
 
     def drop_unread_dict(self) -> None:
         """Refuse a rope dict that the model's code does not read, unless it changes nothing."""
-        if self.row is None or "rope_parameters" not in self.row.unread or not self.rope.values:
+        if self.model is None or "rope_parameters" not in self.model.unread or not self.rope.values:
             return
         usual = {"rope_type": "default", "type": "default", "rope_theta": 10_000.0}
         for key, value in self.rope.values.items():
             if value != usual.get(key):
-                self.pass_over(self.rope.name(key), value, "whose base is fixed and not scaled")
+                self.refuse_unread(self.rope.name(key), value, "whose base is fixed and not scaled")
         self.rope = Keys({}, self.rope.path)
         self.kind = rope_type(self.rope)
 
@@ -107,21 +109,21 @@ def read_layer_keys(config: Any, options: Options) -> LayerKeys | None:
     """Return the keys of the layer that is meant, or None for one without rotary."""
     top = language_model(Keys(opened(config)))
     name = top.values.get("model_type")
-    row = model(name)
+    model = known_model(name)
     if has_no_rotary(name) and top.values.get("mla_use_nope") is not False:
         if is_recurrent(name):
             return None
         if options.layout is None:
             _refuse_without_rotary(name)
-    check_rope_keys(top, row)
-    check_is_text(top, row)
-    if not has_rotary(top, row):
+    check_rope_keys(top, model)
+    check_is_text(top, model)
+    if not has_rotary(top, model):
         return None
     layer = Layer.of(top, options.layer_type)
-    if not layer.rotates(top, row):
+    if not layer.rotates(top, model):
         return None
-    rope = rope_dict(top, row, layer)
-    return None if rope is None else LayerKeys(top, row, layer, *rope, options)
+    rope = rope_dict(top, model, layer)
+    return None if rope is None else LayerKeys(top, model, layer, *rope, options)
 
 
 def _refuse_without_rotary(name: Any) -> NoReturn:

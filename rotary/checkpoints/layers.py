@@ -22,12 +22,12 @@ _MOST_LAYERS = 2**16  # some functions list them all
 _ONLY: dict[str, tuple[str, Any]] = {"zamba2": ("use_mem_rope", True)}
 
 
-def has_rotary(top: Keys, row: Model | None) -> bool:
+def has_rotary(top: Keys, model: Model | None) -> bool:
     """Whether the model has rotary at all."""
     if top.values.get("mla_use_nope") is True:  # Kimi Linear: no layer has rotary
         return False
     name = top.values.get("model_type")
-    only = row.only if row is not None else _ONLY.get(name) if isinstance(name, str) else None
+    only = model.only if model is not None else _ONLY.get(name) if isinstance(name, str) else None
     if only is None:
         return True
     key, wanted = only
@@ -57,27 +57,27 @@ class Layer:
             return cls(kinds[given], given, _published_kinds(top)[given])
         return cls(None, given)
 
-    def rotates(self, top: Keys, row: Model | None) -> bool:
+    def rotates(self, top: Keys, model: Model | None) -> bool:
         """Whether this layer has rotary."""
-        if row is not None and (row.hybrid or row.sliding) and self.index is not None:
+        if model is not None and (model.hybrid or model.sliding) and self.index is not None:
             self.needed_kind(top)
-        if self.kind in _NO_ATTENTION and (row is None or row.hybrid):
+        if self.kind in _NO_ATTENTION and (model is None or model.hybrid):
             return False
         crossed = top.values.get("cross_attention_layers")
         if isinstance(crossed, list | tuple) and self.index in crossed:
             return False
-        if row is not None and row.sliding and self.kind is not None:
+        if model is not None and model.sliding and self.kind is not None:
             check_kind(top, self.kind, ("sliding_attention", "full_attention"))
             return self.kind == "sliding_attention" or (
-                row.sliding == "windowed" and "sliding_window" in top.nulls
+                model.sliding == "windowed" and "sliding_window" in top.nulls
             )
         flags = _flags(top)
         found = top.found("no_rope_layer_interval", as_positive_integer)
-        interval = None if row is None else row.defaults.get("no_rope_layer_interval")
-        if row is not None and interval is None and (found is not None or not all(flags)):
+        interval = None if model is None else model.defaults.get("no_rope_layer_interval")
+        if model is not None and interval is None and (found is not None or not all(flags)):
             key = "no_rope_layer_interval" if all(flags) else "no_rope_layers"
             msg = (
-                f"`{top.name(key)}` is not read by the code of model type {shown(row.name)} in {FOLLOWS}, every "
+                f"`{top.name(key)}` is not read by the code of model type {shown(model.name)} in {FOLLOWS}, every "
                 f"layer of which rotates, got {shown(top.values[key])}; leave it out, or write the model type that "
                 "is meant"
             )

@@ -10,7 +10,7 @@ from rotary.layouts import Layout
 
 from .facts import facts
 
-__all__ = ["FOLLOWS", "Model", "has_no_rotary", "is_recurrent", "known", "model", "part_type"]
+__all__ = ["FOLLOWS", "Model", "has_no_rotary", "is_recurrent", "known", "known_model", "part_type"]
 
 FOLLOWS = "transformers 5.23.0"
 
@@ -106,7 +106,7 @@ def part_type(name: Any) -> Any:
     return _facts()["parts"].get(name, name) if isinstance(name, str) else name
 
 
-def model(name: Any) -> Model | None:
+def known_model(name: Any) -> Model | None:
     """Return the facts about a model type, or None if it is not known."""
     if not isinstance(name, str):
         return None

@@ -18,20 +18,22 @@ from .schedules import LEGACY_TYPES
 __all__ = ["LEGACY_BASES", "plain_rope_dict", "rope_dict"]
 
 
-def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, Found | None] | None:
+def rope_dict(
+    top: Keys, model: Model | None, layer: Layer
+) -> tuple[Keys, bool, Found | None] | None:
     """Return the rope keys of a layer, whether each kind has its own, and the base if it has a key of its own.
 
     The result is None for a layer without rotary.
     """
     given = _given_dict(top)
-    default = None if row is None else row.defaults.get("rope_parameters")
-    if row is not None and row.legacy == "compressed" and layer.kind in _COMPRESSED:
+    default = None if model is None else model.defaults.get("rope_parameters")
+    if model is not None and model.legacy == "compressed" and layer.kind in _COMPRESSED:
         layer = replace(layer, kind=_COMPRESSED[layer.kind])
     if given is not None and _is_nested(given, top):
         return _of_kind(top, given, layer)
-    legacy = _legacy(top, row)
+    legacy = _legacy(top, model)
     if legacy is not None:
-        return _of_legacy(top, row, given, layer, legacy)
+        return _of_legacy(top, model, given, layer, legacy)
     if given is not None:
         if default is not None and _has_dicts(default):
             msg = (
@@ -40,8 +42,8 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
             )
             raise ConfigError(msg)
     elif default is not None:
-        _check_no_base(top, row, default)
-        origin = f"the default of {row.name if row else ''} in {FOLLOWS}"
+        _check_no_base(top, model, default)
+        origin = f"the default of {model.name if model else ''} in {FOLLOWS}"
         given = Keys(default, "rope_parameters.", origin)
         if _has_dicts(default):
             return _of_kind(top, Keys(default, given.path, origin, keep_nulls=True), layer)
@@ -49,7 +51,7 @@ def rope_dict(top: Keys, row: Model | None, layer: Layer) -> tuple[Keys, bool, F
         given = Keys({}, top.path)
     if not _is_scaled(top, layer):
         given = _not_applied(given, top)
-    if layer.kind is not None and not (row is not None and row.sliding):
+    if layer.kind is not None and not (model is not None and model.sliding):
         check_kind(top, layer.kind, ("full_attention", "sliding_attention", "chunked_attention"))
         if layer.kind not in _ATTENTION:
             msg = (
@@ -80,15 +82,17 @@ _COMPRESSED = {
 }
 
 
-def _check_no_base(top: Keys, row: Model | None, default: Mapping[str, Any]) -> None:
+def _check_no_base(top: Keys, model: Model | None, default: Mapping[str, Any]) -> None:
     """Refuse a single base if the default has a base for each kind of layer."""
     names = [
-        name for name in BASES if name in top and (row is None or name in (BASES[0], *row.reads))
+        name
+        for name in BASES
+        if name in top and (model is None or name in (BASES[0], *model.reads))
     ]
     if names and _has_dicts(default):
         msg = (
             f"`{top.name('rope_parameters')}` must be given, with an object for each kind of layer, "
-            f"{listed(default, shown_name)}, because {row.name if row else ''} has a base for each, got only "
+            f"{listed(default, shown_name)}, because {model.name if model else ''} has a base for each, got only "
             f"`{top.name(names[0])}` {shown(top.values[names[0]])}"
         )
         raise ConfigError(msg)
@@ -247,10 +251,10 @@ LEGACY_BASES = {
 }
 
 
-def _legacy(top: Keys, row: Model | None) -> str | None:
+def _legacy(top: Keys, model: Model | None) -> str | None:
     """Return the name of the old form that has a base for each kind of layer, or None."""
-    if row is not None:
-        return row.legacy
+    if model is not None:
+        return model.legacy
     if "rope_local_base_freq" in top:
         return "local"
     if "swa_rope_theta" in top:
@@ -259,7 +263,7 @@ def _legacy(top: Keys, row: Model | None) -> str | None:
 
 
 def _of_legacy(
-    top: Keys, row: Model | None, given: Keys | None, layer: Layer, form: str
+    top: Keys, model: Model | None, given: Keys | None, layer: Layer, form: str
 ) -> tuple[Keys, bool, Found | None] | None:
     """Return the rope dict of a kind of layer in the old form."""
     bases, scaled = _LEGACY[form]
@@ -278,20 +282,24 @@ def _of_legacy(
     base = top.found(key, as_positive_float)
     # OLMo 3 reads the key for its full layers alone.
     fixed = form == "shared" and layer.kind not in scaled
-    if row is not None and base is not None and (fixed or (given is None and key in row.unread)):
-        own = row.defaults["rope_parameters"][layer.kind]["rope_theta"]
+    if (
+        model is not None
+        and base is not None
+        and (fixed or (given is None and key in model.unread))
+    ):
+        own = model.defaults["rope_parameters"][layer.kind]["rope_theta"]
         if base.value != own:
             msg = (
-                f"`{top.name(key)}` is not read by the code of model type {shown(row.name)} in {FOLLOWS} for "
+                f"`{top.name(key)}` is not read by the code of model type {shown(model.name)} in {FOLLOWS} for "
                 f"{layer.kind} layers, whose base is {own} there, got {base.value}; write rope_parameters, with "
                 "an object for each kind of layer"
             )
             raise ConfigError(msg)
     if base is None:
-        if row is None:
+        if model is None:
             msg = f"`{top.name(key)}` must be given, the base of {layer.kind} layers, got none"
             raise ConfigError(msg)
-        value = float(row.defaults["rope_parameters"][layer.kind]["rope_theta"])
-        base = Found(value, f"the default of {row.name} in {FOLLOWS}")
+        value = float(model.defaults["rope_parameters"][layer.kind]["rope_theta"])
+        base = Found(value, f"the default of {model.name} in {FOLLOWS}")
     within = keys.found("rope_theta", as_positive_float) if keys is given else None
     return keys, True, agreed([(top.name(key), base), (keys.name("rope_theta"), within)])

@@ -115,8 +115,8 @@ class Reading:
         Whether to refuse a key that the dialect ignores, and a missing key for which it has a default.
     nested : bool
         Whether there is a rope dict for every kind of layer.
-    model : str or None
-        The model type, if it is known.
+    model_type : str or None
+        None if it is not known.
     latent : bool
         Whether the model has multi-head latent attention.
     softmax : bool
@@ -137,7 +137,7 @@ class Reading:
     dialect: Dialect
     strict: bool
     nested: bool
-    model: str | None
+    model_type: str | None
     latent: bool
     softmax: bool
     mscales: bool
@@ -177,9 +177,9 @@ class Reading:
     def unread(self, key: str, value: Any) -> None:
         """Refuse a key that the dialect does not read."""
         others = [d.name for d in DIALECTS.values() if key in d.yarn | d.latent_yarn | d.longrope]
-        who = " or ".join(f"dialect={shown(name)}" for name in others) or "another project"
+        readers = " or ".join(f"dialect={shown(name)}" for name in others) or "another project"
         must = f"must be left out, because {self.dialect.follows} does not read it"
-        advice = f"remove it, or choose a dialect that reads it: {who}"
+        advice = f"remove it, or choose a dialect that reads it: {readers}"
         self.keys.fail(key, must, shown(value), advice)
 
     def take_original(self, kind: str) -> int:
@@ -261,10 +261,10 @@ def _check_keys(reading: Reading, kind: str) -> None:
         msg = f"`{keys.name('rope_type')}` must be a known rope type, got {shown(kind)}; {near(kind, _READS)}"
         raise ConfigError(msg)
     if kind not in dialect.rope_types:
-        who = ", ".join(d.name for d in DIALECTS.values() if kind in d.rope_types) or "none"
+        names = ", ".join(d.name for d in DIALECTS.values() if kind in d.rope_types) or "none"
         msg = (
             f"`{keys.name('rope_type')}` must be one that {dialect.follows} knows, got {shown(kind)}; "
-            f"dialects that know it: {who}"
+            f"dialects that know it: {names}"
         )
         raise ConfigError(msg)
     for key in keys.values:
@@ -388,7 +388,7 @@ def _yarn_by(reading: Reading, rule: str, *, latent: bool = False) -> type[Scali
 
 def _architecture(reading: Reading) -> Architecture:
     """Return the architecture of llama.cpp that the model is converted to."""
-    return architecture_of_model(reading.model, latent=reading.latent)
+    return architecture_of_model(reading.model_type, latent=reading.latent)
 
 
 def _follow_architecture(reading: Reading, own: Architecture) -> None:

@@ -29,8 +29,8 @@ _NOT_WHOLE = ("qk_rope_head_dim", "global_head_dim", "swa_head_dim")
 
 def is_latent(keys: LayerKeys) -> bool:
     """Whether attention is latent, so that the rotated channels are an array of their own."""
-    if keys.row is not None:
-        return keys.row.latent
+    if keys.model is not None:
+        return keys.model.latent
     return "qk_rope_head_dim" in keys.top
 
 
@@ -42,7 +42,7 @@ def head_dim(keys: LayerKeys) -> int:
         _check_latent(keys, found)
     else:
         names = [name for name in WIDTHS if name not in _NOT_WHOLE and keys.reads(name)]
-        names = names[:1] if keys.row is None else names
+        names = names[:1] if keys.model is None else names
         special = _special_head_dim(keys)
         found = special or keys.top.first(names, as_positive_integer)
         found = found or keys.default("head_dim") or _derived_head_dim(keys)
@@ -56,7 +56,7 @@ def head_dim(keys: LayerKeys) -> int:
 
 def _check_latent(keys: LayerKeys, found: Found | None) -> None:
     """Refuse a width of heads that would give tables of another width in the model's code."""
-    if keys.row is None or not keys.reads("head_dim") or found is None:
+    if keys.model is None or not keys.reads("head_dim") or found is None:
         return
     given = keys.top.found("head_dim", as_positive_integer)
     part = keys.default("partial_rotary_factor")
@@ -65,7 +65,7 @@ def _check_latent(keys: LayerKeys, found: Found | None) -> None:
         return
     msg = (
         f"`{keys.top.name('head_dim')}` must agree with qk_rope_head_dim {found.value}, because the code of "
-        f"model type {shown(keys.row.name)} in {FOLLOWS} makes its tables from it, got {given.value}; leave it out"
+        f"model type {shown(keys.model.name)} in {FOLLOWS} makes its tables from it, got {given.value}; leave it out"
     )
     raise ConfigError(msg)
 
@@ -79,8 +79,8 @@ def _check_widths(keys: LayerKeys, width: int, special: bool) -> None:
         if found is None or found.value == width:
             continue
         name = keys.top.name(key)
-        if keys.row is not None:
-            keys.pass_over(name, found.value, f"which rotates heads of {width} channels")
+        if keys.model is not None:
+            keys.refuse_unread(name, found.value, f"which rotates heads of {width} channels")
         elif "head_dim" not in keys.top:
             msg = (
                 f"`{keys.top.name('head_dim')}` must be given, because `{name}` is {found.value} and hidden_size "
@@ -91,10 +91,10 @@ def _check_widths(keys: LayerKeys, width: int, special: bool) -> None:
 
 def _is_read_or_other(keys: LayerKeys, name: str, special: bool) -> bool:
     """Whether a width is read, or does not concern the heads of this layer."""
-    if keys.row is None:
+    if keys.model is None:
         return name in ("head_dim", *_NOT_WHOLE)
     if name == "qk_rope_head_dim":
-        return keys.row.trailing
+        return keys.model.trailing
     return keys.reads(name) or (special and name == "head_dim")
 
 
@@ -154,15 +154,15 @@ def rotary_dim(keys: LayerKeys, head_dim: int) -> tuple[int, float]:
     if is_latent(keys):
         keys.origins["rotary_dim"] = "derived: the whole of qk_rope_head_dim"
         own = keys.default("partial_rotary_factor")
-        if keys.row is not None and part is not None and (own is None or own.value != part.value):
+        if keys.model is not None and part is not None and (own is None or own.value != part.value):
             _check_part(keys, part, head_dim)
         return head_dim, 1.0
     if keys.kind.value == "proportional":
         keys.origins["rotary_dim"] = "derived: proportional rotates pairs of the whole head"
-        if part is None and given is not None and keys.row is not None and keys.row.trailing:
+        if part is None and given is not None and keys.model is not None and keys.model.trailing:
             part = Found(given.value / head_dim, f"derived: {given.origin} / head_dim")
         return head_dim, 1.0 if part is None else keys.take("scaling.partial_rotary_factor", part)
-    _check_last(keys, part, head_dim)
+    _check_trailing(keys, part, head_dim)
     counted = keys.top.found("rotary_dim", as_rotary_dim) or given
     if counted is not None and counted.value > head_dim:
         msg = f"`rotary_dim` must be at most head_dim {head_dim}, got {counted.value} ({counted.origin})"
@@ -187,13 +187,13 @@ def rotary_dim(keys: LayerKeys, head_dim: int) -> tuple[int, float]:
     return _even(keys, head_dim, "derived: the whole head"), 1.0
 
 
-def _check_last(keys: LayerKeys, part: Found | None, head_dim: int) -> None:
+def _check_trailing(keys: LayerKeys, part: Found | None, head_dim: int) -> None:
     """Refuse DeepSeek-V4's width beside a rope dict without the part, because its code rotates the whole head."""
     found = keys.top.found("qk_rope_head_dim", as_rotary_dim)
-    if keys.row is None or not keys.row.trailing or part is not None or found is None:
+    if keys.model is None or not keys.model.trailing or part is not None or found is None:
         return
     if keys.rope.origin == "given" and keys.rope.values and keys.kind.value == "default":
-        keys.pass_over(
+        keys.refuse_unread(
             *(keys.top.name("qk_rope_head_dim"), found.value),
             f"which rotates all {head_dim} channels of a head without partial_rotary_factor",
             f"write `{keys.rope.name('partial_rotary_factor')}` {found.value / head_dim}",
@@ -202,7 +202,12 @@ def _check_last(keys: LayerKeys, part: Found | None, head_dim: int) -> None:
 
 def _rotates_a_part(keys: LayerKeys) -> bool:
     """Whether the model's code, or the dialect's for every model, can rotate a part of each head."""
-    return keys.row is None or keys.row.partial or keys.row.trailing or keys.options.dialect.partial
+    return (
+        keys.model is None
+        or keys.model.partial
+        or keys.model.trailing
+        or keys.options.dialect.partial
+    )
 
 
 def _check_part(keys: LayerKeys, part: Found, head_dim: int) -> None:
@@ -210,11 +215,11 @@ def _check_part(keys: LayerKeys, part: Found, head_dim: int) -> None:
     if part.value != 1.0:
         name = part.origin.removeprefix("given: ")
         width = int(head_dim * part.value)
-        who = [own.name for own in DIALECTS.values() if own.partial]
-        keys.pass_over(
+        readers = [own.name for own in DIALECTS.values() if own.partial]
+        keys.refuse_unread(
             *(name, part.value, f"which rotates all {head_dim} channels of a head"),
             f"that is {width} of {head_dim} channels: leave it out, or choose a dialect that reads it: "
-            + " or ".join(f"dialect={shown(own)}" for own in who),
+            + " or ".join(f"dialect={shown(own)}" for own in readers),
         )
 
 
@@ -232,7 +237,7 @@ def _even(keys: LayerKeys, width: int, origin: str) -> int:
 
 def _given_rotary_dim(keys: LayerKeys) -> Found | None:
     """Return the number of rotated channels, if a key gives it."""
-    if keys.row is not None and keys.row.trailing:
+    if keys.model is not None and keys.model.trailing:
         found = keys.top.found("qk_rope_head_dim", as_rotary_dim)
         if found is not None:
             return found
@@ -273,29 +278,29 @@ def _default_of_kind(keys: LayerKeys) -> Found | None:
 
 def rotary_start(keys: LayerKeys, head_dim: int, rotary_dim: int) -> int:
     """Return the first rotated channel."""
-    return head_dim - rotary_dim if keys.row is not None and keys.row.trailing else 0
+    return head_dim - rotary_dim if keys.model is not None and keys.model.trailing else 0
 
 
 def check_unread(keys: LayerKeys, base: float, rotary_dim: int, head_dim: int) -> None:
     """Refuse keys that the model type does not read and that contradict the result."""
-    if keys.row is None:
+    if keys.model is None:
         return
     for key in (*BASES, *LEGACY_BASES):
-        is_read = keys.reads(key) or keys.row.legacy in LEGACY_BASES.get(key, ())
-        is_read = is_read or (keys.row.legacy is not None and key == BASES[0])
+        is_read = keys.reads(key) or keys.model.legacy in LEGACY_BASES.get(key, ())
+        is_read = is_read or (keys.model.legacy is not None and key == BASES[0])
         found = None if is_read else keys.top.found(key, as_positive_float)
         if found is not None and found.value != base:
-            keys.pass_over(keys.top.name(key), found.value, f"whose base is {base} here")
+            keys.refuse_unread(keys.top.name(key), found.value, f"whose base is {base} here")
     for key in PARTS:
         found = None if keys.reads(key) else keys.top.found(key, as_fraction)
         if found is not None and int(head_dim * found.value) != rotary_dim:
-            keys.pass_over(
+            keys.refuse_unread(
                 *(keys.top.name(key), found.value),
                 f"which rotates {rotary_dim} of {head_dim} channels here, not {int(head_dim * found.value)}",
             )
     found = None if keys.reads("rotary_dim") else keys.top.found("rotary_dim", as_rotary_dim)
     if found is not None and found.value != rotary_dim:
-        keys.pass_over(
+        keys.refuse_unread(
             *(keys.top.name("rotary_dim"), found.value),
             f"which rotates {rotary_dim} of {head_dim} channels here",
         )

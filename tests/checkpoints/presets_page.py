@@ -25,8 +25,8 @@ vector, the attention factor and the layout of each with constants that other co
 """
 
 
-def turns(rope):
-    """Return which channels of a head turn."""
+def rotated(rope):
+    """Return which channels of a head are rotated."""
     if rope.rotary_dim == rope.head_dim:
         return f"all {rope.head_dim}"
     if rope.rotary_start == 0:
@@ -46,7 +46,7 @@ def row(entry):
     rope = preset(entry.name)
     base = "" if rope.base is None else f"{rope.base:.10g}"
     kind = type(rope.scaling).__name__
-    cells = [f"`{entry.name}`", turns(rope), layout(rope), base, kind]
+    cells = [f"`{entry.name}`", rotated(rope), layout(rope), base, kind]
     cells += [entry.description, entry.source]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

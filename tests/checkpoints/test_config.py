@@ -1,4 +1,4 @@
-"""Configurations: published ones in old and new form, whose reading applies, and every refusal."""
+"""Configurations: published ones in old and new form, the dialects, and every refusal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rotary import ConfigError, scaling, sections
 from rotary.checkpoints.compare import compare_dialects
 from rotary.checkpoints.config import from_config
 from rotary.checkpoints.dialects import DIALECTS
-from rotary.checkpoints.models import known, model
+from rotary.checkpoints.models import known, known_model
 from rotary.scaling import NTK, Default, DynamicNTK, Linear, Llama3
 
 
@@ -66,7 +66,7 @@ def to_version_5(keys):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_configurations_are_read_as_they_are_meant(name):
+def test_published_configurations(name):
     keys, layer_type, expected = PUBLISHED[name]
     before = copy.deepcopy(keys)
     assert from_config(keys, layer_type=layer_type) == expected
@@ -97,7 +97,7 @@ def test_a_configuration_comes_from_a_path_a_folder_a_mapping_and_an_object(tmp_
 
 
 @pytest.mark.parametrize("config", [None, 3, ["a"], dict, SimpleNamespace()])
-def test_what_is_no_configuration_is_refused(config):
+def test_other_objects_than_configurations_are_refused(config):
     with pytest.raises(TypeError, match="`config` must be a path, a mapping"):
         from_config(config)
 
@@ -121,7 +121,7 @@ def test_a_path_without_a_configuration_is_refused(tmp_path):
         ),
     ],
 )
-def test_a_file_that_holds_no_configuration_is_refused(tmp_path, text, words):
+def test_malformed_files_are_refused(tmp_path, text, words):
     path = tmp_path / "config.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=words):
@@ -143,7 +143,7 @@ MANY = {
 }
 
 
-def test_a_layer_is_named_by_its_kind_or_its_number():
+def test_layer_by_kind_or_by_number():
     assert from_config(MANY, layer_type="full_attention").scaling == Linear(8)
     assert from_config(MANY, layer_type="full_attention") == from_config(MANY, layer_type=1)
     assert from_config(MANY, layer_type=0).base == 1e4
@@ -164,7 +164,7 @@ def test_a_layer_without_rotary_is_none():
     assert from_config(every_second, layer_type=1) is None
 
 
-def test_layers_without_a_window_have_rotary_where_no_layer_has_a_window():
+def test_layers_without_a_window_have_rotary_if_no_layer_has_a_window():
     keys = geometry(
         "exaone4", 2048, 32, 65_536, layer_types=["sliding_attention", "full_attention"]
     )
@@ -174,7 +174,7 @@ def test_layers_without_a_window_have_rotary_where_no_layer_has_a_window():
     assert from_config(keys | {"sliding_window": None}, layer_type="full_attention") is not None
 
 
-def test_only_the_layers_that_are_named_are_scaled():
+def test_only_listed_layers_are_scaled():
     keys = geometry("molmo2_text", 4096, 32, 4096, head_dim=128, num_hidden_layers=3)
     keys |= {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_scaling_layers": [0, 2]}
     assert from_config(keys, layer_type=2).scaling == Linear(2)
@@ -200,7 +200,7 @@ def test_a_model_without_rotary_is_none(model_type, keys):
     assert from_config(geometry(model_type, 1024, 16, 2048, **keys)) is None
 
 
-def test_a_base_for_each_layer_needs_a_number():
+def test_a_base_for_each_layer_needs_the_number_of_a_layer():
     keys = geometry("granite_swa", 1024, 16, 2048, layer_rope_theta=[1e4, 0, 1e6])
     assert from_config(keys, layer_type=2).base == 1e6
     assert from_config(keys, layer_type=1) is None
@@ -275,13 +275,13 @@ def test_an_unclear_layer_is_refused(keys, layer_type, error, words):
         from_config(keys, layer_type=layer_type)
 
 
-def test_layers_that_agree_need_no_name():
+def test_equal_layers_need_no_layer_type():
     same = {"rope_type": "default", "rope_theta": 1e4}
     keys = MANY | {"rope_parameters": {"full_attention": same, "sliding_attention": dict(same)}}
     assert from_config(keys).base == 1e4
 
 
-def test_old_forms_with_a_base_for_each_kind_hold_for_unknown_models():
+def test_old_forms_with_a_base_for_each_kind_apply_to_unknown_models():
     keys = {"head_dim": 64, "rope_theta": 1e6, "rope_local_base_freq": 1e4}
     assert from_config(keys, layout="half", layer_type="full_attention").base == 1e6
     assert from_config(keys, layout="half", layer_type="sliding_attention").base == 1e4
@@ -290,7 +290,7 @@ def test_old_forms_with_a_base_for_each_kind_hold_for_unknown_models():
         from_config(keys, layout="half", layer_type="sliding_attention")
 
 
-def test_widths_of_layers_come_from_where_each_family_has_them():
+def test_width_of_a_kind_of_layer():
     keys = copy.deepcopy(PUBLISHED["gemma-4, text, global"][0])
     assert from_config(keys, layer_type="sliding_attention").head_dim == 256
     del keys["per_layer_config"]
@@ -304,7 +304,7 @@ def test_widths_of_layers_come_from_where_each_family_has_them():
     assert from_config(keys, layer_type=1).head_dim == 64
 
 
-def test_the_language_model_of_several_parts_is_meant():
+def test_the_language_model_of_several_parts_is_read():
     keys, layer_type, expected = PUBLISHED["gemma-3-4b, text, global"]
     whole = {
         "model_type": "gemma3",
@@ -326,7 +326,7 @@ def test_a_part_and_the_whole_must_not_contradict_each_other():
         from_config(whole | {"rope_theta": 5e5})
 
 
-def test_several_parts_without_a_text_config_have_to_be_chosen_from():
+def test_several_parts_without_a_text_config_are_refused():
     text = PUBLISHED["qwen3-vl-8b, text"][0]
     whole = {
         "model_type": "qwen3_omni_moe",
@@ -338,7 +338,7 @@ def test_several_parts_without_a_text_config_have_to_be_chosen_from():
     assert from_config(whole["thinker_config"]) == from_config(text)
 
 
-def test_a_model_type_may_have_a_schedule_of_its_own():
+def test_a_model_type_may_have_a_default_schedule():
     rope = from_config(geometry("apertus", 4096, 32, 65_536))
     assert rope.scaling == Llama3(8, 1, 4, 8192)
     origin = "the default of apertus in transformers 5.23.0: rope_parameters.factor"
@@ -349,7 +349,7 @@ def test_a_model_type_may_have_a_schedule_of_its_own():
     assert "the default of laguna" in rope.explain()
 
 
-def test_both_names_of_a_rope_dict_may_say_the_same():
+def test_both_names_of_a_rope_dict_may_agree():
     rope = {"rope_type": "linear", "factor": 2.0}
     old = {"type": "linear", "factor": 2.0, "rope_theta": None}
     assert from_config(LLAMA | {"rope_parameters": rope, "rope_scaling": old}) == from_config(
@@ -375,7 +375,7 @@ def test_an_unknown_model_type_needs_a_layout():
         from_config(geometry("lama", 4096, 32, 4096), layout="half")
 
 
-def test_a_given_layout_wins_over_the_known_one_and_both_are_told():
+def test_a_given_layout_replaces_the_known_one_and_explain_shows_both():
     keys = PUBLISHED["llama-2-7b"][0]
     rope = from_config(keys, layout="interleaved")
     assert rope.layout == "interleaved"
@@ -387,7 +387,7 @@ def test_a_given_layout_wins_over_the_known_one_and_both_are_told():
         from_config(keys, layout="neox")
 
 
-def test_a_model_says_by_a_key_whether_it_interleaves():
+def test_a_key_decides_whether_deepseek_interleaves():
     keys = PUBLISHED["deepseek-v3"][0]
     assert from_config(keys | {"rope_interleave": False}).layout == "half"
     assert from_config(keys | {"rope_interleave": True}) == from_config(keys)
@@ -395,27 +395,27 @@ def test_a_model_says_by_a_key_whether_it_interleaves():
         from_config(keys | {"rope_interleave": "yes"})
 
 
-def test_nanochat_turns_the_other_way_round():
+def test_nanochat_rotates_in_the_opposite_direction():
     keys = geometry("nanochat", 768, 6, 2048)
     plain = from_config(geometry("llama", 768, 6, 2048))
     np.testing.assert_array_equal(from_config(keys).inv_freq, -plain.inv_freq)
 
 
-def test_deepseek_v4_turns_the_last_channels():
+def test_deepseek_v4_rotates_the_last_channels():
     keys = geometry("deepseek_v4", 4096, 64, 65_536, qk_rope_head_dim=64)
     rope = from_config(keys, layer_type="compress")
     assert (rope.head_dim, rope.rotary_start, rope.rotary_dim, rope.base) == (512, 448, 64, 160_000)
 
 
-def test_every_line_of_the_table_can_be_read():
+def test_every_known_model_type_can_be_looked_up():
     for name in known():
-        row = model(name)
+        row = known_model(name)
         assert row.layout in ("half", "interleaved")
         assert row.output_layout in ("half", row.layout)
         assert row.sections in (None, "chunked", "interleaved", "ernie", "hunyuan")
     assert len(known()) > 190
-    assert model("nothing") is None
-    assert model(None) is None
+    assert known_model("nothing") is None
+    assert known_model(None) is None
 
 
 # ------------------------------------------------------------------------------------------------
@@ -588,7 +588,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_unclear_is_refused(name):
+def test_unclear_configurations_are_refused(name):
     keys, words = REFUSED[name]
     before = copy.deepcopy(keys)
     with pytest.raises(ConfigError, match=words):
@@ -604,7 +604,7 @@ def test_null_counts_as_left_out():
     assert from_config(yarn(mscale=None, attention_factor=None)) == from_config(yarn())
 
 
-def test_what_has_nothing_to_do_with_rope_is_not_looked_at():
+def test_keys_that_do_not_concern_rope_are_ignored():
     rest = {"properties": 1, "nope": "x", "europe": [], "architectures": ["X"], "dtype": object()}
     assert from_config(LLAMA | rest) == from_config(LLAMA)
 
@@ -654,7 +654,7 @@ KINDS = st.sampled_from(["default", "linear", "dynamic", "yarn", "longrope", "ll
     model_type=st.sampled_from(["llama", "deepseek_v3", "gemma3_text", "qwen3_vl_text", "x", None]),
     dialect=st.sampled_from(sorted(DIALECTS)),
 )
-def test_whatever_a_configuration_holds_is_an_embedding_or_an_error_of_configurations(
+def test_any_configuration_gives_an_embedding_or_a_config_error(
     rope, kind, rest, model_type, dialect
 ):
     keys = LLAMA | {"model_type": model_type} | rest
@@ -662,7 +662,7 @@ def test_whatever_a_configuration_holds_is_an_embedding_or_an_error_of_configura
     try:
         result = from_config(keys, dialect=dialect)
     except ConfigError as error:
-        assert "`" in str(error)  # noqa: PT017  (it names what is wrong)
+        assert "`" in str(error)  # noqa: PT017  (it names a key)
     else:
         assert result is None or np.isfinite(result.inv_freq).all()
 
@@ -688,7 +688,7 @@ def test_the_context_length_is_that_of_the_configuration_unless_given():
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "gpt-oss-20b", "deepseek-v3", "phi-3-mini-128k"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_a_checkpoint_s_own_buffer_takes_the_place_of_the_frequencies(name, dtype):
+def test_a_buffer_replaces_the_frequencies(name, dtype):
     keys, _, expected = PUBLISHED[name]
     kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
     buffer = expected.inv_freq.astype(kind)
@@ -715,7 +715,7 @@ def test_a_buffer_of_another_configuration_is_refused():
         from_config(keys, inv_freq=expected.inv_freq * (1 + 2.0**-7))
 
 
-def test_a_buffer_of_one_length_holds_for_no_other():
+def test_a_buffer_is_valid_for_one_length():
     keys, _, expected = PUBLISHED["llama, dynamic"]
     rope = from_config(keys, inv_freq=expected.inv_freq)
     with pytest.raises(ValueError, match="`context_length` must be 4096, because the buffer"):
@@ -733,7 +733,7 @@ def factors(keys, dialect, **more):
     return pytest.approx(rope.attention_factor), pytest.approx(rope.softmax_factor)
 
 
-def test_dialects_have_the_factors_of_their_projects():
+def test_factors_of_each_dialect():
     deepseek = PUBLISHED["deepseek-v3"][0]
     m = 0.1 * np.log(40) + 1
     for dialect in DIALECTS:
@@ -764,7 +764,7 @@ def test_dialects_have_the_factors_of_their_projects():
     assert factors(yarn(attn_factor=2.0), "sglang") == (2.0 * plain, 1.0)
 
 
-def test_dialects_differ_in_what_they_round():
+def test_dialects_differ_in_rounding_the_ramp():
     keys = PUBLISHED["gpt-oss-20b"][0]
     for dialect in ("transformers", "vllm", "sglang"):
         assert from_config(keys, dialect=dialect).scaling.truncate is False
@@ -791,7 +791,7 @@ def test_dialects_differ_in_dynamic_and_in_longrope():
     assert from_config(phi | {"rope_scaling": rope}).scaling.factor == 8.0
 
 
-def test_rope_types_of_one_project_are_read_as_it_reads_them():
+def test_rope_types_of_a_single_project():
     keys = yarn()
     keys["rope_scaling"] = keys["rope_scaling"] | {"rope_type": "telechat3-yarn"}
     assert from_config(keys, dialect="vllm").attention_factor == pytest.approx(0.07 * np.log(4) + 1)
@@ -805,7 +805,7 @@ def test_rope_types_of_one_project_are_read_as_it_reads_them():
     assert from_config(mixed, dialect="vllm").scaling.form == "mixed"
 
 
-def test_vllm_reads_from_a_key_how_sections_lie():
+def test_vllm_reads_the_order_of_sections_from_a_key():
     keys = with_rope(type="mrope", mrope_section=[24, 20, 20], mrope_interleaved=True)
     expected = sections.interleaved(24, 20, 20)
     assert from_config(keys, dialect="vllm").sections == expected
@@ -819,7 +819,7 @@ def test_a_factor_that_is_left_out_follows_from_the_lengths():
     assert "derived: max_position_embeddings / original_max_position_embeddings" in rope.explain()
 
 
-def test_a_comparison_tells_what_differs_and_whom_it_follows():
+def test_a_comparison_shows_differences_and_versions():
     same = compare_dialects(PUBLISHED["llama-3.1-8b"][0])
     assert same.agree
     assert str(same).startswith("All dialects agree.")
@@ -843,7 +843,7 @@ def test_a_comparison_tells_what_differs_and_whom_it_follows():
     assert set(phi.differences) == {"last inv_freq up to 4096", "sum of inv_freq up to 4096"}
 
 
-def test_a_comparison_shows_what_is_refused_as_unclear():
+def test_a_comparison_shows_refusals():
     missing = compare_dialects(with_rope(rope_type="yarn", factor=4.0))
     lengths = missing.differences["original_max_position"]
     assert (lengths["transformers"], lengths["mlx"]) == ("131072", "4096")
@@ -862,10 +862,10 @@ def test_a_comparison_shows_what_is_refused_as_unclear():
 
 
 # ------------------------------------------------------------------------------------------------
-# What is told.
+# Origins in `explain`.
 
 
-def test_every_number_tells_where_it_comes_from():
+def test_explain_shows_the_origin_of_every_number():
     text = from_config(PUBLISHED["deepseek-v3"][0]).explain()
     for name, words in {
         "head_dim": "given: qk_rope_head_dim",
@@ -886,7 +886,7 @@ def test_every_number_tells_where_it_comes_from():
     assert "the default of llama in transformers 5.23.0" in default
 
 
-def test_a_model_that_leaves_its_softmax_alone_has_no_factor_for_it():
+def test_no_softmax_factor_for_a_model_that_does_not_scale_its_softmax():
     keys = yarn(mscale=1.0, mscale_all_dim=1.0)
     rope = from_config(keys)
     assert rope.softmax_factor == 1.0
@@ -894,7 +894,7 @@ def test_a_model_that_leaves_its_softmax_alone_has_no_factor_for_it():
     assert "leaves its softmax alone" in rope.explain()
 
 
-def test_a_configuration_of_phi_gives_its_schedule_even_where_positions_would_be_too_far():
+def test_phi_3_has_a_schedule_beyond_its_original_length():
     rope = from_config(PUBLISHED["phi-3-mini-128k"][0])
     assert isinstance(rope.scaling, scaling.LongRope)
     with pytest.raises(ValueError, match="131072"):
@@ -902,7 +902,7 @@ def test_a_configuration_of_phi_gives_its_schedule_even_where_positions_would_be
 
 
 # ------------------------------------------------------------------------------------------------
-# What published configurations have besides, and what they leave out.
+# Other keys of published configurations, and missing ones.
 
 
 @pytest.mark.parametrize(
@@ -917,7 +917,7 @@ def test_a_configuration_of_phi_gives_its_schedule_even_where_positions_would_be
         ("llama", {"max_sequence_length": 16_384}),  # Vicuna 16k
     ],
 )
-def test_what_says_the_same_once_more_changes_nothing(model_type, keys):
+def test_redundant_keys_change_nothing(model_type, keys):
     plain = geometry(model_type, 4096, 32, 4096, rope_theta=1e4)
     assert from_config(plain | keys) == from_config(plain | {"rotary_dim": keys.get("rotary_dim")})
 
@@ -936,12 +936,12 @@ def test_what_says_the_same_once_more_changes_nothing(model_type, keys):
         ({"rotary_scaling_factor": None, "rope_scaling": {"interleaved": True}}, "no known rope"),
     ],
 )
-def test_a_switch_that_is_not_where_it_says_nothing_is_refused(keys, words):
+def test_a_switch_with_an_effect_is_refused(keys, words):
     with pytest.raises(ConfigError, match=words):
         from_config(geometry("llama", 4096, 32, 4096) | keys)
 
 
-def test_a_key_may_tell_the_layout_of_an_unknown_model_type():
+def test_a_key_may_give_the_layout_of_an_unknown_model_type():
     keys = {"head_dim": 64, "rotary_emb_base": 1000, "rotary_emb_interleaved": False}
     rope = from_config(keys)
     assert rope.layout == "half"
@@ -955,7 +955,7 @@ def test_deepseek_v3_2_interleaves_its_attention_and_not_its_indexer():
     assert from_config(keys) == from_config(PUBLISHED["deepseek-v3"][0])
 
 
-def test_a_pattern_of_layers_tells_their_kinds():
+def test_a_pattern_of_layers_gives_their_kinds():
     gemma = PUBLISHED["gemma-3-1b, local"][0]
     assert "layer_types" not in gemma
     gemma = gemma | {"num_hidden_layers": 26, "sliding_window_pattern": 6}
@@ -987,7 +987,7 @@ def test_layers_with_a_window_may_have_a_base_and_a_width_of_their_own():
     assert from_config(unknown, layout="half", layer_type="sliding_attention").base == 1e4
 
 
-def test_the_base_of_dbrx_stands_within_its_attention():
+def test_the_base_of_dbrx_is_within_its_attention():
     keys = {"model_type": "dbrx", "d_model": 6144, "n_heads": 48, "max_seq_len": 32_768}
     keys["attn_config"] = {"model_type": "", "kv_n_heads": 8, "rope_theta": 500_000}
     rope = from_config(keys)
@@ -1012,7 +1012,7 @@ def test_an_image_encoder_is_refused_whatever_the_layout(keys):
         from_config(keys, layout="half")
 
 
-def test_qwen3_asr_says_twice_that_its_sections_interleave():
+def test_qwen3_asr_has_two_keys_for_interleaved_sections():
     keys = geometry("qwen3", 2048, 16, 65_536, head_dim=128, rope_theta=1e6)
     rope = {"mrope_section": [24, 20, 20], "rope_type": "default", "mrope_interleaved": True}
     expected = from_config(keys | {"rope_scaling": rope})

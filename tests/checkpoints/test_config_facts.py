@@ -1,4 +1,4 @@
-"""What from_config knows of model types, without the code it was read in: widths, kinds of layers, and what says no."""
+"""The facts about model types, checked without transformers: widths, kinds of layers, and refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def geometry(model_type, hidden=4096, heads=32, **keys):
 
 LLAMA = geometry("llama")
 
-# Model type and keys, to the rotated channels and those of a head: what the classes of transformers 5.23.0 give
+# Model type, keys, and the numbers of rotated channels and of channels of a head, as in transformers 5.23.0
 # (the embedding of models/<type>/modeling_<type>.py, whose frequencies test_config_sweep.py compares).
 WIDTHS = [
     ("llama", {}, (128, 128)),
@@ -59,7 +59,7 @@ def test_the_channels_that_a_model_rotates(model_type, keys, widths):
     assert (rope.rotary_dim, rope.head_dim) == widths
 
 
-# Keys that the code of a type passes over, each with a value that would change the result.
+# Keys that the code of a type does not read, each with a value that would change the result.
 UNREAD = [
     ("llama", {"partial_rotary_factor": 0.25}, "partial_rotary_factor", "all 128 .*32 of 128"),
     ("qwen2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor", "all 128 .*64 of 128"),
@@ -79,13 +79,13 @@ UNREAD = [
 
 
 @pytest.mark.parametrize(("model_type", "keys", "name", "words"), UNREAD)
-def test_a_key_that_the_code_passes_over_is_refused(model_type, keys, name, words):
+def test_a_key_that_the_code_does_not_read_is_refused(model_type, keys, name, words):
     with pytest.raises(ConfigError, match=f"`{name}` is not read .*{model_type!r}.*{words}"):
         from_config(geometry(model_type, **keys))
 
 
 @pytest.mark.parametrize("name", ["partial_rotary_factor", "rotary_pct", "kv_channels"])
-def test_a_key_that_is_passed_over_may_say_what_holds_anyway(name):
+def test_an_unread_key_may_agree_with_the_result(name):
     keys = {name: 128 if name == "kv_channels" else 1.0}
     assert from_config(LLAMA | keys) == from_config(LLAMA)
 
@@ -103,7 +103,7 @@ def test_a_part_is_refused_with_every_rope_type(rope_type):
     assert from_config(LLAMA | {"rope_parameters": rope}, dialect="vllm").rotary_dim == 32
 
 
-def test_the_comparison_shows_a_key_that_is_passed_over():
+def test_the_comparison_shows_an_unread_key():
     comparison = compare_dialects(LLAMA | {"partial_rotary_factor": 0.25})
     assert not comparison.agree
     assert comparison.differences["channels"]["transformers"] == "0 .. 127"
@@ -135,7 +135,7 @@ def test_phimoe_has_its_factors_in_its_configuration():
         from_config(keys | {"model_type": "mistral"})
 
 
-# Hybrids as published, and the layers that rotate: what small models of transformers 5.23.0 do
+# Published hybrids, and the layers that rotate, as in small models of transformers 5.23.0
 # (tests/checkpoints/test_config_sweep.py runs them).
 LAYERS = [
     ("qwen3_next", {"num_hidden_layers": 4, "full_attention_interval": 4}, [3]),
@@ -187,7 +187,7 @@ def test_a_loop_over_all_layers_gives_none_for_those_without_rotary(model_type, 
         assert (from_config(keys, layer_type=kind) is not None) == (layer in rotating)
 
 
-def test_the_layers_of_deepseek_v4_are_named_otherwise_than_their_rotations():
+def test_the_layers_of_deepseek_v4_have_other_names_than_their_rotations():
     keys = geometry("deepseek_v4", rope_theta=1e4, compress_rope_theta=16e4, qk_rope_head_dim=64)
     keys["layer_types"] = ["sliding_attention", "compressed_sparse_attention"]
     assert [from_config(keys, layer_type=i).base for i in (0, 1)] == [1e4, 16e4]
@@ -197,7 +197,7 @@ def test_the_layers_of_deepseek_v4_are_named_otherwise_than_their_rotations():
 @pytest.mark.parametrize(
     "model_type", ["gpt2", "bert", "bloom", "mpt", "opt", "t5", "roberta", "whisper", "vit"]
 )
-def test_a_model_type_without_rotation_says_so(model_type):
+def test_a_model_type_without_rotation_is_refused_by_name(model_type):
     with pytest.raises(ConfigError, match=f"{model_type!r} has no rotary embedding") as caught:
         from_config({"model_type": model_type, "hidden_size": 768, "num_attention_heads": 12})
     assert "gptj" not in str(caught.value)
@@ -205,7 +205,7 @@ def test_a_model_type_without_rotation_says_so(model_type):
     assert from_config(own_code, layout="half").head_dim == 64
 
 
-def test_no_model_type_both_rotates_and_does_not():
+def test_lists_of_model_types_are_disjoint():
     rotating = set(models.known())
     assert not any(models.has_no_rotary(name) for name in rotating)
 
@@ -227,7 +227,7 @@ def test_no_model_type_both_rotates_and_does_not():
     ],
 )
 @pytest.mark.parametrize("model_type", ["llama", "unheard_of"])
-def test_a_switch_that_turns_rotary_off_is_not_passed_over(model_type, keys, name):
+def test_a_switch_that_disables_rotary_is_refused(model_type, keys, name):
     with pytest.raises(ConfigError, match=f"`{name}` .*got "):
         from_config(geometry(model_type, **keys), layout="half")
 
@@ -244,11 +244,11 @@ def test_a_switch_that_turns_rotary_off_is_not_passed_over(model_type, keys, nam
         {"qk_nope_head_dim": 64},
     ],
 )
-def test_a_switch_that_leaves_rotary_on_changes_nothing(keys):
+def test_a_switch_that_keeps_rotary_changes_nothing(keys):
     assert from_config(LLAMA | keys) == from_config(LLAMA)
 
 
-def test_layers_without_rotary_hold_for_unknown_types():
+def test_layers_without_rotary_of_unknown_types():
     keys = geometry("unheard_of", num_hidden_layers=4, no_rope_layer_interval=2)
     found = [from_config(keys, layer_type=layer, layout="half") for layer in range(4)]
     assert [rope is None for rope in found] == [False, True, False, True]
@@ -267,7 +267,7 @@ def test_layers_without_rotary_hold_for_unknown_types():
         ("glm4v", "glm4v_text"),
     ],
 )
-def test_a_part_without_a_model_type_belongs_to_the_type_above_it(outer, inner):
+def test_a_part_without_a_model_type_gets_it_from_the_whole(outer, inner):
     part = {"hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 4096}
     if inner == "glm4v_text":
         part["rope_parameters"] = {"partial_rotary_factor": 0.5, "rope_theta": 1e4}
@@ -278,7 +278,7 @@ def test_a_part_without_a_model_type_belongs_to_the_type_above_it(outer, inner):
         from_config({"model_type": "unheard_of", "text_config": part})
 
 
-def test_a_width_under_another_name_is_not_passed_over_where_the_type_is_not_known():
+def test_a_width_under_another_name_is_refused_for_unknown_types():
     keys = geometry("unheard_of", kv_channels=64)
     with pytest.raises(
         ConfigError, match="`head_dim` must be given, because `kv_channels` is 64 .* 128"
@@ -294,7 +294,7 @@ def test_an_axis_may_have_no_pair():
 
 
 @pytest.mark.parametrize("name", ["mrope_section", "mrope_interleaved", "rope_type"])
-def test_keys_of_the_rope_dict_are_sent_there(name):
+def test_the_error_of_a_misplaced_rope_key_names_the_rope_dict(name):
     with pytest.raises(ConfigError, match=f"`{name}` .*belongs within rope_parameters"):
         from_config(LLAMA | {name: [16, 24, 24]})
 
@@ -332,7 +332,7 @@ def test_equal_values_under_two_keys_do_not_contradict_each_other(old):
         *("partial_rotari_factor", "rop_parameters"),
     ],
 )
-def test_a_misspelt_key_never_leaves_the_default_of_a_class_in_silence(key):
+def test_a_misspelt_key_is_refused(key):
     with pytest.raises(ConfigError, match=f"`{key}` is no known rope key.*did you mean"):
         from_config(geometry("llama", rope_theta=None) | {key: 5e5})
 

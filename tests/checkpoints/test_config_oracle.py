@@ -59,7 +59,7 @@ EXPLAINED = {
     "muse_spark_text": "refused: a base for each layer, of which some have none",
 }
 
-# What cannot be seen in what the classes compute, and was read in the source of each.
+# Facts that do not show in the results of the classes, read in the source of each.
 SLIDING = {
     **dict.fromkeys(("afmoe", "cohere2", "flint"), "always"),
     **dict.fromkeys(("exaone4", "exaone_moe", "kolibri1"), "windowed"),
@@ -162,7 +162,7 @@ def wide(*modules):
 
 @contextmanager
 def quiet():
-    """Leave out what transformers has to say about its own defaults."""
+    """Silence the warnings of transformers about its own defaults."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -176,7 +176,7 @@ def quiet():
 
 
 def made(config_class, **keys):
-    """A configuration object, or None where the class cannot be made of these keys."""
+    """A configuration object, or None if the class refuses these keys."""
     try:
         return config_class(**keys)
     except Exception:  # noqa: BLE001  (of 700 classes, some need arguments)
@@ -292,11 +292,11 @@ def their_matrix(module, config, embedding, place, kind, width):
 
 
 # ------------------------------------------------------------------------------------------------
-# The table of model types, made anew from what the code does.
+# The facts about each model type, from running its code.
 
 
 def static_defaults(config_class):
-    """The keys' defaults that stand in the class, not what follows from others of them."""
+    """The defaults of the keys in the class, without those that follow from other keys."""
     aliases = dict(config_class.attribute_map or {})
     fields = config_class.__dataclass_fields__
     found = {}
@@ -326,13 +326,13 @@ BESIDES = {
 
 
 def bare_dict(config):
-    """A rope dict that says nothing but what a class cannot do without."""
+    """The smallest rope dict that a class accepts."""
     sections = {k: v for k, v in config.rope_parameters.items() if k.startswith("mrope")}
     return {"rope_type": "default", **sections}
 
 
 def numbers(config_class, kind, keys):
-    """The frequencies and factors that a class gives, or None where it cannot."""
+    """The frequencies and factors that a class gives, or None if it fails."""
     try:
         config = config_class(**copy.deepcopy(keys))
         embedding = kind(config)
@@ -399,12 +399,12 @@ def rotates_a_part(name, config_class, module, kind):
 
 
 def varied(values):
-    """A rope dict without what has a place of its own in the table."""
+    """A rope dict without the keys that are facts of their own."""
     return {key: value for key, value in values.items() if key != "mrope_section"}
 
 
 def rope_defaults(config_class, config):
-    """The base, the part and the rope dict that a class takes where they are left out."""
+    """The default base, part and rope dict of a class."""
     if kinds_of_layers(config) != [None]:
         return {"rope_parameters": config.rope_parameters}
     own = {k: v for k, v in config.rope_parameters.items() if v is not None}
@@ -427,7 +427,7 @@ def rope_defaults(config_class, config):
 
 
 def order_of_sections(embedding):
-    """How an embedding deals lanes out to position axes, told by which axis each lane follows."""
+    """How an embedding divides channel pairs between position axes, by its source."""
     if not hasattr(embedding, "recomposition_frequencies"):
         return None
     source = inspect.getsource(type(embedding).recomposition_frequencies)
@@ -436,15 +436,15 @@ def order_of_sections(embedding):
 
 
 def layout_of(matrix):
-    """The layout of a rotation by one radian and less, and whether it turns the other way round."""
-    width, lanes = len(matrix), len(matrix) // 2
+    """The layout of a rotation by one radian and less, and whether its direction is negative."""
+    width, pairs = len(matrix), len(matrix) // 2
     entries = [(i, j) for i in range(width) for j in range(width) if abs(matrix[i, j]) > 1e-12]
-    if all(i % lanes == j % lanes for i, j in entries):
-        return "half", matrix[lanes, 0] < 0
+    if all(i % pairs == j % pairs for i, j in entries):
+        return "half", matrix[pairs, 0] < 0
     if all(i // 2 == j // 2 for i, j in entries):
         return "interleaved", matrix[1, 0] < 0
-    assert all(i % lanes == j // 2 for i, j in entries)
-    return "interleaved>half", matrix[lanes, 0] < 0
+    assert all(i % pairs == j // 2 for i, j in entries)
+    return "interleaved>half", matrix[pairs, 0] < 0
 
 
 def row(name, config_class, module, kind):
@@ -540,7 +540,7 @@ def toml_key(key):
 
 
 def lines_of(values, path=""):
-    """Nested keys as dotted ones; what each kind of layer has stays on one line."""
+    """Nested keys as dotted ones; the rope keys of a kind of layer stay on one line."""
     for key, value in values.items():
         if isinstance(value, dict) and path.count(".") < 2:
             yield from lines_of(value, f"{path}{toml_key(key)}.")
@@ -595,7 +595,7 @@ def test_the_file_is_what_the_code_of_every_model_does():
 
 
 def every_class():
-    """Every configuration class of transformers, with the folder it stands in."""
+    """Every configuration class of transformers, with its folder."""
     import transformers
     from transformers.configuration_utils import PreTrainedConfig
 
@@ -658,7 +658,7 @@ def test_every_configuration_class_gives_the_frequencies_and_the_rotation_of_its
                 try:
                     compare(config, module, kind, layer)
                     agreed.append((name, layer))
-                except Exception as error:  # noqa: BLE001  (told below, for all of them at once)
+                except Exception as error:  # noqa: BLE001  (the assertion below shows all of them)
                     otherwise[name] = f"{layer}: {type(error).__name__}: {error}"
     assert otherwise.keys() == EXPLAINED.keys(), "\n".join(
         f"{name}: {text}" for name, text in otherwise.items() if name not in EXPLAINED

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.oracle
 FACTORS = {"short_factor": 1.5, "long_factor": 3.0}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 L0 = {"original_max_position_embeddings": 1024}
-# Rope dicts by what they show; longrope's numbers become lists of the width that is rotated.
+# Rope dicts by their purpose; a number of longrope becomes a list of that number, one for each pair.
 DICTS = {
     "default": {"rope_type": "default"},
     "linear": {"rope_type": "linear", "factor": 2.0},
@@ -88,7 +88,7 @@ ON_TOP = {
     "top, original length": L0,
     "top, max length": {"max_position_embeddings": 777},
 }
-# What the code of transformers makes up or passes over in silence, and from_config refuses whatever the type.
+# Defaults that transformers chooses in silence, or keys that it ignores; from_config refuses them for every model type.
 STRICT = {
     "yarn, no length": "must be given for the rope type",
     "llama3, no length": "must be given for the rope type",
@@ -174,7 +174,7 @@ def width_of_heads(config, kind, row):
 def theirs(name, keys):
     """Kind of layer to frequencies, factor and width of heads; or why there are none."""
     config_class, module, kind = families()[name]
-    row = models.model(name)
+    row = models.known_model(name)
     keys = json.loads(json.dumps(keys))
     try:
         config = config_class(**{key: value for key, value in keys.items() if key != "model_type"})
@@ -204,7 +204,7 @@ def theirs(name, keys):
                     found[layer] = f"sections for {2 * sum(sections)} of {width} channels"
                 else:
                     found[layer] = values, factor, heads
-    except Exception as error:  # noqa: BLE001  (what it refuses is compared with nothing)
+    except Exception as error:  # noqa: BLE001  (its refusals are not compared)
         return f"{type(error).__name__}: {error}"
     return found
 
@@ -227,11 +227,11 @@ def is_same(rope, their):
 
 def types():
     """The model types that are known, of those that this release has."""
-    return [name for name in families() if models.model(name) is not None]
+    return [name for name in families() if models.known_model(name) is not None]
 
 
 def sweep(name, count, wrong):
-    """Compare every variation of one model type; keep what does not agree."""
+    """Compare every variation of one model type, and note the differences."""
     config = families()[name][0]()
     kinds = kinds_of_layers(config)
     base = {"model_type": name, **published(config)} | GEOMETRY.get(name, {})
@@ -276,7 +276,7 @@ REFUSALS = (
 
 
 def judged(about, keys, layer, their):
-    """The word for one comparison, in capitals if it must not be, and what there is to say."""
+    """The result of one comparison, in capitals if it is a fault, and the details."""
     length = 1024 if about.startswith("longrope") else None
     try:
         rope = from_config(keys, layer_type=layer, context_length=length)
@@ -286,11 +286,11 @@ def judged(about, keys, layer, their):
             return "both refuse", said
         named = set(re.findall(r"[`.](\w+)`", said)) & {*keys, *keys.get("rope_parameters", ())}
         if any(about.startswith(start) and text in said for start, text in STRICT.items()):
-            return "refused, for projects disagree", said
+            return "refused, because projects disagree", said
         if named and "is not read by the code of" in said:
-            return "refused, for it is not read", said
+            return "refused, because it is not read", said
         if any(text in said for text in REFUSALS):
-            return "refused, for keys contradict each other", said
+            return "refused, because keys contradict each other", said
         return "REFUSED", said
     if isinstance(their, str):
         unfit = their.startswith(("tables", "sections"))
@@ -300,7 +300,7 @@ def judged(about, keys, layer, their):
 
 
 def test_a_model_type_of_transformers_that_is_not_known_is_refused():
-    unknown = [name for name in families() if models.model(name) is None]
+    unknown = [name for name in families() if models.known_model(name) is None]
     assert unknown
     for name in unknown:
         keys = {"model_type": name, "head_dim": 64, "rope_theta": 1e4, "use_mem_rope": True}
@@ -325,7 +325,7 @@ def test_every_key_of_every_model_type_is_read_as_its_code_reads_it_or_refused()
 
 
 # ------------------------------------------------------------------------------------------------
-# Which layers rotate, and by what, told by models that run: as small as they get, with random weights.
+# Which layers rotate, with which frequencies, in running models of the smallest size with random weights.
 
 SMALL = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings"), 64),
@@ -397,7 +397,7 @@ def layers_that_rotate(name):
     return config, found
 
 
-def test_every_layer_of_every_model_that_runs_rotates_as_its_configuration_tells():
+def test_every_layer_of_every_model_that_runs_rotates_as_its_configuration_says():
     agreed, wrong, idle = 0, [], {}
     with quiet():
         for name in types():
@@ -413,10 +413,10 @@ def test_every_layer_of_every_model_that_runs_rotates_as_its_configuration_tells
                 idle[name] = "rotates elsewhere"
                 continue
             keys = {"model_type": name, **json.loads(json.dumps(config.to_dict(), default=str))}
-            if models.model(name).sections:
+            if models.known_model(name).sections:
                 idle[name] = "its sections are for wider heads"
                 continue
-            if "rotary_dim" not in models.model(name).reads:
+            if "rotary_dim" not in models.known_model(name).reads:
                 keys.pop("rotary_dim", None)  # MiniMax-M3 has one that its code does not read
             for layer in range(config.num_hidden_layers):
                 try:

@@ -1,4 +1,4 @@
-"""GGUF metadata: what llama.cpp would rotate by, compared with its own formulas, and what is refused."""
+"""GGUF metadata: the embeddings, compared with the formulas of llama.cpp, and the refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ F32 = np.float32
 
 
 def of(architecture, **values):
-    """Metadata of an architecture, keys without it; two low lines stand for a dot."""
+    """Metadata of an architecture; keys are without its name, and have two underscores for a dot."""
     named = {f"{architecture}.{name.replace('__', '.')}": value for name, value in values.items()}
     return {"general.architecture": architecture, "general.type": "model", **named}
 
@@ -240,7 +240,7 @@ def test_qwen_2():
 def test_qwen_2_with_yarn():
     rope = from_gguf(QWEN_2_YARN)
     assert rope.scaling == scaling.Yarn(factor=4, original_max_position=32_768)
-    # What llama.cpp passes to ggml is divided by what ggml multiplies by.
+    # llama.cpp divides its factor by the one that ggml multiplies by.
     agrees_with_ggml(rope, scale=1 / 4, ext=1.0, factor=1.0, original=32_768)
     assert rope.attention_factor == pytest.approx(1.138629436)
 
@@ -252,7 +252,7 @@ def test_qwen_2_vl_has_sections():
     assert rope.sections.axes == (0,) * 16 + (1,) * 24 + (2,) * 24
 
 
-def test_qwen_3_vl_deals_its_sections_out():
+def test_qwen_3_vl_interleaves_its_sections():
     metadata = of("qwen3vl", attention__key_length=128, rope__dimension_sections=[24, 20, 20, 0])
     assert from_gguf(metadata).sections == sections.ggml_imrope(24, 20, 20, 0)
 
@@ -261,7 +261,7 @@ def test_qwen_3_vl_deals_its_sections_out():
     ("architecture", "layout"),
     [("glm4", "interleaved"), ("glm4moe", "half"), ("hunyuan_vl", "half")],
 )
-def test_sections_make_it_mrope(architecture, layout):
+def test_sections_make_the_rope_type_mrope(architecture, layout):
     plain = of(architecture, attention__key_length=128, rope__dimension_count=64)
     rope = from_gguf(plain)
     assert (rope.layout, rope.sections) == (layout, None)
@@ -319,7 +319,7 @@ def test_gemma_3_has_two_kinds_of_layers():
     assert from_gguf(own, layer_type="sliding_attention").base == 20_000.0
 
 
-def test_gemma_4_turns_part_of_its_wide_heads():
+def test_gemma_4_rotates_part_of_its_wide_heads():
     metadata = of(
         "gemma4",
         context_length=131_072,
@@ -385,7 +385,7 @@ WITHOUT = [None, {}, {"rope_freqs.weight": np.full(32, 2.0, F32)}]
 
 
 def plain_of(name, **values):
-    """Metadata that are enough for any architecture, with 64 channels that turn."""
+    """Metadata that suffice for any architecture, with 64 rotated channels."""
     usual = {"attention__key_length": 64, "rope__dimension_count": 64, "context_length": 4096}
     if known_architecture(name).rope_type in ("MROPE", "IMROPE"):
         usual["rope__dimension_sections"] = [16, 8, 8, 0]
@@ -402,7 +402,7 @@ def refused_or_factored(metadata, tensors):
     return bool(tensors) and np.allclose(rope.inv_freq, plain / tensors["rope_freqs.weight"])
 
 
-def test_announced_factors_are_never_left_out():
+def test_announced_factors_are_required():
     for own in ROTATING:
         longrope = plain_of(own.name, rope__scaling__type="longrope")
         for tensors in WITHOUT:
@@ -466,7 +466,7 @@ def test_phi_3_as_it_was_trained_has_no_factors():
     ],
     ids=lambda value: value["general.architecture"] if isinstance(value, dict) else None,
 )
-def test_factors_that_no_key_tells_of_are_asked_for(metadata, name):
+def test_factors_without_a_key_are_asked_for(metadata, name):
     with pytest.raises(ConfigError, match=rf"`{name}.*must be there.*write tensors=\{{\}} if"):
         from_gguf(metadata)
     assert from_gguf(metadata, tensors={}).scaling == scaling.Default()
@@ -618,7 +618,7 @@ def check_file_of_configuration(model_type, architecture, rope_type, rope):
     metadata, tensors = written(architecture, rope_type, rope, by_config.rotary_dim)
     value = by_config.attention_factor
     if "attention_factor" in rope or "attn_factor" in rope:
-        # llama.cpp does not read what its converter writes: the file is unclear, and the call decides.
+        # llama.cpp does not read this key of its converter: the file is unclear, and the call decides.
         with pytest.raises(ConfigError, match="yarn_attn_factor` is not read by llama.cpp"):
             from_gguf(metadata, tensors=tensors)
         by_file = from_gguf(metadata, tensors=tensors, attention_factor=value)
@@ -688,7 +688,7 @@ def test_legacy_scale():
         from_gguf(metadata | of("llama", rope__scaling__factor=2.0))
 
 
-def test_a_factor_does_not_count_where_the_type_is_none():
+def test_a_factor_is_ignored_if_the_type_is_none():
     metadata = of("llama", rope__scaling__type="none", rope__scaling__factor=8.0)
     assert from_gguf(SMOLLM2 | metadata).scaling == scaling.Default()
 
@@ -1035,7 +1035,7 @@ def test_path(tmp_path, metadata, tensors, alignment):
     assert from_gguf(path) == from_gguf(str(path)) == from_gguf(metadata, tensors=tensors)
 
 
-def test_path_brings_its_own_tensors(tmp_path):
+def test_a_path_has_its_own_tensors(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(gguf_file(SMOLLM2))
     with pytest.raises(ValueError, match="`tensors` must be left out"):
@@ -1051,7 +1051,7 @@ def test_part_of_a_file_may_lack_a_tensor(tmp_path):
         from_gguf(path)
 
 
-def test_every_cut_of_a_file_is_refused(tmp_path):
+def test_truncated_files_are_refused(tmp_path):
     path = tmp_path / "model.gguf"
     whole = gguf_file(WORDS | LLAMA_31, llama_3_factors())
     for end in [*range(0, 420, 7), len(whole) - 1]:
@@ -1184,6 +1184,6 @@ def test_yarn_is_that_of_ggml(base, factor, original, ext, attn, dim):
         **({"rope__scaling__attn_factor": attn} if ext else {}),
     )
     rope = from_gguf(metadata)
-    # llama.cpp divides the formula's factor by what ggml multiplies by: the same number.
+    # llama.cpp divides by the same factor that ggml multiplies by.
     passed = attn if ext else 1.0
     agrees_with_ggml(rope, scale=1 / factor, ext=ext, factor=passed, original=original)

@@ -25,7 +25,7 @@ from rotary.checkpoints.gguf_metadata import KEYS
 from rotary.checkpoints.known_keys import _ROPE_KEYS, _SWITCHES
 from rotary.checkpoints.schedules import _KNOWN
 
-# What a message may have at most, whatever it tells of.
+# The longest message.
 LONGEST = 1000
 LLAMA = {
     "model_type": "llama",
@@ -69,7 +69,7 @@ def peak(read, *arguments, **options):
         tracemalloc.stop()
 
 
-# --- what is no file ---------------------------------------------------------------------------
+# --- other than files ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def special(tmp_path, request):
     "special", ["directory", "device", "FIFO", "link to a FIFO", "socket"], indirect=True
 )
 @pytest.mark.parametrize("read", [from_gguf, from_config, rotary.compare_dialects])
-def test_what_is_no_regular_file_is_refused_without_waiting(read, special):
+def test_other_than_regular_files_are_refused_without_waiting(read, special):
     name = "metadata" if read is from_gguf else "config"
     message = refused(read, special, match=f"^`{name}` must be a regular file")
     assert str(special) in message
@@ -112,7 +112,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(read, special):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
 @pytest.mark.parametrize("read", [from_gguf, from_config])
-def test_a_file_that_becomes_a_fifo_once_it_was_looked_at(read, tmp_path, monkeypatch):
+def test_a_file_that_becomes_a_fifo_after_the_check(read, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "x")
     status = Path(__file__).stat()
     monkeypatch.setattr(_files.Path, "stat", lambda self, **_: status)
@@ -271,7 +271,7 @@ def parsed(content):
     return metadata, factors
 
 
-def test_every_cut_is_refused_or_right(tmp_path):
+def test_every_truncation_is_refused_or_right(tmp_path):
     path = tmp_path / "model.gguf"
     whole = from_gguf_of(path, SMALL)
     needed = len(SMALL) - 32  # the padding behind the last tensor
@@ -281,7 +281,7 @@ def test_every_cut_is_refused_or_right(tmp_path):
 
 
 def from_gguf_of(path, content):
-    """Return what a file gives, None if it is refused."""
+    """Return the embedding of a file, or None if it is refused."""
     path.write_bytes(content)
     return read_or_refused(from_gguf, path)
 
@@ -552,7 +552,7 @@ def test_hostile_gguf_files(tmp_path, name):
     assert str(path) in message
 
 
-def test_dimensions_of_one_are_as_good_as_none(tmp_path):
+def test_dimensions_of_size_one_are_dropped(tmp_path):
     path = tmp_path / "model.gguf"
     whole = from_gguf_of(path, SMALL)
     content = gguf(keys(), [tensor(FREQS, (8, 1, 1, 1))], FACTORS.tobytes())
@@ -576,12 +576,12 @@ def test_a_large_file_costs_no_memory(tmp_path, content):
         os.truncate(path, 2**35)  # with a hole, which takes no place on the disk
     except OSError:
         pytest.skip("the disk has no holes")
-    refused(from_gguf, path)  # what is imported at first does not count
+    refused(from_gguf, path)  # the first call imports modules
     assert peak(from_gguf, path) < 2**22
 
 
 @pytest.mark.parametrize("left", [0, 10, 200, len(SMALL) - 40])
-def test_a_file_that_becomes_shorter(tmp_path, monkeypatch, left):
+def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch, left):
     path = tmp_path / "model.gguf"
     path.write_bytes(SMALL)
     begin = _gguf_file._Reader.start
@@ -751,12 +751,12 @@ def test_hostile_configurations(tmp_path, name):
     path = written(tmp_path, content)
     message = refused(from_config, path, match=words)
     assert str(path) in message
-    message.encode()  # what cannot be printed would hide the error
+    message.encode()  # a message that cannot be printed would hide the error
     read_or_refused(rotary.compare_dialects, path)
 
 
 @pytest.mark.parametrize("mask", [0xFF, 1, 0x20])
-def test_every_cut_and_flipped_byte_of_a_configuration_is_refused_or_right(tmp_path, mask):
+def test_every_truncation_and_flipped_byte_of_a_configuration_is_refused_or_right(tmp_path, mask):
     rope = {"rope_type": "linear", "factor": 2.5}
     whole = json.dumps(LLAMA | {"rope_scaling": rope}).encode()
     contents = [whole[:end] for end in range(len(whole))]
@@ -779,7 +779,7 @@ def test_a_large_file_is_not_read_whole(tmp_path):
     assert peak(from_config, path, match="must be a file of at most 16 MiB") < 2**26
 
 
-def test_what_is_not_read_may_be_anything(tmp_path):
+def test_unread_keys_may_have_any_value(tmp_path):
     for key, value in {
         "vocabulary": json.dumps("x" * MUCH),
         "seed": DIGITS,
@@ -798,7 +798,7 @@ def cyclic(**values):
 
 
 class Object:
-    """A configuration object whose to_dict does what it is told."""
+    """A configuration object with any to_dict."""
 
     def __init__(self, to_dict):
         self._to_dict = to_dict
@@ -875,7 +875,7 @@ def test_hostile_objects(config, words):
 
 
 @pytest.mark.parametrize("value", [3, b"x" * MUCH, [1] * MUCH, Unprintable(), Object])
-def test_what_is_no_configuration(value):
+def test_other_objects_than_configurations(value):
     with pytest.raises(TypeError, match="`config` must be a path, a mapping") as info:
         from_config(value)
     assert len(str(info.value)) <= LONGEST
@@ -952,7 +952,7 @@ TOP = [
 @pytest.mark.parametrize(
     "model_type", ["llama", "gemma3_text", "deepseek_v3", "qwen2_vl_text", "x"]
 )
-def test_every_key_on_top(model_type):
+def test_every_key_of_the_top_level(model_type):
     config = LLAMA | {"model_type": model_type, "qk_rope_head_dim": 64}
     for key in TOP:
         for value in HARMFUL:
@@ -1029,7 +1029,7 @@ def test_presets_and_arguments_have_bounded_messages():
         assert len(str(info.value)) <= LONGEST
 
 
-def test_digits_are_read_whatever_the_limit_of_python(tmp_path):
+def test_integers_are_read_under_any_digit_limit_of_python(tmp_path):
     path = written(tmp_path, with_text("rope_theta", DIGITS))
     limit = sys.get_int_max_str_digits()
     try:

@@ -1,4 +1,4 @@
-"""Published checkpoints: their data, how it is read, and whole tables against constants made elsewhere."""
+"""Published checkpoints: their data, its reader, and tables compared with independent constants."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_cosines_and_sines():
     for name in NAMES:
         with case(name):
             known = KNOWN[name]
-            rope = replace(preset(name), decay=None, quirk=None)  # with which there are no tables
+            rope = replace(preset(name), decay=None, quirk=None)  # with them, there are no tables
             rounded = known["rtol"] > 1e-13
             assert len(known["samples"]) >= 3
             for position, pair, cos, sin in known["samples"]:
@@ -102,18 +102,18 @@ def test_other_lengths():
                 assert not np.array_equal(rope.inv_freq, preset(name).inv_freq)
 
 
-def test_what_tables_do_not_tell_is_tested_besides():
+def test_blocks_scales_and_quirks_have_rotated_constants():
     special = {name for name in NAMES if preset(name).decay or preset(name).quirk}
     assert special
     assert special <= {name for name in KNOWN if "rotated" in KNOWN[name]}
 
 
-def test_schedules_that_depend_on_the_length_are_tested_at_another():
+def test_schedules_that_depend_on_the_length_have_constants_for_another():
     dependent = {name for name in NAMES if preset(name).scaling.needs_length}
     assert dependent == {name for name in KNOWN if "at_length" in KNOWN[name]}
 
 
-# Lane to value, from transformers 5.23.0 in float32, and the sum over all lanes.
+# Channel pair to frequency, from transformers 5.23.0 in float32, and the sum over all pairs.
 PUBLISHED = {
     "llama-3-8b-hf": ({1: 0.814617217, 32: 0.00141421345, 63: 2.4551407e-06}, 5.394233954),
     "qwen2-7b-hf": ({1: 0.805842221, 32: 0.00100000005, 63: 1.24093776e-06}, 5.15044442027),
@@ -224,7 +224,7 @@ def test_presets_of_one_checkpoint_in_two_formats_differ_in_layout():
     assert np.array_equal(hf.inv_freq, gguf.inv_freq)
 
 
-def test_every_number_tells_its_source():
+def test_explain_shows_the_source_of_every_number():
     for name in NAMES:
         with case(name):
             entry, told = presets()[name], preset(name).explain().splitlines()
@@ -268,12 +268,12 @@ def test_the_sources_of_a_schedule():
         (3, TypeError, "`name` must be a string, got 3"),
     ],
 )
-def test_what_a_preset_does_not_give_has_no_source(name, error, message):
+def test_defaults_have_no_source(name, error, message):
     with pytest.raises(error, match=message):
         presets()["gpt-oss-20b-hf"].source_of(name)
 
 
-def test_nothing_of_a_preset_can_be_changed():
+def test_presets_are_immutable():
     scaling = presets()["gpt-oss-20b-hf"].arguments["scaling"]
     with pytest.raises(TypeError):
         scaling["factor"] = 2.0
@@ -327,7 +327,7 @@ def test_unknown_names_suggest_others(asked, suggested):
         preset(asked)
 
 
-def test_names_that_are_close_to_nothing():
+def test_names_without_a_similar_one():
     with pytest.raises(ValueError, match=r"got 'zzzz'$"):
         preset("zzzz")
     with pytest.raises(ValueError, match=r"got ''$"):
@@ -358,7 +358,7 @@ def made(**changes):
     return _made(_entry("x.toml", "a-hf", table(**changes)))
 
 
-def test_what_the_reader_makes():
+def test_the_reader_makes_presets():
     rope = made(
         scaling={"kind": "Resonance", "scaling": {"kind": "Linear", "factor": 2.0}},
         sections={"kind": "chunked", "sizes": [3, 1]},
@@ -427,7 +427,7 @@ def test_the_reader_is_strict(changes, message):
         made(**changes)
 
 
-def test_files_that_are_no_data():
+def test_other_files_are_refused_as_data():
     with pytest.raises(ConfigError, match=r"rotary/checkpoints/data/x\.toml must be TOML"):
         _parsed("x.toml", "a = ")
     with pytest.raises(ConfigError, match=r"\[a-hf\] `a-hf` must be a table, got 1"):

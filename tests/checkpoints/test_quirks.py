@@ -191,5 +191,5 @@ def test_errors(make, kind, message):
     assert message in str(caught.value)
 
 
-def test_explain_tells_what_the_quirk_does():
+def test_explain_describes_the_quirk():
     assert "quirk             hunyuan_vl   given: sections doubled" in hunyuan_rope(2, 2).explain()

