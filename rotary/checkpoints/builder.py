@@ -148,11 +148,9 @@ def _base(keys: LayerKeys) -> Found:
     if found is not None:
         return found
     if keys.model is None:
-        msg = (
-            f"`{keys.top.name('rope_theta')}` must be given, the base of the frequencies, got none; write it "
-            "as the checkpoint was trained, often 10000.0"
-        )
-        raise ConfigError(msg)
+        must = "must be given, the base of the frequencies"
+        advice = "write it as the checkpoint was trained, often 10000.0"
+        keys.top.fail("rope_theta", must, "none", advice)
     value = keys.model.defaults.get("rope_theta", 10_000.0)
     return Found(float(value), f"the default of {keys.model.name} in {FOLLOWS}")
 
@@ -282,9 +280,6 @@ def _order(keys: LayerKeys, own: str | None) -> str:
         and own in ("chunked", "interleaved")
         and given != own
     ):
-        msg = (
-            f"`{keys.rope.name('mrope_interleaved')}` must be {own == 'interleaved'} for {own} sections, which "
-            f"the model type has whatever the key says, got {key.value if key else None}"
-        )
-        raise ConfigError(msg)
+        must = f"must be {own == 'interleaved'} for {own} sections, which the model type has whatever the key says"
+        keys.rope.fail("mrope_interleaved", must, key.value if key else None)
     return order

@@ -6,7 +6,7 @@ import re
 from difflib import get_close_matches
 from typing import Any
 
-from rotary._lib.errors import ConfigError, shown
+from rotary._lib.errors import shown
 
 from .key_names import BASES, DICTS, INTERLEAVED, LOOKS_LIKE_ROPE, PARTS
 from .language_model import attention_part
@@ -90,8 +90,7 @@ def check_rope_keys(top: Keys, model: Model | None) -> None:
         close = near(key.lower(), _ROPE_KEYS)
         guess = f"{close} Leave" if close.startswith("did you mean") else "leave"
         advice = _ADVICE.get(key, f"{guess} it out if it changes nothing")
-        msg = f"`{top.name(key)}` is no known rope key, got {shown(top.values[key])}; {advice}"
-        raise ConfigError(msg)
+        top.fail(key, "is no known rope key", shown(top.values[key]), advice)
 
 
 def _misspelt(top: Keys) -> list[str]:
@@ -131,9 +130,9 @@ def check_is_text(top: Keys, model: Model | None) -> None:
     """Refuse image encoders, whose patches have two position axes."""
     marks = ("image_size", "spatial_merge_size")
     if "patch_size" in top and top.has_any(marks) and (model is None or model.sections):
-        msg = (
-            f"`{top.name('patch_size')}` is of an image encoder, whose patches have two position axes in an "
-            f"order that the configuration does not give, got {shown(top.values['patch_size'])}; build it with "
-            "rotary.sections.axial, or take a preset"
+        must = (
+            "is of an image encoder, whose patches have two position axes in an order that the configuration "
+            "does not give"
         )
-        raise ConfigError(msg)
+        advice = "build it with rotary.sections.axial, or take a preset"
+        top.fail("patch_size", must, shown(top.values["patch_size"]), advice)

@@ -39,11 +39,9 @@ def _check_agreement(top: Keys, names: list[str], inner: Keys) -> None:
     """Refuse rope keys beside the language model that contradict it."""
     for name in names:
         if not _agrees(name, top, inner):
-            msg = (
-                f"`{top.name(name)}` must be what `{inner.name(name)}` is, or left out, got "
-                f"{shown(top.values[name])} and {shown(inner.values.get(name))}; pass the part that is meant by itself"
-            )
-            raise ConfigError(msg)
+            must = f"must be what `{inner.name(name)}` is, or left out"
+            got = f"{shown(top.values[name])} and {shown(inner.values.get(name))}"
+            top.fail(name, must, got, "pass the part that is meant by itself")
 
 
 def _agrees(name: str, top: Keys, inner: Keys) -> bool:

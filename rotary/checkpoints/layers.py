@@ -76,12 +76,12 @@ class Layer:
         interval = None if model is None else model.defaults.get("no_rope_layer_interval")
         if model is not None and interval is None and (found is not None or not all(flags)):
             key = "no_rope_layer_interval" if all(flags) else "no_rope_layers"
-            msg = (
-                f"`{top.name(key)}` is not read by the code of model type {shown(model.name)} in {FOLLOWS}, every "
-                f"layer of which rotates, got {shown(top.values[key])}; leave it out, or write the model type that "
-                "is meant"
+            must = (
+                f"is not read by the code of model type {shown(model.name)} in {FOLLOWS}, every layer of which "
+                "rotates"
             )
-            raise ConfigError(msg)
+            advice = "leave it out, or write the model type that is meant"
+            top.fail(key, must, shown(top.values[key]), advice)
         if flags:
             if self.index is None:
                 return any(flags)
@@ -127,8 +127,7 @@ def _published_kinds(top: Keys) -> list[str]:
         pattern = key == "hybrid_override_pattern"
         whole = isinstance(kinds, str) if pattern else isinstance(kinds, list | tuple)
         if not whole or not all(isinstance(kind, str) for kind in kinds):
-            msg = f"`{top.name(key)}` must be a list of names, got {shown(kinds)}"
-            raise ConfigError(msg)
+            top.fail(key, "must be a list of names", shown(kinds))
         if key == "block_types":  # of RecurrentGemma, which repeats them
             named = {"attention": "sliding_attention"}
             kinds = [named.get(kind, kind) for kind in kinds]
@@ -181,8 +180,7 @@ def _numbers_of_layers(top: Keys, key: str) -> set[int]:
     """Return the numbers of layers that a key lists."""
     values = top.values[key]
     if not isinstance(values, list | tuple) or not all(isinstance(value, int) for value in values):
-        msg = f"`{top.name(key)}` must be a list of layers' numbers, got {shown(values)}"
-        raise ConfigError(msg)
+        top.fail(key, "must be a list of layers' numbers", shown(values))
     return set(values)
 
 
@@ -190,11 +188,8 @@ def _bits(top: Keys, key: str, one: str, zero: str) -> list[bool]:
     """Return a list of ones and zeros, one for each layer."""
     flags = top.values.get(key, [])
     if not isinstance(flags, list | tuple) or any(flag not in (0, 1) for flag in flags):
-        msg = (
-            f"`{top.name(key)}` must be a list with 1 for layers that have {one} and 0 for those that have "
-            f"{zero}, got {shown(flags)}"
-        )
-        raise ConfigError(msg)
+        must = f"must be a list with 1 for layers that have {one} and 0 for those that have {zero}"
+        top.fail(key, must, shown(flags))
     return [bool(flag) for flag in flags]
 
 

@@ -90,12 +90,12 @@ def _check_no_base(top: Keys, model: Model | None, default: Mapping[str, Any]) -
         if name in top and (model is None or name in (BASES[0], *model.reads))
     ]
     if names and _has_dicts(default):
-        msg = (
-            f"`{top.name('rope_parameters')}` must be given, with an object for each kind of layer, "
-            f"{listed(default, shown_name)}, because {model.name if model else ''} has a base for each, got only "
-            f"`{top.name(names[0])}` {shown(top.values[names[0]])}"
+        must = (
+            f"must be given, with an object for each kind of layer, {listed(default, shown_name)}, because "
+            f"{model.name if model else ''} has a base for each"
         )
-        raise ConfigError(msg)
+        got = f"only `{top.name(names[0])}` {shown(top.values[names[0]])}"
+        top.fail("rope_parameters", must, got)
 
 
 def _is_scaled(top: Keys, layer: Layer) -> bool:
@@ -158,11 +158,9 @@ def _check_same(top: Keys, new: Mapping[str, Any], old: Mapping[str, Any]) -> No
     one, other = plain_rope_dict(new), plain_rope_dict(old)
     nested = _has_dicts(one) != _has_dicts(other) and one and other
     if nested or any(one[key] != other[key] for key in one.keys() & other.keys()):
-        msg = (
-            f"`{top.name('rope_parameters')}` and `{top.name('rope_scaling')}` must not contradict each "
-            f"other, got {shown(dict(new))} and {shown(dict(old))}; keep rope_parameters"
-        )
-        raise ConfigError(msg)
+        must = f"and `{top.name('rope_scaling')}` must not contradict each other"
+        got = f"{shown(dict(new))} and {shown(dict(old))}"
+        top.fail("rope_parameters", must, got, "keep rope_parameters")
 
 
 def plain_rope_dict(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,11 +187,11 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
     """Return the rope dict of one kind of layer."""
     for key, value in given.values.items():
         if value is not None and not isinstance(value, Mapping):
-            msg = (
-                f"`{given.name(key)}` must be within a kind of layer, because the other keys are kinds "
-                f"({listed(given.values, shown_name)}), got {shown(value)}"
+            must = (
+                "must be within a kind of layer, because the other keys are kinds "
+                f"({listed(given.values, shown_name)})"
             )
-            raise ConfigError(msg)
+            given.fail(key, must, shown(value))
     kind = layer.published if layer.published in given.values else layer.kind
     if kind is None:
         if len({repr(value) for value in given.values.values()}) > 1:
@@ -206,11 +204,9 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
     if kind not in given.values:
         if kind not in kinds_of_layers(top) or kind in _ATTENTION:
             check_kind(Keys({}), kind, given.values)
-        msg = (
-            f"`{given.name(kind)}` must describe the layers of the kind {shown(kind)}, got none; write their rope "
-            "keys, or null if they have no rotary"
-        )
-        raise ConfigError(msg)
+        must = f"must describe the layers of the kind {shown(kind)}"
+        advice = "write their rope keys, or null if they have no rotary"
+        given.fail(kind, must, "none", advice)
     value = given.values[kind]
     return (
         None if value is None else (Keys(value, f"{given.name(kind)}.", given.origin), True, None)
@@ -289,16 +285,16 @@ def _of_legacy(
     ):
         own = model.defaults["rope_parameters"][layer.kind]["rope_theta"]
         if base.value != own:
-            msg = (
-                f"`{top.name(key)}` is not read by the code of model type {shown(model.name)} in {FOLLOWS} for "
-                f"{layer.kind} layers, whose base is {own} there, got {base.value}; write rope_parameters, with "
-                "an object for each kind of layer"
+            must = (
+                f"is not read by the code of model type {shown(model.name)} in {FOLLOWS} for {layer.kind} layers, "
+                f"whose base is {own} there"
             )
-            raise ConfigError(msg)
+            advice = "write rope_parameters, with an object for each kind of layer"
+            top.fail(key, must, base.value, advice)
     if base is None:
         if model is None:
-            msg = f"`{top.name(key)}` must be given, the base of {layer.kind} layers, got none"
-            raise ConfigError(msg)
+            must = f"must be given, the base of {layer.kind} layers"
+            top.fail(key, must, "none")
         value = float(model.defaults["rope_parameters"][layer.kind]["rope_theta"])
         base = Found(value, f"the default of {model.name} in {FOLLOWS}")
     within = keys.found("rope_theta", as_positive_float) if keys is given else None

@@ -224,17 +224,13 @@ def rope_type(keys: Keys) -> Found:
     for key in ("rope_type", "type"):
         value = keys.values.get(key)
         if value is not None and not isinstance(value, str):
-            msg = f"`{keys.name(key)}` must be a string such as 'yarn', got {shown(value)}"
-            raise ConfigError(msg)
+            keys.fail(key, "must be a string such as 'yarn'", shown(value))
     if new is None and old is None:
         none = "the default: no rope_type is given"
         return Found("default", none if keys.origin == "given" else keys.origin)
     if new is not None and old is not None and new != old and (new, old) not in _SAME:
-        msg = (
-            f"`{keys.name('rope_type')}` and `{keys.name('type')}` must not contradict each other, "
-            f"got {shown(new)} and {shown(old)}; keep rope_type"
-        )
-        raise ConfigError(msg)
+        must = f"and `{keys.name('type')}` must not contradict each other"
+        keys.fail("rope_type", must, f"{shown(new)} and {shown(old)}", "keep rope_type")
     name = "type" if new is None else "rope_type"
     value = old if old == "xdrope" or new is None else new
     assert isinstance(value, str)
@@ -258,33 +254,26 @@ def _check_keys(reading: Reading, kind: str) -> None:
     """Refuse unknown rope types, unknown keys, and keys of another rope type."""
     keys, dialect = reading.keys, reading.dialect
     if kind not in _READS:
-        msg = f"`{keys.name('rope_type')}` must be a known rope type, got {shown(kind)}; {near(kind, _READS)}"
-        raise ConfigError(msg)
+        keys.fail("rope_type", "must be a known rope type", shown(kind), near(kind, _READS))
     if kind not in dialect.rope_types:
         names = ", ".join(d.name for d in DIALECTS.values() if kind in d.rope_types) or "none"
-        msg = (
-            f"`{keys.name('rope_type')}` must be one that {dialect.follows} knows, got {shown(kind)}; "
-            f"dialects that know it: {names}"
-        )
-        raise ConfigError(msg)
+        must = f"must be one that {dialect.follows} knows"
+        keys.fail("rope_type", must, shown(kind), f"dialects that know it: {names}")
     for key in keys.values:
         if key == "interleaved" and "mrope_section" in keys:  # as mrope_interleaved, in Qwen3-ASR
             continue
         if key not in _KNOWN:
             close = near(shown_name(key), _KNOWN)
-            msg = f"`{keys.name(key)}` is no known rope key, got {shown(keys.values[key])}; {close}"
-            raise ConfigError(msg)
+            keys.fail(key, "is no known rope key", shown(keys.values[key]), close)
         if key in _ALWAYS or key in _READS[kind]:
             continue
         # An original length beside a schedule that has none says nothing else than it does.
         if key == _L0 or keys.values[key] == _NEUTRAL.get(key):
             continue
         readers = sorted(name for name, reads in _READS.items() if key in reads)
-        msg = (
-            f"`{keys.name(key)}` is not read by the rope type {shown(kind)}, got {shown(keys.values[key])}; remove it, "
-            f"or write the rope_type that is meant, one of {', '.join(readers)}"
-        )
-        raise ConfigError(msg)
+        must = f"is not read by the rope type {shown(kind)}"
+        advice = f"remove it, or write the rope_type that is meant, one of {', '.join(readers)}"
+        keys.fail(key, must, shown(keys.values[key]), advice)
 
 
 # One function for each rope type: it takes the fields of the schedule from the keys, and returns its class.

@@ -63,11 +63,11 @@ def _check_latent(keys: LayerKeys, found: Found | None) -> None:
     widths = () if given is None else (given.value, part and int(given.value * part.value))
     if given is None or found.value in widths:
         return
-    msg = (
-        f"`{keys.top.name('head_dim')}` must agree with qk_rope_head_dim {found.value}, because the code of "
-        f"model type {shown(keys.model.name)} in {FOLLOWS} makes its tables from it, got {given.value}; leave it out"
+    must = (
+        f"must agree with qk_rope_head_dim {found.value}, because the code of model type {shown(keys.model.name)} "
+        f"in {FOLLOWS} makes its tables from it"
     )
-    raise ConfigError(msg)
+    keys.top.fail("head_dim", must, given.value, "leave it out")
 
 
 def _check_widths(keys: LayerKeys, width: int, special: bool) -> None:
@@ -82,11 +82,8 @@ def _check_widths(keys: LayerKeys, width: int, special: bool) -> None:
         if keys.model is not None:
             keys.refuse_unread(name, found.value, f"which rotates heads of {width} channels")
         elif "head_dim" not in keys.top:
-            msg = (
-                f"`{keys.top.name('head_dim')}` must be given, because `{name}` is {found.value} and hidden_size "
-                f"divided by the heads is {width}, got none; write the channels of one head"
-            )
-            raise ConfigError(msg)
+            must = f"must be given, because `{name}` is {found.value} and hidden_size divided by the heads is {width}"
+            keys.top.fail("head_dim", must, "none", "write the channels of one head")
 
 
 def _is_read_or_other(keys: LayerKeys, name: str, special: bool) -> bool:
@@ -132,18 +129,12 @@ def _derived_head_dim(keys: LayerKeys) -> Found:
     heads = keys.top.first(HEADS, as_positive_integer)
     if hidden is None or heads is None:
         missing = HIDDEN[0] if hidden is None else HEADS[0]
-        msg = (
-            f"`{keys.top.name('head_dim')}` must be given, or `{keys.top.name(HIDDEN[0])}` and "
-            f"`{keys.top.name(HEADS[0])}`, got no {missing}; write the channels of one head"
-        )
-        raise ConfigError(msg)
+        must = f"must be given, or `{keys.top.name(HIDDEN[0])}` and `{keys.top.name(HEADS[0])}`"
+        keys.top.fail("head_dim", must, f"no {missing}", "write the channels of one head")
     width, rest = divmod(hidden.value, heads.value)
     if rest:
-        msg = (
-            f"`{keys.top.name('head_dim')}` must be given, because hidden_size {hidden.value} is no multiple of "
-            f"{heads.value} heads, got none; write the channels of one head"
-        )
-        raise ConfigError(msg)
+        must = f"must be given, because hidden_size {hidden.value} is no multiple of {heads.value} heads"
+        keys.top.fail("head_dim", must, "none", "write the channels of one head")
     names = [found.origin.removeprefix("given: ") for found in (hidden, heads)]
     return Found(width, f"derived: {' / '.join(names)}")
 
