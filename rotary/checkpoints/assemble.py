@@ -1,4 +1,4 @@
-"""From numbers and their origins to schedules and embeddings, for configurations and GGUF files alike."""
+"""Makes schedules and embeddings of numbers with origins, for configurations and for GGUF files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rotary.scaling import Scaling
 from .reader import Found
 
 __all__ = [
-    "blaming",
+    "as_config_errors",
     "check_pair_counts",
     "check_sections",
     "finished",
@@ -27,8 +27,8 @@ S = TypeVar("S", bound=Scaling)
 
 
 @contextmanager
-def blaming(words: str) -> Iterator[None]:
-    """Raise errors of schedules and embeddings as errors of the configuration, which these words introduce."""
+def as_config_errors(words: str) -> Iterator[None]:
+    """Turn errors of schedules and embeddings into errors of the configuration, introduced by `words`."""
     try:
         yield
     except ConfigError:
@@ -73,7 +73,7 @@ def check_sections(name: str, sizes: Sequence[int], rotary_dim: int) -> None:
 def finished(
     rope: RotaryEmbedding, axes: tuple[int | None, BatchAxis], origins: Mapping[str, str]
 ) -> RotaryEmbedding:
-    """Return an embedding with the caller's axes, which no configuration is to blame for, and its origins."""
+    """Set the caller's axes, whose errors are not those of a configuration, and the origins."""
     seq_axis, batch_axis = axes
     if seq_axis is not None or batch_axis is not None:
         rope = replace(rope, seq_axis=seq_axis, batch_axis=batch_axis)

@@ -13,7 +13,7 @@ from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 from rotary.scaling import Custom, Scaling, Yarn
 
-from .assemble import blaming, check_pair_counts, check_sections, finished
+from .assemble import as_config_errors, check_pair_counts, check_sections, finished
 from .buffer import CheckpointBuffer, checked_buffer
 from .key_names import BASES, INTERLEAVED, LENGTHS
 from .language_model import attention_part
@@ -88,7 +88,7 @@ def _scaling(keys: LayerKeys, part: float, rotated: int) -> Scaling:
 
 def _made(keys: LayerKeys, arguments: dict[str, Any]) -> RotaryEmbedding:
     """Make the embedding; a buffer replaces its frequencies."""
-    with blaming("`config` does not describe a rotation"):
+    with as_config_errors("`config` does not describe a rotation"):
         rope = RotaryEmbedding(**arguments)
     if keys.model is not None and keys.model.negative:
         keys.origins["scaling"] = (

@@ -20,7 +20,7 @@ from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout, check_layout
 from rotary.scaling import Default, Scaling
 
-from .assemble import blaming, check_pair_counts, check_sections, finished, origins_of
+from .assemble import as_config_errors, check_pair_counts, check_sections, finished, origins_of
 from .gguf_metadata import (
     Metadata,
     checked_tensors,
@@ -216,7 +216,9 @@ def _embedding(
         "layout": layout,
     }
     rotary_dim = parts["rotary_dim"].value
-    with blaming(f"the metadata of this {shown(data.architecture.name)} do not fit together"):
+    with as_config_errors(
+        f"the metadata of this {shown(data.architecture.name)} do not fit together"
+    ):
         if sliding and data.architecture.sliding_unscaled:
             scaling: Scaling = Default()
             origins = {"scaling": "sliding layers are not scaled"}

@@ -23,7 +23,7 @@ from rotary.scaling import (
 )
 from rotary.scaling.yarn import _mscale
 
-from .assemble import blaming, schedule_of
+from .assemble import as_config_errors, schedule_of
 from .dialects import DIALECTS, Dialect
 from .llama_cpp import Architecture, architecture_of_model, check_softmax
 from .reader import Found, Keys, agreed, near
@@ -246,7 +246,7 @@ def schedule(reading: Reading, kind: str) -> tuple[Scaling, dict[str, str]]:
         If the rope type is unknown, or its keys do not say which schedule is meant.
     """
     _check_keys(reading, kind)
-    with blaming(f"`{reading.keys.path.rstrip('.')}` does not describe a schedule"):
+    with as_config_errors(f"`{reading.keys.path.rstrip('.')}` does not describe a schedule"):
         return schedule_of(_MAKERS[kind](reading), reading.fields)
 
 
@@ -267,7 +267,7 @@ def _check_keys(reading: Reading, kind: str) -> None:
             keys.fail(key, "is no known rope key", shown(keys.values[key]), close)
         if key in _ALWAYS or key in _READS[kind]:
             continue
-        # An original length beside a schedule that has none says nothing else than it does.
+        # An original length does not contradict a schedule that has none.
         if key == _L0 or keys.values[key] == _NEUTRAL.get(key):
             continue
         readers = sorted(name for name, reads in _READS.items() if key in reads)
