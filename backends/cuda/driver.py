@@ -1,4 +1,4 @@
-"""Everything that is asked of CuPy and needs a driver: one object, in whose place tests put the host's memory."""
+"""Everything that CuPy needs a GPU's driver for, in one object, which tests replace by host memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STREAMS_REMEMBERED = 256
 
 
 class _External:
-    """Another library's stream, in the words of the CUDA stream protocol."""
+    """Another library's stream, as an object of the CUDA stream protocol."""
 
     def __init__(self, address: int) -> None:
         self.address = address
@@ -29,15 +29,15 @@ class _External:
 
 
 class Driver:
-    """Everything that is asked of CuPy and needs a driver."""
+    """Everything that CuPy needs a GPU's driver for."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[Any, Sequence[Any]]] = {}
+        self._kept_alive: dict[int, tuple[Any, Sequence[Any]]] = {}
         self._numbers = count()
 
     @cached_property
     def installed(self) -> bool:
-        """Whether there is a CuPy, be it a broken one."""
+        """Whether CuPy is installed, even if it cannot be imported."""
         return find_spec("cupy") is not None
 
     @cached_property
@@ -49,18 +49,18 @@ class Driver:
 
     @cached_property
     def missing(self) -> str | None:
-        """Why there is no GPU for CuPy, None where there is one."""
+        """Why CuPy has no GPU, or None if it has one."""
         if self.cupy.cuda.is_available():
             return None
         return "CuPy finds no driver, or none that is new enough for the CUDA it was built for"
 
     @cached_property
     def is_foreign(self) -> bool:
-        """Whether CuPy was built for the GPUs of another maker."""
+        """Whether CuPy was built for AMD's GPUs."""
         return bool(self.cupy.cuda.runtime.is_hip)
 
     def current_device(self) -> int:
-        """Return the GPU that is the current one."""
+        """Return the number of the current GPU."""
         return int(self.cupy.cuda.runtime.getDevice())
 
     def current_stream(self) -> int:
@@ -68,18 +68,18 @@ class Driver:
         return int(self.cupy.cuda.get_current_stream().ptr)
 
     def scope(self, device: int) -> AbstractContextManager[Any]:
-        """Return a context in which a GPU is the current one."""
+        """Return a context that makes a GPU the current one."""
         if self.current_device() == device:
             return nullcontext()
         scope: AbstractContextManager[Any] = self.cupy.cuda.Device(device)
         return scope
 
     def stream(self, address: int | None, device: int) -> AbstractContextManager[Any]:
-        """Return a context in which another library's stream is the current one; None keeps CuPy's own."""
+        """Return a context that makes another library's stream the current one; None keeps CuPy's."""
         return nullcontext() if address is None else _stream(address, device)
 
     def order(self, before: int | None, after: int | None, device: int) -> None:
-        """Have one stream wait for what another was given so far; None is CuPy's current one."""
+        """Make the stream `after` wait for the work queued on `before`; None is CuPy's current stream."""
         with self.stream(before, device):
             source = self.cupy.cuda.get_current_stream()
         with self.stream(after, device):
@@ -87,34 +87,34 @@ class Driver:
         if target.is_capturing() and not source.is_capturing():
             msg = (
                 "`positions`, `offset` and the like must be of the arrays' own library while a CUDA graph is "
-                "captured: the stream of another one has no part in it"
+                "captured: the graph does not include the stream of another library"
             )
             raise RuntimeError(msg)
         target.wait_event(source.record())
 
-    def hold(self, owners: Sequence[Any]) -> None:
-        """Keep memory that a launch on the current stream reads, till it has been read.
+    def keep_alive(self, owners: Sequence[Any]) -> None:
+        """Keep memory alive until the work queued on the current stream has read it.
 
-        A library that is given its memory back knows of its own streams only.
+        The library that owns the memory knows only its own streams, and might reuse it too early.
         """
         stream = self.cupy.cuda.get_current_stream()
         if stream.is_capturing():
-            return  # whoever replays a graph keeps what it reads
-        # Each step is atomic, so that no lock is needed, which an interruption could leave taken.
-        for number in list(self._held):
-            held = self._held.get(number)
+            return  # the owner of a graph keeps what its replays read
+        # Each step is atomic. A lock could stay locked after an interruption.
+        for number in list(self._kept_alive):
+            held = self._kept_alive.get(number)
             if held is not None and not held[0].done:
                 break
-            self._held.pop(number, None)
-        self._held[next(self._numbers)] = stream.record(), owners
+            self._kept_alive.pop(number, None)
+        self._kept_alive[next(self._numbers)] = stream.record(), owners
 
     def upload(self, values: HostArray, *, blocking: bool) -> Any:
-        """Return a CuPy array of host values on the current GPU; without `blocking` in the stream's order."""
+        """Copy host values to the current GPU; without `blocking`, in the order of the current stream."""
         self.check_not_capturing()
         return self.cupy.asarray(values, blocking=blocking)
 
     def check_not_capturing(self) -> None:
-        """Raise where the current stream is captured in a graph, which would not do again what the host does.
+        """Raise if the current stream is being captured: a replay would not repeat what the host does.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Driver:
             raise RuntimeError(msg)
 
     def kernel(self, name: str) -> Any:
-        """Return an instance of the kernel, compiled or from CuPy's cache on disk."""
+        """Compile an instance of the kernel, or load it from CuPy's cache on disk."""
         self.check_not_capturing()
         module = self.cupy.RawModule(code=cuda_struct.program(name), options=cuda_struct.OPTIONS)
         try:
@@ -141,39 +141,39 @@ class Driver:
             raise RuntimeError(msg) from failure
 
     def multiprocessors(self, device: int) -> int:
-        """Return how many multiprocessors a GPU has."""
+        """Return the number of multiprocessors of a GPU."""
         return int(self.cupy.cuda.Device(device).attributes["MultiProcessorCount"])
 
     def place(self, address: int) -> tuple[int, bool]:
-        """Return the GPU that memory belongs to, and whether the host shares it."""
+        """Return the GPU that memory belongs to, and whether it is managed memory."""
         runtime = self.cupy.cuda.runtime
         found = runtime.pointerGetAttributes(address)
         return int(found.device), found.type == runtime.memoryTypeManaged
 
     def contiguous(self, x: Any) -> Any:
-        """Return a CuPy array as one whose elements lie one after another."""
+        """Return a C-contiguous CuPy array, the same one if it is contiguous."""
         return self.cupy.ascontiguousarray(x)
 
     def cast(self, x: Any, dtype: str) -> Any:
-        """Return a CuPy array in another dtype."""
+        """Convert a CuPy array to another dtype."""
         return x.astype(dtype)
 
     def assign(self, target: Any, source: Any) -> None:
-        """Write one CuPy array to another."""
+        """Copy the elements of one CuPy array to another."""
         target[...] = source
 
     def from_dlpack(self, x: Array) -> Any:
-        """Return an array of another library as CuPy's, of the same memory, with the streams in order."""
+        """Return a CuPy array that shares the memory of another library's, with their streams in order."""
         return self.cupy.from_dlpack(x)
 
     def to_library(self, result: Any, like: Array) -> Array:
-        """Return a CuPy array as one of another array's library, of the same memory, streams in order."""
+        """Return an array of another array's library that shares a CuPy array's memory, with streams in order."""
         return namespace(like).from_dlpack(result)
 
 
 @remembered(STREAMS_REMEMBERED)
 def _stream(address: int, device: int) -> Any:
-    """Return another library's stream as CuPy's."""
+    """Return another library's stream as a CuPy stream."""
     import cupy
 
     if address == 0:

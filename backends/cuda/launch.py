@@ -1,11 +1,8 @@
-"""The CUDA backend: what a launch of the kernels in `rotate.cu` needs, prepared once, and CuPy, asked at last.
+"""Launches of the kernels in `rotate.cu`: the struct of numbers that each one takes, prepared once.
 
-A launch is one struct of numbers. All of it that follows from shapes is laid out when a plan is made; a call
-puts in addresses and where rows stand, packs it, and launches on the stream of the arrays' library. Nothing is
-waited for, nothing is copied to the host, and nothing is allocated but results, positions that come from the
-host, and at first use what stays: frequencies as turns, once for each GPU.
-
-Whatever needs a driver goes through `driver`, the one object that is asked.
+A plan lays out all of the struct that follows from shapes. A call fills in addresses and positions, packs the struct
+and launches on the stream of the arrays' library. A call never synchronizes and copies nothing to the host. It
+allocates only results and positions that come from the host. At first use each GPU gets a copy of the frequencies.
 """
 
 from __future__ import annotations
@@ -31,14 +28,14 @@ from .memory import (
     view_of,
 )
 
-# In radians per position: beyond it float positions need a table.
+# In radians per position. Above it, float positions need a table.
 FASTEST_FOR_FLOATS = 2.0**20
-MOST_ROWS = 2**31 - 1
-# So many rows from here on stay within int64.
+MAX_ROWS = 2**31 - 1
+# Sequences that start below it stay within int64.
 FAR = 2**62
 
 # ------------------------------------------------------------------------------------------------
-# What is packed.
+# Positions and angles, as fields of the struct.
 
 _FIELDS = {name: i for i, name in enumerate(cuda_struct.FIELDS, 2 * len(cuda_struct.ARRAY_FIELDS))}
 _ARRAY = len(cuda_struct.ARRAY_FIELDS)
@@ -50,11 +47,11 @@ _AXES = _FIELDS["axes"]
 _VALUE = f"V{cuda_struct.SIZE}"
 
 
-class Places(NamedTuple):
-    """Where rows stand: the fields `positions` .. `limit`, and `position_type` .. `sequences`.
+class RowPositions(NamedTuple):
+    """The positions of tokens: the fields `positions` .. `limit`, and `position_type` .. `sequences`.
 
-    `floats` says whether positions are floats, and `alike` whether they are the same on every axis. The
-    owners live until the launch is given.
+    `floats` says whether positions are floats, and `alike` whether they are equal on every axis. `owners` keep the
+    memory alive until the launch.
     """
 
     fields: tuple[int, ...]
@@ -63,68 +60,68 @@ class Places(NamedTuple):
     alike: bool = True
     owners: tuple[Any, ...] = ()
 
-    def moved(self, positions: View) -> Places:
-        """Return the same for positions that lie alike elsewhere."""
+    def at_address_of(self, positions: View) -> RowPositions:
+        """Return the fields for another array of the same layout."""
         fields = (positions.address, *self.fields[1:])
-        return Places(fields, self.kinds, self.floats, self.alike, (positions.owner,))
+        return RowPositions(fields, self.kinds, self.floats, self.alike, (positions.owner,))
 
 
-class Trig(NamedTuple):
-    """Where angles come from: the fields `cosine` .. `rows`, the factor's, and the number of axes."""
+class AngleSource(NamedTuple):
+    """Where kernels get angles from: the fields `cosine` .. `rows`, the factor's, and the number of axes."""
 
-    source: cuda_struct.Trig
+    kind: cuda_struct.AngleKind
     fields: tuple[int, ...]
     factor: tuple[float, float, float]
     axes: int
     aligned: bool
-    own: bool  # whether heads have angles of their own
+    own: bool  # whether angles differ by head
     owner: Any
 
 
-def counted_from(first: int) -> Places:
-    """Return where rows stand that count up from a position."""
-    return Places((0, 0, 0, 0, 0, first, 0, 1, cuda_struct.NO_LIMIT))
+def consecutive_from(first: int) -> RowPositions:
+    """Return consecutive positions, given the first."""
+    return RowPositions((0, 0, 0, 0, 0, first, 0, 1, cuda_struct.NO_LIMIT))
 
 
-def places_of(rows: Rows) -> Places:
-    """Return where rows stand, uploading what lies on the host."""
+def row_positions(rows: Rows) -> RowPositions:
+    """Return the positions of rows. Those on the host are uploaded."""
     bounds: tuple[int, int, int] = (0, 0, 0)
     owners: tuple[Any, ...] = ()
     if rows.bounds is not None:
-        seen = _line_of(_on_device(rows.bounds))
-        bounds = (seen.address, cuda_struct.POSITION_TYPES[seen.dtype], seen.shape[0] - 1)
-        owners = (seen.owner,)
-    # Those that are known on the host were checked.
+        views = _contiguous_bounds(_on_device(rows.bounds))
+        bounds = (views.address, cuda_struct.POSITION_TYPES[views.dtype], views.shape[0] - 1)
+        owners = (views.owner,)
+    # Positions on the host were checked when they were read.
     known = rows.start is not None or isinstance(rows.positions, np.ndarray)
     limit = cuda_struct.NO_LIMIT if rows.limit is None else rows.limit
     if known and rows.bounds is None:
         limit = cuda_struct.NO_LIMIT
     if rows.start is not None:
         fields = (0, 0, 0, 0, bounds[0], rows.start, 0, 1, limit)
-        return Places(fields, (0, *bounds[1:]), owners=owners)
+        return RowPositions(fields, (0, *bounds[1:]), owners=owners)
     assert rows.positions is not None
-    seen = _on_device(rows.positions)
-    steps = [_step(seen, axis) for axis in range(3)]
-    return Places(
-        (seen.address, *steps, bounds[0], 0, 0, int(rows.counting), limit),
-        (cuda_struct.POSITION_TYPES[seen.dtype], *bounds[1:]),
-        "float" in seen.dtype,
+    views = _on_device(rows.positions)
+    steps = [_step(views, axis) for axis in range(3)]
+    return RowPositions(
+        (views.address, *steps, bounds[0], 0, 0, int(rows.counting), limit),
+        (cuda_struct.POSITION_TYPES[views.dtype], *bounds[1:]),
+        "float" in views.dtype,
         steps[0] == 0,
-        (*owners, seen.owner),
+        (*owners, views.owner),
     )
 
 
 def _on_device(values: HostArray | View) -> View:
-    """Return values of host or GPU as a view."""
+    """Return values as a view, uploading those of the host."""
     if isinstance(values, View):
         return values
-    # Axes that were broadcast are read by strides of zero.
+    # Kernels read broadcast axes with a stride of zero, so one entry is enough.
     kept = values[tuple(slice(0, 1) if step == 0 else slice(None) for step in values.strides)]
     return view_of(memory.driver.upload(np.ascontiguousarray(kept), blocking=False), CUPY)
 
 
-def _line_of(bounds: View) -> View:
-    """Return bounds that lie one after another, as kernels read them."""
+def _contiguous_bounds(bounds: View) -> View:
+    """Return contiguous bounds, because kernels search them without a stride."""
     if _step(bounds, 0) in (0, size_of_position(bounds.dtype)):
         return bounds
     owner = str(owner_of(bounds.owner))
@@ -132,24 +129,24 @@ def _line_of(bounds: View) -> View:
 
 
 def _step(x: View, axis: int) -> int:
-    """Return how far apart neighbours on an axis lie, 0 where there is one only."""
+    """Return the stride of an axis, 0 if its size is 1."""
     return x.strides[axis] if x.shape[axis] > 1 else 0
 
 
 def are_too_fast(frequencies: Frequencies) -> bool:
-    """Return whether kernels cannot make the angles of float positions, which they cut at 2**-64."""
+    """Return whether float positions need a table, because kernels cut their angles at 2**-64."""
     return bool(np.abs(frequencies.values).max() > FASTEST_FOR_FLOATS)
 
 
-def turns_of(angles: Angles, device: int, places: Places) -> Trig:
-    """Return the angles that kernels make of positions by themselves."""
+def computed_angles(angles: Angles, device: int, positions: RowPositions) -> AngleSource:
+    """Return the source of angles that kernels compute from frequencies and positions."""
     frequencies, factor, _ = angles
-    words = _words_on(frequencies, device, alike=places.alike)
+    words = _frequency_words_on(frequencies, device, alike=positions.alike)
     heads, axes, numbers, lanes = words.shape
     high = float(np.float32(factor))
     by_head = numbers * axes * lanes * 8 if heads > 1 else 0
-    return Trig(
-        "floats" if places.floats else "integers",
+    return AngleSource(
+        "floats" if positions.floats else "integers",
         (0, 0, words.data.ptr, 0, by_head, 0),
         (factor, high, float(np.float32(factor - high))),
         axes,
@@ -159,55 +156,56 @@ def turns_of(angles: Angles, device: int, places: Places) -> Trig:
     )
 
 
-def _words_on(frequencies: Frequencies, device: int, *, alike: bool) -> Any:
-    """Return frequencies as turns on a GPU, on one axis where positions are alike on all and they can be.
+def _frequency_words_on(frequencies: Frequencies, device: int, *, alike: bool) -> Any:
+    """Return frequencies on a GPU, as turns per position.
 
-    They live as long as the frequencies: a graph that was captured reads them whenever it is replayed.
+    They are merged on one axis if positions are equal on all axes and the sum is exact. They live as long as the
+    frequencies, because a captured CUDA graph reads them at each replay.
     """
     words = frequencies.copies.get((device, alike))
     if words is None:
         own = (merged(frequencies) or frequencies) if alike else frequencies
-        # Every stream may read them from now on, so this once the copy is waited for.
-        words = memory.driver.upload(cuda_struct.turn_words(own), blocking=True)
+        # Every stream may read them from now on, so the copy must be complete.
+        words = memory.driver.upload(cuda_struct.frequency_words(own), blocking=True)
         frequencies.copies[device, alike] = words
     return words
 
 
-def uploaded_table(values: HostArray) -> Trig:
-    """Return the angles of a table (2, heads or 1, rows, lanes) of the host, for the current stream."""
-    seen = view_of(memory.driver.upload(np.ascontiguousarray(values), blocking=False), CUPY)
+def uploaded_table(values: HostArray) -> AngleSource:
+    """Upload a table (2, heads or 1, rows, pairs) on the current stream."""
+    views = view_of(memory.driver.upload(np.ascontiguousarray(values), blocking=False), CUPY)
     cosine, sine = (
-        seen._replace(
-            address=seen.address + part * seen.strides[0],
-            shape=seen.shape[1:],
-            strides=seen.strides[1:],
+        views._replace(
+            address=views.address + part * views.strides[0],
+            shape=views.shape[1:],
+            strides=views.strides[1:],
         )
         for part in (0, 1)
     )
-    return _of_table(cosine, sine)
+    return _from_table(cosine, sine)
 
 
-def tables_of(cosine: Array, sine: Array) -> tuple[Trig, Places]:
-    """Return tables (heads or 1, batch or 1, sequence or 1, lanes) on a GPU, and their row of every row."""
+def tables_of(cosine: Array, sine: Array) -> tuple[AngleSource, RowPositions]:
+    """Return tables (heads or 1, batch or 1, sequence or 1, pairs) on a GPU, and the row that each token reads."""
     parts = [cosine, sine]
-    seen = [view_of(part, str(owner_of(part))) for part in parts]
-    if not _are_rows(*seen):
+    views = [view_of(part, str(owner_of(part))) for part in parts]
+    if not _are_rows(*views):
         parts = [contiguous(part) for part in parts]
-        seen = [view_of(part, str(owner_of(part))) for part in parts]
-    heads, batch, length, lanes = seen[0].shape
-    by_batch, by_token = (_step(seen[0], axis) for axis in (1, 2))
-    row = by_token or by_batch or lanes * channel_size(seen[0])
+        views = [view_of(part, str(owner_of(part))) for part in parts]
+    heads, batch, length, lanes = views[0].shape
+    by_batch, by_token = (_step(views[0], axis) for axis in (1, 2))
+    row = by_token or by_batch or lanes * channel_size(views[0])
     steps = by_batch // row, by_token // row
     rows = 1 + steps[0] * (batch - 1) + steps[1] * (length - 1)
     flat = [
         view._replace(shape=(heads, rows, lanes), strides=(view.strides[0], row, view.strides[3]))
-        for view in seen
+        for view in views
     ]
-    return _of_table(*flat), Places((0, 0, 0, 0, 0, 0, *steps, cuda_struct.NO_LIMIT))
+    return _from_table(*flat), RowPositions((0, 0, 0, 0, 0, 0, *steps, cuda_struct.NO_LIMIT))
 
 
 def _are_rows(cosine: View, sine: View) -> bool:
-    """Return whether tables lie alike, in rows of which one step leads through a batch."""
+    """Return whether both tables have equal strides, and batch and sequence can be walked as rows."""
     by_batch, by_token = _step(cosine, 1), _step(cosine, 2)
     return (
         cosine.strides == sine.strides
@@ -217,15 +215,15 @@ def _are_rows(cosine: View, sine: View) -> bool:
     )
 
 
-def _of_table(cosine: View, sine: View) -> Trig:
-    """Return the angles of tables (heads or 1, rows, lanes) that lie alike."""
+def _from_table(cosine: View, sine: View) -> AngleSource:
+    """Return the source of angles for tables (heads or 1, rows, pairs) of equal strides."""
     heads, rows, _ = cosine.shape
     by_head, by_row = cosine.strides[0] if heads > 1 else 0, cosine.strides[1]
     numbers = (cosine.address, sine.address, by_row, by_head)
     aligned = not any(number % cuda_struct.VECTOR_BYTES for number in numbers)
     fields = (cosine.address, sine.address, 0, by_row, by_head, rows)
     owners = (cosine.owner, sine.owner)
-    return Trig("table", fields, (1.0, 1.0, 0.0), 1, aligned, heads > 1, owners)
+    return AngleSource("table", fields, (1.0, 1.0, 0.0), 1, aligned, heads > 1, owners)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -233,9 +231,9 @@ def _of_table(cosine: View, sine: View) -> Trig:
 
 
 class Block(NamedTuple):
-    """What a launch turns of one of a call's arrays, the distances in bytes.
+    """The part of one array that a launch rotates: batch, tokens and heads, with distances in bytes.
 
-    `x_start` and `y_start` count from the first elements; the steps are of batch, token and head.
+    `x_start` and `y_start` count from the first elements. The steps are the strides of batch, token and head.
     """
 
     array: int
@@ -250,9 +248,10 @@ class Block(NamedTuple):
 def blocks_of(
     array: int, x: View, y: View, axes: Axes, pairing: Pairing, *, copy: bool
 ) -> list[Block]:
-    """Return an array and its result as blocks (batch, sequence, heads), walking heads that no stride reaches.
+    """Split an array and its result into blocks (batch, sequence, heads).
 
-    There is none where there is nothing to turn. `copy` says whether other channels are wanted too.
+    There are several blocks if one stride does not reach all heads, and none if the array is empty. `copy` says
+    whether to copy the channels that are not rotated.
     """
     if not x.size:
         return []
@@ -280,7 +279,7 @@ def blocks_of(
 
 
 def _head_axes(x: View, y: View, axes: Axes) -> list[tuple[int, int, int]]:
-    """Return the axes of heads as (size, step in x, step in y), neighbours that lie as one joined."""
+    """Return the axes of heads as (size, stride in x, stride in y), merged if one stride reaches both."""
     groups: list[tuple[int, int, int]] = []
     for axis in axes.others(x.ndim):
         size, steps = x.shape[axis], (x.strides[axis], y.strides[axis])
@@ -296,7 +295,7 @@ def _head_axes(x: View, y: View, axes: Axes) -> list[tuple[int, int, int]]:
 def launches_of(
     blocks: Sequence[Block], like: View, pairing: Pairing, batch: int | None, length: int
 ) -> list[Launch]:
-    """Return the launches for blocks of arrays of one dtype that turn alike, two in each."""
+    """Return the launches for blocks of one dtype and equal channels, up to two blocks in each."""
     return [
         Launch(
             blocks[i : i + cuda_struct.ARRAYS],
@@ -312,7 +311,7 @@ def launches_of(
 
 
 class Launch:
-    """A launch for one or two arrays of a dtype, of which all is known but addresses and rows.
+    """A launch for one or two arrays of a dtype, complete except for addresses, positions and angles.
 
     Parameters
     ----------
@@ -347,14 +346,14 @@ class Launch:
         self._heads = max(block.heads for block in blocks)
         self._lanes, self._tokens = lanes, batch * length
         self._by_head = abs(blocks[0].x_steps[2]) <= abs(blocks[0].x_steps[1])
-        self._kernels: dict[tuple[cuda_struct.Trig, bool, bool], Any] = {}
+        self._kernels: dict[tuple[cuda_struct.AngleKind, bool, bool], Any] = {}
         self._template = self._constants(blocks, width, length, start, inverse=inverse)
         self._vectors = self._allows_vectors(blocks, width, start)
 
     def _constants(
         self, blocks: Sequence[Block], width: int, length: int, start: int, *, inverse: bool
     ) -> list[Any]:
-        """Return all fields, those that a call decides zero."""
+        """Return all fields, with zeros for those that a call fills in."""
         values: list[Any] = []
         for block in blocks:
             values += [0, 0, *block.x_steps, *block.y_steps, block.heads, int(block.copy)]
@@ -374,18 +373,24 @@ class Launch:
         return values
 
     def _allows_vectors(self, blocks: Sequence[Block], width: int, start: int) -> bool:
-        """Return whether everything but the addresses lies so that 16 bytes may be read at once."""
+        """Return whether all strides and channels allow reads of 16 bytes; addresses are checked at each call."""
         vector = cuda_struct.WIDTHS[self._dtype]
         size = cuda_struct.VECTOR_BYTES // vector
-        bytes_apart = [start * size]
+        distances = [start * size]
         for block in blocks:
-            bytes_apart += [*block.x_steps, *block.y_steps]
-            bytes_apart += [width * size] if block.copy else []
+            distances += [*block.x_steps, *block.y_steps]
+            distances += [width * size] if block.copy else []
         return self._lanes % vector == 0 and not any(
-            step % cuda_struct.VECTOR_BYTES for step in bytes_apart
+            step % cuda_struct.VECTOR_BYTES for step in distances
         )
 
-    def __call__(self, xs: Sequence[int], ys: Sequence[int], trig: Trig, places: Places) -> None:
+    def __call__(
+        self,
+        xs: Sequence[int],
+        ys: Sequence[int],
+        angle_source: AngleSource,
+        positions: RowPositions,
+    ) -> None:
         """Launch, given the addresses of all arrays and results of the call."""
         values = self._template.copy()
         union = 0
@@ -393,21 +398,25 @@ class Launch:
             x, y = xs[array] + x_start, ys[array] + y_start
             values[field], values[field + 1] = x, y
             union |= x | y
-        values[_TRIG], values[_FACTOR], values[_AXES] = trig.fields, trig.factor, trig.axes
-        values[_PLACES], values[_KINDS] = places.fields, places.kinds
-        vector = self._vectors and trig.aligned and not union % cuda_struct.VECTOR_BYTES
-        kernel, grid, block = self._kernels.get((trig.source, trig.own, vector)) or self._kernel(
-            trig, vector=vector
+        values[_TRIG], values[_FACTOR], values[_AXES] = (
+            angle_source.fields,
+            angle_source.factor,
+            angle_source.axes,
         )
+        values[_PLACES], values[_KINDS] = positions.fields, positions.kinds
+        vector = self._vectors and angle_source.aligned and not union % cuda_struct.VECTOR_BYTES
+        kernel, grid, block = self._kernels.get(
+            (angle_source.kind, angle_source.own, vector)
+        ) or self._kernel(angle_source, vector=vector)
         packed = np.frombuffer(cuda_struct.PACK.pack(*values), _VALUE)
         kernel(grid, block, (packed,))
 
-    def _kernel(self, trig: Trig, *, vector: bool) -> Any:
-        """Return kernel, grid and block."""
+    def _kernel(self, angle_source: AngleSource, *, vector: bool) -> Any:
+        """Return kernel, grid and block, and remember them."""
         source, target = self._layouts
         kernel = _kernel_on(
             self._device,
-            cuda_struct.instance(self._dtype, trig.source, source, target, vector=vector),
+            cuda_struct.instance(self._dtype, angle_source.kind, source, target, vector=vector),
         )
         chunks = self._lanes // cuda_struct.WIDTHS[self._dtype] if vector else self._lanes
         grid, block = cuda_struct.launch_shape(
@@ -415,18 +424,19 @@ class Launch:
             self._heads,
             chunks,
             by_head=self._by_head,
-            own=trig.own,
+            own=angle_source.own,
             multiprocessors=memory.driver.multiprocessors(self._device),
         )
-        found = self._kernels[trig.source, trig.own, vector] = (kernel, grid, block)
+        found = self._kernels[angle_source.kind, angle_source.own, vector] = (kernel, grid, block)
         return found
 
 
+# Compiled kernels. Their number is bounded by the instances that there are, and they stay when caches are cleared.
 _kernels: dict[tuple[int, str], Any] = {}
 
 
 def _kernel_on(device: int, name: str) -> Any:
-    """Return an instance of the kernel for the current GPU."""
+    """Return an instance of the kernel for the current GPU, compiled at first use."""
     kernel = _kernels.get((device, name))
     if kernel is None:
         kernel = _kernels[device, name] = memory.driver.kernel(name)
@@ -434,5 +444,5 @@ def _kernel_on(device: int, name: str) -> Any:
 
 
 def instances_used() -> set[str]:
-    """Return the names of the instances that this process has asked for."""
+    """Return the names of the instances that this process has used."""
     return {name for _, name in _kernels}

@@ -1,8 +1,7 @@
-"""Arrays in the memory of a GPU, whatever library they belong to: found, seen as views, and made.
+"""Arrays in the memory of a GPU, of any library: detected, viewed, checked and allocated.
 
-Nothing is imported to find one. CuPy's arrays and torch's tensors are read where they lie, and their results
-are allocated by their own library. What other libraries have, JAX above all, becomes a CuPy array of the same
-memory first.
+Detection imports nothing. Arrays of CuPy and torch are used in place, and their own library allocates their results.
+Arrays of other libraries, such as JAX, are first wrapped as CuPy arrays of the same memory.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ from rotary.backends.contract import View
 from .driver import Driver
 from .parameters import POSITION_TYPES, VECTOR_BYTES, WIDTHS
 
-# DLPack's numbers for memory of the host, of an NVIDIA GPU, and for memory that both share.
+# DLPack's numbers for memory of the host, of an NVIDIA GPU, and for managed memory, which both share.
 HOST, CUDA, MANAGED = 1, 2, 13
 INTERFACE = "__cuda_array_interface__"
-# The kinds of owners of memory.
+# The kinds of libraries that own memory.
 CUPY, TORCH, OTHER = "cupy", "torch", "other"
-# A channel of each dtype as the kernels read it: a complex one is two real channels.
+# Kernels read a complex channel as two real ones.
 REAL = {"complex64": "float32", "complex128": "float64"}
 
-# The one object that is asked whatever needs a driver.
+# Everything that needs a GPU's driver goes through this object, which tests replace.
 driver = Driver()
 
 
 # ------------------------------------------------------------------------------------------------
-# Found.
+# Detecting.
 
 
 def owner_of(x: Any) -> str | None:
-    """Return what kind of library an array on a GPU is of; None for what is elsewhere or has no values.
+    """Return the kind of library that owns an array on a GPU, None for any other object.
 
-    No values have arrays that are traced, transformed, spread over several GPUs, or that stand for others.
+    Arrays that are traced, transformed, lazy or spread over several GPUs have no memory of their own, hence no owner.
     """
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
@@ -64,12 +63,12 @@ def owner_of(x: Any) -> str | None:
         return None
     if dlpack_type(x) in (CUDA, MANAGED):
         return OTHER
-    # A class that has it for arrays of the host as well says so by raising.
+    # A class whose arrays may lie on the host raises AttributeError for those.
     return OTHER if hasattr(type(x), INTERFACE) and hasattr(x, INTERFACE) else None
 
 
 def gpu_of_tensor(x: Array) -> int | None:
-    """Return the number of the NVIDIA GPU that a torch tensor lies on, None where it lies elsewhere."""
+    """Return the number of a tensor's NVIDIA GPU, None if it has none."""
     if not x.is_cuda or sys.modules["torch"].version.hip is not None:
         return None
     number: int = x.device.index
@@ -77,7 +76,7 @@ def gpu_of_tensor(x: Array) -> int | None:
 
 
 def _has_memory(x: Array) -> bool:
-    """Return whether a tensor is all that there is to it, and has memory of its own."""
+    """Return whether a tensor is plain and has memory of its own."""
     if not is_plain_tensor(x):
         return False
     try:
@@ -87,17 +86,17 @@ def _has_memory(x: Array) -> bool:
 
 
 def dlpack_type(x: Any) -> int | None:
-    """Return the kind of memory that an array says it lies in, None where it does not say."""
+    """Return DLPack's number for the memory of an array, None if there is none."""
     if not hasattr(type(x), "__dlpack_device__"):
         return None
     try:
         return int(x.__dlpack_device__()[0])
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
-        return None  # of a kind that DLPack has no number for
+        return None  # DLPack has no number for this kind of memory
 
 
 def is_on_host(x: Array) -> bool:
-    """Return whether an array's values lie in the host's memory."""
+    """Return whether an array lies in host memory."""
     if array_api_compat.is_numpy_array(x):
         return True
     if array_api_compat.is_torch_array(x):
@@ -106,12 +105,12 @@ def is_on_host(x: Array) -> bool:
 
 
 def would_narrow(x: Array) -> bool:
-    """Return whether JAX would hand a result like this array back in fewer bits, its 64-bit mode being off."""
+    """Return whether JAX would give results of this dtype fewer bits, because its 64-bit mode is off."""
     return name_of_dtype(x.dtype) in ("float64", "complex128") and not has_int64(x)
 
 
 def asks_for_gradient(arrays: Sequence[Array]) -> bool:
-    """Return whether the gradient of any of torch's tensors is asked for."""
+    """Return whether torch records operations on any of these arrays."""
     for x in arrays:
         if getattr(x, "requires_grad", False):
             return bool(sys.modules["torch"].is_grad_enabled())
@@ -119,11 +118,11 @@ def asks_for_gradient(arrays: Sequence[Array]) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------
-# Seen.
+# Viewing.
 
 
 def view_of(x: Array, owner: str) -> View:
-    """Return where an array of CuPy or torch lies."""
+    """Return an array of CuPy or torch as a view."""
     if owner == CUPY:
         data = x.data
         return View(data.ptr, x.shape, x.strides, name_of_dtype(x.dtype), data.device_id, x)
@@ -139,53 +138,53 @@ def view_of(x: Array, owner: str) -> View:
 
 
 def layout_of(x: Array, owner: str) -> tuple[Any, ...]:
-    """Return what all arrays that lie alike share: shape, strides, dtype and GPU."""
+    """Return shape, strides, dtype and GPU of an array, as part of a key."""
     if owner == CUPY:
         return x.shape, x.strides, x.dtype, x.data.device_id
     if owner == TORCH:
         return x.shape, x.stride(), x.dtype, gpu_of_tensor(x)
-    strides = described(x).strides if hasattr(x, INTERFACE) else None
+    strides = described_view(x).strides if hasattr(x, INTERFACE) else None
     return type(x), tuple(x.shape), strides, str(x.dtype), device_of(x, owner)
 
 
 def addresses_of(arrays: Sequence[Array], owner: str) -> list[int]:
-    """Return where arrays of CuPy or torch begin."""
+    """Return the addresses of arrays of CuPy or torch."""
     if owner == CUPY:
         return [x.data.ptr for x in arrays]
     return [x.data_ptr() for x in arrays]
 
 
-def in_rows(x: View) -> View:
-    """Return an array as its contiguous copy will lie, of which the address is not known."""
+def row_major(x: View) -> View:
+    """Return the view that a C-contiguous copy of an array will have, without an address."""
     steps = [math.prod(x.shape[axis + 1 :]) * size_of(x) for axis in range(x.ndim)]
     return x._replace(address=0, strides=tuple(steps), owner=None)
 
 
 def channel_size(x: View) -> int:
-    """Return how many bytes a real channel takes; a complex one takes twice as many."""
+    """Return the bytes of a real channel; a complex one is two of them."""
     return VECTOR_BYTES // WIDTHS[REAL.get(x.dtype, x.dtype)]
 
 
 def size_of(x: View) -> int:
-    """Return how many bytes an element takes."""
+    """Return the bytes of an element."""
     return channel_size(x) * (2 if x.dtype in REAL else 1)
 
 
 def has_contiguous_channels(x: View) -> bool:
-    """Return whether the elements of an array's last axis lie one after another."""
+    """Return whether the last axis is contiguous."""
     return not x.size or not x.ndim or x.shape[-1] == 1 or x.strides[-1] == size_of(x)
 
 
 def span_of(x: View) -> tuple[int, int]:
-    """Return where an array's memory begins and ends, in bytes from its first element."""
+    """Return the range of bytes that an array occupies, relative to its first element."""
     if not x.size:
         return 0, 0
     reach = [step * (n - 1) for step, n in zip(x.strides, x.shape, strict=True)]
     return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + size_of(x)
 
 
-class _Image:
-    """What NumPy is told of memory that it must not read: where it lies."""
+class _AddressOnly:
+    """Gives NumPy the layout of memory that it must not read."""
 
     def __init__(self, x: View, itemsize: int) -> None:
         self.__array_interface__ = {
@@ -197,22 +196,22 @@ class _Image:
         }
 
 
-def image(x: Any) -> HostArray | None:
-    """Return an array that lies where one on a GPU does: it can be compared, never read.
+def address_view(x: Any) -> HostArray | None:
+    """Return a NumPy array with the address and strides of an array on a GPU, None for any other array.
 
-    None where an array is not on a GPU, or does not tell where.
+    It serves to detect overlap. Nobody may read it.
     """
     owner = owner_of(x)
     if owner in (CUPY, TORCH):
-        return np.asarray(_Image(view_of(x, str(owner)), x.dtype.itemsize))
+        return np.asarray(_AddressOnly(view_of(x, str(owner)), x.dtype.itemsize))
     if owner == OTHER and hasattr(x, INTERFACE):
-        view = described(x)
-        return np.asarray(_Image(view, np.dtype(view.dtype).itemsize))
+        view = described_view(x)
+        return np.asarray(_AddressOnly(view, np.dtype(view.dtype).itemsize))
     return None
 
 
-def described(x: Any) -> View:
-    """Return what an array says of itself by `__cuda_array_interface__`, which does not name its GPU."""
+def described_view(x: Any) -> View:
+    """Return a view from `__cuda_array_interface__`, which does not name the GPU."""
     said = getattr(x, INTERFACE)
     dtype, shape = np.dtype(said["typestr"]), tuple(said["shape"])
     strides = said.get("strides")
@@ -222,19 +221,19 @@ def described(x: Any) -> View:
 
 
 def is_read_only(x: Any) -> bool:
-    """Return whether an array says that it must not be written to."""
+    """Return whether `__cuda_array_interface__` marks an array as read-only."""
     return hasattr(x, INTERFACE) and bool(getattr(x, INTERFACE)["data"][1])
 
 
 # ------------------------------------------------------------------------------------------------
-# Made.
+# Allocating.
 
 
 def like(x: View, owner: str) -> View:
-    """Return a result as it will lie, without an address, its last axis contiguous.
+    """Return the view that the result for an array will have, without an address. Its last axis is contiguous.
 
-    CuPy's lie in the axis order of an array, as NumPy's do; torch's in that of their axes, as torch.compile
-    is told of them, and as they do on the host.
+    In memory, CuPy's results have the axis order of the array, as NumPy's have. torch's are C-contiguous, as they are
+    on the host and as torch.compile expects.
     """
     *front, last = range(x.ndim)
     if owner == CUPY:
@@ -245,41 +244,41 @@ def like(x: View, owner: str) -> View:
     for axis in reversed(order):
         strides[axis] = step
         step *= max(x.shape[axis], 1)
-    # Plans outlive calls, and must not keep the arrays of the first.
+    # Plans outlive calls, so a view in a plan keeps no array alive.
     return x._replace(address=0, strides=tuple(strides), owner=None)
 
 
-class Blank(NamedTuple):
-    """A new array to come: its shape, its strides in bytes, dtype and size, and the kind of library that owns it."""
+class ResultSpec(NamedTuple):
+    """How to allocate the result for an array, decided once for all calls."""
 
     owner: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     steps: list[int]  # strides in elements
-    dtype: Any  # that of the library; None stands for that of another array
+    dtype: Any  # of the library; None means that of the array
     nbytes: int
 
 
-def blank(wanted: View, owner: str, *, like: str | None = None) -> Blank:
-    """Return an array to come that lies as a view says; `like` is the dtype of the array it will be made like."""
-    size = size_of(wanted)
+def result_spec(view: View, owner: str, *, like: str | None = None) -> ResultSpec:
+    """Return how to allocate the array that a view describes, for an array of dtype `like`."""
+    size = size_of(view)
     dtype = None
     if owner == TORCH:
         import torch
 
-        dtype = getattr(torch, wanted.dtype)
-    elif like != wanted.dtype:  # of bfloat16, NumPy alone knows no name
-        dtype = np.dtype(wanted.dtype)
-    steps = [step // size for step in wanted.strides]
-    return Blank(owner, wanted.shape, wanted.strides, steps, dtype, wanted.size * size)
+        dtype = getattr(torch, view.dtype)
+    elif like != view.dtype:  # NumPy cannot make bfloat16 from its name
+        dtype = np.dtype(view.dtype)
+    steps = [step // size for step in view.strides]
+    return ResultSpec(owner, view.shape, view.strides, steps, dtype, view.size * size)
 
 
-def empty(blanks: Sequence[Blank], likes: Sequence[Array]) -> list[Array]:
-    """Return new memory, each of another array's library, on the current GPU and stream."""
-    if blanks[0].owner == TORCH:
+def empty(specs: Sequence[ResultSpec], likes: Sequence[Array]) -> list[Array]:
+    """Allocate results, each by its array's library, on the current GPU and stream."""
+    if specs[0].owner == TORCH:
         return [
             like.new_empty_strided(each.shape, each.steps, dtype=each.dtype)
-            for each, like in zip(blanks, likes, strict=True)
+            for each, like in zip(specs, likes, strict=True)
         ]
     import cupy
 
@@ -287,12 +286,12 @@ def empty(blanks: Sequence[Blank], likes: Sequence[Array]) -> list[Array]:
         cupy.ndarray(
             each.shape, each.dtype or like.dtype, cupy.cuda.alloc(each.nbytes), each.strides
         )
-        for each, like in zip(blanks, likes, strict=True)
+        for each, like in zip(specs, likes, strict=True)
     ]
 
 
 def stream_of(owner: str, device: int) -> int | None:
-    """Return the address of a library's current stream; None is CuPy's."""
+    """Return the address of torch's current stream, None for CuPy, whose current stream needs no address."""
     if owner != TORCH:
         return None
     import torch
@@ -301,8 +300,8 @@ def stream_of(owner: str, device: int) -> int | None:
     return address
 
 
-def told_written(outputs: Sequence[Array]) -> None:
-    """Tell torch that tensors have been written to, which whoever saved them for a gradient must know."""
+def bump_version(outputs: Sequence[Array]) -> None:
+    """Tell torch that tensors were written to, so that it raises if a backward pass needs their old values."""
     import torch
 
     for x in outputs:
@@ -310,32 +309,32 @@ def told_written(outputs: Sequence[Array]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# The driver, and arrays of others.
+# The driver, and arrays of other libraries.
 
 
 def usable(name: str) -> bool:
-    """Return whether kernels can run here; without CuPy, or with one for other GPUs, they cannot.
+    """Return whether kernels can run: not without CuPy, and not with a CuPy built for AMD's GPUs.
 
     Raises
     ------
     ImportError
         If CuPy is there and cannot be imported.
     RuntimeError
-        If it finds no driver. `name` is the argument that lies on a GPU.
+        If CuPy finds no driver. `name` is the argument that lies on a GPU.
     """
     if not driver.installed or driver.is_foreign:
         return False
     if driver.missing is not None:
         msg = (
             f"`{name}` lies on a GPU, but {driver.missing}: install the CuPy of the driver's CUDA version "
-            "(rotary[cuda12] or rotary[cuda13]), or none, to have the library's own operations rotate"
+            "(rotary[cuda12] or rotary[cuda13]), or uninstall CuPy to fall back to the library's own operations"
         )
         raise RuntimeError(msg)
     return True
 
 
 def device_of(x: Any, owner: str) -> int:
-    """Return the GPU that an array lies on."""
+    """Return the number of an array's GPU."""
     if owner == CUPY:
         return int(x.data.device_id)
     if owner == TORCH:
@@ -347,14 +346,14 @@ def device_of(x: Any, owner: str) -> int:
 
 
 def contiguous(x: Array) -> Array:
-    """Return an array of CuPy or torch as one whose elements lie one after another, a copy where it is not one."""
+    """Return an array of CuPy or torch if it is C-contiguous, else a copy that is."""
     if owner_of(x) == TORCH:
         return x.contiguous()
     return x if x.flags.c_contiguous else driver.contiguous(x)
 
 
 def cast(x: Array, dtype: str) -> Array:
-    """Return an array of CuPy or torch in another dtype."""
+    """Convert an array of CuPy or torch to another dtype."""
     if owner_of(x) == TORCH:
         xp = namespace(x)
         return xp.astype(x, getattr(xp, dtype))
@@ -362,7 +361,7 @@ def cast(x: Array, dtype: str) -> Array:
 
 
 def assign(target: Array, source: Array) -> None:
-    """Write an array of CuPy or torch to another one of its library."""
+    """Copy the elements of an array of CuPy or torch to another one of its library."""
     if owner_of(target) == TORCH:
         target.copy_(source)
     else:
@@ -370,20 +369,20 @@ def assign(target: Array, source: Array) -> None:
 
 
 def upload(table: HostArray, like: Array) -> Any:
-    """Return a table of the host as a CuPy array, on the GPU of another."""
+    """Copy a table from the host to the GPU of a CuPy array."""
     with driver.scope(like.data.device_id):
         return driver.upload(np.ascontiguousarray(table), blocking=False)
 
 
-def adopted(x: Any, name: str) -> Any:
-    """Return an array of a library that is neither CuPy nor torch as CuPy's, of the same memory.
+def as_cupy(x: Any, name: str) -> Any:
+    """Return a CuPy array that shares the memory of another library's array.
 
     Raises
     ------
     TypeError
-        If CuPy has no such dtype, as bfloat16 before its version 14.
+        If CuPy has no such dtype, such as bfloat16 before version 14.
     ValueError
-        If the host shares the memory: which GPU is to read it is then not known.
+        If it is managed memory, which does not say which GPU should read it.
     """
     if dlpack_type(x) == CUDA:
         try:
@@ -392,11 +391,11 @@ def adopted(x: Any, name: str) -> Any:
             msg = f"`{name}` must be of a dtype that CuPy has (bfloat16 from version 14 on), got {x.dtype}"
             raise TypeError(msg) from failure
     managed = dlpack_type(x) == MANAGED
-    seen = described(x) if hasattr(x, INTERFACE) else None
+    views = described_view(x) if hasattr(x, INTERFACE) else None
     device = 0
-    if seen is not None and seen.address:
-        device, managed = driver.place(seen.address)
-    if managed or seen is None:
+    if views is not None and views.address:
+        device, managed = driver.place(views.address)
+    if managed or views is None:
         msg = (
             f"`{name}` must lie in the memory of one GPU, got managed memory, which the host shares: copy "
             "it, for instance by cupy.array"
@@ -407,15 +406,15 @@ def adopted(x: Any, name: str) -> Any:
         driver.order(stream, None, device)
     import cupy
 
-    reach = sum(step * (n - 1) for step, n in zip(seen.strides, seen.shape, strict=True))
+    reach = sum(step * (n - 1) for step, n in zip(views.strides, views.shape, strict=True))
     kind = np.dtype(getattr(x, INTERFACE)["typestr"])
-    memory = cupy.cuda.UnownedMemory(seen.address, max(reach, 0) + kind.itemsize, x, device)
+    memory = cupy.cuda.UnownedMemory(views.address, max(reach, 0) + kind.itemsize, x, device)
     pointer = cupy.cuda.MemoryPointer(memory, 0)
-    return cupy.ndarray(seen.shape, kind, pointer, seen.strides)
+    return cupy.ndarray(views.shape, kind, pointer, views.strides)
 
 
-def handed_back(result: Any, like: Array) -> Array:
-    """Return a CuPy array as one of another array's library; as it is where that has no name."""
+def to_original_library(result: Any, like: Array) -> Array:
+    """Convert a CuPy array to another array's library, unless that array only has `__cuda_array_interface__`."""
     if not array_api_compat.is_array_api_obj(like):
         return result
     return driver.to_library(result, like)
@@ -426,7 +425,7 @@ def handed_back(result: Any, like: Array) -> Array:
 
 
 def owner_of_all(arrays: Sequence[Array], names: Sequence[str]) -> str | None:
-    """Return what kind of library owns all arrays, None if another backend rotates them.
+    """Return the kind of library that owns all arrays of a call, None if another backend rotates them.
 
     Raises
     ------
@@ -449,7 +448,7 @@ def _check_mixed(
     there = next(i for i, owner in enumerate(owners) if owner is not None)
     for x, owner, name in zip(arrays, owners, names, strict=True):
         if owner is None and not is_on_host(x):
-            return  # traced or transformed
+            return  # traced or transformed, which the library's own operations rotate
         if owner != owners[there]:
             where = "on the host" if owner is None else f"of {type(x)}"
             msg = (
@@ -462,7 +461,7 @@ def _check_mixed(
 def key_of(
     arrays: Sequence[Array], outputs: Sequence[Array] | None, owner: str
 ) -> tuple[Any, ...] | None:
-    """Return what a plan depends on besides the specification, None if an output has another owner."""
+    """Return the part of a plan's key that arrays and outputs decide, None if an output has another owner."""
     key: list[Any] = [owner]
     for x in arrays:
         key += layout_of(x, owner)
@@ -480,29 +479,27 @@ def key_of(
 
 
 # ------------------------------------------------------------------------------------------------
-# Checked, and read as positions.
+# Checking, and viewing positions.
 
 
-def check_devices(seen: Sequence[View], names: Sequence[str]) -> None:
-    """Raise unless all memory is of the GPU of the first."""
-    for view, name in zip(seen, names, strict=True):
-        if view.device != seen[0].device:
-            msg = (
-                f"`{name}` must lie on GPU {seen[0].device}, as `{names[0]}`, got GPU {view.device}"
-            )
+def check_devices(views: Sequence[View], names: Sequence[str]) -> None:
+    """Raise unless all arrays lie on one GPU."""
+    for view, name in zip(views, names, strict=True):
+        if view.device != views[0].device:
+            msg = f"`{name}` must lie on GPU {views[0].device}, as `{names[0]}`, got GPU {view.device}"
             raise ValueError(msg)
 
 
-def check_aligned(seen: Sequence[View], names: Sequence[str]) -> None:
-    """Raise where numbers do not begin on multiples of their size, as no GPU can read them."""
-    for view, name in zip(seen, names, strict=True):
-        check_multiples(view, channel_size(view), name)
+def check_aligned(views: Sequence[View], names: Sequence[str]) -> None:
+    """Raise for arrays that are not aligned to the size of their elements, which no GPU can read."""
+    for view, name in zip(views, names, strict=True):
+        check_alignment(view, channel_size(view), name)
 
 
-def check_multiples(view: View, size: int, name: str) -> None:
-    """Raise unless the numbers of an array begin on multiples of a size."""
+def check_alignment(view: View, size: int, name: str) -> None:
+    """Raise unless address and strides of an array are multiples of a size."""
     if view.address % size:
-        got = f"one that begins {view.address % size} bytes beyond"
+        got = f"an address {view.address % size} bytes past a multiple"
     elif any(step % size for step in view.strides):
         got = f"strides {view.strides}"
     else:
@@ -511,14 +508,15 @@ def check_multiples(view: View, size: int, name: str) -> None:
     raise ValueError(msg)
 
 
-def seen_on(owner: str, device: int, value: Any, name: str) -> View | None:
-    """Return positions that lie on the GPU of a call as a view, None for those of the host.
+def position_view(owner: str, device: int, value: Any, name: str) -> View | None:
+    """Return positions on the GPU of a call as a view, None for all others.
 
     Parameters
     ----------
     owner : str
-        Of the call's arrays, whose stream is to wait for what other libraries have not finished yet.
+        Of the call's arrays. Their stream waits for the pending work of other libraries.
     device : int
+        The GPU of the call.
     value, name
         The argument.
     """
@@ -529,9 +527,9 @@ def seen_on(owner: str, device: int, value: Any, name: str) -> View | None:
         return None
     stream = stream_of(owner, device)
     if own == OTHER:
-        # Its library has the stream wait for what it has not finished yet.
+        # By DLPack, the other library makes this stream wait for its pending work.
         with driver.stream(stream, device):
-            return _readable(adopted(value, name), CUPY, device, name)
+            return _readable(as_cupy(value, name), CUPY, device, name)
     view = _readable(value, own, device, name)
     if own != owner:
         driver.order(stream_of(own, device), stream, device)
@@ -539,13 +537,13 @@ def seen_on(owner: str, device: int, value: Any, name: str) -> View | None:
 
 
 def _readable(value: Array, owner: str, device: int, name: str) -> View:
-    """Return positions that lie on a GPU as a view of a dtype that kernels read; those of another are cast."""
+    """Return positions on a GPU as a view of a dtype that kernels read, converted if necessary."""
     view = view_of(value, owner)
     if view.device != device:
         msg = f"`{name}` must lie on GPU {device}, as the arrays, got GPU {view.device}"
         raise ValueError(msg)
     if view.dtype in POSITION_TYPES:
-        check_multiples(view, size_of_position(view.dtype), name)
+        check_alignment(view, size_of_position(view.dtype), name)
         return view
     if view.dtype == "uint64":
         msg = f"`{name}` must hold integers that int64 has, or floats, got dtype uint64"
@@ -558,5 +556,5 @@ def _readable(value: Array, owner: str, device: int, name: str) -> View:
 
 
 def size_of_position(dtype: str) -> int:
-    """Return how many bytes a position takes, of a dtype that kernels read."""
+    """Return the bytes of a position."""
     return np.dtype(dtype).itemsize

@@ -1,7 +1,7 @@
-"""What the host tells `rotate.cu`: the names of its instances, its one parameter, and how it is launched.
+"""The interface of `rotate.cu`: the names of its instances, its one parameter, and its grid of threads.
 
-The parameter is a struct by value. Its fields stand here and in `rotate.cu`; tests compare the two field by
-field, as two compilers lay them out. Nothing here needs CuPy or a GPU.
+The parameter is a struct, passed by value. Its fields are listed here and in `rotate.cu`, and tests compare the two
+layouts field by field. Nothing here needs CuPy or a GPU.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rotary._lib.memo import remembered
 from rotary.angles.phases import LIMBS_BELOW, Frequencies
 from rotary.layouts import LAYOUTS, Layout
 
-Trig: TypeAlias = Literal["table", "integers", "floats"]
+AngleKind: TypeAlias = Literal["table", "integers", "floats"]
 Triple: TypeAlias = tuple[int, int, int]
 Words: TypeAlias = npt.NDArray[np.uint64]
 
 SOURCE = Path(__file__).with_name("rotate.cu")
-# What RawModule is given besides what CuPy adds by itself.
+# Compiler options besides those that CuPy adds.
 OPTIONS = ("-std=c++17",)
 
 # ------------------------------------------------------------------------------------------------
@@ -37,29 +37,29 @@ TYPES = {
     "float32": "float",
     "float64": "double",
 }
-# How many numbers a vector has.
+# Elements in a vector.
 WIDTHS = {"float16": 8, "bfloat16": 8, "float32": 4, "float64": 2}
-TRIGS: tuple[Trig, ...] = ("table", "integers", "floats")
+ANGLE_KINDS: tuple[AngleKind, ...] = ("table", "integers", "floats")
 
 
 @cache
 def instance(
-    dtype: str, trig: Trig, source: Layout = "half", target: Layout = "half", *, vector: bool
+    dtype: str, kind: AngleKind, source: Layout = "half", target: Layout = "half", *, vector: bool
 ) -> str:
-    """Return the name of an instance; those that move single numbers are told the layouts when they run."""
-    moved = f"vectors_{source}_{target}" if vector else "numbers"
-    return f"rotate_{dtype}_{moved}_{trig}"
+    """Return the name of an instance. Those that read single elements get the layouts as parameters."""
+    at_address_of = f"vectors_{source}_{target}" if vector else "numbers"
+    return f"rotate_{dtype}_{at_address_of}_{kind}"
 
 
 def _arguments() -> dict[str, str]:
-    """Return what the template is made with, by the name of every instance."""
+    """Return the template arguments of every instance."""
     found = {}
-    for dtype, trig, source, target in product(TYPES, TRIGS, LAYOUTS, LAYOUTS):
+    for dtype, kind, source, target in product(TYPES, ANGLE_KINDS, LAYOUTS, LAYOUTS):
         layouts = f"{source}, {target}".upper()
         for vector in (True, False):
             given = f"{WIDTHS[dtype]}, {layouts}" if vector else "1, ANY, ANY"
-            name = instance(dtype, trig, source, target, vector=vector)
-            found[name] = f"{TYPES[dtype]}, {given}, {trig.upper()}"
+            name = instance(dtype, kind, source, target, vector=vector)
+            found[name] = f"{TYPES[dtype]}, {given}, {kind.upper()}"
     return found
 
 
@@ -69,39 +69,39 @@ INSTANCES = tuple(ARGUMENTS)
 
 @cache
 def source() -> str:
-    """Return the text of the kernel file."""
+    """Return the text of `rotate.cu`."""
     return SOURCE.read_text(encoding="utf-8")
 
 
 def program(*names: str, text: str | None = None) -> str:
-    """Return the program with the named instances; `text` may be another kernel file's."""
+    """Return a program with the named instances; `text` replaces the text of `rotate.cu`."""
     entries = (f"ROTARY_KERNEL({name}, {ARGUMENTS[name]})\n" for name in names)
     return (source() if text is None else text) + "\n" + "".join(entries)
 
 
 # ------------------------------------------------------------------------------------------------
-# The parameter. Letters are those of the module struct: Q address, q and i integers, d and f floats.
-# All strides are in bytes; one of 0 broadcasts.
+# The parameter. The letters are those of the module `struct`: Q address, q and i integers, d and f floats.
+# All strides are in bytes, and a stride of 0 broadcasts.
 
-# Of each of the two arrays.
+# For each of the two arrays.
 ARRAY_FIELDS = {
-    "x": "Q",  # where it is read
-    "y": "Q",  # where it is written: x itself, or memory that overlaps no input
+    "x": "Q",  # the input
+    "y": "Q",  # the output: x itself, or memory that overlaps no input
     "x_batch": "q",
     "x_token": "q",
     "x_head": "q",
     "y_batch": "q",
     "y_token": "q",
     "y_head": "q",
-    "heads": "i",  # 0 where there is no array
-    "copy": "i",  # whether the channels outside the window are copied
+    "heads": "i",  # 0 if there is no array
+    "copy": "i",  # whether to copy the channels outside the window
 }
 FIELDS = {
-    "cosine": "Q",  # tables (heads or 1, rows, lanes)
+    "cosine": "Q",  # tables (heads or 1, rows, pairs)
     "sine": "Q",
-    "turns": "Q",  # as `turn_words` gives them
+    "turns": "Q",  # the frequencies, from `frequency_words`
     "table_row": "q",
-    "trig_head": "q",  # from head to head of tables or turns, 0 where all heads share them
+    "trig_head": "q",  # stride between heads of tables or turns, 0 if all heads share them
     "rows": "q",  # of a table; a position outside 0 .. rows - 1 gives NaN
     "positions": "Q",
     "position_axis": "q",
@@ -111,12 +111,12 @@ FIELDS = {
     "first": "q",
     "step_batch": "q",
     "step_token": "q",
-    "limit": "q",  # positions from here on give NaN; NO_LIMIT where there is none
+    "limit": "q",  # positions from here on give NaN; NO_LIMIT if there is none
     "factor": "d",
     "factor_high": "f",  # the factor as the sum of two floats
     "factor_low": "f",
-    "sine_sign": "f",  # -1 turns back
-    "position_type": "i",  # as POSITION_TYPES, 0 where no array of positions is read
+    "sine_sign": "f",  # -1 for the inverse rotation
+    "position_type": "i",  # one of POSITION_TYPES, 0 if there is no array of positions
     "bounds_type": "i",
     "sequences": "i",
     "tokens": "i",
@@ -125,7 +125,7 @@ FIELDS = {
     "start": "i",
     "lanes": "i",
     "axes": "i",
-    "source": "i",  # 1 where interleaved
+    "source": "i",  # 1 if interleaved
     "target": "i",
 }
 POSITION_TYPES = {"int32": 1, "int64": 2, "float32": 3, "float64": 4}
@@ -137,7 +137,7 @@ SIZE = PACK.size
 
 
 def _aligned(fields: list[tuple[Any, ...]]) -> np.dtype[Any]:
-    """Return a dtype laid out as C lays out a struct."""
+    """Return a dtype with the layout of a C struct."""
     return np.dtype(fields, align=True)
 
 
@@ -156,13 +156,13 @@ FREQUENCIES_REMEMBERED = 256
 
 
 @remembered(FREQUENCIES_REMEMBERED)
-def turn_words(of: Frequencies) -> Words:
-    """Return turns per position, rounded to ``2**-128``, as words (heads, axes, 3, lanes).
+def frequency_words(of: Frequencies) -> Words:
+    """Return frequencies in turns per position, rounded to ``2**-128``, as words (heads, axes, 3, pairs).
 
-    The first word counts whole turns, the others are the fraction; all are one number in two's complement.
+    The first word is the integer part, the others are the fraction. Together they are one number in two's complement.
     """
     words = of.limbs[:, :, LIMBS_BELOW:].astype(np.uint64)
-    # Six limbs are fraction: the least two go, by the upper of which the others are rounded.
+    # Of the six limbs of the fraction the least two are dropped, and the upper one of these rounds the others.
     low, high, whole = (words[:, :, i] | words[:, :, i + 1] << np.uint64(32) for i in (2, 4, 6))
     numbers = _plus([low, high, whole], words[:, :, 1] >> np.uint64(31))
     # Minus a number is its complement plus one.
@@ -172,7 +172,7 @@ def turn_words(of: Frequencies) -> Words:
 
 
 def _plus(words: list[Words], carry: Words) -> list[Words]:
-    """Return numbers in words, least first, with 0 or 1 added to each number."""
+    """Add 0 or 1 to each number, given as words, least significant first."""
     sums = []
     for word in words:
         sums.append(word + carry)
@@ -185,7 +185,7 @@ def _plus(words: list[Words], carry: Words) -> list[Words]:
 
 THREADS = 256
 LARGEST_Z = 64
-# Few enough that all multiprocessors have work, enough that angles are made once for several heads.
+# Few enough to occupy all multiprocessors, and enough to compute angles once for several heads.
 HEADS_PER_THREAD = 4
 BLOCKS_PER_MULTIPROCESSOR = 4
 
@@ -195,36 +195,36 @@ def launch_shape(
 ) -> tuple[Triple, Triple]:
     """Return grid and block of a launch.
 
-    Threads of a block lie along the vectors of half a window (x), heads (y) and tokens (z), as far as these
-    lie side by side in memory; blocks along tokens (x), groups of heads (y) and what is left of the vectors (z).
+    The threads of a block cover vectors of half a window (x), heads (y) and tokens (z), as far as these are adjacent in
+    memory. The blocks cover tokens (x), groups of heads (y) and the remaining vectors (z).
 
     Parameters
     ----------
     tokens : int
         Batch times sequence, below ``2**31``.
     heads : int
-        The greater number of heads of the arrays.
+        The largest number of heads of the arrays.
     chunks : int
-        Vectors per half a window; pairs, for instances that read number by number.
+        Vectors in half a window, or pairs for instances that read single elements.
     by_head : bool
-        Whether the heads of a token lie closer together than the tokens of a head.
+        Whether the heads of a token are closer in memory than the tokens of a head.
     own : bool
-        Whether heads have angles of their own; no thread then turns two of one array.
+        Whether angles differ by head. No thread then rotates two heads of an array.
     multiprocessors : int
-        How many the device has.
+        Of the GPU.
     """
     x = min(chunks, THREADS)
-    room = THREADS // x
+    free = THREADS // x
     groups = 1
     if own:
-        y = min(room, heads)
+        y = min(free, heads)
         groups = -(-heads // y)
     else:
-        y = max(1, min(room, -(-heads // HEADS_PER_THREAD))) if by_head else 1
-    z = max(1, min(room // y, LARGEST_Z, tokens))
+        y = max(1, min(free, -(-heads // HEADS_PER_THREAD))) if by_head else 1
+    z = max(1, min(free // y, LARGEST_Z, tokens))
     blocks = -(-tokens // z)
     if not own:
-        # A launch of few tokens spreads its heads over more blocks.
+        # With few tokens, more blocks share the heads.
         while blocks * groups < BLOCKS_PER_MULTIPROCESSOR * multiprocessors and (
             groups * y * 2 <= heads
         ):

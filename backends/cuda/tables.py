@@ -1,4 +1,7 @@
-"""Tables on a GPU: a caller's own, and those that are given out, made by the kernels from pairs (1, 0)."""
+"""Tables on a GPU: cached windows of them, rotation by a caller's own, and tables computed for a caller.
+
+The kernels compute a table by rotating channel pairs (1, 0).
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ from . import launch as cuda
 from . import memory
 
 LAUNCHES_REMEMBERED = 1024
-# Rows of a page of tables.
+# Windows of a table begin and end at multiples of this number of rows.
 PAGE = 1024
 LookUp: TypeAlias = Callable[[Angles, Rows, TableDType], Any]
-# Shape, strides, dtype and GPU: all of a view but address and owner.
-Placed: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
+# Shape, strides, dtype and GPU: a view without address and owner.
+Layout: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
 
 
 class _Kept(NamedTuple):
-    """An entry of `TABLES` that lies on a GPU, and how many bytes it occupies there."""
+    """An entry of `TABLES` in GPU memory."""
 
     value: Any
     nbytes: int
@@ -37,19 +40,19 @@ class _Kept(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Tables of rows that count up from a first one, on a GPU."""
+    """A table on a GPU for positions ``first .. stop - 1``."""
 
     first: int
     stop: int
-    trig: cuda.Trig
+    angle_source: cuda.AngleSource
 
 
 def window_of(
     angles: Angles, rows: Rows, dtype: TableDType, device: int, look_up: LookUp
 ) -> Window:
-    """Return a table on a GPU that holds rows which count up.
+    """Return a cached table on a GPU that holds consecutive rows.
 
-    Each serves one stream: on another it might be read before it is there, or written over after it is dropped.
+    Each stream has its own. Another stream could read a table before it is complete, or after its memory is reused.
     """
     assert rows.start is not None
     start, stop = rows.start, rows.start + rows.length
@@ -62,16 +65,16 @@ def window_of(
     if kept is not None and kept.value.first <= start <= stop <= kept.value.stop:
         window: Window = kept.value
         return window
-    window, nbytes = _made_window(angles, start, stop, dtype, look_up)
+    window, nbytes = _new_window(angles, start, stop, dtype, look_up)
     if nbytes <= TABLES.limit:
         TABLES.keep(key, _Kept(window, nbytes))
     return window
 
 
-def _made_window(
+def _new_window(
     angles: Angles, start: int, stop: int, dtype: TableDType, look_up: LookUp
 ) -> tuple[Window, int]:
-    """Return a window and its bytes: in whole pages, or of what is asked for if that is all there is or may be."""
+    """Return a window and its bytes: whole pages, or only the given rows if a page has too many or invalid ones."""
     first, last = start - start % PAGE, stop + -stop % PAGE
     row_bytes = 2 * angles.frequencies.heads * angles.frequencies.lanes * np.dtype(dtype).itemsize
     if (last - first) * row_bytes > TABLES.limit:
@@ -85,7 +88,7 @@ def _made_window(
 
 
 def _ones(lanes: int, dtype: TableDType, device: int) -> Any:
-    """Return pairs (1, 0) in the half layout, on the current GPU and for the current stream."""
+    """Return channel pairs (1, 0) in the half layout, on the current GPU and for the current stream."""
     key = ("ones", lanes, dtype, device, memory.driver.current_stream())
     kept: _Kept | None = TABLES.get(key)
     if kept is None:
@@ -99,7 +102,7 @@ def _ones(lanes: int, dtype: TableDType, device: int) -> Any:
 def rotate(
     x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, out: Array | None
 ) -> Array | None:
-    """Return x rotated by tables (*apart, batch or 1, sequence, lanes) of its library; None if kernels do not."""
+    """Rotate an array by tables (*apart, batch or 1, sequence, pairs); None if kernels cannot."""
     parts = [x, cosine, sine] if out is None else [x, cosine, sine, out]
     owner = None if isinstance(x, np.ndarray) else memory.owner_of(x)
     if owner is None or not memory.usable("x") or memory.asks_for_gradient(parts):
@@ -112,54 +115,56 @@ def rotate(
             return _rotated(parts, names, owner, axes, pairing)
         if memory.would_narrow(x):
             return None
-        ours = [memory.adopted(part, name) for part, name in zip(parts, names, strict=True)]
+        ours = [memory.as_cupy(part, name) for part, name in zip(parts, names, strict=True)]
         result = _rotated(ours, names, memory.CUPY, axes, pairing)
-        memory.driver.hold(ours)
-        return memory.handed_back(result, x) if out is None else out
+        memory.driver.keep_alive(ours)
+        return memory.to_original_library(result, x) if out is None else out
 
 
 def _rotated(
     parts: Sequence[Array], names: Sequence[str], owner: str, axes: Axes, pairing: Pairing
 ) -> Array:
-    """Return x rotated, given x, cosine, sine and any output, of CuPy or torch and on the current GPU."""
+    """Rotate on the current GPU, given x, cosine, sine and perhaps an output, of CuPy or torch."""
     x, cosine, sine, *outputs = parts
     out = outputs[0] if outputs else None
     if axes.apart:
         return _by_index(parts, owner, axes, pairing)
-    seen = [memory.view_of(part, owner) for part in parts]
-    memory.check_devices(seen, names)
-    memory.check_aligned(seen, names)
-    if not memory.has_contiguous_channels(seen[0]):
+    views = [memory.view_of(part, owner) for part in parts]
+    memory.check_devices(views, names)
+    memory.check_aligned(views, names)
+    if not memory.has_contiguous_channels(views[0]):
         return _rotated([memory.contiguous(x), *parts[1:]], names, owner, axes, pairing)
-    if out is not None and not memory.has_contiguous_channels(seen[-1]):
+    if out is not None and not memory.has_contiguous_channels(views[-1]):
         memory.assign(out, _rotated(parts[:3], names[:3], owner, axes, pairing))
         return out
-    device = seen[0].device
+    device = views[0].device
     with memory.driver.stream(memory.stream_of(owner, device), device):
         if out is None:
-            blank = memory.blank(memory.like(seen[0], owner), owner, like=seen[0].dtype)
-            (result,) = memory.empty([blank], [x])
+            result_spec = memory.result_spec(
+                memory.like(views[0], owner), owner, like=views[0].dtype
+            )
+            (result,) = memory.empty([result_spec], [x])
         else:
             result = out
         _launched(
-            seen[0],
+            views[0],
             memory.view_of(result, owner),
             axes,
             pairing,
             *cuda.tables_of(cosine[None], sine[None]),
         )
     if out is not None and owner == memory.TORCH:
-        memory.told_written([out])
+        memory.bump_version([out])
     return result
 
 
 def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) -> Array:
-    """Return x rotated by a call for each index of the axes apart, on which tables differ."""
+    """Rotate by tables that differ on more axes than batch and sequence, one index of these at a time."""
     x, cosine, sine, *outputs = parts
-    seen = memory.view_of(x, owner)
-    with memory.driver.stream(memory.stream_of(owner, seen.device), seen.device):
-        blank = memory.blank(memory.like(seen, owner), owner, like=seen.dtype)
-        out = outputs[0] if outputs else memory.empty([blank], [x])[0]
+    views = memory.view_of(x, owner)
+    with memory.driver.stream(memory.stream_of(owner, views.device), views.device):
+        result_spec = memory.result_spec(memory.like(views, owner), owner, like=views.dtype)
+        out = outputs[0] if outputs else memory.empty([result_spec], [x])[0]
     rest = axes.without_apart()
     for index in np.ndindex(*cosine.shape[: len(axes.apart)]):
         where = axes.at(index, x.ndim)
@@ -169,20 +174,25 @@ def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) 
 
 
 def _launched(
-    x: View, y: View, axes: Axes, pairing: Pairing, trig: cuda.Trig, places: cuda.Places
+    x: View,
+    y: View,
+    axes: Axes,
+    pairing: Pairing,
+    angle_source: cuda.AngleSource,
+    row_positions: cuda.RowPositions,
 ) -> None:
-    """Launch what turns one array."""
+    """Launch the rotation of one array."""
     launches = _launches_of(x[1:5], y[1:5], axes, pairing, in_place=x.address == y.address)
     for launch in launches:
-        launch([x.address], [y.address], trig, places)
+        launch([x.address], [y.address], angle_source, row_positions)
 
 
 @remembered(LAUNCHES_REMEMBERED)
 def _launches_of(
-    x: Placed, y: Placed, axes: Axes, pairing: Pairing, *, in_place: bool
+    x: Layout, y: Layout, axes: Axes, pairing: Pairing, *, in_place: bool
 ) -> list[cuda.Launch]:
-    """Return the launches for one array, given its view and its result's but for addresses and owners."""
-    source, target = (View(0, *placed, None) for placed in (x, y))
+    """Return the launches for one array, given the layouts of the array and its result."""
+    source, target = (View(0, *layout, None) for layout in (x, y))
     blocks = cuda.blocks_of(0, source, target, axes, pairing, copy=not in_place)
     batch = None if axes.batch is None else source.shape[axes.batch]
     return cuda.launches_of(blocks, source, pairing, batch, source.shape[axes.sequence])
@@ -191,10 +201,10 @@ def _launches_of(
 def cos_sin(
     angles: Angles, positions: Any, *, leading: bool, dtype: TableDType, limit: int | None
 ) -> Array | None:
-    """Return cosine and sine side by side at positions on a GPU, None where kernels do not make them.
+    """Return cosine and sine side by side at positions on a GPU, None if kernels cannot compute them.
 
-    The shape is that of the positions after their position axes, led by the heads where these have frequencies of
-    their own.
+    The shape is that of the positions without their position axes, after an axis of heads if frequencies differ by
+    head.
     """
     owner = memory.owner_of(positions)
     if owner is None or angles.scale is not None or not memory.usable("positions"):
@@ -202,14 +212,14 @@ def cos_sin(
     check_precision(dtype, positions)
     with memory.driver.scope(memory.device_of(positions, owner)):
         if owner != memory.OTHER:
-            return _made(angles, positions, owner, leading=leading, dtype=dtype, limit=limit)
-        ours = memory.adopted(positions, "positions")
-        found = _made(angles, ours, memory.CUPY, leading=leading, dtype=dtype, limit=limit)
-        memory.driver.hold([ours])
-        return None if found is None else memory.handed_back(found, positions)
+            return _tables_at(angles, positions, owner, leading=leading, dtype=dtype, limit=limit)
+        ours = memory.as_cupy(positions, "positions")
+        found = _tables_at(angles, ours, memory.CUPY, leading=leading, dtype=dtype, limit=limit)
+        memory.driver.keep_alive([ours])
+        return None if found is None else memory.to_original_library(found, positions)
 
 
-def _made(
+def _tables_at(
     angles: Angles,
     positions: Array,
     owner: str,
@@ -226,25 +236,32 @@ def _made(
     outer = shape[1:] if leading else shape
     device = memory.view_of(positions, owner).device
     with memory.driver.stream(memory.stream_of(owner, device), device):
-        seen = memory.seen_on(owner, device, positions, "positions")
-        if seen is None or ("float" in seen.dtype and cuda.are_too_fast(frequencies)):
+        views = memory.position_view(owner, device, positions, "positions")
+        if views is None or ("float" in views.dtype and cuda.are_too_fast(frequencies)):
             return None
         if len(outer) > 2:
-            flat = memory.contiguous(seen.owner).reshape((*shape[: len(shape) - len(outer)], -1))
-            seen = memory.view_of(flat, owner)
-        batch, length = (1, 1, *seen.shape[1 if leading else 0 :])[-2:]
-        seen = seen.with_axes((axes, batch, length))
+            flat = memory.contiguous(views.owner).reshape((*shape[: len(shape) - len(outer)], -1))
+            views = memory.view_of(flat, owner)
+        batch, length = (1, 1, *views.shape[1 if leading else 0 :])[-2:]
+        views = views.with_axes((axes, batch, length))
         heads, lanes = frequencies.heads, frequencies.lanes
         wanted = View(0, (heads, batch, length, 2 * lanes), (1, 1, 1, 1), dtype, device, None)
-        blank = memory.blank(memory.like(wanted, owner), owner)
-        (result,) = memory.empty([blank], [positions])
+        result_spec = memory.result_spec(memory.like(wanted, owner), owner)
+        (result,) = memory.empty([result_spec], [positions])
         y = memory.view_of(result, owner)
-        # One row, read for every position.
+        # All positions read the same row.
         pairs = _ones(lanes, dtype, device)
         x = y._replace(address=pairs.data.ptr, strides=(0, 0, 0, y.strides[-1]))
-        places = cuda.places_of(Rows(seen, None, length, limit))
+        row_positions = cuda.row_positions(Rows(views, None, length, limit))
         whole = Pairing(0, lanes, "half", "half")
-        _launched(x, y, Axes(2, 1), whole, cuda.turns_of(angles, device, places), places)
+        _launched(
+            x,
+            y,
+            Axes(2, 1),
+            whole,
+            cuda.computed_angles(angles, device, row_positions),
+            row_positions,
+        )
     if heads == 1:
         return result.reshape((*outer, 2 * lanes))
     return result.reshape((heads, *outer, 2 * lanes))

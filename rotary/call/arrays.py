@@ -130,9 +130,9 @@ def _memory(x: Array) -> HostArray | None:
     seen = libraries.host_view(x)
     if seen is not None:
         return seen
-    from rotary.backends.cuda.memory import image
+    from rotary.backends.cuda.memory import address_view
 
-    return image(x)
+    return address_view(x)
 
 
 def _overlaps_itself(x: HostArray) -> bool:

@@ -52,7 +52,7 @@ class Case(NamedTuple):
     """A rotation of query and key, and the instance of the kernel that does it on a GPU."""
 
     dtype: str
-    angles: parameters.Trig
+    angles: parameters.AngleKind
     source: Layout
     target: Layout
     vector: bool
@@ -102,7 +102,7 @@ class Case(NamedTuple):
         ]
 
 
-def cases(dtype: str, angles: parameters.Trig) -> list[Case]:
+def cases(dtype: str, angles: parameters.AngleKind) -> list[Case]:
     """Return all rotations of a dtype with one source of angles."""
     return [
         Case(dtype, angles, source, target, vector)
@@ -260,13 +260,13 @@ def run(devices: Iterable[Device], report: Report) -> None:
             if reason is not None:
                 report.line(f"  {dtype:<34}not checked: {reason}")
                 continue
-            for angles in parameters.TRIGS:
+            for angles in parameters.ANGLE_KINDS:
                 _check_group(dtype, angles, device, report)
         if device.is_gpu:
             _report_check("positions on the GPU", partial(_position_kinds, device), report)
 
 
-def _check_group(dtype: str, angles: parameters.Trig, device: Device, report: Report) -> None:
+def _check_group(dtype: str, angles: parameters.AngleKind, device: Device, report: Report) -> None:
     """Check all rotations of a dtype with one source of angles, and print one line."""
 
     def found() -> tuple[str, bool]:

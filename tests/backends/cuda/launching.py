@@ -225,7 +225,7 @@ def fields_of_table(table):
 
 def fields_of_turns(own):
     """The fields of frequencies, and the memory they lie in."""
-    words = cuda_struct.turn_words(own).copy()
+    words = cuda_struct.frequency_words(own).copy()
     fields = {
         "turns": words.ctypes.data,
         "trig_head": words.strides[0] if own.heads > 1 else 0,

@@ -143,27 +143,30 @@ MUTANTS = (
     ),
     Mutant("bounds", VIEWS, "return sum(min(each, 0) for each in reach), sum", "return 0, sum"),
     Mutant(
-        "bounds", PLANS, "return self._apart.get(_distances(addresses)) is not None", "return True"
+        "bounds",
+        PLANS,
+        "return self._disjoint.get(_distances(addresses)) is not None",
+        "return True",
     ),
     Mutant("alignment", LAUNCHES, "union |= x | y", "union |= x"),
     Mutant(
         "alignment",
         LAUNCHES,
-        "vector = self._vectors and trig.aligned and not union",
+        "vector = self._vectors and angle_source.aligned and not union",
         "vector = self._vectors and not union",
     ),
     Mutant(
         "alignment",
         LAUNCHES,
-        "bytes_apart += [*block.x_steps, *block.y_steps]",
-        "bytes_apart += [*block.x_steps]",
+        "distances += [*block.x_steps, *block.y_steps]",
+        "distances += [*block.x_steps]",
     ),
-    Mutant("alignment", LAUNCHES, "bytes_apart = [start * size]", "bytes_apart = [0]"),
+    Mutant("alignment", LAUNCHES, "distances = [start * size]", "distances = [0]"),
     Mutant(
         "alignment",
         LAUNCHES,
-        "bytes_apart += [width * size] if block.copy else []",
-        "bytes_apart += []",
+        "distances += [width * size] if block.copy else []",
+        "distances += []",
     ),
     Mutant("alignment", LAUNCHES, "self._lanes % vector == 0 and not any", "not any"),
     Mutant(
@@ -275,7 +278,7 @@ MUTANTS = (
         "(factor, high, float(np.float32(factor - high)))",
         "(factor, high, 1e-4)",
     ),
-    Mutant("factor", PLANS, "self._needs_rows = any(", "self._needs_rows = False and any("),
+    Mutant("factor", PLANS, "self._may_need_table = any(", "self._may_need_table = False and any("),
     Mutant("struct", KERNEL, "i64 x_batch, x_token, x_head;", "i64 x_token, x_batch, x_head;"),
     Mutant(
         "struct",
@@ -294,7 +297,7 @@ MUTANTS = (
         "kernel = _kernels.get((device, name))",
         "kernel = _kernels.get((0, name))",
     ),
-    Mutant("launch", LAUNCHES, "own=trig.own,", "own=False,"),
+    Mutant("launch", LAUNCHES, "own=angle_source.own,", "own=False,"),
     Mutant("launch", VIEWS, "driver.order(stream_of(own, device), stream, device)", "pass"),
     Mutant(
         "launch",
@@ -305,7 +308,12 @@ MUTANTS = (
     Mutant("launch", VIEWS, "if view.device != device:", "if False:"),
     Mutant("bounds", KERNEL, "((counted ^ (u64)p.first) & (counted ^ walked))", "0"),
     Mutant("bounds", VIEWS, "strides=tuple(strides), owner=None)", "strides=tuple(strides))"),
-    Mutant("strides", LAUNCHES, "_line_of(_on_device(rows.bounds))", "_on_device(rows.bounds)"),
+    Mutant(
+        "strides",
+        LAUNCHES,
+        "_contiguous_bounds(_on_device(rows.bounds))",
+        "_on_device(rows.bounds)",
+    ),
     Mutant(
         "phase",
         PLANS,
@@ -313,7 +321,9 @@ MUTANTS = (
         "near = 0 <= value",
     ),
     Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
-    Mutant("launch", DRIVER, "self._held[next(self._numbers)] = stream.record(), owners", "pass"),
+    Mutant(
+        "launch", DRIVER, "self._kept_alive[next(self._numbers)] = stream.record(), owners", "pass"
+    ),
     Mutant(
         "launch",
         PLANS,

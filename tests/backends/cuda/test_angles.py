@@ -28,7 +28,7 @@ EXTREMES = [2**63 - 1, -(2**63), -(2**63) + 1, 2**63 - 2**9, 2**62, 2**53 + 1, 1
 
 
 def words(frequency):
-    return cuda_struct.turn_words(frequencies(np.array([[[frequency]]])))[0, 0]
+    return cuda_struct.frequency_words(frequencies(np.array([[[frequency]]])))[0, 0]
 
 
 def random_frequencies(count, seed):

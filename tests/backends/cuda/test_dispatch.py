@@ -765,12 +765,12 @@ def shifted(x, nbytes):
         (
             lambda x: embedding(output_layout="interleaved")(x, out=x),
             ValueError,
-            "`out` must not be the input where channels change from 'half' to 'interleaved'",
+            "`out` must not be the input if the layout changes from 'half' to 'interleaved'",
         ),
         (
             lambda x: embedding(output_layout="interleaved")(x, out=x.view()),
             ValueError,
-            "`out` must not be the input where channels change",
+            "`out` must not be the input if the layout changes",
         ),
         (lambda x: embedding()(x, out=overlapping(x)), ValueError, "`out` must not be broadcast"),
         (
@@ -825,7 +825,7 @@ def shifted(x, nbytes):
         (
             lambda x: embedding()(x, positions=between(np.arange(4))),
             ValueError,
-            "`positions` must be aligned to the 8 bytes of int64, got one that begins 4 bytes beyond",
+            "`positions` must be aligned to the 8 bytes of int64, got an address 4 bytes past a multiple",
         ),
         (
             lambda x: embedding()(x, positions=to_device(np.ones(3, bool))),
@@ -915,7 +915,7 @@ def test_refused_calls_leave_no_plan(device):
         rope(x[2:0:-1], out=x[1::-1])
     changed = embedding(output_layout="interleaved")
     changed(x[:2], out=x[2:])
-    with pytest.raises(ValueError, match="`out` must not be the input where channels change"):
+    with pytest.raises(ValueError, match="`out` must not be the input if the layout changes"):
         changed(x[:2], out=x[:2])
 
 
@@ -939,7 +939,7 @@ def test_a_move_to_other_frequencies_has_one_plan(device):
 
 
 def test_where_positions_lay_is_remembered_within_a_bound(device, monkeypatch):
-    monkeypatch.setattr(plan, "LINES_REMEMBERED", 2)
+    monkeypatch.setattr(plan, "POSITIONS_REMEMBERED", 2)
     rotary.cache_clear()
     rope = embedding()
     many = np.arange(40).reshape(4, 10) * 3
@@ -949,7 +949,7 @@ def test_where_positions_lay_is_remembered_within_a_bound(device, monkeypatch):
         there = {"positions": to_device(many.T)[i:].T[:, :2]}
         assert_same(rope, (random_array((4, 2, 16)),), positions=many[:, i:][:, :2], there=there)
     gc.collect()
-    sizes = [len(each._lines.held) for each in gc.get_objects() if type(each) is plan.Plan]
+    sizes = [len(each._positions.held) for each in gc.get_objects() if type(each) is plan.Plan]
     assert max(sizes) == 2
 
 

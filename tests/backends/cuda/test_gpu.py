@@ -132,7 +132,7 @@ class External:
 # All kernels.
 
 
-@pytest.mark.parametrize("angles", cuda_struct.TRIGS)
+@pytest.mark.parametrize("angles", cuda_struct.ANGLE_KINDS)
 @pytest.mark.parametrize("dtype", cuda_struct.TYPES)
 def test_every_instance(dtype, angles):
     """Forwards and backwards, out of place and in place, against exact arithmetic."""

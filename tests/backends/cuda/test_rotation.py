@@ -28,7 +28,7 @@ from launching import (
     table_of,
 )
 
-from rotary.backends.cuda.parameters import INSTANCES, TRIGS, WIDTHS, instance
+from rotary.backends.cuda.parameters import ANGLE_KINDS, INSTANCES, WIDTHS, instance
 from rotary.layouts import LAYOUTS
 
 pytestmark = pytest.mark.cuda
@@ -87,7 +87,7 @@ def turned(name, trig, xs, own, pairing, rows, *, factor=1.0, vector=False, **ho
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("vector", [True, False])
 @pytest.mark.parametrize(("source", "target"), list(product(LAYOUTS, LAYOUTS)))
-@pytest.mark.parametrize("trig", TRIGS)
+@pytest.mark.parametrize("trig", ANGLE_KINDS)
 @pytest.mark.parametrize("name", DTYPES)
 def test_every_instance(name, trig, source, target, vector, inverse):
     lanes, start, width = window(name, vector=vector)
@@ -147,7 +147,7 @@ def test_numbers_may_stand_anywhere(name, skip):
 
 
 @pytest.mark.parametrize("vector", [True, False])
-@pytest.mark.parametrize("trig", TRIGS)
+@pytest.mark.parametrize("trig", ANGLE_KINDS)
 def test_vectors_and_numbers_have_the_same_bits(trig, vector):
     own, positions = schedule(16), places(trig, (2, 3))
     for source, target in product(LAYOUTS, LAYOUTS):
@@ -160,7 +160,7 @@ def test_vectors_and_numbers_have_the_same_bits(trig, vector):
         np.testing.assert_array_equal(bits(one[0]), bits(other[0]))
 
 
-@pytest.mark.parametrize("trig", TRIGS)
+@pytest.mark.parametrize("trig", ANGLE_KINDS)
 @pytest.mark.parametrize("name", DTYPES)
 def test_subnormal_numbers_count_as_zero_in_float32_alone(name, trig):
     """As NVRTC compiles; of 16 bits they are none in float32, but for the least of bfloat16."""
@@ -236,7 +236,7 @@ def test_positions_with_strides_of_their_own():
 
 
 @pytest.mark.parametrize("kind", ["int32", "int64"])
-@pytest.mark.parametrize("trig", TRIGS)
+@pytest.mark.parametrize("trig", ANGLE_KINDS)
 def test_packed_sequences(trig, kind):
     own = schedule(4)
     bounds = np.array([0, 0, 3, 4, 4, 4, 11, 11], kind)
@@ -358,7 +358,7 @@ def test_one_axis_that_is_missing_makes_a_row_nan(axis):
     assert np.isnan(y).any(axis=(0, 2, 3)).tolist() == [False, True]
 
 
-@pytest.mark.parametrize("trig", TRIGS)
+@pytest.mark.parametrize("trig", ANGLE_KINDS)
 @pytest.mark.parametrize("heads", [1, 5, 70])
 @pytest.mark.parametrize("vector", [True, False])
 def test_heads_may_have_frequencies_of_their_own(trig, heads, vector):
