@@ -15,7 +15,6 @@ from rotary.backends.cuda import memory
 from rotary.backends.cuda import parameters as cuda_struct
 from rotary.cli import bench as _bench
 from rotary.cli import bench_cases as _bench_cases
-from rotary.cli import bench_contenders as _bench_contenders
 from rotary.cli import devices as _devices
 from rotary.cli import selftest as _selftest
 
@@ -194,9 +193,9 @@ def test_what_is_measured_is_right(device, dtype, batch, length, monkeypatch):
     copied = []
     monkeypatch.setattr(device, "copy", lambda source, target: copied.append(source.nbytes))
     monkeypatch.setattr(device, "seconds", lambda call: call() and 1.0)
-    monkeypatch.setattr(device, "seconds_in_turn", lambda call, count: call() and 1.0)
+    monkeypatch.setattr(device, "seconds_in_a_row", lambda call, count: call() and 1.0)
     case = _bench_cases.Case("small", batch, length, (5, 2), 16, dtype)
-    among = _bench_contenders.ON_ANY
+    among = _bench.CONTENDERS
     rows = _bench.measure(case, among, device, 2)
     assert [(row.name, row.missing) for row in rows] == [(name, "") for name in among]
     assert set(copied) == {case.nbytes}
