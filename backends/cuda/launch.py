@@ -60,10 +60,10 @@ class RowPositions(NamedTuple):
     alike: bool = True
     owners: tuple[Any, ...] = ()
 
-    def at_address_of(self, positions: View) -> RowPositions:
+    def of(self, address: int, owner: Any) -> RowPositions:
         """Return the fields for another array of the same layout."""
-        fields = (positions.address, *self.fields[1:])
-        return RowPositions(fields, self.kinds, self.floats, self.alike, (positions.owner,))
+        fields = (address, *self.fields[1:])
+        return RowPositions(fields, self.kinds, self.floats, self.alike, (owner,))
 
 
 class AngleSource(NamedTuple):

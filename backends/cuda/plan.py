@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
+from operator import mod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -35,12 +36,14 @@ from . import launch as cuda
 from . import memory
 from .tables import window_of
 
+# All dtypes of positions that kernels read are aligned at multiples of it.
+POSITION_BYTES = 8
 # Layouts of position arrays that each plan remembers.
 POSITIONS_REMEMBERED = 1024
 # Address differences of interleaved arrays, such as slices of a packed qkv, that were proved not to overlap.
 DISJOINT_REMEMBERED = 256
 
-# New arrays or outputs, or None, with no side effects, if the library's own operations have to rotate.
+# New arrays or outputs, or None, with no side effects, if kernels cannot read the positions or record the gradient.
 Results: TypeAlias = Sequence[Array] | None
 Run: TypeAlias = Callable[[Sequence[Array], PositionArgs, Sequence[Array] | None], Results]
 
@@ -182,6 +185,7 @@ class Plan:
             _groups(call.passes, frames, number, views, targets or wanted, self._batches, length)
             for number in range(len(call.passes[0].angles))
         ]
+        self._sizes = [memory.channel_size(view) for view in (*views, *(targets or ()))]
         self._spans = [memory.span_of(view) for view in (*views, *(targets or ()))]
         self._pairs = _must_be_disjoint(views, targets or ())
         self._disjoint: Memo[tuple[int, ...], bool] = Memo(DISJOINT_REMEMBERED)
@@ -219,11 +223,15 @@ class Plan:
     ) -> Results:
         """Rotate on the current stream of the arrays' library."""
         xs, ys = memory.addresses_of(arrays, self._owner), None
+        addresses = xs
         if outputs is not None:
             ys = memory.addresses_of(outputs, self._owner)
-            if not self._outputs_disjoint([*xs, *ys]):
+            addresses = xs + ys
+            if not self._outputs_disjoint(addresses):
                 self._call.check_outputs(arrays, outputs)
-                self._mark_disjoint([*xs, *ys])
+                self._mark_disjoint(addresses)
+        if any(map(mod, addresses, self._sizes)):
+            self._check_aligned(arrays, outputs)
         with memory.driver.scope(self._device):
             if self._owner == memory.CUPY:
                 return self._rotated(arrays, positions, outputs, (xs, ys), nullcontext())
@@ -238,6 +246,14 @@ class Plan:
         if outputs is not None and results is not None:
             memory.bump_version(outputs)
         return results
+
+    def _check_aligned(self, arrays: Sequence[Array], outputs: Sequence[Array] | None) -> None:
+        """Raise for arrays that are not aligned, although others of their layout were."""
+        for group, names in (
+            (arrays, self._call.names),
+            (outputs or (), _output_names(outputs or ())),
+        ):
+            memory.check_aligned([memory.view_of(x, self._owner) for x in group], names)
 
     def _rotated(
         self,
@@ -255,7 +271,7 @@ class Plan:
             if isinstance(rows, Rows):
                 if rows.by_axis:
                     return self._by_axis(arrays, positions, outputs, rows)
-                if not _are_known(rows):
+                if rows.start is None and not _are_known(rows):
                     return None
             if outputs is None or ys is None:
                 outputs = memory.empty(self._specs, arrays)
@@ -282,7 +298,9 @@ class Plan:
         row_positions = rows if isinstance(rows, cuda.RowPositions) else None
         for groups in self._passes:
             for launches, angles, dtype in groups:
-                if isinstance(rows, Rows) and _needs_table(angles, rows):
+                if isinstance(rows, Rows) and (
+                    angles.scale is not None or _needs_table(angles, rows)
+                ):
                     angle_source, own = self._table(angles, rows, dtype, read_again)
                 else:
                     if row_positions is None:
@@ -299,8 +317,10 @@ class Plan:
                     angle_source = found
                 for launch in launches:
                     launch(xs, ys, angle_source, own)
-        if isinstance(rows, Rows) and (read := _gpu_arrays(rows)):
-            memory.driver.keep_alive(read)
+        if isinstance(rows, Rows) and (rows.start is None or rows.bounds is not None):
+            read = _gpu_arrays(rows)
+            if read:
+                memory.driver.keep_alive(read)
 
     def _by_axis(
         self,
@@ -392,10 +412,14 @@ class Plan:
             return None
         if not self._positions.held or memory.owner_of(value) != self._owner:
             return None
-        if memory.asks_for_gradient([value]):
+        if self._owner == memory.TORCH and memory.asks_for_gradient([value]):
             return None
         found = self._positions.get((name, *memory.layout_of(value, self._owner)))
-        return None if found is None else found.at_address_of(memory.view_of(value, self._owner))
+        (address,) = memory.addresses_of((value,), self._owner)
+        # Positions that are not aligned are refused when they are read.
+        if found is None or address % POSITION_BYTES:
+            return None
+        return found.of(address, value)
 
     def _cache_positions(
         self, positions: PositionArgs | None, rows: Rows, row_positions: cuda.RowPositions
@@ -504,9 +528,7 @@ def _distances(addresses: Sequence[int]) -> tuple[int, ...]:
 
 
 def _needs_table(angles: Angles, rows: Rows) -> bool:
-    """Return whether the kernels cannot compute the angles."""
-    if angles.scale is not None:
-        return True
+    """Return whether the kernels cannot compute the angles, which no scale multiplies."""
     floats = rows.positions is not None and "float" in str(rows.positions.dtype)
     return floats and cuda.are_too_fast(angles.frequencies)
 

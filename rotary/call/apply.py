@@ -126,7 +126,7 @@ def _on_gpu(
     from rotary.backends.cuda import memory
     from rotary.backends.cuda.plan import plan as plan_of
 
-    owner = memory.owner_of_all(arrays, names)
+    owner = memory.owner_of_all(arrays, names_of)
     if owner is None:
         return None
     outputs = list(out) if isinstance(out, tuple | list) else None if out is None else [out]

@@ -96,7 +96,7 @@ MUTANTS = (
     Mutant(
         "indexing",
         LAUNCHES,
-        "fields = (positions.address, *self.fields[1:])",
+        "fields = (address, *self.fields[1:])",
         "fields = self.fields",
     ),
     Mutant("indexing", PLANS, "copy = not number and not in_place", "copy = not in_place"),
@@ -149,6 +149,8 @@ MUTANTS = (
         "return True",
     ),
     Mutant("alignment", LAUNCHES, "union |= x | y", "union |= x"),
+    Mutant("alignment", PLANS, "if any(map(mod, addresses, self._sizes)):", "if False:"),
+    Mutant("alignment", PLANS, "found is None or address % POSITION_BYTES", "found is None"),
     Mutant(
         "alignment",
         LAUNCHES,

@@ -919,6 +919,24 @@ def test_refused_calls_leave_no_plan(device):
         changed(x[:2], out=x[:2])
 
 
+def test_what_is_not_aligned_is_refused_by_plans_of_what_is(device):
+    """Addresses are no part of a plan, nor of positions whose layout it remembers."""
+    rope = embedding()
+    x = to_device(random_array((3, 16)))
+    places = to_device(np.arange(4))
+    for _ in range(2):
+        rope(x[:2], positions=places[:2])
+        rope(x[:2], out=to_device(random_array((2, 16))))
+    count = len(device.launches)
+    with pytest.raises(ValueError, match="`x` must be aligned to the 4 bytes of float32"):
+        rope(shifted(x, 2), positions=places[:2])
+    with pytest.raises(ValueError, match="`out` must be aligned to the 4 bytes of float32"):
+        rope(x[:2], out=shifted(to_device(random_array((3, 16))), 2))
+    with pytest.raises(ValueError, match="`positions` must be aligned to the 8 bytes of int64"):
+        rope(x[:2], positions=between(np.arange(3)))
+    assert len(device.launches) == count
+
+
 def test_more_rows_than_a_launch_can_count(device):
     x = to_device(np.zeros((1, 16), np.float32))
     many = cupy.ndarray((2**31, 16), x.dtype, x.data, (0, 4))
