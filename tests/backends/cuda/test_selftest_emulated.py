@@ -147,7 +147,7 @@ def test_rows_that_are_read_wrongly_are_found(device, monkeypatch, capsys):
         "positions in int32",
         "packed sequences",
     }
-    said, good = _selftest._rows(device)
+    said, good = _selftest._position_kinds(device)
     assert not good
     assert said == "positions in int32, packed sequences"
 
