@@ -74,7 +74,6 @@ ALLOWED = {
     },
     "backends/cpu/threads.py": {"_inherited": "one for each process"},
     "backends/cuda/driver.py": {
-        "Driver._held": "dropped when the stream is done",
         "Driver._kept_alive": "dropped when the stream is done",
     },
     "backends/cuda/launch.py": {
@@ -84,7 +83,7 @@ ALLOWED = {
     "backends/cuda/parameters.py": {"instance": "one for each compiled kernel"},
     "backends/cuda/plan.py": {
         "Plan._parts": "one for each head, dropped with the plan",
-        "Plan._trigs": "one for each kind of positions, dropped with the plan",
+        "Plan._angle_sources": "one for each kind of positions, dropped with the plan",
     },
 }
 
