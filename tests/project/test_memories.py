@@ -70,7 +70,7 @@ ALLOWED = {
     "backends/cpu/launch.py": {"Launch._runs": "one for serial and one for parallel"},
     "backends/cpu/plan.py": {
         "HostPlan._of_axes": "one for each set of axes that positions differ on",
-        "HostPlan._shapes": "one for each shape that positions may have",
+        "DirectPlan._shapes": "one for each shape that positions may have",
     },
     "backends/cpu/threads.py": {"_inherited": "one for each process"},
     "backends/cuda/driver.py": {
