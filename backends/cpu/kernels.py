@@ -1,11 +1,10 @@
-"""Every loop over numbers: filling tables of cosine and sine, and turning pairs of channels.
+"""Every loop over numbers: filling tables of cosine and sine, and rotating channel pairs.
 
-All compiled code is in this one file, because Numba's disk cache notices a change only in the file
-of the function it compiled. The formulas of tables are plain functions, of NumPy's arrays or of a
-`Vector` for which they write code, so that tables have the same bits with and without Numba, and nothing
-in them has to be inferred or vectorised while a new process waits. The kernels are loops, which
-`rotary.backends.cpu.launch` compiles serial and parallel. Rotating moves more bytes than it computes: its loops
-walk in the order of memory, over vectors written here in LLVM's own terms.
+All compiled code is in this one file, because Numba's disk cache notices changes only in the file of the function that
+it compiled. The formulas of tables are plain functions of NumPy arrays, or of a `Vector`, for which they write code. So
+tables have the same bits with and without Numba, and a new process does not wait for type inference and vectorisation.
+The kernels are loops, which `rotary.backends.cpu.jit` compiles serial and parallel. A rotation moves more bytes than it
+computes: its loops follow the order of memory, over vectors that this module writes in LLVM's terms.
 
 The tables use no fused multiply-add: products and sums are rounded one by one, on every machine.
 """
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-# Why there is no Numba, None if there is one.
+# The error for which there is no Numba; None if there is one.
 WITHOUT: BaseException | None = None
 try:
     if "PLAIN" in globals():
@@ -37,11 +36,11 @@ try:
         from numba.core import cgutils
         from numba.extending import intrinsic
         from numba.np import arrayobj
-except BaseException as error:  # noqa: BLE001  (an import may raise anything; `host` tells)
+except BaseException as error:  # noqa: BLE001  (an import may raise anything; `host` reports it)
     WITHOUT, COMPILED = error, False
 
 if COMPILED:
-    # For kernels alone to call: what lets Python and C call a function takes a tenth of its compilation.
+    # For functions that only kernels call: the wrappers for Python and C take a tenth of the compilation.
     loop = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
     def _converts_half() -> bool:
@@ -118,7 +117,7 @@ def add_signed(high, low, more_high, more_low, negative):
 
 
 def quadrant(high, low):
-    """Return the quadrant and what is left of the phase, rounded to the nearest quarter turn.
+    """Return the quadrant and the rest of the phase, rounded to the nearest quarter turn.
 
     The rest is ``high * 2**-64 + low * 2**-128`` turns, both words signed.
     """
@@ -129,7 +128,7 @@ def quadrant(high, low):
 
 
 def where(condition, yes, no):
-    """Return one number or the other, as a condition says."""
+    """Return one number if a condition holds, else the other."""
     if isinstance(condition, Vector):
         return condition.where(yes, no)
     return np.where(condition, yes, no)
@@ -191,14 +190,14 @@ COS64 = (
 
 
 def cos_sin_rest32(rest, low):
-    """Return cosine and sine of what is left of a phase, exact enough to round to float32."""
+    """Return cosine and sine of the rest of a phase, exact enough to round to float32."""
     x = rest.astype(np.float64) * TURN_HIGH + low.astype(np.float64) * TURN_LOW
     z = x * x
     return polynomial(COS32, z) * z + 1.0, polynomial(SIN32, z) * x
 
 
 def cos_sin_rest64(rest, low):
-    """Return cosine and sine of what is left of a phase, each within one ulp of float64."""
+    """Return cosine and sine of the rest of a phase, each within one ulp of float64."""
     leading = rest.astype(np.float32).astype(np.float64)  # 24 bits: its products below are exact
     head = leading * TURN_HIGH
     left = (rest - leading.astype(np.int64)).astype(np.float64)
@@ -218,7 +217,7 @@ def cos_sin_rest64(rest, low):
 
 
 def cos_sin(high, low, dtype):
-    """Return cosine and sine of a phase, as exact as a table's dtype needs."""
+    """Return cosine and sine of a phase, with the precision that the dtype of a table needs."""
     quarter, rest, low_rest = quadrant(high, low)
     formula = cos_sin_rest32 if dtype == np.float32 else cos_sin_rest64
     return turn_back(quarter, *formula(rest, low_rest))
@@ -254,12 +253,12 @@ def _comparison(order):  # pragma: compiled
 
 
 def _some(element, count):  # pragma: compiled
-    """Return the type of so many numbers; one is no vector, because LLVM 20 cannot compile vectors of one."""
+    """Return the type of so many numbers; a single one is a scalar, because LLVM 20 cannot compile vectors of one."""
     return element if count == 1 else ir.VectorType(element, count)
 
 
 class Vector:
-    """Numbers of some lanes while code for them is written; formulas take them as they take arrays."""
+    """Stands for the numbers of some lanes while their code is written; formulas take it like an array."""
 
     __array_ufunc__ = None  # NumPy's numbers leave operations to this class
 
@@ -305,7 +304,7 @@ class Vector:
 
 
 class Cells:
-    """Vectors of words that change from one round of a loop to the next, zero at first."""
+    """Vectors of words that change in each round of a loop, zero at first."""
 
     def __init__(self, builder, number, count):  # pragma: compiled
         kind = _some(ir.IntType(64), count)
@@ -371,7 +370,7 @@ def fill_row(
             return read(_at(builder, first, index, 8), word, 1)
 
         def turns(axis, i, count):
-            """Return the phase on one axis as two words, and where it is negative."""
+            """Return the phase on one axis as two words, and 1 if it is negative, else 0."""
             entry = builder.mul(axis, positions)
             own = _at(builder, digits, entry, 8 * DIGITS)
             used = word(1)
@@ -468,7 +467,7 @@ def fill_table(  # pragma: compiled
 LINE = 64
 # What is streamed where lines are not whole: the processor gathers it into lines, if it comes in their order.
 PIECE = 16
-# How many bytes before its use a line is asked for: less is too late where memory is busy.
+# How many bytes before its use a line is prefetched: less is too late if memory is busy.
 AHEAD = 8192
 # How many tokens are turned head by head where a head's tokens lie closer together than a token's heads: so
 # many rows of the table stay in a core's own cache, and so many of a head are long enough for the memory.
@@ -493,7 +492,7 @@ def _load(builder, address, element, count):  # pragma: compiled
 
 
 def _store(builder, vector, address, item, piece):  # pragma: compiled
-    """Write a vector, past the caches where it is to be streamed, in pieces of so many bytes, aligned so."""
+    """Write a vector; if `piece` is not None, past the caches, in aligned pieces of so many bytes."""
     if not piece:
         builder.store(vector, builder.inttoptr(address, vector.type.as_pointer()), align=1)
         return
@@ -506,7 +505,7 @@ def _store(builder, vector, address, item, piece):  # pragma: compiled
 
 
 def _prefetch(builder, address, write):  # pragma: compiled
-    """Ask for a cache line, to be written or only read; any address may be asked for."""
+    """Prefetch a cache line, for writing or reading; any address is allowed."""
     word = ir.IntType(32)
     pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
@@ -515,7 +514,7 @@ def _prefetch(builder, address, write):  # pragma: compiled
 
 
 def _widened(builder, stored, dtype):  # pragma: compiled
-    """Return channels as numbers to compute with."""
+    """Convert stored channels to numbers to compute with."""
     count = stored.type.count
     words, floats = (ir.VectorType(kind, count) for kind in (ir.IntType(32), ir.FloatType()))
     if dtype == BFLOAT16_BITS:
@@ -539,7 +538,7 @@ def _widened(builder, stored, dtype):  # pragma: compiled
 
 
 def _narrowed(builder, number, dtype):  # pragma: compiled
-    """Return computed numbers as they are stored, rounded once, ties to even; a NaN stays one."""
+    """Convert computed numbers to their storage, rounded once, ties to even; a NaN stays one."""
     count = number.type.count
     words, halves = (ir.VectorType(ir.IntType(size), count) for size in (32, 16))
     if dtype == BFLOAT16_BITS:
@@ -580,13 +579,13 @@ def _narrowed(builder, number, dtype):  # pragma: compiled
 
 
 def _at(builder, address, index, size):  # pragma: compiled
-    """Return an address so many sizes further."""
+    """Return the address of an element."""
     size = size if isinstance(size, ir.Value) else index.type(size)
     return builder.add(address, builder.mul(index, size))
 
 
 def _pairs(builder, half, row, i, lanes, item, count):  # pragma: compiled
-    """Return where both halves of the pairs from i on begin: (i, i + lanes), or else (2 i, 2 i + 1)."""
+    """Return the addresses of both channels of pair i: (i, i + lanes), or else (2 i, 2 i + 1)."""
     if half:
         return _at(builder, row, i, item), _at(builder, row, builder.add(i, lanes), item)
     first = _at(builder, row, i, 2 * item)
@@ -594,7 +593,7 @@ def _pairs(builder, half, row, i, lanes, item, count):  # pragma: compiled
 
 
 def _read_pairs(builder, half, row, i, lanes, item, count, element):  # pragma: compiled
-    """Read as many pairs, the first channels apart from the second ones."""
+    """Read some pairs: their first channels, and their second ones."""
     lower, upper = _pairs(builder, half, row, i, lanes, item, count)
     if half:
         return tuple(_load(builder, place, element, count) for place in (lower, upper))
@@ -603,7 +602,7 @@ def _read_pairs(builder, half, row, i, lanes, item, count, element):  # pragma: 
 
 
 def _write_pairs(builder, half, row, i, lanes, item, a, b, piece):  # pragma: compiled
-    """Write as many pairs."""
+    """Write some pairs."""
     count = a.type.count
     lower, upper = _pairs(builder, half, row, i, lanes, item, count)
     if half:
@@ -812,7 +811,7 @@ def copy_bytes(typing_context, source, target, count):  # pragma: compiled
 
 @intrinsic
 def fence(typing_context):  # pragma: compiled
-    """Wait until what was streamed is in memory."""
+    """Wait until streamed data is in memory."""
 
     def generate(context, builder, signature, arguments):
         builder.fence("seq_cst")
@@ -823,7 +822,7 @@ def fence(typing_context):  # pragma: compiled
 
 @intrinsic
 def address(typing_context, array):  # pragma: compiled
-    """Return where an array's first element lies; Numba cannot tell that its memory is in use."""
+    """Return the address of the first element; Numba does not know that it refers to the memory of the array."""
 
     def generate(context, builder, signature, arguments):
         source = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
@@ -839,10 +838,10 @@ if COMPILED:
 
 
 # ------------------------------------------------------------------------------------------------
-# Turning pairs.
+# Rotating pairs.
 
 
-# What a row of `geometry` holds, all in bytes but the counts: how one array and its result lie in memory.
+# The entries of a row of `geometry`: the memory layout of one array and its result, in bytes except for counts.
 (
     TOKENS,  # batch times length
     LENGTH,
@@ -853,17 +852,17 @@ if COMPILED:
     OUT_BATCH,
     OUT_TOKEN,
     OUT_HEAD,
-    BEFORE,  # of the channels of a row before those that turn
+    BEFORE,  # of the channels of a row before the rotated ones
     AFTER,
     MOVED,  # whether the layout of the pairs changes
-    X_LOW,  # where the array begins and ends, counted from its first element
+    X_LOW,  # first and last address of the array, counted from its first element
     X_HIGH,
     OUT_LOW,
     OUT_HIGH,
     GEOMETRY,
 ) = range(17)
 
-# What `rotate` answers; it has then written nothing, but where all is done.
+# The answers of `rotate`; it has written nothing unless it is DONE.
 DONE, BEYOND_TABLE, OVERLAP = range(3)
 
 
@@ -903,11 +902,11 @@ def rotate_tokens(  # pragma: compiled
     sine_table = tables * entries * entry_size
     own_table = entries * entry_size if tables > 1 else 0
     table_first = address(table)
-    # Rows are turned in one go where they are whole blocks and nothing else is to do between them.
+    # Rows are rotated in one go if they are whole blocks and nothing else has to happen between them.
     one_by_one = copy or moved or turning // 2 % LINE != 0
     piece = stream
     if stream is not None:
-        # What is streamed must lie at a multiple of its size: elsewhere it would end the process.
+        # An unaligned streaming store would end the process.
         places = out_first | out_batch | out_token | out_head | before | turning // 2
         piece = LINE if places % LINE == 0 else PIECE if places % PIECE == 0 else 0
         one_by_one = one_by_one or piece == 0
@@ -997,8 +996,8 @@ def rotate_tokens(  # pragma: compiled
 
 
 @loop
-def covered(index, step, longest, start, stop):  # pragma: compiled
-    """Return whether every row of so many reads positions start .. stop - 1."""
+def positions_in_table(index, step, longest, start, stop):  # pragma: compiled
+    """Return whether all of so many rows read positions start .. stop - 1."""
     last = step * (longest - 1)
     if last > stop - 1 - start:
         return False
@@ -1011,8 +1010,8 @@ def covered(index, step, longest, start, stop):  # pragma: compiled
 
 
 @loop
-def written_apart(x_firsts, out_firsts, geometry):  # pragma: compiled
-    """Return whether no result lies where another array or result does, but for its own array's place."""
+def outputs_disjoint(x_firsts, out_firsts, geometry):  # pragma: compiled
+    """Return whether no result overlaps another array or result; it may be its own array."""
     for i in range(geometry.shape[0]):
         low, high = out_firsts[i] + geometry[i, OUT_LOW], out_firsts[i] + geometry[i, OUT_HIGH]
         for j in range(geometry.shape[0]):
@@ -1029,24 +1028,38 @@ def written_apart(x_firsts, out_firsts, geometry):  # pragma: compiled
 
 
 def rotate(  # pragma: compiled
-    x, out, x2, out2, geometry, table, index, start, stop, step, sign, apart, half, stream, chunks
+    x,
+    out,
+    x2,
+    out2,
+    geometry,
+    table,
+    index,
+    start,
+    stop,
+    step,
+    sign,
+    disjoint,
+    half,
+    stream,
+    chunks,
 ):
     """Rotate one array or two by the same table, in as many chunks as threads.
 
-    Of the arrays only their addresses count; how they lie in memory is a row of `geometry` for each. The table (2,
-    heads or 1, rows, lanes) of cosine and sine begins at position `start`; the row s of the sequence, in batch b,
-    stands at position ``index[b, s] + step * s``, where either axis of the index may have length 1. `sign` -1 turns
-    back. `half` is True where pairs are halves in the result, `stream` where it is to be written past the caches,
-    and each None elsewhere, for these are compiled apart. Whatever may be wrong is found before a byte is written:
-    a position that is not start .. stop - 1, and, unless `apart` says that somebody has looked, a result that
-    shares memory with what it must not.
+    Only the addresses of the arrays are used; a row of `geometry` describes the memory layout of each. The table (2,
+    heads or 1, rows, lanes) of cosine and sine begins at position `start`. Token s of batch b has position
+    ``index[b, s] + step * s``; either axis of the index may have length 1. `sign` -1 rotates back. `half` is True if
+    the layout of the result is half, `stream` if the result is written past the caches; otherwise they are None,
+    because these variants are compiled separately. Errors are found before the first byte is written: a position
+    outside start .. stop - 1, and, unless `disjoint` says that the caller has checked, a result that overlaps
+    another array or result.
     """
     arrays = geometry.shape[0]
     x_firsts, out_firsts = (address(x), address(x2)), (address(out), address(out2))
     for i in range(arrays):
-        if not covered(index, step, geometry[i, LENGTH], start, stop):
+        if not positions_in_table(index, step, geometry[i, LENGTH], start, stop):
             return BEYOND_TABLE
-    if not apart and not written_apart(x_firsts, out_firsts, geometry):
+    if not disjoint and not outputs_disjoint(x_firsts, out_firsts, geometry):
         return OVERLAP
     row = table.shape[3] * 2 * out.itemsize
     for chunk in prange(chunks):
