@@ -37,7 +37,7 @@ ALLOWED = {
     "rotary/checkpoints/facts.py": {"facts": "one for each file of facts"},
     "rotary/checkpoints/layer_keys.py": {
         "LayerKeys.origins": "lives as long as a configuration is read",
-        "LayerKeys.passed_over": "lives as long as a configuration is read",
+        "LayerKeys.unread": "lives as long as a configuration is read",
     },
     "rotary/checkpoints/llama_cpp.py": {"_known": "one for each known architecture"},
     "rotary/checkpoints/models.py": {"_model": "one for each known model"},
