@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
@@ -15,38 +14,41 @@ from rotary._lib.typing import Array
 from .cpu.guard import failures
 from .cpu.host import host
 
-if TYPE_CHECKING:
-    from .shared import Lent
-
-__all__ = ["failures", "host", "kernel_for", "lent"]
+__all__ = ["failures", "host", "kernel_for", "shared_with_host"]
 
 
 def kernel_for(x: Array) -> ModuleType:
-    """Return the backend module that rotates an array: `cpu`, `shared`, `lazy` or `portable`."""
+    """Return the module that rotates one array: NumPy's, that of its own library, or `portable`."""
     if isinstance(x, np.ndarray):
         return host()
     if array_api_compat.is_dask_array(x):
-        from . import dask as lazy
+        from . import dask
 
-        return lazy
-    from . import portable, shared
+        return dask
+    if array_api_compat.is_torch_array(x):
+        from . import torch
 
-    return shared if _has_host_memory(x) else portable
+        return torch
+    if array_api_compat.is_jax_array(x):
+        from . import jax
 
+        return jax
+    from . import portable
 
-def lent(arrays: Sequence[Array], positions: Any, offset: Any, out: Any) -> Lent | None:
-    """Return a call of ordinary CPU arrays of torch or JAX as NumPy sees it; None for every other call."""
-    if (
-        not arrays
-        or type(arrays[0]) is np.ndarray
-        or sys.modules.keys().isdisjoint(("torch", "jax"))
-    ):
-        return None
-    from . import shared
-
-    return shared.lent(arrays, positions, offset, out)
+    return portable
 
 
-def _has_host_memory(x: Array) -> bool:
-    """Return whether arrays of a library may be memory that NumPy can read."""
-    return bool(array_api_compat.is_torch_array(x) or array_api_compat.is_jax_array(x))
+def shared_with_host(arrays: Sequence[Array]) -> ModuleType | None:
+    """Return the backend whose arrays may be memory that NumPy's kernels read, None for other arrays."""
+    from . import portable
+
+    modules = sys.modules
+    if "torch" in modules and array_api_compat.is_torch_array(arrays[0]):
+        from . import torch
+
+        return None if host() is portable else torch
+    if "jax" in modules and array_api_compat.is_jax_array(arrays[0]):
+        from . import jax
+
+        return None if host() is portable else jax
+    return None

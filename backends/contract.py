@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from rotary._lib import libraries
-from rotary._lib.typing import Array, Float64Array, HostArray, Int64Array, TableDType
+from rotary._lib.typing import Array, HostArray, Int64Array, TableDType
 from rotary.angles.phases import Frequencies
 from rotary.layouts import Layout
 
@@ -46,12 +47,6 @@ class Scale(NamedTuple):
     roots: tuple[float, ...]
     center: float
     unit: float
-
-    def of(self, positions: Float64Array) -> Float64Array:
-        """Return the factors (n, lanes) at positions (n,)."""
-        exponents = (positions[:, None] - self.center) / self.unit
-        factors: Float64Array = np.array(self.roots) ** exponents
-        return factors
 
 
 class Angles(NamedTuple):
@@ -233,6 +228,8 @@ def in_order(
     if isinstance(values, View):
         return values.permuted((*before, *kept, *behind)).with_axes(wanted)
     rest = [axis for axis in range(lead, ndim - tail) if axis not in kept]
+    if type(values) is np.ndarray:
+        return values.transpose((*before, *rest, *kept, *behind)).reshape(wanted)
     xp = libraries.namespace(values)
     return xp.reshape(xp.permute_dims(values, (*before, *rest, *kept, *behind)), wanted)
 
@@ -350,6 +347,10 @@ class Table:
         return gathered
 
 
+# What a kernel reads of a table: values, index, the positions at which the values begin and end, and step.
+TableRows: TypeAlias = tuple[HostArray, HostArray, int, int, int]
+
+
 @dataclass(slots=True)
 class TracedTable:
     """Cosine and sine in a library's own arrays, (heads or 1, *apart, batch or 1, sequence or 1, lanes)."""
@@ -373,6 +374,8 @@ class Recipe:
 # ------------------------------------------------------------------------------------------------
 # Backends and their plans.
 
+# What says positions and belongs to no library.
+KNOWN = (NoneType, int, float, list, tuple, np.ndarray, np.generic)
 # `positions`, `offset`, `cu_seqlens` and `delta` as the call gives them, None if it does not.
 PositionArgs: TypeAlias = tuple[Any, Any, Any, Any]
 
@@ -396,13 +399,14 @@ class Call(NamedTuple):
     extent : Extent
         What positions have to fit (`rotary.call.rows`).
     limit : int or None
-        What positions have to stay below, which `read` checks where they are known.
+        What positions have to stay below, which `read` checks where they are known. Below every position if none
+        are said, but by how far rows move.
     read : callable
         Returns `Rows` for the position arguments of a call, checked, given an `Extent`.
-    table : callable
-        Returns the table of angles at rows, in a dtype.
+    tables : callable
+        Returns the tables for several triples of angles, `Rows` and dtype.
     reader : callable
-        Returns what reads the cached table of angles in a dtype, for positions that count up.
+        Returns what reads the cached table of angles in a dtype for positions that count up, None if there is none.
     check_outputs : callable
         Raises unless outputs can hold the results of arrays: read-only ones, and memory that overlaps.
     transpose : callable
@@ -417,17 +421,22 @@ class Call(NamedTuple):
     extent: Any
     limit: int | None
     read: Callable[[PositionArgs, Any], Rows]
-    table: Callable[[Angles, Rows, TableDType], Table | TracedTable]
+    tables: Callable[[Sequence[tuple[Angles, Rows, TableDType]]], list[Table | TracedTable]]
     reader: Callable[[Angles, TableDType], Any]
     check_outputs: Callable[[Sequence[Array], Sequence[Array]], None]
     transpose: Callable[[Sequence[Array], PositionArgs], tuple[Array, ...]]
+
+    def table(self, angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTable:
+        """Return the table of angles at rows, in a dtype."""
+        (found,) = self.tables([(angles, rows, dtype)])
+        return found
 
 
 class Plan(Protocol):
     """What rotates arrays of certain shapes, strides and dtypes."""
 
     def __call__(
-        self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None
+        self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None, /
     ) -> Sequence[Array]:
         """Return one result for each array; where there are outputs, these, written to.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Never, Unpack, overload
 
 import numpy as np
 
-from . import backends
 from ._lib import compiler, hints
 from ._lib.checks import (
     as_choice,
@@ -40,15 +39,12 @@ from ._lib.typing import (
     SeqAxisLike,
 )
 from .angles.phases import Frequencies, frequencies
-from .backends.contract import Pairing, Turns
-from .call import apply, passes, quantized
+from .call import passes, plans, quantized
 from .call import torch_graphs as operators
 from .call.arrays import as_table_dtype
-from .call.passes import QUIRKS, Quirk
-from .call.plans import key_of, plan_of, remember
-from .call.rows import Read, Where, read_delta, read_move
-from .call.shapes import NO_BATCH, AxisOptions, as_axis, axis_options
-from .decay import ROLES, Role, XPos
+from .call.passes import QUIRKS, Quirk, Rotated, Rotations, rotations_of
+from .call.shapes import NO_BATCH, as_axis
+from .decay import Role, XPos
 from .layouts import Layout, check_layout
 from .scaling import Default, Scaling
 from .sections import Sections, as_sections
@@ -336,60 +332,30 @@ class RotaryEmbedding:
         return (self.rotary_dim // 2,) if self.sections is None else self.sections.blocks
 
     @cached_property
-    def _turns(self) -> dict[Any, Turns]:
-        """The passes of every verb and role that was called, and of moves: made once, for they do not change."""
-        return {}
-
-    def _passes(self, verb: str, role: Role | None) -> Turns:
-        """Return the passes over an array in a role."""
-        found = self._turns.get((verb, role))
-        if found is None:
-            found = self._turns.setdefault((verb, role), self._made(verb, role))
-        return found
-
-    def _made(self, verb: str, role: Role | None) -> Turns:
-        """Return the passes over an array: its layouts, frequencies, factor and scales."""
-        back = verb in ("inverse", "vjp")
-        source = self.layout if verb == "call" else self.output_layout
-        target = self.layout if back else self.output_layout
-        factors = {"inverse": 1.0 / self.attention_factor, "shift": 1.0}
-        if self.quirk is None:
-            first, second = self._frequencies, None
-        else:
-            both = passes.of_both_channels(self.inv_freq, self.sections, self.quirk)
-            first, second = map(frequencies, both)
-        return passes.turns(
-            first,
-            second,
-            Pairing(self.rotary_start, self.rotary_dim // 2, source, target, back),
-            self._blocks,
-            factors.get(verb, self.attention_factor),
-            passes.scales(
-                self.decay,
-                role,
-                self.rotary_dim // 2,
-                self.output_layout,
-                back=verb == "inverse",
-                moved=verb == "shift",
-            ),
-        )
-
-    def _roles(self, role: Any, count: int) -> list[Role | None]:
-        """Return the role of every array of a call."""
-        if self.decay is None:
-            if role is not None:
-                msg = f"`role` must not be given without `decay`, got {role!r}"
-                raise TypeError(msg)
-            return [None] * count
-        if role is not None:
-            return [as_choice(role, "role", ROLES)] * count  # type: ignore[list-item]  # a choice is typed as any word
-        if count != 2:
-            msg = (
-                f"`role` must be 'query' or 'key' for {count} arrays, for `decay` scales them differently; "
-                "two arrays are query and key"
+    def _rotations(self) -> Rotations:
+        """The rotations of this embedding, which all that equal it share."""
+        both = None
+        if self.quirk is not None:
+            first, second = passes.of_both_channels(self.inv_freq, self.sections, self.quirk)
+            both = frequencies(first), frequencies(second)
+        return rotations_of(
+            Rotated(
+                head_dim=self.head_dim,
+                layout=self.layout,
+                output_layout=self.output_layout,
+                rotary_start=self.rotary_start,
+                rotary_dim=self.rotary_dim,
+                attention_factor=self.attention_factor,
+                decay=self.decay,
+                quirk=self.quirk,
+                leading=self._leading,
+                limit=self._limit,
+                blocks=self._blocks,
+                frequencies=self._frequencies,
+                both=both,
+                axes=(self.seq_axis, NO_BATCH if self.batch_axis is False else self.batch_axis),
             )
-            raise TypeError(msg)
-        return list(ROLES)
+        )
 
     @hints.named
     @compiler.untraced
@@ -529,99 +495,7 @@ class RotaryEmbedding:
     # --------------------------------------------------------------------------------------------
     # The verbs.
 
-    @partial(compiler.untraced, instead=operators.traced)
-    def _rotate_at(
-        self,
-        verb: str,
-        arrays: tuple[Array, ...],
-        positions: Any,
-        offset: Any,
-        cu_seqlens: Any,
-        role: Any,
-        seq_axis: Any,
-        batch_axis: Any,
-        out: Any,
-        delta: Any = None,
-        to: RotaryEmbedding | None = None,
-    ) -> Any:
-        """Rotate arrays at the positions of a call, by a plan where its like was made before."""
-        simple = cu_seqlens is None and role is None and verb != "shift"
-        key = key_of(verb, arrays, seq_axis, batch_axis, out) if simple else None
-        if key is None and simple:
-            loan = backends.lent(arrays, positions, offset, out)
-            if loan is not None:
-                result = self._rotate_at(
-                    verb,
-                    loan.arrays,
-                    loan.positions,
-                    loan.offset,
-                    None,
-                    None,
-                    seq_axis,
-                    batch_axis,
-                    loan.out,
-                )
-                several = isinstance(result, tuple)
-                given = loan.give_back(result if several else (result,))
-                return tuple(given) if several else given[0]
-        plan = self._plans.get(key)
-        if plan is not None:
-            result = plan(arrays, positions, offset, out)
-            if result is not None:
-                return result
-        read: Read
-        if verb != "shift":
-            read = Where(positions, offset, cu_seqlens, self._limit)
-        elif to is None:
-            read = partial(read_delta, delta, cu_seqlens)
-        else:
-            self._check_target(to)
-            read = partial(read_move, delta, positions, offset, cu_seqlens, self._limit, to._limit)
-        options = self._axis_options(
-            seq_axis, batch_axis, len(arrays), packed=cu_seqlens is not None
-        )
-        result = apply.rotate(
-            arrays,
-            [
-                self._passes(verb, each) if to is None else self._moving(to, each)
-                for each in self._roles(role, len(arrays))
-            ],
-            head_dim=self.head_dim,
-            leading=self._leading,
-            axes=options,
-            read=read,
-            out=out,
-        )
-        if key is not None and plan is None:
-            self._remember(key, verb, arrays, result, options)
-        return result
-
-    def _axis_options(
-        self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool
-    ) -> AxisOptions:
-        """Return the axes that a call of so many arrays names, and those of the embedding."""
-        own = NO_BATCH if self.batch_axis is False else self.batch_axis
-        return axis_options(seq_axis, batch_axis, count, (self.seq_axis, own), packed=packed)
-
-    @cached_property
-    def _plans(self) -> dict[Any, Callable[..., Any]]:
-        """The plans of calls that were made, by what they depend on."""
-        return {}
-
-    def _remember(
-        self, key: Any, verb: str, arrays: tuple[Array, ...], result: Any, options: AxisOptions
-    ) -> None:
-        """Keep the plan of a call that was made."""
-        plan = plan_of(
-            arrays,
-            result,
-            self._passes(verb, None),
-            head_dim=self.head_dim,
-            leading=self._leading,
-            limit=self._limit,
-            options=options,
-        )
-        remember(self._plans, key, plan)
+    _rotate_at = compiler.untraced(plans.rotate, instead=operators.traced)
 
     @overload
     def __call__(self, x: ArrayT, /, **options: Unpack[CallOptions]) -> ArrayT: ...
@@ -759,7 +633,6 @@ class RotaryEmbedding:
         """
         if unknown:
             hints.refuse(self.inverse, unknown)
-        self._check_rotation("inverse")
         return self._rotate_at(
             "inverse", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
         )
@@ -828,7 +701,7 @@ class RotaryEmbedding:
         self, x: ArrayT, delta: PositionsLike, *, scales: ArrayT2, **options: Unpack[ShiftOptions]
     ) -> tuple[ArrayT, ArrayT2]: ...
 
-    @hints.named
+    @hints.closed
     def shift(
         self,
         x: Array,
@@ -843,6 +716,7 @@ class RotaryEmbedding:
         seq_axis: SeqAxisLike = None,
         batch_axis: BatchAxisLike = None,
         out: OutLike = None,
+        **unknown: Never,
     ) -> Array | tuple[Array, Array]:
         """Move what has been rotated, such as cached keys, by `delta` positions, or to other frequencies.
 
@@ -914,7 +788,8 @@ class RotaryEmbedding:
         >>> bool(np.allclose(short.shift(short(k), 0, to=long, offset=0), long(k)))
         True
         """
-        self._check_rotation("shift")
+        if unknown:
+            hints.refuse(self.shift, unknown)
         if scales is not None:
             shift = partial(
                 self.shift,
@@ -928,77 +803,16 @@ class RotaryEmbedding:
                 batch_axis=batch_axis,
             )
             return quantized.moved(shift, x, scales, out)
+        target: Any = to
+        if not isinstance(target, RotaryEmbedding | None):
+            msg = f"`to` must be a RotaryEmbedding, got {to!r}"
+            raise TypeError(msg)
         if to is None and (positions is not None or offset is not None):
             name = "offset" if positions is None else "positions"
             msg = f"`{name}` must not be given without `to`: a shift does not depend on it"
             raise ValueError(msg)
         return self._rotate_at(
             "shift", (x,), positions, offset, cu_seqlens, role, seq_axis, batch_axis, out, delta, to
-        )
-
-    def _check_rotation(self, verb: str) -> None:
-        """Raise where the embedding is no rotation."""
-        if self.quirk is not None:
-            msg = f"`{verb}` must not be called with the quirk {self.quirk!r}, which is no rotation"
-            raise TypeError(msg)
-        uneven = self.decay is not None and self.decay.scale_layout not in (
-            None,
-            self.output_layout,
-        )
-        if uneven and verb != "inverse":
-            msg = (
-                f"`{verb}` must not be called where `scale_layout` is not {self.output_layout!r}: it gives "
-                "the two channels of a pair scales of their own"
-            )
-            raise TypeError(msg)
-
-    def _check_target(self, to: Any) -> None:
-        """Raise unless keys can be moved to another embedding's frequencies."""
-        if not isinstance(to, RotaryEmbedding):
-            msg = f"`to` must be a RotaryEmbedding, got {to!r}"
-            raise TypeError(msg)
-        to._check_rotation("shift")
-        others = to._shared
-        for name, own in self._shared.items():
-            if own != others[name]:
-                msg = f"`to` must have the embedding's {name}, {own}, got {others[name]}"
-                raise ValueError(msg)
-
-    @property
-    def _shared(self) -> dict[str, Any]:
-        """What two embeddings must share for keys to move from one to the other."""
-        return {
-            "head_dim": self.head_dim,
-            "rotary_start": self.rotary_start,
-            "rotary_dim": self.rotary_dim,
-            "output_layout": self.output_layout,
-            "runs of paired channels": self._blocks,
-            "decay": self.decay,
-            "position axes": self._frequencies.axes if self._leading else None,
-            "heads with frequencies of their own": self._frequencies.heads,
-        }
-
-    def _moving(self, to: RotaryEmbedding, role: Role | None) -> Turns:
-        """Return the passes that move keys: axes of new frequencies, of old ones backwards, and of delta."""
-        key = "move", role, to._frequencies.key, to.attention_factor
-        found = self._turns.get(key)
-        if found is None:
-            found = self._made_moving(to, role)
-            remember(self._turns, key, found)
-        return found
-
-    def _made_moving(self, to: RotaryEmbedding, role: Role | None) -> Turns:
-        """Return passes on three times the axes, as `rows.read_move` gives positions for them."""
-        old, new = self._frequencies.values, to._frequencies.values
-        layout = self.output_layout
-        lanes = self.rotary_dim // 2
-        return passes.turns(
-            frequencies(np.concatenate([new, -old, new], axis=1)),
-            None,
-            Pairing(self.rotary_start, lanes, layout, layout),
-            self._blocks,
-            to.attention_factor / self.attention_factor,
-            passes.scales(self.decay, role, lanes, layout, back=False, moved=True),
         )
 
     @overload
@@ -1050,10 +864,10 @@ class RotaryEmbedding:
         array([[1.       , 1.       ],
                [0.5403023, 0.9950042]], dtype=float32)
         """
-        self._check_rotation("tables")
-        (own,) = self._roles(role, 1)
+        self._rotations.check_rotation("tables")
+        (own,) = self._rotations.roles(role, 1)
         return lookup.cos_sin(
-            self._passes("call", own).angles[0]._replace(frequencies=self._frequencies),
+            self._rotations.passes("call", own).angles[0]._replace(frequencies=self._frequencies),
             positions,
             leading=self._leading,
             dtype=as_table_dtype(dtype),

@@ -7,11 +7,11 @@ threading layer that is not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -23,7 +23,7 @@ from rotary._lib.libraries import dtype_name
 from rotary._lib.typing import HostArray
 from rotary.angles.phases import Frequencies, multipliers
 from rotary.backends import portable
-from rotary.backends.contract import Axes, Pairing, Table
+from rotary.backends.contract import Axes, Pairing, Table, TableRows
 from rotary.layouts import LAYOUTS, Layout
 from rotary.runtime.pool import empty_like
 
@@ -55,6 +55,9 @@ CACHE_UNKNOWN = 96 * 2**20
 # What a launch returns if Numba fails; else it returns DONE, BEYOND_TABLE or OVERLAP of `kernels`.
 NO_KERNEL = -1
 
+# What selects a part of one array, the part of another that is rotated with it, and their rows of a table's index.
+Block: TypeAlias = tuple[Any, Any, tuple[int, ...]]
+
 
 @cache
 def streaming_size() -> int:
@@ -82,12 +85,15 @@ def fill_table(
     row: int,
 ) -> None:
     """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
-    threads = thread_count(2 * positions.shape[1] * table[0, :, 0].nbytes, ROW_BYTES_PER_THREAD)
-    dtype = dtype_name(table)
+    threads, nbytes = 1, 2 * positions.shape[1] * table[0, :, 0].nbytes
+    if nbytes >= 2 * ROW_BYTES_PER_THREAD:
+        threads = thread_count(nbytes, ROW_BYTES_PER_THREAD)
+    dtype = table.dtype.name
     kernel = compiled(Variant(None, dtype, parallel=True)) if threads > 1 else None
     chunks: tuple[int, ...] = (threads,)
     if kernel is None:
-        kernel, chunks = compiled(Variant(None, dtype)), (0, 1)
+        serial = Variant(None, dtype)
+        kernel, chunks = _compiled.get(serial) or compiled(serial), (0, 1)
     if kernel is None:
         portable.fill_table(frequencies, positions, factor, table, row)
         return
@@ -104,8 +110,8 @@ def rotate(
     """
     if not x.size:
         return np.empty_like(x, subok=False) if out is None else out
-    source = x if _is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
-    target = out if out is not None and _is_plain(out) else empty_like(source)
+    source = x if is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
+    target = out if out is not None and is_plain(out) else empty_like(source)
     if not _rotate_into(target, source, table, axes, pairing):
         result: HostArray = portable.rotate(x, table, axes, pairing, out)
         return result
@@ -117,30 +123,34 @@ def rotate(
     return out
 
 
-def _is_plain(x: HostArray) -> bool:
+def is_plain(x: HostArray) -> bool:
     """Return whether the kernels can read an array where it lies."""
     return bool(x.strides[-1] == x.itemsize and x.dtype.isnative)
 
 
+def as_interleaved(pairing: Pairing) -> Pairing:
+    """Return how the channels of a complex array pair, counted as real ones."""
+    return Pairing(2 * pairing.start, pairing.lanes, "interleaved", "interleaved", pairing.inverse)
+
+
 def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> bool:
     """Run the kernel on plain arrays, which are the same or do not overlap, and return whether there is one."""
+    in_place = out is x
+    source, target = x, out
     if x.dtype.kind == "c":
         real = STORAGE[dtype_name(x)]
-        x, out = x.view(real), out.view(real)
-        pairing = Pairing(
-            2 * pairing.start, pairing.lanes, "interleaved", "interleaved", pairing.inverse
-        )
-    streaming = out is not x and 2 * x.nbytes >= streaming_size()
-    values, index, step = table.values, table.index, table.step
-    for block, result, place in _blocks(x, out, axes):
-        launch = Launch([(block, result)], pairing, nbytes=x.nbytes, streaming=streaming)
-        rows = values, index[place], 0, values.shape[2], step
-        answer = launch((block,), (result,), rows, apart=True)
-        if answer == NO_KERNEL:
-            return False
-        assert answer == DONE, (
-            f"the table has no row for some position: the kernel answers {answer}"
-        )
+        source, target, pairing = x.view(real), out.view(real), as_interleaved(pairing)
+    parts = parts_of(source, target, axes, pairing)
+    streaming = not in_place and 2 * x.nbytes >= streaming_size()
+    launch = Launch(
+        dtype_name(source), [parts.geometry], pairing, nbytes=x.nbytes, streaming=streaming
+    )
+    kernel = launch.ready()
+    if kernel is None:
+        return False
+    each = [(index, index, place) for index, place in zip(parts.indices, parts.places, strict=True)]
+    rows = table.values, table.index, 0, table.values.shape[2], table.step
+    launch.over(each, kernel, (source, source), (target, target), rows)
     return True
 
 
@@ -149,8 +159,10 @@ class Launch:
 
     Parameters
     ----------
-    blocks : sequence of (array, array)
-        Arrays (batch, sequence, heads, channels) as those that will be rotated, and results as theirs.
+    dtype : str
+        Of the arrays, which are real.
+    geometry : sequence of sequence of int
+        How each array and its result lie in memory.
     pairing : Pairing
     nbytes : int
         How much is rotated, which decides how many threads do it.
@@ -166,45 +178,43 @@ class Launch:
         "_sign",
         "_streaming",
         "_variant",
+        "serial",
     )
 
     def __init__(
         self,
-        blocks: Sequence[tuple[HostArray, HostArray]],
+        dtype: str,
+        geometry: Sequence[Sequence[int]],
         pairing: Pairing,
         *,
         nbytes: int,
         streaming: bool,
     ) -> None:
-        dtype = STORAGE[dtype_name(blocks[0][0])]
-        self._variant = Variant(pairing.target, dtype, streaming)
+        self._variant = Variant(pairing.target, STORAGE[dtype], streaming)
         self._half, self._streaming = self._variant.flags
-        self._geometry = np.array([_geometry(*block, pairing) for block in blocks], np.int64)
+        self._geometry = np.array(geometry, np.int64)
         self._nbytes = nbytes
         self._sign = -1.0 if pairing.inverse else 1.0
         self._runs: dict[bool, Callable[..., int]] = {}
+        # What `ready` returns for arrays that one thread rotates, once it is known.
+        self.serial: tuple[Callable[..., int], int] | None = None
 
     def __call__(
-        self,
-        arrays: Sequence[HostArray],
-        results: Sequence[HostArray],
-        rows: tuple[HostArray, HostArray, int, int, int],
-        *,
-        apart: bool = False,
+        self, arrays: Sequence[HostArray], results: Sequence[HostArray], rows: TableRows
     ) -> int:
-        """Rotate arrays of four axes, in whatever order, and return what the kernel answers: 0, or why it does nothing.
+        """Rotate arrays of four axes, in whatever order.
 
-        The rows are values, index, start, stop and step, as the kernel explains them.
+        Returns what the kernel answers: 0, or why it did nothing.
         """
         threads = 1
         if self._nbytes >= 2 * BYTES_PER_THREAD:
             threads = thread_count(self._nbytes, BYTES_PER_THREAD)
-        run = self._runs.get(threads > 1) or self._run(threads > 1)
+        run = self._runs.get(threads > 1)
         if run is None:
-            threads = 1
-            run = self._runs.get(False) or self._run(False)
-            if run is None:
+            ready = self.ready()
+            if ready is None:
                 return NO_KERNEL
+            run, threads = ready
         values, index, start, stop, step = rows
         return run(
             arrays[0],
@@ -218,43 +228,104 @@ class Launch:
             stop,
             step,
             self._sign,
-            apart,
+            False,
             self._half,
             self._streaming,
             threads,
         )
 
-    def _run(self, parallel: bool) -> Callable[..., int] | None:
-        """Return the compiled kernel itself, None if Numba fails."""
-        function = compiled(self._variant._replace(parallel=parallel))
-        if function is None:
-            return None
-        run = entry_point(function)
-        self._runs[parallel] = run
-        return run
-
-
-def launch_of(
-    arrays: Sequence[HostArray],
-    results: Sequence[HostArray],
-    axes: Sequence[Axes],
-    pairing: Pairing,
-) -> Launch | None:
-    """Return the launch for such arrays together, None where it takes more than one.
-
-    As it does for arrays of several dtypes, of other than four axes, or that have to be copied.
-    """
-    dtype = arrays[0].dtype
-    for x in (*arrays, *results):
-        if x.dtype != dtype or dtype.kind == "c" or x.ndim != 4 or not _is_plain(x) or not x.size:
-            return None
-    nbytes = sum(x.nbytes for x in arrays)
-    in_place = any(x is result for x, result in zip(arrays, results, strict=True))
-    if any(each.batch is None for each in axes):
+    def ready(self) -> tuple[Callable[..., int], int] | None:
+        """Return the compiled kernel itself and for how many threads, None if Numba fails."""
+        threads = 1
+        if self._nbytes >= 2 * BYTES_PER_THREAD:
+            threads = thread_count(self._nbytes, BYTES_PER_THREAD)
+        for count in dict.fromkeys((threads, 1)):
+            run = self._runs.get(count > 1)
+            if run is not None:
+                return run, count
+            function = compiled(self._variant._replace(parallel=count > 1))
+            if function is not None:
+                run = self._runs[count > 1] = entry_point(function)
+                if self._nbytes < 2 * BYTES_PER_THREAD:
+                    self.serial = run, 1
+                return run, count
         return None
-    blocks = [next(_blocks(*each))[:2] for each in zip(arrays, results, axes, strict=True)]
-    streaming = not in_place and 2 * nbytes >= streaming_size()
-    return Launch(blocks, pairing, nbytes=nbytes, streaming=streaming)
+
+    def over(
+        self,
+        blocks: Sequence[Block],
+        kernel: tuple[Callable[..., int], int],
+        arrays: tuple[HostArray, HostArray],
+        results: tuple[HostArray, HostArray],
+        rows: TableRows,
+    ) -> None:
+        """Rotate all parts of one array, given twice, or of two, by a kernel that is ready.
+
+        The table has a row for every position, and no result lies where it must not.
+        """
+        run, threads = kernel
+        values, index, start, stop, step = rows
+        for first, last, place in blocks:
+            answer = run(
+                arrays[0][first],
+                results[0][first],
+                arrays[1][last],
+                results[1][last],
+                self._geometry,
+                values,
+                index[place],
+                start,
+                stop,
+                step,
+                self._sign,
+                True,
+                self._half,
+                self._streaming,
+                threads,
+            )
+            assert answer == DONE, (
+                f"the table has no row for some position: the kernel answers {answer}"
+            )
+
+
+class Parts(NamedTuple):
+    """The parts of four axes that together are all of an array, of which the kernel takes one at a time.
+
+    Attributes
+    ----------
+    geometry : list of int
+        How each part and its result lie in memory, in the kernel's order.
+    indices : list of tuple
+        What selects each part.
+    places : list of tuple of int
+        The index of its positions on the axes apart.
+    """
+
+    geometry: list[int]
+    indices: list[Any]
+    places: list[tuple[int, ...]]
+
+
+def parts_of(x: HostArray, out: HostArray, axes: Axes, pairing: Pairing) -> Parts:
+    """Return the parts of an array, which has elements, and of its result."""
+    front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
+    heads = axes.others(x.ndim)
+    # Axes beyond these are walked here: strided ones cannot be merged without a copy.
+    walked = (*axes.apart, *heads[:-1])
+    new = (None,) * (4 - (x.ndim - len(walked)))
+    indices, places = [], []
+    for index in np.ndindex(tuple([x.shape[axis] for axis in walked])):
+        at = dict(zip(walked, index, strict=True))
+        indices.append((*new, *(at.get(axis, slice(None)) for axis in range(x.ndim))))
+        places.append(index[: len(axes.apart)])
+    order = (*walked, *front, *heads[-1:], x.ndim - 1)
+    x, out = x.transpose(order), out.transpose(order)
+    if axes.batch is None:
+        x, out = (np.expand_dims(each, len(walked)) for each in (x, out))
+    if not heads:
+        x, out = (np.expand_dims(each, -2) for each in (x, out))
+    first = (0,) * len(walked)
+    return Parts(_geometry(x[first], out[first], pairing), indices, places)
 
 
 def _geometry(x: HostArray, out: HostArray, pairing: Pairing) -> list[int]:
@@ -280,27 +351,6 @@ def _extent(x: HostArray) -> tuple[int, int]:
     """Return where an array's memory begins and ends, in bytes from its first element."""
     reach = [step * (n - 1) for step, n in zip(x.strides, x.shape, strict=True)]
     return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + x.itemsize
-
-
-def _blocks(
-    x: HostArray, out: HostArray, axes: Axes
-) -> Iterator[tuple[HostArray, HostArray, tuple[int, ...]]]:
-    """Yield views (batch, sequence, heads, channels) that together are all of the arrays.
-
-    With each comes the place of its positions on the axes apart.
-    """
-    front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
-    heads = axes.others(x.ndim)
-    # Axes beyond these are walked here: strided ones cannot be merged without a copy.
-    walked = (*axes.apart, *heads[:-1])
-    order = (*walked, *front, *heads[-1:], x.ndim - 1)
-    x, out = x.transpose(order), out.transpose(order)
-    if axes.batch is None:
-        x, out = (np.expand_dims(each, len(walked)) for each in (x, out))
-    if not heads:
-        x, out = (np.expand_dims(each, -2) for each in (x, out))
-    for index in np.ndindex(x.shape[: len(walked)]):
-        yield x[index], out[index], index[: len(axes.apart)]
 
 
 # ------------------------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
 
 def check_array(x: Any, name: str) -> None:
     """Raise unless x is an array of floating or complex numbers that can be rotated."""
-    check_plain(x, name)
+    if type(x) is not np.ndarray:
+        check_plain(x, name)
     dtype = libraries.dtype_name(x)
     if dtype not in libraries.DTYPES:
         msg = f"`{name}` must have one of the dtypes {', '.join(sorted(libraries.DTYPES))}, got {x.dtype}"

@@ -1,155 +1,149 @@
-"""Calls whose like was made before: their arrays go straight to the kernel, all of them at once.
+"""The one way through a call: look up its plan, have it made if it is missing, and run it.
 
-What a call decides before it computes follows from its options and from how its arrays lie in memory, but
-not from their numbers, and a decoder asks the same for every token. So it is decided once and remembered.
+What a call decides before it computes follows from its options and from how its arrays lie in memory, but not from
+their numbers, and a decoder asks the same for every token. So it is decided once. Nothing rotates without a plan,
+and nothing else looks plans up, makes or runs them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
 from rotary import backends
-from rotary._lib.typing import Array, HostArray
+from rotary._lib import memo
+from rotary._lib.memo import Memo
+from rotary._lib.typing import Array, HostArray, TableDType
 from rotary.angles.phases import merged
-from rotary.backends.contract import Turns
-from rotary.runtime.pool import SMALLEST, empty_like
+from rotary.backends import library, portable
+from rotary.backends.contract import Angles, Call, Plan, PositionArgs, Rows
+from rotary.tables import lookup
 from rotary.tables.windows import LARGEST_POSITION, Reader
 
-from .arrays import names_of
-from .rows import Fit
-from .shapes import AxisOptions, frames_of, shape_of
+from .arrays import as_outputs, check_array, check_of_library, names_of
+from .passes import Rotation
+from .rows import Extent, read_delta, read_move, read_rows
+from .shapes import AxisOptions, Shape, axis_options, frames_of, shape_of
 
-PLANS_REMEMBERED = 256
-Kept = TypeVar("Kept")
-# What a launch reads of a table: values, index, the positions at which the values begin and end, and step.
-TableRows: TypeAlias = tuple[HostArray, HostArray, int, int, int]
-COUNTED = np.zeros((1, 1), np.int64)
-INT64 = np.dtype(np.int64)
+PLANS_REMEMBERED = 4096
 
 
-class Plan:
-    """How arrays of certain shapes, strides and dtypes are rotated, all decided but where they stand.
+class Source(Protocol):
+    """What rotations are of: an embedding, or what a graph of torch says of one. Compared by identity."""
+
+    def rotation(self, verb: str, role: Any, count: int, to: Any = None) -> Rotation:
+        """Return what a verb does to so many arrays."""
+
+    def options(self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool) -> AxisOptions:
+        """Return the axes that a call names, and those that hold otherwise."""
+
+    def roles(self, role: Any, count: int) -> Sequence[Any]:
+        """Return the role of every array of a call."""
+
+
+# A plan takes about two kilobytes. A server that sees many lengths of prompts has a plan for each.
+_plans: Memo[Hashable, Plan] = memo.plans(PLANS_REMEMBERED)
+
+# What an axis may be in a key: False and True would be taken for 0 and 1, which they equal.
+AXES = frozenset({int, type(None)})
+
+
+def rotate(
+    embedding: Any,
+    verb: str,
+    arrays: Sequence[Array],
+    positions: Any,
+    offset: Any,
+    cu_seqlens: Any,
+    role: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    out: Any,
+    delta: Any = None,
+    to: Any = None,
+    *,
+    transposed: bool = False,
+) -> Any:
+    """Rotate arrays.
 
     Parameters
     ----------
-    launch : callable
-        The backend's call of its kernel for such arrays.
-    reader : Reader
-        Of their table.
-    fits : sequence of Fit
-        What positions have to fit in each array.
-    length : int
-        The size of the sequence.
-    limit : int
-        The first position that is too far.
-    leading : bool
-        Whether an array of positions leads with position axes.
-    new : callable
-        Returns memory for the result of an array.
+    embedding : RotaryEmbedding
+        Or what else has rotations: a `Source` as its `_rotations`.
+    verb : {"call", "inverse", "vjp", "shift"}
+    arrays : sequence of array
+    positions, offset, cu_seqlens, role, seq_axis, batch_axis, out, delta
+        As the call gives them.
+    to : RotaryEmbedding or None
+        To what frequencies keys are moved.
+    transposed : bool
+        Whether gradients of the results go back to those of the arrays.
+
+    Returns
+    -------
+    array, or tuple of array for several
     """
-
-    __slots__ = ("_launch", "_length", "_limit", "_new", "_offsets", "_positions", "_reader")
-
-    def __init__(
-        self,
-        launch: Callable[..., int],
-        reader: Reader,
-        *,
-        fits: Sequence[Fit],
-        length: int,
-        limit: int,
-        leading: bool,
-        new: Callable[[HostArray], HostArray],
-    ) -> None:
-        self._new = new
-        self._launch = launch
-        self._reader = reader
-        self._length = length
-        self._limit = limit
-        batch = fits[0].batch or 1
-        counts = (1, batch if all(each.takes_batch(batch) for each in fits) else 1)
-        shapes = {(length,), *((count, length) for count in counts)}
-        self._positions: set[tuple[int, ...]] = set() if leading else shapes
-        self._offsets: set[tuple[int, ...]] = {(count,) for count in counts}
-
-    def __call__(self, arrays: Sequence[HostArray], positions: Any, offset: Any, out: Any) -> Any:
-        """Return arrays rotated, or None, nothing being changed, where the call has to be looked at."""
-        if positions is None and (offset is None or type(offset) is int):
-            rows = self._counted(offset or 0)
-        else:
-            rows = self._given(positions, offset)
-        if rows is None:
-            return None
-        if out is None:
-            results: Sequence[HostArray] = [self._new(x) for x in arrays]
-        else:
-            results = out if isinstance(out, tuple | list) else (out,)
-            for result in results:
-                if not result.flags.writeable:
-                    return None
-        # The kernel refuses positions and memory that it must not touch.
-        if self._launch(arrays, results, rows):
-            return None
-        return results[0] if len(arrays) == 1 else tuple(results)
-
-    def _counted(self, first: int) -> TableRows | None:
-        """Return the rows of the table for positions that count up from a first one."""
-        stop = first + self._length
-        if stop > self._limit or first < -LARGEST_POSITION:
-            return None
-        window = self._reader.window(first, stop)
-        return window.values, COUNTED, window.start - first, window.stop - first, 1
-
-    def _given(self, positions: Any, offset: Any) -> TableRows | None:
-        """Return the rows for positions, or from offsets on, that the table read last may have.
-
-        The index is a copy, for the caller may go on writing to it while the kernel reads it.
-        """
-        if positions is None:
-            # NumPy counts its durations among its integers.
-            if isinstance(offset, np.integer) and offset.dtype.kind in "iu":
-                return self._counted(int(offset))
-            if not _is_int64_of(offset, self._offsets):
-                return None
-            index, step = np.array(offset).reshape(-1, 1), 1
-        else:
-            if offset is not None or not _is_int64_of(positions, self._positions):
-                return None
-            index, step = np.array(positions, order="C", ndmin=2), 0
-        window = self._reader.latest()
-        if window is None:
-            return None
-        return window.values, index, window.start, min(window.stop, self._limit), step
+    rotations: Source = embedding._rotations
+    other: Source | None = None if to is None else to._rotations
+    where = positions, offset, cu_seqlens, delta
+    outputs = out if out is None or isinstance(out, tuple | list) else (out,)
+    kind: tuple[Any, ...] = rotations, verb, other, transposed, cu_seqlens is None, len(arrays)
+    key = _key(kind, arrays, role, seq_axis, batch_axis, outputs)
+    owner = None
+    if key is None and arrays:
+        axes = seq_axis, batch_axis
+        again = partial(rotate, rotations, verb, to=other)
+        results = _on_host(again, rotations, arrays, where, role, axes, outputs, transposed)
+        if results is not None:
+            return results[0] if len(results) == 1 else tuple(results)
+        owner, layout = _on_gpu(arrays, outputs)
+        if layout is not None:
+            key = (*kind, role, *_axes_key(seq_axis, batch_axis, len(arrays)), *layout)
+    held = _plans.held
+    plan = None if key is None else held.get(key)
+    if plan is not None:
+        # What `_plans.get` does, without a call.
+        _plans.hits += 1
+        with suppress(KeyError):  # another thread has dropped it
+            held.move_to_end(key)
+    else:
+        packed = cu_seqlens is not None
+        rotation = rotations.rotation(verb, role, len(arrays), other)
+        options = rotations.options(seq_axis, batch_axis, len(arrays), packed=packed)
+        made = partial(rotate, rotations, verb, to=other, transposed=not transposed)
+        transpose = partial(_transpose, made, role, seq_axis, batch_axis)
+        if transposed:
+            rotation = rotation.transposed()
+        plan = _plan_of(rotation, arrays, options, out, owner, transpose, shifts=verb == "shift")
+        if key is not None:
+            _plans.misses += 1
+            _plans.keep(key, plan)
+    results = plan(arrays, where, outputs)
+    return results[0] if len(results) == 1 else tuple(results)
 
 
-def _is_int64_of(value: Any, shapes: set[tuple[int, ...]]) -> bool:
-    """Return whether a value is an array of int64, of one of some shapes."""
-    return type(value) is np.ndarray and value.dtype == INT64 and value.shape in shapes
-
-
-def unplanned(arrays: Sequence[HostArray], positions: Any, offset: Any, out: Any) -> None:
-    """Have every call be looked at: what stands for the plan of calls that can have none."""
-
-
-def key_of(
-    verb: str, arrays: Sequence[Array], seq_axis: Any, batch_axis: Any, out: Any
+def _key(
+    kind: tuple[Any, ...],
+    arrays: Sequence[Array],
+    role: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    outputs: Sequence[Array] | None,
 ) -> Hashable | None:
-    """Return what the plan of a call depends on, None where there can be no plan."""
-    # False and True would be taken for axes, being equal to 0 and 1.
-    if seq_axis is not None and type(seq_axis) is not int:
-        return None
-    if batch_axis is not None and type(batch_axis) is not int:
-        return None
-    key: list[Hashable] = [verb, seq_axis, batch_axis, len(arrays)]
+    """Return what the plan of a call on NumPy arrays depends on, None for other calls.
+
+    Rotations are compared by identity, for equal embeddings share them.
+    """
+    key: list[Hashable] = [*kind]
     for x in arrays:
         if type(x) is not np.ndarray:
             return None
         key += x.shape, x.strides, x.dtype
-    if out is not None:
-        outputs = out if isinstance(out, tuple | list) else (out,)
+    if outputs is not None:
         if len(outputs) != len(arrays):
             return None
         for output, x in zip(outputs, arrays, strict=True):
@@ -159,56 +153,207 @@ def key_of(
                 key += output.shape, output.strides, output.dtype
             else:
                 return None
+    if role is not None:
+        if type(role) is not str:
+            return None
+        key.append(role)
+    if type(seq_axis) in AXES and type(batch_axis) in AXES:
+        key += seq_axis, batch_axis
+        return tuple(key)
+    try:
+        key += _axes_key(seq_axis, batch_axis, len(arrays))
+    except (TypeError, ValueError):
+        return None
     return tuple(key)
 
 
-def remember(plans: dict[Any, Kept], key: Hashable, plan: Kept) -> None:
-    """Keep what was made for calls like one, its plan above all; when there is too much, all else is forgotten."""
-    if len(plans) >= PLANS_REMEMBERED:
-        plans.clear()
-    plans[key] = plan
+def _axes_key(seq_axis: Any, batch_axis: Any, count: int) -> tuple[Hashable, ...]:
+    """Return the axes that a call names as parts of a key."""
+    options = axis_options(seq_axis, batch_axis, count)
+    return options.seq_axis, options.batch_axis
 
 
-def plan_of(
-    arrays: Sequence[HostArray],
-    results: Any,
-    turns: Turns,
-    *,
-    head_dim: int,
-    leading: bool,
-    limit: int | None,
+# ------------------------------------------------------------------------------------------------
+# Making plans.
+
+
+def _plan_of(
+    rotation: Rotation,
+    arrays: Sequence[Array],
     options: AxisOptions,
-) -> Callable[..., Any]:
-    """Return the plan of calls like one that was made, given its arrays and its results.
+    out: Any,
+    owner: str | None,
+    transpose: Callable[[Sequence[Array], PositionArgs], tuple[Array, ...]],
+    *,
+    shifts: bool,
+) -> Plan:
+    """Return the plan of a call, whose arrays and outputs are checked.
 
-    There is one for one array or two of a dtype, read and written where they lie, that turn in one pass by a
-    table which the cache keeps.
+    `owner` says what kind of library has the arrays in the memory of a GPU. `shifts` says whether positions are not
+    said, but how far rows move.
     """
-    launch_of = backends.host().launch_of
-    results = results if isinstance(results, tuple) else (results,)
-    frequencies, factor, scale = turns.angles[0]
-    plain = len(turns.pairings) == 1 and turns.second is None and scale is None
-    if launch_of is None or not plain or len(arrays) > 2:
-        return unplanned
-    shapes = tuple(map(shape_of, arrays, names_of(arrays)))
-    frames, fits, length = frames_of(shapes, options, head_dim, turns.pairings, frequencies.heads)
+    names = names_of(arrays)
+    if not arrays:
+        msg = "`arrays` must hold at least one array, got none"
+        raise TypeError(msg)
+    passes = rotation.passes(len(arrays))
+    for x, name in zip(arrays, names, strict=True):
+        if owner is None and type(x) is not np.ndarray:
+            check_of_library(x, name)
+        check_array(x, name)
+    shapes = tuple(map(shape_of, arrays, names))
+    first = passes[0]
+    frequencies = first.angles[0].frequencies
+    frames, fits, length = frames_of(
+        shapes, options, rotation.head_dim, first.pairings, frequencies.heads
+    )
+    outputs = None if out is None else as_outputs(out, arrays, names)
+    if first.second is not None:
+        _check_real(shapes)
+    limit = rotation.limits[0]
+    read: Callable[[PositionArgs, Extent], Rows] = partial(read_rows, limit=limit)
+    if shifts:
+        limit = -LARGEST_POSITION
+        read = partial(read_move, limits=rotation.limits) if rotation.moving else read_delta
+    call = Call(
+        arrays=arrays,
+        outputs=outputs,
+        names=tuple(names),
+        passes=passes,
+        frames=frames,
+        extent=Extent(fits, length, frequencies.axes, rotation.leading),
+        limit=limit,
+        read=read,
+        tables=lookup.tables_of,
+        reader=_reader,
+        check_outputs=_check_outputs,
+        transpose=transpose,
+    )
+    # What is no rotation is made of two, by the library's own operations.
+    if owner is not None and first.second is None:
+        from rotary.backends.cuda import plan as cuda
+
+        return _FallingBack(cuda.plan(call, owner), library.plan(call))
+    if backends.host() is portable or not all(isinstance(x, np.ndarray) for x in arrays):
+        return library.plan(call)
+    from rotary.backends.cpu import plan as numba
+
+    return numba.plan(call)
+
+
+class _FallingBack:
+    """A plan of a GPU's kernels, and that of the library's own operations for positions they cannot read."""
+
+    __slots__ = ("_kernels", "_library")
+
+    def __init__(self, kernels: Callable[..., Sequence[Array] | None], plan: Plan) -> None:
+        self._kernels = kernels
+        self._library = plan
+
+    def __call__(
+        self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None
+    ) -> Sequence[Array]:
+        results = self._kernels(arrays, positions, outputs)
+        return self._library(arrays, positions, outputs) if results is None else results
+
+
+def _transpose(
+    again: Callable[..., Any],
+    role: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    gradients: Sequence[Array],
+    positions: PositionArgs,
+) -> tuple[Array, ...]:
+    """Return the gradients of arrays, given those of their results."""
+    *given, delta = positions
+    results = again(gradients, *given, role, seq_axis, batch_axis, None, delta)
+    return results if isinstance(results, tuple) else (results,)
+
+
+def _reader(angles: Angles, dtype: TableDType) -> Reader | None:
+    """Return what reads the cached table of angles for positions that count up, None if the cache has none."""
+    frequencies = angles.frequencies
+    if angles.scale is not None:
+        return None
     if frequencies.axes > 1:
         frequencies = merged(frequencies) or frequencies
-    axes = [frame.axes for frame in frames]
-    launch = launch_of(arrays, results, axes, frames[0].pairings[0])
-    if launch is None or frequencies.axes > 1:
-        return unplanned
-    return Plan(
-        launch,
-        Reader(frequencies, factor, frames[0].dtype),
-        fits=fits,
-        length=length,
-        limit=LARGEST_POSITION if limit is None else limit,
-        leading=leading,
-        new=np.empty_like if all(map(_is_simply_made, arrays)) else empty_like,
-    )
+    return Reader(frequencies, angles.factor, dtype) if frequencies.axes == 1 else None
 
 
-def _is_simply_made(x: HostArray) -> bool:
-    """Return whether NumPy makes memory for the result of an array as `pool.empty_like` does."""
-    return x.nbytes < SMALLEST and 0 not in x.strides
+def _check_outputs(arrays: Sequence[Array], outputs: Sequence[Array]) -> None:
+    """Raise unless outputs can hold the results of arrays, of which all but addresses and flags was checked."""
+    for i, output in enumerate(outputs):
+        if type(output) is not np.ndarray or not output.flags.writeable:
+            break
+        others = [x for j, x in enumerate(arrays) if j != i or x is not output]
+        if any(np.may_share_memory(output, x) for x in (*others, *outputs[:i])):
+            break
+    else:
+        return
+    as_outputs(outputs, arrays, names_of(arrays))
+
+
+def _check_real(shapes: Sequence[Shape]) -> None:
+    """Raise for complex arrays if the two channels of a pair are made by angles of their own."""
+    for shape in shapes:
+        if shape.is_complex:
+            msg = (
+                f"`{shape.name}` must be real, for the two channels of a pair do not turn together, got "
+                f"dtype {shape.dtype}"
+            )
+            raise TypeError(msg)
+
+
+# ------------------------------------------------------------------------------------------------
+# Other libraries.
+
+
+def _on_host(
+    again: Callable[..., Any],
+    rotations: Source,
+    arrays: Sequence[Array],
+    where: PositionArgs,
+    role: Any,
+    axes: tuple[Any, Any],
+    outputs: Sequence[Array] | None,
+    transposed: bool,
+) -> Sequence[Array] | None:
+    """Return arrays of other libraries rotated if they lie in the host's memory, None if they do not.
+
+    `again` makes the same call for other arrays.
+    """
+    backend = backends.shared_with_host(arrays)
+    if backend is None:
+        return None
+
+    def on_host(own: Sequence[HostArray], places: PositionArgs, out: Any) -> Sequence[HostArray]:
+        """Return NumPy's views of the arrays rotated."""
+        *given, delta = places
+        result = again(own, *given, role, *axes, out, delta, transposed=transposed)
+        return result if isinstance(result, tuple) else (result,)
+
+    def back(i: int, gradient: Array, places: PositionArgs) -> Array:
+        """Return the gradient of one of the arrays, given that of its result."""
+        *given, delta = places
+        own = rotations.roles(role, len(arrays))[i]
+        axes_of_one = [each[i] if isinstance(each, tuple) else each for each in axes]
+        return again((gradient,), *given, own, *axes_of_one, None, delta, transposed=not transposed)
+
+    results: Sequence[Array] | None = backend.rotate_all(arrays, where, outputs, on_host, back)
+    return results
+
+
+def _on_gpu(
+    arrays: Sequence[Array], outputs: Sequence[Array] | None
+) -> tuple[str | None, tuple[Hashable, ...] | None]:
+    """Return what kind of library has arrays in the memory of a GPU, and how they lie there; else None."""
+    if all(isinstance(x, np.ndarray) for x in arrays):
+        return None, None
+    from rotary.backends.cuda import memory
+
+    owner = memory.owner_of_all(arrays, names_of)
+    if owner is None or (outputs is not None and len(outputs) != len(arrays)):
+        return None, None
+    layout = memory.key_of(arrays, outputs, owner)
+    return (None, None) if layout is None else (owner, layout)

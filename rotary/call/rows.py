@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rotary._lib import libraries
 from rotary._lib.libraries import UNKNOWN
-from rotary._lib.numbers import EXACT, bounds_of, check_reach
+from rotary._lib.numbers import EXACT, INT64, TOO_LARGE, bounds_of, check_reach, first_coarse
 from rotary._lib.typing import Array, HostArray
-from rotary.backends.contract import Axes, Rows, View
+from rotary.backends.contract import Axes, PositionArgs, Rows, View
 from rotary.positions import ragged
 from rotary.positions.reading import check_below, read_positions
 from rotary.tables.lookup import explicit_rows
+
+# The dtypes of nearly all positions, and below which size their values are positions as they are.
+PLAIN: dict[Any, float] = {
+    **{np.dtype(f"int{bits}"): TOO_LARGE for bits in (8, 16, 32, 64)},
+    **{np.dtype(f"uint{bits}"): TOO_LARGE for bits in (8, 16, 32, 64)},
+    np.dtype("float16"): first_coarse("float16") or 0,
+    np.dtype("float32"): TOO_LARGE,
+    np.dtype("float64"): TOO_LARGE,
+}
+INTEGERS = frozenset(dtype for dtype in PLAIN if dtype.kind in "iu")
 
 
 class Fit(NamedTuple):
@@ -79,11 +88,15 @@ class Extent(NamedTuple):
 
     def takes_batch(self, count: int) -> bool:
         """Return whether positions with so many entries for the batch fit every array."""
-        return all(each.takes_batch(count) for each in self.arrays)
+        return count == 1 or all(
+            axes.batch is not None and sizes[axes.batch] in (count, UNKNOWN)
+            for _, sizes, axes in self.arrays
+        )
 
     def has_sizes(self, shape: tuple[int, ...]) -> bool:
         """Return whether positions have one size for each axis of every array."""
-        return all(each.has_sizes(shape) for each in self.arrays)
+        alike = {each[1:]: each for each in self.arrays}
+        return all(each.has_sizes(shape) for each in alike.values())
 
     @property
     def has_batch(self) -> bool:
@@ -130,70 +143,57 @@ def _spelled(shape: tuple[Any, ...]) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
-# What a call says of its positions, to be read once its shapes are known.
-Read: TypeAlias = Callable[[Extent], Rows]
+def read_rows(where: PositionArgs, extent: Extent, limit: int | None) -> Rows:
+    """Return where rows stand.
 
-
-@dataclass(slots=True)
-class Where:
-    """Where a call says that rows stand; called with an `Extent`, it reads that.
-
-    Attributes
+    Parameters
     ----------
-    positions : array_like or None
-        (S,), (1, S), (B, S), or with a size or 1 for each axis of the array but its last. The position axes
-        lead if the extent says so.
-    offset : number, array_like (B,) or None
-        First position of every row of the batch, or of every packed sequence. None is 0.
-    cu_seqlens : array_like of int (n + 1,) or None
-        Where packed sequences begin and the last one ends.
+    where : tuple
+        `positions`, (S,), (1, S), (B, S), or with a size or 1 for each axis of the array but its last, led by the
+        position axes if the extent says so. Or `offset`, the first position of every row of the batch or of every
+        packed sequence, and `cu_seqlens`, where packed sequences begin and the last one ends.
+    extent : Extent
     limit : int or None
         What positions have to stay below.
     """
-
-    positions: Any
-    offset: Any
-    cu_seqlens: Any
-    limit: int | None
-
-    def __call__(self, extent: Extent) -> Rows:
-        """Return where rows stand."""
-        rows = _read(self.positions, self.offset, self.cu_seqlens, extent)
-        if self.limit is not None:
-            name = "offset" if self.positions is None else "positions"
-            rows.limit = self.limit
-            if rows.start is None:
-                check_below(rows.positions, self.limit, name)
-            elif rows.length:
-                # How long packed sequences are is not known where their bounds are not.
-                last = rows.start + (rows.length - 1 if rows.bounds is None else 0)
-                check_below(np.array(last), self.limit, name)
-        return rows
-
-
-def _read(positions: Any, offset: Any, cu_seqlens: Any, extent: Extent) -> Rows:
-    """Return where rows stand, near or far."""
+    positions, offset, cu_seqlens, _ = where
     if positions is not None:
         for other, name in ((offset, "offset"), (cu_seqlens, "cu_seqlens")):
             if other is not None:
                 msg = f"`positions` and `{name}` must not both be given: `positions` says it all"
                 raise ValueError(msg)
-        return _explicit(_found(positions, "positions", extent), extent, "positions")
-    start = 0 if offset is None else offset
-    return _counted(start, extent) if cu_seqlens is None else _packed(cu_seqlens, start, extent)
+        rows = _explicit(_found(positions, "positions", extent), extent, "positions")
+    else:
+        start = 0 if offset is None else offset
+        rows = _counted(start, extent) if cu_seqlens is None else _packed(cu_seqlens, start, extent)
+    if limit is not None:
+        name = "offset" if positions is None else "positions"
+        rows.limit = limit
+        if rows.start is None:
+            if not isinstance(rows.positions, np.ndarray) or rows.positions.max(initial=0) >= limit:
+                check_below(rows.positions, limit, name)
+        elif rows.length:
+            # How long packed sequences are is not known where their bounds are not.
+            last = rows.start + (rows.length - 1 if rows.bounds is None else 0)
+            if last >= limit:
+                check_below(np.array(last), limit, name)
+    return rows
 
 
-def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
+def read_delta(where: PositionArgs, extent: Extent) -> Rows:
     """Return by how much rows move: a number, (B,), (1, S), (B, S) or a size for each axis.
 
     Any position axes lead. Of an array without a batch, (S,) has one delta for each token; of packed
     sequences, (n,) has one for each sequence.
     """
+    _, _, cu_seqlens, delta = where
     value = _found(delta, "delta", extent)
     bounds = None if cu_seqlens is None else _bounds(cu_seqlens, extent)
-    lead = extent.lead()
+    lead = (extent.axes,) if extent.leading else ()
     shape = tuple(value.shape)
     inner = shape[len(lead) :]
+    if value.ndim == 0 and type(value) is np.ndarray:
+        return Rows(np.broadcast_to(value, (extent.axes, 1, 1)), None, extent.length)
     if value.ndim == 0 or (shape == lead):
         return _rows(_reshaped(value, (*(shape or (1,)), 1, 1)), extent)
     if len(inner) != 1 or shape[: len(lead)] != lead:
@@ -205,7 +205,7 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
         if isinstance(value, np.ndarray):
             moved = np.repeat(value, np.diff(bounds), axis=-1)
             return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
-    if not extent.has_batch:
+    if all(fit.axes.batch is None for fit in extent.arrays):
         return _explicit(value, extent, "delta")
     if not extent.takes_batch(count):
         msg = (
@@ -213,34 +213,38 @@ def read_delta(delta: Any, cu_seqlens: Any, extent: Extent) -> Rows:
             "one-dimensional delta has one entry per batch element; one entry per token is (1, S)"
         )
         raise ValueError(msg)
+    if type(value) is np.ndarray:
+        placed = value.reshape((*(lead or (1,)), count, 1))
+        return Rows(np.broadcast_to(placed, (extent.axes, count, 1)), None, extent.length)
     return _rows(_reshaped(value, (*(lead or (1,)), count, 1)), extent)
 
 
-def read_move(
-    delta: Any,
-    positions: Any,
-    offset: Any,
-    cu_seqlens: Any,
-    old_limit: int | None,
-    new_limit: int | None,
-    extent: Extent,
-) -> Rows:
+def read_move(where: PositionArgs, extent: Extent, limits: tuple[int | None, int | None]) -> Rows:
     """Return rows on three times the position axes: where they stand, twice, and by how much they move.
 
     So the angle ``p * new - p * old + delta * new`` is one sum of products, reduced exactly.
     """
+    positions, offset, _, _ = where
+    old_limit, new_limit = limits
     if positions is None and offset is None:
         msg = "`positions` or `offset` must be given with `to`: the angles depend on the positions of `x`"
         raise ValueError(msg)
     own = extent._replace(axes=extent.axes // 3)
-    rows = Where(positions, offset, cu_seqlens, old_limit)(own)
-    steps = read_delta(delta, cu_seqlens, own)
-    if rows.traced or steps.traced:
+    rows = read_rows(where, own, old_limit)
+    steps = read_delta(where, own)
+    if any(
+        each.start is None and not isinstance(each.positions, np.ndarray) for each in (rows, steps)
+    ):
         msg = "`positions` and `delta` must be known, not traced, where `to` is given"
         raise TypeError(msg)
     by_axis = rows.by_axis or steps.by_axis
     places, moves = np.broadcast_arrays(
-        *(_written_out(each, own, by_axis=by_axis) for each in (rows, steps))
+        *(
+            each.positions
+            if isinstance(each.positions, np.ndarray) and each.by_axis == by_axis
+            else _written_out(each, own, by_axis=by_axis)
+            for each in (rows, steps)
+        )
     )
     if places.dtype != moves.dtype:
         places = _as_floats(places, "positions")
@@ -250,7 +254,8 @@ def read_move(
         if ends.dtype == np.int64:
             # What has wrapped is beyond every limit.
             ends = np.where((places > 0) & (moves > 0) & (ends < 0), np.iinfo(np.int64).max, ends)
-        check_below(ends, new_limit, "delta")
+        if ends.size and ends.max() >= new_limit:
+            check_below(ends, new_limit, "delta")
     return Rows(np.concatenate([places, places, moves]), None, extent.length, by_axis=by_axis)
 
 
@@ -285,13 +290,32 @@ def _as_floats(values: HostArray, name: str) -> HostArray:
 
 
 def _found(value: Any, name: str, extent: Extent) -> Any:
-    """Return positions as `known` does, but those in the memory of a GPU that is called as a view."""
+    """Return positions as `read_positions` does, but those in the memory of a GPU that is called as a view."""
+    kind = type(value)
+    if kind is np.ndarray and value.dtype in PLAIN:
+        # Copies, for the caller may go on writing to positions while they are still read.
+        if value.dtype in INTEGERS:
+            integers = np.array(value, np.int64, order="C")
+            if value.dtype != np.uint64 or not (integers < 0).any():
+                return integers
+            return read_positions(value, name)  # which refuses what does not fit
+        floats = np.array(value, np.float64, order="C")
+        if np.abs(floats).max(initial=0.0) < PLAIN[value.dtype]:
+            return floats
+    elif (kind is int and value in INT64) or (kind is float and abs(value) < TOO_LARGE):
+        return np.array(value)
+    elif kind is list and set(map(type, value)) == {int}:
+        integers = np.array(value)
+        if integers.dtype == np.int64:
+            return integers
     seen = None if extent.see is None else extent.see(value, name)
     return read_positions(value, name) if seen is None else seen
 
 
 def _reshaped(value: Array | View, shape: tuple[int, ...]) -> Array | View:
     """Return positions with axes of size 1 put in."""
+    if type(value) is np.ndarray:
+        return value.reshape(shape)
     if isinstance(value, View):
         return value.with_axes(shape)
     return libraries.namespace(value).reshape(value, shape)
@@ -324,19 +348,29 @@ def _rows(positions: Array | View, extent: Extent) -> Rows:
 
 def _explicit(value: Array | View, extent: Extent, name: str) -> Rows:
     """Return rows at positions as given, checked against what they have to fit."""
-    lead = extent.lead()
+    lead = (extent.axes,) if extent.leading else ()
     shape = tuple(value.shape)
     inner = shape[len(lead) :]
     leads = shape[: len(lead)] == lead
     shared = inner[-1:] == (extent.length,) and (
-        len(inner) == 1 or (len(inner) == 2 and extent.takes_batch(inner[0]))
+        len(inner) == 1 or (len(inner) == 2 and (inner[0] == 1 or extent.takes_batch(inner[0])))
     )
     if leads and shared:
         inner = inner if len(inner) == 2 else (1, *inner)
-        return explicit_rows(_reshaped(value, (*(lead or (1,)), *inner)))
+        shape = (*(lead or (1,)), *inner)
+        placed = value.reshape(shape) if type(value) is np.ndarray else _reshaped(value, shape)
+        if extent.axes > 1 or (type(value) is np.ndarray and value.dtype == np.float64):
+            return Rows(placed, None, extent.length)
+        return explicit_rows(placed)
     if leads and extent.has_sizes(inner):
         # Not `_reshaped`: a view's axes of size 1 stay where they are.
-        placed = value if lead else _reshaped(value, (1, *inner))
+        placed = (
+            value
+            if lead
+            else value[None]
+            if type(value) is np.ndarray
+            else _reshaped(value, (1, *inner))
+        )
         return Rows(placed, None, extent.length, by_axis=True)
     led = f", led by the {extent.axes} position axes" if extent.leading else ""
     msg = f"`{name}` must have one of the shapes {extent.shapes()}{led}, got {shape}{_advice(inner, extent)}"
@@ -358,7 +392,8 @@ def _advice(inner: tuple[int, ...], extent: Extent) -> str:
 def _counted(offset: Any, extent: Extent) -> Rows:
     """Return rows that count up from an offset."""
     if type(offset) is int:
-        _check_last(offset, extent.length)
+        if not 0 <= offset <= EXACT - extent.length:
+            _check_last(offset, extent.length)
         return Rows(None, offset, extent.length)
     value = _found(offset, "offset", extent)
     if value.ndim > 1 and set(value.shape) == {1}:
@@ -366,7 +401,7 @@ def _counted(offset: Any, extent: Extent) -> Rows:
     if value.ndim > 1:
         msg = f"`offset` must be a number or have the shape (B,), got shape {tuple(value.shape)}"
         raise ValueError(msg)
-    if value.ndim:
+    if value.ndim and not extent.takes_batch(value.shape[0]):
         extent.check_batch(value.shape[0], "offset")
     if isinstance(value, View):
         return Rows(value.with_axes((1, value.size, 1)), None, extent.length, counting=True)
@@ -374,12 +409,18 @@ def _counted(offset: Any, extent: Extent) -> Rows:
         return _counted_unknown(value, extent)
     if value.dtype == np.int64 and value.size == 1:
         start = int(value.reshape(()))
-        _check_last(start, extent.length)
+        if not 0 <= start <= EXACT - extent.length:
+            _check_last(start, extent.length)
         return Rows(None, start, extent.length)
     if value.size:
-        _check_last(value.max().item(), extent.length)
+        last = value.max().item()
+        if not 0 <= last <= EXACT - extent.length:
+            _check_last(last, extent.length)
     steps = np.arange(extent.length, dtype=np.int64)
-    return _rows(value.reshape((1, -1, 1)) + steps, extent)
+    placed = np.broadcast_to(
+        value.reshape((1, -1, 1)) + steps, (extent.axes, value.size, extent.length)
+    )
+    return Rows(placed, None, extent.length)
 
 
 def _counted_unknown(offset: Array, extent: Extent) -> Rows:
@@ -420,7 +461,18 @@ def _packed(cu_seqlens: Any, offset: Any, extent: Extent) -> Rows:
     if not isinstance(start, np.ndarray):
         msg = "`offset` must be known, not traced, where `cu_seqlens` is given: pass `positions`"
         raise TypeError(msg)
-    return _rows(ragged(bounds, offset=start).reshape((1, 1, -1)), extent)
+    lengths = np.diff(bounds)
+    if (
+        start.dtype == np.int64
+        and start.shape in ((), lengths.shape)
+        and ((start >= 0) & (start <= EXACT)).all()
+    ):
+        firsts = np.repeat(start - bounds[:-1], lengths)  # nothing wraps
+        positions = np.arange(extent.length, dtype=np.int64) + firsts
+    else:
+        positions = ragged(bounds, offset=start)
+    shape = extent.axes, 1, extent.length
+    return Rows(np.broadcast_to(positions, shape), None, extent.length)
 
 
 def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray | View:
@@ -437,7 +489,8 @@ def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray | View:
     if not isinstance(bounds, np.ndarray):
         msg = "`cu_seqlens` must be known, not traced: pass `positions` instead"
         raise TypeError(msg)
-    checked = bounds_of(bounds)
+    rises = bounds.ndim == 1 and bounds.dtype == np.int64 and not (bounds[1:] < bounds[:-1]).any()
+    checked = bounds if rises and not bounds[:1].any() and bounds.size else bounds_of(bounds)
     if checked[-1] != extent.length:
         msg = f"`cu_seqlens` must end at the {extent.length} rows of the arrays, got {checked[-1]}"
         raise ValueError(msg)

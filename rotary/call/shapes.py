@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from rotary._lib import libraries
+from rotary._lib import libraries, memo
 from rotary._lib.checks import as_integer
 from rotary._lib.libraries import UNKNOWN
 from rotary._lib.typing import Array, TableDType
@@ -109,6 +108,8 @@ def axis_options(
 
 def _checked_entries(value: Any, name: str, count: int, check: Callable[[Any], Any]) -> Any:
     """Return an axis argument checked: one value for all arrays, or a tuple with one for each."""
+    if value is None or type(value) is int:
+        return value
     if not isinstance(value, tuple):
         return check(value)
     if len(value) != count:
@@ -122,7 +123,7 @@ def table_dtype(dtype: str) -> TableDType:
     return "float64" if dtype in ("float64", "complex128") else "float32"
 
 
-@lru_cache(maxsize=SHAPES_REMEMBERED)
+@memo.remembered(SHAPES_REMEMBERED)
 def frames_of(
     shapes: tuple[Shape, ...],
     options: AxisOptions,

@@ -7,82 +7,95 @@ what an embedding comes to: the frequencies as they are, which channels pair, an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 
-from rotary import backends
-from rotary._lib import compiler, libraries
+from rotary._lib import compiler, libraries, memo
 from rotary._lib.libraries import UNKNOWN
 from rotary._lib.numbers import EXACT, INT64
-from rotary._lib.typing import Array, HostArray
-from rotary.angles.phases import frequencies
+from rotary._lib.typing import Array
+from rotary.angles.phases import Frequencies, frequencies
 from rotary.backends.contract import Angles, Pairing, Scale, Turns
-from rotary.runtime.pool import empty
+from rotary.decay import XPos
 
-from . import apply
+from . import plans
 from .arrays import names_of
-from .plans import key_of, plan_of, remember
-from .rows import Read, Where, read_delta, read_move
-from .shapes import NO_BATCH, AxisOptions, Shape, axes_of
-
-if TYPE_CHECKING:
-    from rotary.backends.shared import Lent
+from .passes import Rotated, Rotation, Rotations, rotations_of
+from .shapes import NO_BATCH, AxisOptions, Shape, axes_of, axis_options
 
 # What the positions of a call are said by; those left out are None.
 PLACES = "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
 # Which axes are the sequence and the batch of each array, -1 if it has no batch.
 AXES = "int[] sequence, int[] batch"
 CALL = f"Tensor[] arrays, str told, bool transposed, {AXES}, {PLACES}"
-TOLD_REMEMBERED = 256
-NAMES_REMEMBERED = 256
+TEXTS_REMEMBERED = 256
 
 
-class Told(NamedTuple):
-    """What a graph says of an embedding.
+class GraphRotation:
+    """The rotation that a graph describes, as a source of plans: one object for equal texts."""
 
-    Attributes
-    ----------
-    head_dim : int
-    leading : bool
-        Whether positions lead with the position axes.
-    limits : tuple of int or None
-        What positions have to stay below, before and after they are moved to other frequencies.
-    moving : bool
-        Whether keys are moved to other frequencies.
-    turns : tuple of Turns
-        The passes over each array, or over all of them.
-    """
+    __slots__ = ("_rotation", "_rotations")
 
-    head_dim: int
-    leading: bool
-    limits: tuple[int | None, int | None]
-    moving: bool
-    turns: tuple[Turns, ...]
+    def __init__(self, rotation: Rotation) -> None:
+        self._rotation = rotation
+        self._rotations = self
 
+    def rotation(self, _: str, __: Any, ___: int, ____: Any = None) -> Rotation:
+        """Return the rotation, which is of one verb."""
+        return self._rotation
 
-def in_words(told: Told) -> str:
-    """Return what a graph says of an embedding as text, its numbers exact."""
-    return json.dumps(told, default=lambda frequencies: frequencies.values.tolist())
+    def options(self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool) -> AxisOptions:
+        """Return the axes that a graph names for every array."""
+        return axis_options(seq_axis, batch_axis, count, packed=packed)
+
+    def roles(self, _: Any, count: int) -> list[None]:
+        """Return no roles: the passes of a graph have their scales."""
+        return [None] * count
 
 
-@lru_cache(maxsize=TOLD_REMEMBERED)
-def understood(words: str, transposed: bool) -> tuple[Told, dict[Any, Callable[..., Any]]]:
-    """Return what text says, or for its transpose, by which gradients go back, and the plans of calls by it."""
-    head_dim, leading, limits, moving, turns = json.loads(words)
-    own = tuple(_turns(transposed, *each) for each in turns)
-    return Told(head_dim, leading, tuple(limits), moving, own), {}
+def to_json(rotation: Rotation | Rotated) -> str:
+    """Return a rotation, or what rotations follow from, as text whose numbers are exact."""
+    return json.dumps(rotation, default=_as_list)
 
 
-def _turns(transposed: bool, pairings: Any, angles: Any, second: Any) -> Turns:
+def _as_list(value: Any) -> Any:
+    """Return frequencies or a decay as a list."""
+    return astuple(value) if isinstance(value, XPos) else value.values.tolist()
+
+
+@memo.remembered(TEXTS_REMEMBERED)
+def from_json(text: str) -> GraphRotation:
+    """Return the rotation that a text describes."""
+    head_dim, leading, limits, moving, turns = json.loads(text)
+    own = tuple(_turns(*each) for each in turns)
+    return GraphRotation(Rotation(head_dim, leading, tuple(limits), moving, own))
+
+
+@memo.remembered(TEXTS_REMEMBERED)
+def _rotations_from_json(text: str) -> Rotations:
+    """Return the rotations of an embedding that a text describes."""
+    own = dict(zip(Rotated._fields, json.loads(text), strict=True))
+    if own["decay"] is not None:
+        scale_base, center, scale_layout, gamma = own["decay"]
+        own["decay"] = XPos(scale_base, center=center, scale_layout=scale_layout, gamma=gamma)
+    if own["both"] is not None:
+        own["both"] = tuple(map(_frequencies, own["both"]))
+    own["frequencies"] = _frequencies(own["frequencies"])
+    return rotations_of(Rotated(**own | {key: tuple(own[key]) for key in ("blocks", "axes")}))
+
+
+def _frequencies(values: Any) -> Frequencies:
+    """Return frequencies from lists."""
+    return frequencies(np.array(values, np.float64))
+
+
+def _turns(pairings: Any, angles: Any, second: Any) -> Turns:
     """Return passes from lists."""
-    own = (Pairing(*each) for each in pairings)
     return Turns(
-        tuple(each.transposed() if transposed else each for each in own),
+        tuple(Pairing(*each) for each in pairings),
         tuple(_angles(*each) for each in angles),
         None if second is None else _angles(*second),
     )
@@ -91,7 +104,7 @@ def _turns(transposed: bool, pairings: Any, angles: Any, second: Any) -> Turns:
 def _angles(values: Any, factor: float, scale: Any) -> Angles:
     """Return angles from lists."""
     own = None if scale is None else Scale(tuple(scale[0]), *scale[1:])
-    return Angles(frequencies(np.array(values, np.float64)), factor, own)
+    return Angles(_frequencies(values), factor, own)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -112,72 +125,19 @@ def _rotated(
     delta: Array | None,
 ) -> Sequence[Array]:
     """Return tensors rotated, or written to `out`."""
-    told, plans = understood(words, transposed)
-    first = start if offset is None else offset
-    axes = AxisOptions(
-        tuple(sequence),
-        tuple(NO_BATCH if axis < 0 else axis for axis in batch),
-        packed=cu_seqlens is not None,
-    )
-    if delta is None and cu_seqlens is None and len(told.turns) == 1:
-        loan = backends.lent(arrays, positions, first, out)
-        if loan is not None:
-            return loan.give_back(_planned(told, plans, loan, axes))
-    read: Read
-    if told.moving:
-        read = partial(read_move, delta, positions, first, cu_seqlens, *told.limits)
-    elif delta is not None:
-        read = partial(read_delta, delta, cu_seqlens)
-    else:
-        read = Where(positions, first, cu_seqlens, told.limits[0])
-    return _looked_at(told, arrays, read, axes, out)
-
-
-def _planned(
-    told: Told, plans: dict[Any, Callable[..., Any]], loan: Lent, axes: AxisOptions
-) -> Sequence[HostArray]:
-    """Return arrays rotated, by a plan where their like was made before."""
-    arrays, positions, offset, out, _ = loan
-    if out is None and not all(x.flags.c_contiguous for x in arrays):
-        out = tuple([empty(x.shape, x.dtype) for x in arrays])
-    key = key_of("", arrays, None, None, out), axes
-    plan = plans.get(key)
-    if plan is not None:
-        result = plan(arrays, positions, offset, out)
-        if result is not None:
-            return result if isinstance(result, tuple) else (result,)
-    read = Where(positions, offset, None, told.limits[0])
-    results = _looked_at(told, arrays, read, axes, out)
-    if plan is None:
-        plan = plan_of(
-            arrays,
-            results,
-            told.turns[0],
-            head_dim=told.head_dim,
-            leading=told.leading,
-            limit=told.limits[0],
-            options=axes,
-        )
-        remember(plans, key, plan)
-    return results
-
-
-def _looked_at(
-    told: Told,
-    arrays: Sequence[Array],
-    read: Read,
-    axes: AxisOptions,
-    out: Any,
-) -> tuple[Array, ...]:
-    """Return arrays rotated, every argument of the call being looked at."""
-    result = apply.rotate(
+    result = plans.rotate(
+        from_json(words),
+        "call" if delta is None else "shift",
         arrays,
-        told.turns * (len(arrays) // len(told.turns)),
-        head_dim=told.head_dim,
-        leading=told.leading,
-        axes=axes,
-        read=read,
-        out=out,
+        positions,
+        start if offset is None else offset,
+        cu_seqlens,
+        None,
+        tuple(sequence),
+        tuple(False if axis < 0 else axis for axis in batch),
+        out,
+        delta,
+        transposed=transposed,
     )
     return result if isinstance(result, tuple) else (result,)
 
@@ -250,50 +210,26 @@ def register() -> None:
 # What an embedding comes to, asked for while a graph is made.
 
 
-_of_name: WeakValueDictionary[str, Any] = WeakValueDictionary()
-_numbers = count()
-
-
 def prepare(rope: Any) -> None:
     """Make what torch's compiler needs of an embedding before it traces, if torch is imported.
 
-    A graph that was made for one embedding serves all that are equal: what it asks for is a name that
-    these share, whose first bearer lives as long as any of them.
+    A graph that was made for one embedding serves all that are equal: what it asks for is a text that they share.
     """
     compiler.prepare_untraced()
-    if not _Registered.done:
-        return
+    if _Registered.done:
+        rope.__dict__["_text"] = to_json(rope._rotations.of)
+
+
+def _words_of(own: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
+    """Return what a graph says of embeddings, given these or their texts; None if the call is wrong."""
+    source, target = (
+        _rotations_from_json(each) if isinstance(each, str) else each and each._rotations
+        for each in (own, to)
+    )
     try:
-        first, name = _first_equal(rope)
-    except TypeError:
-        return  # a schedule of the caller's own may have no hash: its graphs serve one embedding
-    rope.__dict__["_name"] = name
-    if first is not rope:
-        rope.__dict__["_first"] = first
-
-
-@lru_cache(maxsize=NAMES_REMEMBERED)
-def _first_equal(rope: Any) -> tuple[Any, str]:
-    """Return the first embedding that equals another, and the name of both."""
-    name = str(next(_numbers))
-    _of_name[name] = rope
-    return rope, name
-
-
-def _words_of(rope: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
-    """Return what a graph says of an embedding, or of the first one of a name; None where a call is wrong."""
-    rope, to = (_of_name[each] if isinstance(each, str) else each for each in (rope, to))
-    try:
-        roles = dict.fromkeys(rope._roles(role, count))
-        if to is not None:
-            rope._check_target(to)
+        return to_json(source.rotation(verb, role, count, target))
     except (TypeError, ValueError):
         return None
-    own = tuple(
-        rope._passes(verb, each) if to is None else rope._moving(to, each) for each in roles
-    )
-    limits = rope._limit, None if to is None else to._limit
-    return in_words(Told(rope.head_dim, rope._leading, limits, to is not None, own))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -333,7 +269,7 @@ def traced(
     axes = _axes_of(rope, arrays, seq_axis, batch_axis, packed=cu_seqlens is not None)
     if axes is None:
         return NotImplemented
-    own, other = (getattr(each, "_name", each) for each in (rope, to))
+    own, other = (getattr(each, "_text", each) for each in (rope, to))
     words = _words_of(own, other, verb, role, len(arrays))
     if words is None:
         return NotImplemented
@@ -357,7 +293,8 @@ def _axes_of(
     # Only how many axes there are counts, and sizes may be symbols.
     shapes = [Shape(name, (UNKNOWN,) * x.ndim, "") for x, name in zip(arrays, names, strict=True)]
     try:
-        options = rope._axis_options(seq_axis, batch_axis, len(arrays), packed=packed)
+        own = rope.seq_axis, NO_BATCH if rope.batch_axis is False else rope.batch_axis
+        options = axis_options(seq_axis, batch_axis, len(arrays), own, packed=packed)
         axes = axes_of(shapes, options)
     except (TypeError, ValueError):
         return None

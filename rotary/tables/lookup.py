@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,27 +17,44 @@ from rotary.positions.reading import check_below, read_positions
 from .windows import LARGEST_POSITION, cached_window, computed, window_for_scattered
 
 
+def tables_of(
+    wanted: Sequence[tuple[Angles, Rows, TableDType]],
+) -> list[Table | TracedTable]:
+    """Return the tables of a call.
+
+    Query and key of one call have the same angles, and scales of their own: these share what is computed.
+    """
+    unscaled: dict[Any, Table] = {}
+    return [
+        table_of(angles, rows, dtype)
+        if angles.scale is None or rows.traced or rows.by_head
+        else _scaled(angles, rows, dtype, unscaled)
+        for angles, rows, dtype in wanted
+    ]
+
+
 def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTable:
-    """Return the table of rows, made of host arrays or, where rows are traced, of their library's."""
-    return traced.traced_table(angles, rows, dtype) if rows.traced else lookup(angles, rows, dtype)
-
-
-def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
-    """Return the table rows that concrete rows of an array read.
+    """Return the table of rows, made of host arrays or, where rows are traced, of their library's.
 
     Consecutive positions, and scattered ones that are dense enough or many by now, share the cached
     window; others are computed here.
     """
+    if rows.start is None and type(rows.positions) is not np.ndarray:
+        return traced.traced_table(angles, rows, dtype)
     frequencies, factor, scale = angles
     if rows.by_head:
         return _by_head(angles, rows, dtype)
     if scale is not None:
-        return _scaled(angles, rows, dtype)
+        return _scaled(angles, rows, dtype, {})
     if rows.start is not None:
         return _consecutive(frequencies, rows.start, rows.length, dtype, factor)
     positions = rows.positions
     assert isinstance(positions, np.ndarray)
-    frequencies, positions = _on_one_axis(frequencies, positions)
+    # Text among images has the same positions on all axes.
+    if frequencies.axes > 1 and (positions == positions[:1]).all():
+        single = merged(frequencies)
+        if single is not None:
+            frequencies, positions = single, positions[:1]
     if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
         least, greatest = int(positions.min()), int(positions.max())
         count = positions.size
@@ -44,7 +62,16 @@ def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
         if window is not None:
             index = np.ascontiguousarray(positions[0] - window.start)
             return Table(window.values, index, 0, rows.length)
-    return _scattered(Angles(frequencies, factor), positions, dtype)
+    values = computed(frequencies, positions.reshape(frequencies.axes, -1), factor, dtype)
+    index = np.arange(values.shape[2], dtype=np.int64).reshape(positions.shape[1:])
+    return Table(values, index, 0, positions.shape[-1])
+
+
+def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+    """Return the table of rows whose positions are known on the host."""
+    table = table_of(angles, rows, dtype)
+    assert isinstance(table, Table)
+    return table
 
 
 def _by_head(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
@@ -57,19 +84,10 @@ def _by_head(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
         if angles.scale is None:
             parts.append(_scattered(own, positions, dtype))
         else:
-            parts.append(_scaled(own, Rows(positions, None, rows.length), dtype))
+            parts.append(_scaled(own, Rows(positions, None, rows.length), dtype, {}))
     firsts = np.cumsum([0, *(part.values.shape[2] for part in parts[:-1])])
     index = np.stack([part.index + first for part, first in zip(parts, firsts, strict=True)])
     return Table(np.concatenate([part.values for part in parts], axis=2), index, 0, rows.length)
-
-
-def _on_one_axis(frequencies: Frequencies, positions: HostArray) -> tuple[Frequencies, HostArray]:
-    """Return both on one axis where all axes have the same positions, as text has among images."""
-    if frequencies.axes > 1 and (positions == positions[:1]).all():
-        single = merged(frequencies)
-        if single is not None:
-            return single, positions[:1]
-    return frequencies, positions
 
 
 def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table:
@@ -80,17 +98,28 @@ def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table
     return Table(values, index, 0, positions.shape[-1])
 
 
-def _scaled(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
-    """Return rows with a factor that changes with the position, rounded once more."""
+def _scaled(angles: Angles, rows: Rows, dtype: TableDType, unscaled: dict[Any, Table]) -> Table:
+    """Return rows with a factor that changes with the position, rounded once more.
+
+    `unscaled` holds the tables to which scales are applied, by frequencies and factor.
+    """
     positions = rows.positions
     if rows.start is not None:
         positions = (rows.start + np.arange(rows.length, dtype=np.int64)).reshape((1, 1, -1))
     assert isinstance(positions, np.ndarray)
     assert angles.scale is not None
-    table = _scattered(angles, positions, "float64")
+    # Query and key have the same angles, and scales of their own.
+    key = id(angles.frequencies), angles.factor
+    table = unscaled.get(key)
+    if table is None:
+        flat = positions.reshape(angles.frequencies.axes, -1)
+        values = computed(angles.frequencies, flat, angles.factor, "float64")
+        index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
+        table = unscaled[key] = Table(values, index, 0, positions.shape[-1])
     places = positions[-1].reshape(-1).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
-        scale = angles.scale.of(places)
+        roots, center, unit = angles.scale
+        scale = np.array(roots) ** ((places[:, None] - center) / unit)
     limits = np.finfo(dtype)
     bad = ~((scale >= limits.tiny) & (scale <= limits.max)).all(axis=1)
     if bad.any():
@@ -209,14 +238,14 @@ def _given_out(part: Array, like: Any) -> Array:
 def explicit_rows(positions: Array | View) -> Rows:
     """Return rows at positions (axes, batch or 1, sequence), known to count up where they do."""
     length = positions.shape[-1]
-    if isinstance(positions, np.ndarray) and _count_up(positions):
-        return Rows(None, int(positions[0, 0, 0]), length)
+    if (
+        length
+        and positions.shape[:2] == (1, 1)
+        and isinstance(positions, np.ndarray)
+        and positions.dtype == np.int64
+    ):
+        line = positions[0, 0]
+        first = int(line[0])
+        if int(line[-1]) - first == length - 1 and (np.diff(line) == 1).all():
+            return Rows(None, first, length)
     return Rows(positions, None, length)
-
-
-def _count_up(positions: HostArray) -> bool:
-    """Return whether positions are one line of integers, each one more than the one before."""
-    if positions.dtype != np.int64 or not positions.size or positions.shape[:2] != (1, 1):
-        return False
-    line = positions[0, 0]
-    return bool(int(line[-1]) - int(line[0]) == len(line) - 1 and (np.diff(line) == 1).all())

@@ -21,6 +21,7 @@ from rotary._lib.checks import as_nbytes
 from rotary._lib.memo import TABLES, Memo, PlansInfo
 from rotary._lib.typing import HostArray, TableDType
 from rotary.angles.phases import Frequencies
+from rotary.backends.contract import TableRows
 from rotary.runtime import pool
 
 __all__ = [
@@ -312,10 +313,15 @@ def computed(
     frequencies: Frequencies, positions: HostArray, factor: float, dtype: TableDType
 ) -> HostArray:
     """Return a table (2, heads, n, lanes) for positions (axes, n), not cached."""
-    values = _empty(frequencies, positions.shape[1], dtype)
+    shape = 2, frequencies.heads, positions.shape[1], frequencies.lanes
+    values = libraries.aligned(shape, dtype)
     if values.size:
         backends.host().fill_table(frequencies, np.ascontiguousarray(positions), factor, values, 0)
     return values
+
+
+# The index of rows that count up.
+COUNTED = np.zeros((1, 1), np.int64)
 
 
 class Reader:
@@ -324,27 +330,49 @@ class Reader:
     It holds only a weak reference to the window, so that the cache may drop it.
     """
 
-    __slots__ = ("_table", "_window")
+    __slots__ = ("_key", "_table", "_window")
 
     def __init__(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> None:
         self._table = frequencies, factor, dtype
+        self._key: Key = (frequencies.key, factor, dtype)
         self._window: Callable[[], Window | None] = _no_window
 
-    def window(self, start: int, stop: int) -> Window:
-        """Return a window that holds positions start .. stop - 1."""
+    def counted(self, first: int, length: int) -> TableRows | None:
+        """Return the rows for positions that count up from a first one, None if the cache cannot hold them."""
+        stop = first + length
+        if stop > LARGEST_POSITION or first < -LARGEST_POSITION or not length:
+            return None
         window = self._window()
-        if window is None or start < window.start or window.stop < stop:
-            window = cached_window(*self._table, start, stop)
+        if window is None or first < window.start or window.stop < stop:
+            window = cached_window(*self._table, first, stop)
             self._window = window.reference
         else:
             window.read = True
             TABLES.hits += 1
-        return window
+        return window.values, COUNTED, window.start - first, window.stop - first, 1
+
+    def scattered(self, positions: HostArray) -> TableRows | None:
+        """Return the rows for int64 positions (axes, ...) that the window read last has, None for others."""
+        if positions.dtype != np.int64 or not positions.size:
+            return None
+        if positions.shape[0] > 1 and not (positions == positions[:1]).all():
+            return None
+        windows: _Windows | None = TABLES.held.get(self._key)
+        window = None if windows is None else windows.latest()
+        if (
+            window is None
+            or int(positions.min()) < window.start
+            or window.stop <= int(positions.max())
+        ):
+            return None
+        window.read = True
+        TABLES.hits += 1
+        index = np.ascontiguousarray(positions[0] - window.start)
+        return window.values, index, 0, window.values.shape[2], 0
 
     def latest(self) -> Window | None:
-        """Return the window of this table that was read last, which may hold the positions of a call."""
-        frequencies, factor, dtype = self._table
-        windows: _Windows | None = TABLES.held.get((frequencies.key, factor, dtype))
+        """Return the window that anybody read last, if there is one: it may hold what is looked for."""
+        windows: _Windows | None = TABLES.held.get(self._key)
         window = None if windows is None else windows.latest()
         if window is not None:
             TABLES.hits += 1

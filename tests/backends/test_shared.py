@@ -8,8 +8,10 @@ from helpers import DTYPES, library_named, random_array, same_bits
 
 import rotary
 from rotary import RotaryEmbedding, backends, scaling, sections
-from rotary.backends import kernel_for, portable, shared
-from rotary.call import apply
+from rotary.backends import jax as of_jax
+from rotary.backends import kernel_for, portable
+from rotary.backends import torch as of_torch
+from rotary.call import plans
 
 ROPE = RotaryEmbedding(8, layout="interleaved", base=10_000.0, rotary_dim=6, seq_axis=-2)
 
@@ -18,6 +20,22 @@ libraries = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.library(name)) for name in ("torch", "jax")],
 )
+
+
+MODULES = {"torch": of_torch, "jax": of_jax}
+
+
+def lent(*arrays):
+    """The views of arrays that NumPy's plans are given; none if the call is not lent to NumPy."""
+    seen = []
+
+    def on_host(views, *_):
+        seen.extend(views)
+        return [view.copy() for view in views]
+
+    backend = backends.shared_with_host(arrays)
+    backend.rotate_all(arrays, (None, None, None, None), None, on_host, None)
+    return seen
 
 
 def width(dtype):
@@ -38,25 +56,25 @@ def test_the_bits_are_those_of_numpy(name, dtype):
 
 @libraries
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (2, 0, 1, 3)])
-@pytest.mark.parametrize("lent", [True, False])
-def test_strided_arrays_are_read_where_they_lie(name, order, lent, monkeypatch):
+@pytest.mark.parametrize("whole", [True, False])
+def test_strided_arrays_are_read_where_they_lie(name, order, whole, monkeypatch):
     library = library_named(name)
     x = random_array((3, 4, 5, 8))
     own = library.asarray(x)
     own = own.permute(order) if name == "torch" else own.transpose(order)
-    if lent:
-        (view,) = backends.lent([own], None, None, None).arrays
+    if whole:
+        (view,) = lent(own)
         assert view.__array_interface__["data"][0] == library.address(own)
         got = ROPE(own)
     else:
-        got = looked_at(monkeypatch, own, [library.address(own)])
+        got = looked_at(monkeypatch, MODULES[name], own, [library.address(own)])
     assert same_bits(library.to_numpy(got), ROPE(np.ascontiguousarray(x.transpose(order))))
 
 
-def looked_at(monkeypatch, x, addresses):
+def looked_at(monkeypatch, module, x, addresses):
     """An array rotated by a call that is not lent, which reads memory at addresses."""
     seen = []
-    host = shared.host()
+    host = module.host()
 
     class Watched:
         @staticmethod
@@ -65,17 +83,17 @@ def looked_at(monkeypatch, x, addresses):
             return host.rotate(x, *call)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shared, "host", lambda: Watched)
-        patch.setattr(shared, "lent", lambda *_: None)
+        patch.setattr(module, "host", lambda: Watched)
+        patch.setattr(module, "rotate_all", lambda *_: None)
         got = ROPE(x)
     assert seen == addresses
     return got
 
 
 @libraries
-@pytest.mark.parametrize("lent", [True, False])
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("rows", [2**13, 2**16])  # the latter on memory of the pool
-def test_the_result_is_not_copied(name, rows, lent, monkeypatch):
+def test_the_result_is_not_copied(name, rows, whole, monkeypatch):
     library = library_named(name)
     made = []
 
@@ -86,10 +104,10 @@ def test_the_result_is_not_copied(name, rows, lent, monkeypatch):
 
         return run
 
-    for kind in ("_as_torch", "_as_jax"):
-        monkeypatch.setattr(shared, kind, remember(getattr(shared, kind)))
-    if not lent:
-        monkeypatch.setattr(shared, "lent", lambda *_: None)
+    module, kind = MODULES[name], f"_as_{name}"
+    monkeypatch.setattr(module, kind, remember(getattr(module, kind)))
+    if not whole:
+        monkeypatch.setattr(module, "rotate_all", lambda *_: None)
     got = ROPE(library.asarray(random_array((1, 2, rows, 8))))
     assert [library.address(got)] == made
 
@@ -103,7 +121,7 @@ def test_a_second_call_is_served_by_a_plan(name, monkeypatch):
         rope = RotaryEmbedding(8, layout="half", base=1234.0, seq_axis=-2)
         want = rope(x, offset=3), rope(x, positions=np.array([3, 1, 4, 1, 5]))
         rope(own)
-        monkeypatch.setattr(apply, "rotate", lambda *_, **__: pytest.fail("was looked at"))
+        monkeypatch.setattr(plans, "_plan_of", lambda *_, **__: pytest.fail("was looked at"))
         results = rope(own, offset=3), rope(own, positions=places)
         for got, wanted in zip(results, want, strict=True):
             assert library.owns(got)
@@ -141,7 +159,7 @@ class TestTorch:
 
         x = torch.from_numpy(random_array((2, 3, 8)))
         leaf = torch.ones(2, 3, 8, requires_grad=True)
-        ordinary = shared.view_of_ordinary
+        ordinary = of_torch.view_of_ordinary
         for each in (x, x.mT, x[:, ::2], x.expand(4, 2, 3, 8), torch.nn.Parameter(x, False)):
             assert same_bits(ordinary(each), each.numpy())
             assert ordinary(each).__array_interface__["data"][0] == each.data_ptr()
@@ -150,9 +168,9 @@ class TestTorch:
             assert ordinary(leaf) is not None
         with torch.inference_mode():
             assert ordinary(torch.ones(2, 8)) is not None
-            assert shared.is_ordinary_thread()
+            assert of_torch.is_ordinary_thread()
         with torch.autocast("cpu"):
-            assert shared.is_ordinary_thread()
+            assert of_torch.is_ordinary_thread()
         subclass = x.as_subclass(type("Subclass", (torch.Tensor,), {}))
         complex_tensor = torch.complex(x, x)
         odd = [leaf, subclass, x.to("meta"), x.to_sparse(), torch._efficientzerotensor(2, 8)]
@@ -190,9 +208,7 @@ class TestTorch:
         x, other = torch.ones(2, 3, 8), torch.ones(2, 3, 8)
 
         def look(x):
-            seen.append(
-                backends.lent([other], None, None, None) or backends.lent([x], None, None, None)
-            )
+            seen.append(lent(other) or lent(x))
             return x * 2
 
         def within(mode):
@@ -212,15 +228,15 @@ class TestTorch:
         }[state]()
         assert seen
         assert not any(seen)
-        assert backends.lent([x], None, None, None)
+        assert lent(x)
 
     def test_what_is_ordinary_is_found_whatever_goes_on(self):
         import torch
 
-        found = shared._ordinary()
-        shared._ordinary.cache_clear()
+        found = of_torch._ordinary()
+        of_torch._ordinary.cache_clear()
         with torch.inference_mode(), torch.device("meta"):
-            assert shared._ordinary() == found
+            assert of_torch._ordinary() == found
 
     def test_a_release_that_does_not_tell_what_is_ordinary(self, monkeypatch):
         import torch
@@ -228,12 +244,12 @@ class TestTorch:
         x = torch.from_numpy(random_array((2, 3, 8)))
         want = ROPE(x)
         monkeypatch.delattr(torch._C, "_dispatch_tls_local_include_set")
-        shared._ordinary.cache_clear()
+        of_torch._ordinary.cache_clear()
         try:
-            assert backends.lent([x], None, None, None) is None
+            assert not lent(x)
             assert same_bits(ROPE(x).numpy(), want.numpy())
         finally:
-            shared._ordinary.cache_clear()
+            of_torch._ordinary.cache_clear()
 
     def test_an_array_that_is_its_own_output(self):
         import torch
@@ -300,8 +316,7 @@ class TestTorch:
         from torch.autograd import forward_ad
         from torch.utils.flop_counter import FlopCounterMode
 
-        monkeypatch.setattr(shared, "_rotated", lambda *_: pytest.fail("the memory was read"))
-        monkeypatch.setattr(shared, "Lent", lambda *_: pytest.fail("the call was lent"))
+        monkeypatch.setattr(of_torch, "_as_torch", lambda *_: pytest.fail("the memory was read"))
         x = torch.from_numpy(random_array((2, 2, 3, 8)))
         torch.func.vmap(ROPE)(x[:, None])
         torch.func.grad(lambda x: ROPE(x).sum())(x)
@@ -386,7 +401,7 @@ class TestJax:
     def test_what_is_traced_is_left_to_jax(self, monkeypatch):
         import jax
 
-        monkeypatch.setattr(shared, "_rotated", lambda *_: pytest.fail("the memory was read"))
+        monkeypatch.setattr(of_jax, "_as_jax", lambda *_: pytest.fail("the memory was read"))
         x = jax.numpy.asarray(random_array((2, 2, 3, 8)))
         jax.jit(ROPE)(x)
         jax.grad(lambda x: ROPE(x).sum())(x)

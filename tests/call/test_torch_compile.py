@@ -16,7 +16,7 @@ from helpers import random_array, same_bits
 
 import rotary
 from rotary import RotaryEmbedding, scaling, sections
-from rotary.call import apply
+from rotary.call import plans
 from rotary.call import torch_graphs as operators
 
 pytestmark = [
@@ -233,7 +233,7 @@ def test_steps_are_served_by_a_plan(torch, monkeypatch):
     for x in (q, strided):
         rotate(x, k, 2)
         rotate(x, k, 8)  # by the table of all the steps
-    monkeypatch.setattr(apply, "rotate", lambda *_, **__: pytest.fail("the call was looked at"))
+    monkeypatch.setattr(plans, "_plan_of", lambda *_, **__: pytest.fail("the call was looked at"))
     for n in range(9):
         same(torch, rotate(q, k, n), want[n])
     got = rotate(strided, k, 8)
@@ -267,21 +267,17 @@ def test_one_graph_serves_equal_embeddings_and_no_others(torch):
     assert graphs.count == 2
 
 
-def test_a_name_lives_as_long_as_any_bearer(torch):
+def test_equal_embeddings_share_a_text_that_keeps_none_of_them(torch):
     first, second = (RotaryEmbedding(8, layout="half", base=79.0, seq_axis=-2) for _ in range(2))
-    assert first._name == second._name
-    name, gone = first._name, weakref.ref(first)
-    operators._first_equal.cache_clear()
+    assert first._text == second._text
+    gone = weakref.ref(first)
+    q, _ = tensors(torch)
+    want = first(q)
     del first
     gc.collect()
-    q, _ = tensors(torch)
-    want = second(q)
-    same(torch, whole(torch, second)(q), want)
-    torch.compiler.reset()
-    del second
-    gc.collect()
     assert gone() is None
-    assert name not in operators._of_name
+    rotary.cache_clear()
+    same(torch, whole(torch, second)(q), want)
 
 
 class Unhashable(scaling.Default):
@@ -307,12 +303,14 @@ def test_the_words_of_a_graph_say_everything(torch):
     for parameters, _ in EMBEDDINGS.values():
         rope = RotaryEmbedding(8, **({"layout": "half", "base": 1e4, "seq_axis": -2} | parameters))
         role = None if rope.decay is None else "key"
-        turns = rope._passes("call", role)
+        turns = rope._rotations.passes("call", role)
         words = operators._words_of(rope, None, "call", role, 1)
-        told, _ = operators.understood(json.dumps(json.loads(words)), transposed=False)
+        assert operators._words_of(rope._text, None, "call", role, 1) == words
+        assert operators._rotations_from_json(rope._text) is rope._rotations
+        told = operators.from_json(json.dumps(json.loads(words))).rotation("call", None, 1)
         assert told.turns == (turns,)
-        back, _ = operators.understood(words, transposed=True)
-        assert back.turns[0].pairings == rope._passes("vjp", role).pairings
+        back = told.transposed().turns[0].pairings
+        assert back == rope._rotations.passes("vjp", role).pairings
 
 
 @pytest.mark.parametrize("into", [False, True])
@@ -398,7 +396,7 @@ def test_a_release_that_takes_no_operators(torch, monkeypatch):
     q, _ = tensors(torch)
     same(torch, torch.compile(lambda x: ROPE(x, offset=4), backend="eager")(q), ROPE(q, offset=4))
     rope = RotaryEmbedding(8, layout="half", base=1e4)
-    assert not hasattr(rope, "_name")
+    assert not hasattr(rope, "_text")
 
 
 # ------------------------------------------------------------------------------------------------

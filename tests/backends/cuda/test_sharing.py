@@ -39,7 +39,7 @@ def device():
 @pytest.fixture
 def on_gpu(device, monkeypatch):
     """Tensors are on GPU 0, and their library's current stream is another one than CuPy's."""
-    monkeypatch.setattr(backends, "lent", lambda *_: None)
+    monkeypatch.setattr(backends, "shared_with_host", lambda *_: None)
     monkeypatch.setattr(memory, "gpu_of_tensor", lambda _: 0)
     monkeypatch.setattr(
         memory, "stream_of", lambda owner, _: STREAM if owner == memory.TORCH else None
@@ -55,7 +55,7 @@ def jax_on_gpu(device, monkeypatch):
     def dlpack_type(x):
         return memory.CUDA if isinstance(x, jax.Array) else said(x)
 
-    monkeypatch.setattr(backends, "lent", lambda *_: None)
+    monkeypatch.setattr(backends, "shared_with_host", lambda *_: None)
     monkeypatch.setattr(memory, "dlpack_type", dlpack_type)
     return device
 

@@ -1,0 +1,283 @@
+"""torch's tensors in the host's memory, rotated by NumPy's plans where they lie.
+
+What comes back is memory that NumPy allocated, seen as tensors. A tensor that asks for a gradient goes through an
+autograd function whose backward is the transposed rotation. What is traced, transformed or elsewhere shows no memory,
+and is left to the library's own operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from threading import Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rotary._lib.libraries import is_plain_tensor, view_of_tensor
+from rotary._lib.typing import Array, HostArray
+from rotary.runtime.pool import empty
+
+from . import portable
+from .contract import KNOWN, Axes, Pairing, PositionArgs, Table
+from .cpu.host import host
+
+# Whether `rotate` takes a recipe and puts the work off.
+LAZY = False
+
+
+# ------------------------------------------------------------------------------------------------
+# Whole calls.
+
+
+def rotate_all(
+    arrays: Sequence[Array],
+    where: PositionArgs,
+    outputs: Sequence[Array] | None,
+    on_host: Callable[..., Sequence[HostArray]],
+    back: Callable[[int, Array, PositionArgs], Array],
+) -> Sequence[Array] | None:
+    """Return ordinary CPU tensors rotated; None, nothing being changed, for other arrays.
+
+    Parameters
+    ----------
+    arrays, outputs : sequence of array
+    where : tuple
+        The position arguments of the call.
+    on_host : callable
+        Rotates NumPy arrays, given also position arguments and outputs.
+    back : callable
+        Returns the gradient of a numbered array, given that of its result and position arguments.
+    """
+    import torch
+
+    if not is_ordinary_thread():
+        return None
+    places = [each for each in where if not isinstance(each, KNOWN)]
+    recorded = torch.is_grad_enabled() and any(
+        x.requires_grad for x in (*arrays, *(outputs or ())) if isinstance(x, torch.Tensor)
+    )
+    # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
+    if recorded and outputs is not None:
+        return None
+    # By identity, for an array that is its own output must stay so.
+    views: dict[int, HostArray] = {}
+    for x in (*arrays, *(outputs or ())):
+        view = view_of_ordinary(x, recorded=recorded)
+        if view is None:
+            return None
+        views[id(x)] = view
+    for x in places:
+        view = view_of_ordinary(x)
+        if view is None:
+            return None
+        views[id(x)] = view
+    own = [views[id(x)] for x in arrays]
+    known = tuple([views.get(id(each), each) for each in where])
+    if outputs is not None:
+        on_host(own, known, [views[id(x)] for x in outputs])
+        for output in outputs:
+            torch.autograd.graph.increment_version(output)
+        return outputs
+    results = [_as_torch(y) for y in on_host(own, known, None)]
+    if not recorded:
+        return results
+    # The caller may go on writing to positions before the gradient is asked for.
+    kept = tuple([np.array(each) if isinstance(each, np.ndarray) else each for each in known])
+    return [
+        differentiable(x, y, partial(_back, back, i, kept)) if x.requires_grad else y
+        for i, (x, y) in enumerate(zip(arrays, results, strict=True))
+    ]
+
+
+def _back(
+    back: Callable[[int, Array, PositionArgs], Array], i: int, where: Any, gradient: Array
+) -> Array:
+    """Return the gradient of a numbered array."""
+    return back(i, gradient, where)
+
+
+# ------------------------------------------------------------------------------------------------
+# One array.
+
+
+def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | None = None) -> Array:
+    """Return a tensor rotated, or written to `out`."""
+    import torch
+
+    if host() is portable:
+        return portable.rotate(x, table, axes, pairing, out)
+    recorded = torch.is_grad_enabled() and (
+        x.requires_grad or (out is not None and out.requires_grad)
+    )
+    source = _memory(x)
+    target = source if out is x or out is None else _memory(out)
+    # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
+    if source is None or target is None or (recorded and out is not None):
+        return portable.rotate(x, table, axes, pairing, out)
+    if out is not None:
+        host().rotate(source, table, axes, pairing, target)
+        torch.autograd.graph.increment_version(out)
+        return out
+    result = _as_torch(
+        host().rotate(source, table, axes, pairing, empty(source.shape, source.dtype))
+    )
+    if not recorded:
+        return result
+    transposed = pairing.transposed()
+    return differentiable(x, result, lambda gradient: rotate(gradient, table, axes, transposed))
+
+
+# ------------------------------------------------------------------------------------------------
+# Gradients.
+
+
+def differentiable(
+    x: Array, result: Array, back: Callable[[Array], Array], held: Sequence[Any] = ()
+) -> Array:
+    """Return the rotation of a tensor as torch differentiates it.
+
+    Parameters
+    ----------
+    x, result : tensor
+        What was rotated, and what it became.
+    back : callable
+        Returns the gradient of `x`, given that of the result. The rotation is linear, so this is its transpose.
+    held : sequence
+        Tensors that `back` reads. torch raises if one of them is written to before the gradient is asked for.
+    """
+    # As an argument, the result would be a view for torch, and refuse to be written to.
+    return _autograd_function().apply(x, lambda: result, back, held)
+
+
+@cache
+def _autograd_function() -> Any:
+    """Return the class, made once torch is imported."""
+    import torch
+
+    class Rotation(torch.autograd.Function):  # type: ignore[misc]  # torch is not read here
+        @staticmethod
+        def forward(
+            x: Array,  # noqa: ARG004  (what autograd differentiates by)
+            result: Callable[[], Array],
+            back: Any,  # noqa: ARG004  (`setup_context` reads it)
+            held: Any,  # noqa: ARG004  (`setup_context` reads it)
+        ) -> Array:
+            return result()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Array) -> None:  # noqa: ARG004  (torch calls it so)
+            ctx.back = inputs[2]
+            ctx.save_for_backward(*[x for x in inputs[3] if isinstance(x, torch.Tensor)])
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Array) -> tuple[Array, None, None, None]:
+            _ = ctx.saved_tensors
+            return ctx.back(gradient), None, None, None
+
+    return Rotation
+
+
+# ------------------------------------------------------------------------------------------------
+# Memory.
+
+
+def _memory(x: Array) -> HostArray | None:
+    """Return a tensor's memory as NumPy sees it, or None where it is not all there is to the tensor."""
+    import torch
+
+    memory = view_of_tensor(x) if is_plain_tensor(x) else None
+    if memory is None or x.dtype != torch.bfloat16:
+        return memory
+    bfloat16 = _bfloat16()
+    return None if bfloat16 is None else memory.view(bfloat16)
+
+
+def _as_torch(memory: HostArray) -> Array:
+    """Return memory as a tensor."""
+    import torch
+
+    if memory.dtype == _bfloat16():
+        return torch.from_numpy(memory.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(memory)
+
+
+class _Ordinary(NamedTuple):
+    """What torch says of tensors and threads where nothing special goes on: sets of dispatch keys, as numbers.
+
+    Whatever wraps a tensor, or records, transforms or watches operations, adds a key of its own.
+    """
+
+    tensors: frozenset[int]
+    threads: frozenset[int]
+
+
+@cache
+def _ordinary() -> _Ordinary:
+    """Return what is ordinary, found in a thread where nothing has been switched on."""
+    import torch
+
+    tensors: set[int] = set()
+    threads: set[int] = set()
+
+    def look() -> None:
+        with suppress(AttributeError):  # torch keeps these to itself
+            for inference in (False, True):
+                with torch.inference_mode(inference):
+                    x = torch.empty(0, device="cpu")
+                    tensors.add(torch._C._dispatch_keys(x).raw_repr())
+                    threads.add(torch._C._dispatch_tls_local_include_set().raw_repr())
+
+    thread = Thread(target=look)
+    thread.start()
+    thread.join()
+    return _Ordinary(frozenset(tensors), frozenset(threads))
+
+
+def is_ordinary_thread() -> bool:
+    """Return whether torch neither records, transforms nor watches operations here and now."""
+    import torch
+
+    threads = _ordinary().threads
+    return bool(threads) and torch._C._dispatch_tls_local_include_set().raw_repr() in threads
+
+
+def view_of_ordinary(x: Any, *, recorded: bool = False) -> HostArray | None:
+    """Return a tensor's memory as NumPy sees it; None unless that is all there is to the tensor.
+
+    It is then of no subclass, dense, on the CPU, not conjugated, and no gradient of it is asked for in either
+    direction, unless the caller records it. Only for an ordinary thread.
+    """
+    import torch
+
+    if (
+        type(x) not in (torch.Tensor, torch.nn.Parameter)
+        or torch._C._dispatch_keys(x).raw_repr() not in _ordinary().tensors
+        or (x.requires_grad and not recorded and torch.is_grad_enabled())
+        or torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+    ):
+        return None
+    plain = x.detach() if x.requires_grad else x
+    return _seen(plain)
+
+
+def _seen(x: Array) -> HostArray | None:
+    """Return the memory of a tensor that has some, with the tensor's dtype, or None where NumPy has no such."""
+    import torch
+
+    if x.dtype is not torch.bfloat16:
+        view: HostArray = x.numpy()
+        return view
+    bfloat16 = _bfloat16()
+    return None if bfloat16 is None else x.view(torch.int16).numpy().view(bfloat16)
+
+
+@cache
+def _bfloat16() -> Any:
+    """Return NumPy's bfloat16, or None where nobody has given it one."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return np.dtype(ml_dtypes.bfloat16)
