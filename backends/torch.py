@@ -7,7 +7,7 @@ and is left to the library's own operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from threading import Thread
@@ -136,19 +136,33 @@ def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | No
 def differentiable(
     x: Array, result: Array, back: Callable[[Array], Array], held: Sequence[Any] = ()
 ) -> Array:
-    """Return the rotation of a tensor as torch differentiates it.
+    """Return the rotation of one tensor as torch differentiates it; see `differentiable_together`."""
+    return _autograd_function().apply(lambda: (result,), partial(map, back), held, x)[0]
+
+
+def differentiable_together(
+    arrays: Sequence[Array],
+    results: Sequence[Array],
+    back: Callable[[Sequence[Array]], Iterable[Array]],
+    held: Sequence[Any],
+) -> tuple[Array, ...]:
+    """Return the rotation of tensors as torch differentiates it, with one backward pass for all of them.
 
     Parameters
     ----------
-    x, result : tensor
+    arrays, results : sequence of tensor
         What was rotated, and what it became.
     back : callable
-        Returns the gradient of `x`, given that of the result. The rotation is linear, so this is its transpose.
+        Returns the gradients of the arrays, given those of the results. The rotation is linear, so this is its
+        transpose.
     held : sequence
-        Tensors that `back` reads. torch raises if one of them is written to before the gradient is asked for.
+        Tensors that `back` reads. torch raises if one of them is written to before the gradient is computed.
     """
-    # As an argument, the result would be a view for torch, and refuse to be written to.
-    return _autograd_function().apply(x, lambda: result, back, held)
+    # As an argument, a result would be a view for torch, and refuse to be written to.
+    rotated: tuple[Array, ...] = _autograd_function().apply(
+        lambda: tuple(results), back, held, *arrays
+    )
+    return rotated
 
 
 @cache
@@ -159,22 +173,26 @@ def _autograd_function() -> Any:
     class Rotation(torch.autograd.Function):  # type: ignore[misc]  # torch is not read here
         @staticmethod
         def forward(
-            x: Array,  # noqa: ARG004  (what autograd differentiates by)
-            result: Callable[[], Array],
+            results: Callable[[], tuple[Array, ...]],
             back: Any,  # noqa: ARG004  (`setup_context` reads it)
             held: Any,  # noqa: ARG004  (`setup_context` reads it)
-        ) -> Array:
-            return result()
+            *arrays: Array,  # noqa: ARG004  (what autograd differentiates by)
+        ) -> tuple[Array, ...]:
+            return results()
 
         @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Array) -> None:  # noqa: ARG004  (torch calls it so)
-            ctx.back = inputs[2]
-            ctx.save_for_backward(*[x for x in inputs[3] if isinstance(x, torch.Tensor)])
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Array, ...]) -> None:
+            _, ctx.back, held, *_ = inputs
+            ctx.save_for_backward(*[x for x in held if isinstance(x, torch.Tensor)])
+            asks = ctx.needs_input_grad[3:]
+            ctx.mark_non_differentiable(
+                *[y for y, each in zip(output, asks, strict=True) if not each]
+            )
 
         @staticmethod
-        def backward(ctx: Any, gradient: Array) -> tuple[Array, None, None, None]:
+        def backward(ctx: Any, *gradients: Array) -> tuple[Any, ...]:
             _ = ctx.saved_tensors
-            return ctx.back(gradient), None, None, None
+            return None, None, None, *ctx.back(gradients)
 
     return Rotation
 

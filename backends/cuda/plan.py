@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from operator import mod
 from typing import Any, NamedTuple, TypeAlias
 
@@ -440,6 +440,8 @@ class Plan:
         self, arrays: Sequence[Array], positions: PositionArgs, stream: int | None
     ) -> Results:
         """Rotate by an operation that torch differentiates."""
+        from rotary.backends.torch import differentiable_together
+
         rows = self._call.read(positions, self._extent)
         if not _are_known(rows):
             return None
@@ -449,20 +451,20 @@ class Plan:
             for each in positions
         )
 
-        def forward(arrays: Sequence[Array]) -> tuple[Array, ...]:
-            with memory.driver.stream(stream, self._device):
-                results = memory.empty(self._specs, arrays)
-                xs, ys = (memory.addresses_of(each, self._owner) for each in (arrays, results))
-                self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
-            return tuple(results)
-
-        def backward(gradients: Sequence[Array]) -> Sequence[Array]:
-            return self._call.transpose(gradients, (given, offset, bounds, delta))
-
-        results: tuple[Array, ...] = _autograd_function().apply(
-            forward, backward, _gpu_arrays(rows), *arrays
+        with memory.driver.stream(stream, self._device):
+            results = memory.empty(self._specs, arrays)
+            xs, ys = (memory.addresses_of(each, self._owner) for each in (arrays, results))
+            self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
+        return differentiable_together(
+            arrays,
+            results,
+            partial(_transpose, self._call, (given, offset, bounds, delta)),
+            _gpu_arrays(rows),
         )
-        return results
+
+
+def _transpose(call: Call, positions: PositionArgs, gradients: Sequence[Array]) -> Sequence[Array]:
+    return call.transpose(gradients, positions)
 
 
 def _output_names(outputs: Sequence[Any]) -> list[str]:
@@ -551,35 +553,3 @@ def _named(positions: PositionArgs) -> tuple[str, Any] | None:
     if given is None:
         return "offset", 0 if offset is None else offset
     return None if offset is not None else ("positions", given)
-
-
-@cache
-def _autograd_function() -> Any:
-    """Return the rotation as an autograd function. It is linear, so its backward pass is its transpose."""
-    import torch
-
-    class Rotation(torch.autograd.Function):  # type: ignore[misc]  # torch is not read here
-        @staticmethod
-        def forward(
-            forward: Callable[[Sequence[Array]], tuple[Array, ...]],
-            backward: Any,  # noqa: ARG004  (`setup_context` reads it)
-            held: Any,  # noqa: ARG004  (`setup_context` reads it)
-            *arrays: Array,
-        ) -> tuple[Array, ...]:
-            return forward(arrays)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            _, ctx.transpose, held, *_ = inputs
-            # torch raises if the caller writes to saved positions before the gradient is computed.
-            ctx.save_for_backward(*[x for x in held if isinstance(x, torch.Tensor)])
-            ctx.mark_non_differentiable(
-                *[y for y, asks in zip(output, ctx.needs_input_grad[3:], strict=True) if not asks]
-            )
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: Array) -> tuple[Any, ...]:
-            _ = ctx.saved_tensors
-            return None, None, None, *ctx.transpose(gradients)
-
-    return Rotation

@@ -169,6 +169,8 @@ def _key(
 
 def _axes_key(seq_axis: Any, batch_axis: Any, count: int) -> tuple[Hashable, ...]:
     """Return the axes that a call names as parts of a key."""
+    if seq_axis is None and batch_axis is None:
+        return None, None
     options = axis_options(seq_axis, batch_axis, count)
     return options.seq_axis, options.batch_axis
 

@@ -48,6 +48,7 @@ class Mutant(NamedTuple):
 KERNEL, STRUCT = "backends/cuda/rotate.cu", "backends/cuda/parameters.py"
 LAUNCHES, VIEWS = "backends/cuda/launch.py", "backends/cuda/memory.py"
 PLANS, TABLES = "backends/cuda/plan.py", "backends/cuda/tables.py"
+GRADIENTS = "backends/torch.py"
 DRIVER = "backends/cuda/driver.py"
 
 # No test may fail of these, or all mutants seem to be noticed.
@@ -260,7 +261,7 @@ MUTANTS = (
     ),
     Mutant(
         "phase",
-        PLANS,
+        GRADIENTS,
         "ctx.save_for_backward(*[x for x in held if isinstance(x, torch.Tensor)])",
         "ctx.save_for_backward()",
     ),

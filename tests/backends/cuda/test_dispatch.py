@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import weakref
+from pathlib import Path
 
 import cupy
 import host_memory
@@ -14,7 +16,7 @@ from helpers import DTYPES, LAYOUTS, as_dtype, random_array, same_bits
 from host_memory import to_device, to_host
 
 import rotary
-from rotary import RotaryEmbedding, scaling
+from rotary import RotaryEmbedding, backends, scaling
 from rotary.backends.cuda import launch as cuda
 from rotary.backends.cuda import memory, plan
 
@@ -737,6 +739,56 @@ def test_arrays_of_host_and_gpu_are_refused(device):
     with pytest.raises(TypeError, match="`x` must lie on the GPU, as `positions`"):
         rope(host, positions=to_device(np.arange(3)))
     assert device.launches == []
+
+
+# ------------------------------------------------------------------------------------------------
+# What a call costs beside its bytes.
+
+MOST_CALLS = 30
+FOLDERS = (str(Path(rotary.__file__).parent), *backends.__path__)
+COMPREHENSIONS = {"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<lambda>"}
+
+
+def walk(call):
+    """The functions of the package that a call runs, comprehensions left out."""
+    names = []
+
+    def see(frame, event, _):
+        code = frame.f_code
+        if (
+            event == "call"
+            and code.co_filename.startswith(FOLDERS)
+            and code.co_name not in COMPREHENSIONS
+        ):
+            names.append(f"{Path(code.co_filename).name}: {code.co_name}")
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return names
+
+
+@pytest.mark.parametrize("kind", ["offset", "in place", "positions", "vjp", "sections"])
+def test_repeated_calls_run_few_functions(device, kind):
+    q, k = to_device(random_array((2, 3, 1, 16))), to_device(random_array((2, 1, 1, 16)))
+    places = to_device(np.array([[3], [4]]))
+    rope = embedding()
+    video = embedding(sections=rotary.sections.chunked(4, 2, 2))
+    call = {
+        "offset": lambda: rope(q, k, offset=7),
+        "in place": lambda: rope(q, k, offset=7, out=(q, k)),
+        "positions": lambda: rope(q, k, positions=places),
+        "vjp": lambda: rope.vjp(q, k, offset=7),
+        "sections": lambda: video(q, k, offset=7),
+    }[kind]
+    call()
+    call()
+    ran = walk(call)
+    # Of the driver, two functions are replaced by those of the host.
+    assert len(ran) + 2 <= MOST_CALLS, ran
 
 
 # ------------------------------------------------------------------------------------------------
