@@ -334,6 +334,10 @@ def test_positions_that_reach_the_context_give_nan(device):
         assert np.isfinite(got[::2]).all()
     got = to_host(rope(x, offset=to_device(np.array(3))))
     assert np.isnan(got).all(axis=-1).tolist() == [False, False, False, True]
+    for _ in range(2):
+        rope(x, offset=2)
+        with pytest.raises(ValueError, match="`offset` must keep positions below the context_le"):
+            rope(x, offset=3)
 
 
 def test_positions_that_no_rotation_has_give_nan(device):
