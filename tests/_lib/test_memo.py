@@ -217,3 +217,17 @@ def test_one_call_empties_every_memory():
 def test_the_counts_of_plans_are_a_named_tuple():
     plans = rotary.cache_info().plans
     assert plans._fields == ("hits", "misses", "entries", "limit")
+
+
+def test_many_shapes_in_rotation_find_their_plans():
+    """A memory that is emptied when it is full, or that holds a few hundred, would find none of them."""
+    rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
+    arrays = [np.ones((length, 8), np.float32) for length in range(1, 1001)]
+    for x in arrays:
+        rope(x)
+    before = rotary.cache_info().plans
+    assert before.entries == 1000
+    for x in arrays:
+        rope(x)
+    after = rotary.cache_info().plans
+    assert (after.hits, after.misses) == (before.hits + 1000, before.misses)
