@@ -701,8 +701,8 @@ class RotaryEmbedding:
         self, x: ArrayT, delta: PositionsLike, *, scales: ArrayT2, **options: Unpack[ShiftOptions]
     ) -> tuple[ArrayT, ArrayT2]: ...
 
-    @hints.closed
-    def shift(
+    @hints.closed  # which hides `**unknown`, so that there is nothing to document
+    def shift(  # numpydoc ignore=PR01
         self,
         x: Array,
         delta: PositionsLike,
