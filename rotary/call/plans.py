@@ -8,7 +8,6 @@ and nothing else looks plans up, makes or runs them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,6 +29,8 @@ from .rows import Extent, read_delta, read_move, read_rows
 from .shapes import AxisOptions, Shape, axis_options, frames_of, shape_of
 
 PLANS_REMEMBERED = 4096
+# One use in so many is counted; a prime, so that few patterns of calls fall into step with it.
+COUNTED_USE = 13
 
 
 class Source(Protocol):
@@ -47,9 +48,6 @@ class Source(Protocol):
 
 # A plan takes about two kilobytes. A server that sees many lengths of prompts has a plan for each.
 _plans: Memo[Hashable, Plan] = memo.plans(PLANS_REMEMBERED)
-
-# What an axis may be in a key: False and True would be taken for 0 and 1, which they equal.
-AXES = frozenset({int, type(None)})
 
 
 def rotate(
@@ -91,7 +89,9 @@ def rotate(
     other: Source | None = None if to is None else to._rotations
     where = positions, offset, cu_seqlens, delta
     outputs = out if out is None or isinstance(out, tuple | list) else (out,)
-    kind: tuple[Any, ...] = rotations, verb, other, transposed, cu_seqlens is None, len(arrays)
+    kind: tuple[Any, ...] = rotations, verb, len(arrays)
+    if other is not None or transposed or cu_seqlens is not None:
+        kind = *kind, (other, transposed, cu_seqlens is None)
     key = _key(kind, arrays, role, seq_axis, batch_axis, outputs)
     owner = None
     if key is None and arrays:
@@ -103,13 +103,13 @@ def rotate(
         owner, layout = _on_gpu(arrays, outputs)
         if layout is not None:
             key = (*kind, role, *_axes_key(seq_axis, batch_axis, len(arrays)), *layout)
-    held = _plans.held
-    plan = None if key is None else held.get(key)
+    plan = None if key is None else _plans.held.get(key)
     if plan is not None:
-        # What `_plans.get` does, without a call.
+        # As `_plans.get`, without a call. Every use moves its plan behind those used less recently; counting one in
+        # a few of them as such costs less, and is enough to keep plans that are in use.
         _plans.hits += 1
-        with suppress(KeyError):  # another thread has dropped it
-            held.move_to_end(key)
+        if not _plans.hits % COUNTED_USE:
+            _plans.touch(key)
     else:
         packed = cu_seqlens is not None
         rotation = rotations.rotation(verb, role, len(arrays), other)
@@ -138,7 +138,7 @@ def _key(
 
     Rotations are compared by identity, for equal embeddings share them.
     """
-    key: list[Hashable] = [*kind]
+    key: list[Hashable] = list(kind)
     for x in arrays:
         if type(x) is not np.ndarray:
             return None
@@ -157,13 +157,16 @@ def _key(
         if type(role) is not str:
             return None
         key.append(role)
-    if type(seq_axis) in AXES and type(batch_axis) in AXES:
+    # False and True would be taken for 0 and 1, which they equal.
+    if (seq_axis is None or type(seq_axis) is int) and (
+        batch_axis is None or type(batch_axis) is int
+    ):
         key += seq_axis, batch_axis
-        return tuple(key)
-    try:
-        key += _axes_key(seq_axis, batch_axis, len(arrays))
-    except (TypeError, ValueError):
-        return None
+    else:
+        try:
+            key += _axes_key(seq_axis, batch_axis, len(arrays))
+        except (TypeError, ValueError):
+            return None
     return tuple(key)
 
 
