@@ -344,10 +344,11 @@ def test_streaming_starts_at_a_third_of_the_largest_cache(monkeypatch, tmp_path,
 
 def test_large_results_alone_are_streamed(monkeypatch):
     import rotary
+    from rotary.backends.cpu import plan
 
     asked = []
     compiled = jit.compiled
-    monkeypatch.setattr(cpu, "streaming_size", lambda: 2**20)
+    monkeypatch.setattr(plan, "streaming_size", lambda: 2**20)
     monkeypatch.setattr(
         cpu, "compiled", lambda variant: asked.append(variant.kernel) or compiled(variant)
     )

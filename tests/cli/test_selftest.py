@@ -130,14 +130,15 @@ def rotated_too_far(result):
     ],
 )
 def test_a_wrong_result_is_found(spoil, monkeypatch, capsys):
-    rotate = backend().rotate
+    call = rotary.RotaryEmbedding.__call__
 
-    def spoilt(x, table, axes, pairing, out=None):
-        result = rotate(x, table, axes, pairing, out)
-        result[...] = spoil(result.copy())
-        return result
+    def spoilt(self, *arrays, **options):
+        results = call(self, *arrays, **options)
+        for result in results:
+            result[...] = spoil(result.copy())
+        return results
 
-    monkeypatch.setattr(backend(), "rotate", spoilt)
+    monkeypatch.setattr(rotary.RotaryEmbedding, "__call__", spoilt)
     report = checked(_devices.Host())
     assert report.failures == 1
     assert capsys.readouterr().out.endswith("WRONG\n")
