@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import cache, partial
 from threading import Thread
 from typing import Any, NamedTuple
@@ -84,7 +85,9 @@ def rotate_all(
     if not recorded:
         return results
     # The caller may go on writing to positions before the gradient is asked for.
-    kept = tuple([np.array(each) if isinstance(each, np.ndarray) else each for each in known])
+    kept = tuple(
+        [deepcopy(each) if isinstance(each, list | tuple | np.ndarray) else each for each in known]
+    )
     return [
         differentiable(x, y, partial(_back, back, i, kept)) if x.requires_grad else y
         for i, (x, y) in enumerate(zip(arrays, results, strict=True))

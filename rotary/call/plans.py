@@ -331,6 +331,8 @@ def _on_host(
     backend = backends.shared_with_host(arrays)
     if backend is None:
         return None
+    # A graph of gradients keeps `back`, which therefore must not keep the arrays.
+    count = len(arrays)
 
     def on_host(own: Sequence[HostArray], places: PositionArgs, out: Any) -> Sequence[HostArray]:
         """Return NumPy's views of the arrays rotated."""
@@ -341,7 +343,7 @@ def _on_host(
     def back(i: int, gradient: Array, places: PositionArgs) -> Array:
         """Return the gradient of one of the arrays, given that of its result."""
         *given, delta = places
-        own = rotations.roles(role, len(arrays))[i]
+        own = rotations.roles(role, count)[i]
         axes_of_one = [each[i] if isinstance(each, tuple) else each for each in axes]
         return again((gradient,), *given, own, *axes_of_one, None, delta, transposed=not transposed)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -70,6 +72,40 @@ def torch():
 
 @pytest.mark.library("torch")
 class TestTorch:
+    @pytest.mark.parametrize(
+        ("name", "given"),
+        [
+            ("positions", [3, 1, 4]),
+            ("positions", [[3, 1, 4], [1, 5, 9]]),
+            ("positions", [np.array([3, 1, 4]), np.array([1, 5, 9])]),
+            ("positions", np.array([3, 1, 4])),
+            ("offset", [3, 70]),
+            ("cu_seqlens", [0, 1, 3]),
+            ("delta", [3, 70]),
+        ],
+    )
+    def test_numbers_may_change_before_the_gradient(self, torch, name, given):
+        rope = ROPES["half"]
+        x, dy = random_array((2, 3, 12), seed=1), torch.from_numpy(random_array((2, 3, 12), seed=2))
+        call = rope.shift if name == "delta" else rope
+        kept = copy.deepcopy(given)
+        want, got = (torch.from_numpy(x).requires_grad_() for _ in range(2))
+        call(want, **{name: kept}, seq_axis=1).backward(dy)
+        y = call(got, **{name: given}, seq_axis=1)
+        for part in given if isinstance(given[0], list | np.ndarray) else [given]:
+            part[:] = [0] * len(part)
+        y.backward(dy)
+        assert torch.equal(got.grad, want.grad)
+
+    def test_the_graph_of_a_rotation_keeps_no_array(self, torch):
+        leaf = torch.ones(2, 3, 3, 12, requires_grad=True)
+        q, k = leaf * 2, leaf * 3
+        alive = [weakref.ref(x) for x in (q, k)]
+        results = ROPES["half"](q, k)
+        del q, k
+        assert [each() for each in alive] == [None, None]
+        assert all(y.grad_fn is not None for y in results)
+
     @every_case
     @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
     def test_autograd(self, torch, rope, arguments, dtype):
