@@ -369,7 +369,7 @@ for _ in range(2):
     rotary.from_config({"model_type": "llama", "head_dim": 64})
 assert facts.cache_info().misses == 1
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 def test_every_fact_is_a_field():
