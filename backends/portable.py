@@ -24,10 +24,6 @@ LAZY = False
 ROWS_AT_A_TIME = 1024
 
 
-def launch_of(*call: object) -> None:
-    """Return None, for there is no kernel that takes several arrays at once."""
-
-
 # ------------------------------------------------------------------------------------------------
 # Tables.
 

@@ -9,8 +9,6 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import numba
-
-# Numba would import this at its first call, and a fork at that moment would leave its import lock taken.
 from numba import types
 from numba.core.registry import cpu_target
 

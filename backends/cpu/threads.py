@@ -8,7 +8,6 @@ import threading
 
 import numba
 
-# Numba would import this at its first call, and a fork at that moment would leave its import lock taken.
 from rotary.runtime.threads import thread_limit
 
 from .guard import HOME, failed, failures, report
