@@ -1,7 +1,7 @@
 """What a backend is, and the small values that describe a rotation to it.
 
 A backend makes a plan of a call: all that follows from shapes, strides, dtypes and the specification. The plan is
-then called with the numbers, for this call and for every later one of its kind. `rotary.call.plans` alone looks
+then called with the numbers, in this call and in every later one of its kind. `rotary.call.plans` alone looks
 plans up, has them made and runs them.
 
 Nobody writes to these values; they are not frozen because making a frozen one takes several times as long.
@@ -399,8 +399,8 @@ class Call(NamedTuple):
     extent : Extent
         What positions have to fit (`rotary.call.rows`).
     limit : int or None
-        What positions have to stay below, which `read` checks where they are known. Below every position if none
-        are said, but by how far rows move.
+        The bound that every position must stay below, None if there is none. `read` checks positions whose values
+        are known. A shift is given by deltas and no positions, so its bound is below every position.
     read : callable
         Returns `Rows` for the position arguments of a call, checked, given an `Extent`.
     tables : callable

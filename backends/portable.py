@@ -35,7 +35,7 @@ def fill_table(
     table: HostArray,
     row: int,
 ) -> None:
-    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n).
+    """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``.
 
     NumPy runs the formulas of the kernels on whole arrays, so that the bits are the same.
     """

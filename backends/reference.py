@@ -23,7 +23,7 @@ def fill_table(
     table: HostArray,
     row: int,
 ) -> None:
-    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
+    """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``."""
     for head, p, lane in np.ndindex(frequencies.heads, positions.shape[1], frequencies.lanes):
         phase = phase_of(frequencies.values[head, :, lane], positions[:, p])
         cosine, sine = cos_sin_of(phase)

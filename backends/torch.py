@@ -62,7 +62,7 @@ def rotate_all(
     # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
     if recorded and outputs is not None:
         return None
-    # By identity, for an array that is its own output must stay so.
+    # Views are kept by identity, so that an array that is its own output has one view.
     views: dict[int, HostArray] = {}
     for x in (*arrays, *(outputs or ())):
         view = view_of_ordinary(x, recorded=recorded)

@@ -258,7 +258,7 @@ def _some(element, count):  # pragma: compiled
 
 
 class Vector:
-    """Stands for the numbers of some lanes while their code is written; formulas take it like an array."""
+    """Several numbers in one register, for formulas that generate code; they use it as they use an array."""
 
     __array_ufunc__ = None  # NumPy's numbers leave operations to this class
 
@@ -422,7 +422,7 @@ def fill_row(
 def fill_chunk(  # pragma: compiled
     limbs, opposite, digits, shift, negative, factor, table, row, chunk, chunks
 ):
-    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on: one chunk of so many, of one size.
+    """Fill one of several equal chunks of a table (2, heads, rows, pairs), beginning at ``row``.
 
     Row ``row + p`` is that of position p, given as `rotary.angles.phases.Multipliers`: digits (axes, n, 3),
     shift and negative (axes, n). The frequencies are limbs (heads, axes, limbs, lanes) and opposite
@@ -585,7 +585,7 @@ def _at(builder, address, index, size):  # pragma: compiled
 
 
 def _pairs(builder, half, row, i, lanes, item, count):  # pragma: compiled
-    """Return the addresses of both channels of pair i: (i, i + lanes), or else (2 i, 2 i + 1)."""
+    """Return the addresses of both channels of pair i: i and i + lanes if `half`, else 2 i and 2 i + 1."""
     if half:
         return _at(builder, row, i, item), _at(builder, row, builder.add(i, lanes), item)
     first = _at(builder, row, i, 2 * item)
@@ -1046,13 +1046,13 @@ def rotate(  # pragma: compiled
 ):
     """Rotate one array or two by the same table, in as many chunks as threads.
 
-    Only the addresses of the arrays are used; a row of `geometry` describes the memory layout of each. The table (2,
-    heads or 1, rows, lanes) of cosine and sine begins at position `start`. Token s of batch b has position
-    ``index[b, s] + step * s``; either axis of the index may have length 1. `sign` -1 rotates back. `half` is True if
-    the layout of the result is half, `stream` if the result is written past the caches; otherwise they are None,
-    because these variants are compiled separately. Errors are found before the first byte is written: a position
-    outside start .. stop - 1, and, unless `disjoint` says that the caller has checked, a result that overlaps
-    another array or result.
+    Only the addresses of the arrays are used; a row of `geometry` describes the memory layout of each. The table
+    holds cosine and sine. Its shape is (2, heads or 1, rows, pairs), and its first row is for position `start`. Token
+    s of batch b has position ``index[b, s] + step * s``; either axis of the index may have length 1. `sign` -1 rotates
+    back. `half` is True if the layout of the result is half, `stream` if the result is written past the caches;
+    otherwise they are None, because these variants are compiled separately. Errors are found before the first byte is
+    written: a position outside start .. stop - 1, and, unless `disjoint` says that the caller has checked, a result
+    that overlaps another array or result.
     """
     arrays = geometry.shape[0]
     x_firsts, out_firsts = (address(x), address(x2)), (address(out), address(out2))

@@ -1,8 +1,6 @@
-"""The Numba backend: compiles the kernels, decides how many threads run them, hands arrays over.
+"""Calls the compiled kernels: they fill tables and rotate NumPy arrays.
 
-Imported when the first table is made, for it imports Numba. Parallel code is avoided where it is not
-safe: in a process forked from one whose threads had started, and outside the main thread under the
-threading layer that is not thread-safe.
+This module imports Numba. So it is itself imported only when the first table is made.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ STORAGE = {
 }
 # Whether `rotate` takes a recipe and puts the work off.
 LAZY = False
-# What Linux says of the largest cache, as "32768K", and its bytes where nothing is said.
+# The file in which Linux gives the size of the largest cache, such as "32768K", and the bytes assumed without it.
 LARGEST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 CACHE_UNKNOWN = 96 * 2**20
 # What a launch returns if Numba fails; else it returns DONE, BEYOND_TABLE or OVERLAP of `kernels`.
@@ -84,7 +82,7 @@ def fill_table(
     table: HostArray,
     row: int,
 ) -> None:
-    """Fill rows of a table (2, heads, rows, lanes), from ``row`` on, for positions (axes, n)."""
+    """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``."""
     threads, nbytes = 1, 2 * positions.shape[1] * table[0, :, 0].nbytes
     if nbytes >= 2 * ROW_BYTES_PER_THREAD:
         threads = thread_count(nbytes, ROW_BYTES_PER_THREAD)

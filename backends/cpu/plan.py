@@ -325,7 +325,7 @@ class DirectPlan:
     def _given(self, positions: Any, offset: Any) -> TableRows | None:
         """Return the rows for positions, or from offsets on, that the table read last may have.
 
-        The index is a copy, for the caller may go on writing to it while the kernel reads it.
+        The index is a copy, because the caller may write to positions while the kernel reads them.
         """
         given = offset if positions is None else positions
         # NumPy counts its durations among its integers.

@@ -304,7 +304,7 @@ def _check_real(shapes: Sequence[Shape]) -> None:
     for shape in shapes:
         if shape.is_complex:
             msg = (
-                f"`{shape.name}` must be real, for the two channels of a pair do not turn together, got "
+                f"`{shape.name}` must be real, because both channels of a pair have angles of their own, got "
                 f"dtype {shape.dtype}"
             )
             raise TypeError(msg)

@@ -96,7 +96,7 @@ def _check_range(scales: Float64Array, greatest: float) -> None:
     if bad.any():
         msg = f"`scales` must be finite and not negative, got {found(scales, bad)}"
         raise ValueError(msg)
-    # Twice, for a channel grows where the other one of its pair turns into it.
+    # Rotation adds the other channel of the pair to each, so a channel may grow to twice the greatest value.
     largest = float(FLOAT32.max) / (2 * greatest)
     # Zero is the scale of an empty slot.
     bad = (scales != 0) & ~((scales >= FLOAT32.tiny) & (scales <= largest))
@@ -119,7 +119,7 @@ def _quantised(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
     sizes = xp.where(finite, xp.abs(wide), xp.zeros_like(wide))
     shared = tuple(axis for axis in range(like.ndim) if not old.ndim or old.shape[axis] == 1)
     largest = xp.max(sizes, axis=shared, keepdims=True) if shared else sizes
-    # Values are divided by what the scales' own dtype makes of them, for they are multiplied by that.
+    # Round scales to their own dtype before they divide, because reading multiplies by the rounded ones.
     exact = largest / greatest
     scales = xp.astype(xp.astype(exact, old.dtype), xp.float32)
     if libraries.dtype_name(old) == "float16":

@@ -293,7 +293,7 @@ def _found(value: Any, name: str, extent: Extent) -> Any:
     """Return positions as `read_positions` does, but those in the memory of a GPU that is called as a view."""
     kind = type(value)
     if kind is np.ndarray and value.dtype in PLAIN:
-        # Copies, for the caller may go on writing to positions while they are still read.
+        # Copy, because the caller may write to positions while a kernel reads them.
         if value.dtype in INTEGERS:
             integers = np.array(value, np.int64, order="C")
             if value.dtype != np.uint64 or not (integers < 0).any():

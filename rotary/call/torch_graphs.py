@@ -1,7 +1,7 @@
-"""The rotation as operators of torch: what its compiler puts into a graph, for it could not trace how tables are made.
+"""The rotation as custom operators of torch, because `torch.compile` cannot trace how tables are made.
 
-A graph may be saved and run by another process, or by a later release. So it holds no embedding, but in words
-what an embedding comes to: the frequencies as they are, which channels pair, and the factors.
+A graph may be saved and run by another process, or by a later release. So it holds no embedding, but a text of what
+follows from one: the frequencies, which channels pair, and the factors.
 """
 
 from __future__ import annotations

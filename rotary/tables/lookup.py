@@ -225,7 +225,7 @@ def _given_out(part: Array, like: Any) -> Array:
     """Return part of a table in the library of the positions it was asked for."""
     if not isinstance(part, np.ndarray):
         return part
-    # A view of a read-only buffer: the cache's own memory stays writeable, for torch reads no other.
+    # A view of a read-only buffer. The cache's own memory stays writeable, because torch reads no other.
     shown = np.asarray(part.data.toreadonly())
     if isinstance(like, np.ndarray) or not libraries.is_array(like):
         return shown
