@@ -9,7 +9,7 @@ import numpy as np
 from rotary._lib.typing import Array
 
 from . import portable
-from .contract import Axes, Pairing, Recipe
+from .contract import Axes, DeferredTable, Pairing
 from .cpu.host import host
 
 # Whether `rotate` takes a recipe and puts the work off.
@@ -18,7 +18,7 @@ LAZY = True
 
 def rotate(
     x: Array,
-    recipe: Recipe,
+    recipe: DeferredTable,
     axes: Axes,
     pairing: Pairing,
     out: None = None,  # noqa: ARG001  (the backends' common signature; a dask array is no output)
@@ -35,7 +35,7 @@ def rotate(
 
 def _rotate_block(
     block: Array,
-    recipe: Recipe,
+    recipe: DeferredTable,
     axes: Axes,
     pairing: Pairing,
     block_info: dict[int, Any] | None = None,
@@ -45,8 +45,8 @@ def _rotate_block(
     where = [slice(*ends) for ends in block_info[0]["array-location"]]
     batch = slice(None) if axes.batch is None else where[axes.batch]
     table = recipe.part(batch, where[axes.sequence])
-    if axes.apart:
-        table = table.apart([where[axis] for axis in axes.apart])
+    if axes.extra:
+        table = table.at_extra([where[axis] for axis in axes.extra])
     if table.values.shape[1] > 1:
         (head_axis,) = axes.others(block.ndim)
         table = table.heads(where[head_axis])

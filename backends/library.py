@@ -19,20 +19,20 @@ from rotary.layouts import Layout, pair_channels
 
 from . import portable
 from .contract import (
+    ArraySpec,
     Axes,
     Call,
-    Frame,
+    DeferredTable,
     Pairing,
+    Passes,
     Plan,
     PositionArgs,
-    Recipe,
-    Rows,
+    RowPositions,
     Table,
     TracedTable,
-    Turns,
 )
 
-AnyTable: TypeAlias = Table | TracedTable | Recipe
+AnyTable: TypeAlias = Table | TracedTable | DeferredTable
 
 
 def plan(call: Call) -> Plan:
@@ -66,7 +66,7 @@ class LibraryPlan:
         return self.at(self._call.read(where, self._call.extent), arrays, outputs)
 
     def at(
-        self, rows: Rows, arrays: Sequence[Array], outputs: Sequence[Array] | None
+        self, rows: RowPositions, arrays: Sequence[Array], outputs: Sequence[Array] | None
     ) -> Sequence[Array]:
         """Return arrays rotated, whose rows stand there; outputs have been checked."""
         call = self._call
@@ -87,9 +87,9 @@ class LibraryPlan:
     def _own(
         self,
         x: Array,
-        frame: Frame,
-        turns: Turns,
-        rows: Rows,
+        frame: ArraySpec,
+        turns: Passes,
+        rows: RowPositions,
         found: dict[Any, Table | TracedTable],
     ) -> _Own:
         """Return how an array is rotated; what has been found for an earlier one is taken from there."""
@@ -100,7 +100,7 @@ class LibraryPlan:
 
         def table(angles: Any) -> AnyTable:
             if backend.LAZY:
-                return Recipe(partial(_of_block, look_up, angles, frame.dtype), own)
+                return DeferredTable(partial(_of_block, look_up, angles, frame.dtype), own)
             # In positions with a size for each axis, arrays whose axes differ read different rows.
             key = id(angles), frame.dtype, frame.axes if rows.by_axis else None
             if key not in found:
@@ -111,14 +111,16 @@ class LibraryPlan:
         return _Own(backend, axes, [table(angles) for angles in turns.angles], second)
 
 
-def _of_block(look_up: Callable[..., Any], angles: Any, dtype: TableDType, rows: Rows) -> Table:
+def _of_block(
+    look_up: Callable[..., Any], angles: Any, dtype: TableDType, rows: RowPositions
+) -> Table:
     """Return the table of a block of rows, with angles, dtype and look-up bound, so that it can be pickled."""
     table: Table
     (table,) = look_up([(angles, rows, dtype)])
     return table
 
 
-def _rotated(x: Array, frame: Frame, own: _Own, output: Array | None) -> Array:
+def _rotated(x: Array, frame: ArraySpec, own: _Own, output: Array | None) -> Array:
     """Return an array after all passes, each of which rotates other channels, or write it to `output`."""
     if own.second is not None:
         return _mixed(x, frame, own, output)
@@ -129,7 +131,7 @@ def _rotated(x: Array, frame: Frame, own: _Own, output: Array | None) -> Array:
     return x
 
 
-def _mixed(x: Array, frame: Frame, own: _Own, output: Array | None) -> Array:
+def _mixed(x: Array, frame: ArraySpec, own: _Own, output: Array | None) -> Array:
     """Return an array whose pairs' two channels are made by angles of their own.
 
     Both rotations are made in full, which takes twice the time, in the precision of the tables, and
@@ -161,7 +163,7 @@ def _mixed(x: Array, frame: Frame, own: _Own, output: Array | None) -> Array:
 def _second_channels(pairing: Pairing, layout: Layout, x: Array) -> Array:
     """Return, for every channel of an array, whether it is the second one of a pair."""
     second = np.zeros(x.shape[-1], bool)
-    second[pairing.start + pair_channels(2 * pairing.lanes, layout)[1]] = True
+    second[pairing.start + pair_channels(2 * pairing.pairs, layout)[1]] = True
     return libraries.from_host(second, libraries.namespace(x), x)
 
 

@@ -43,7 +43,7 @@ def fill_table(
     for first in range(0, positions.shape[1], ROWS_AT_A_TIME):
         part = positions[:, first : first + ROWS_AT_A_TIME]
         numbers = multipliers(part)
-        high = low = np.zeros((frequencies.heads, part.shape[1], frequencies.lanes), np.uint64)
+        high = low = np.zeros((frequencies.heads, part.shape[1], frequencies.pairs), np.uint64)
         for axis in range(frequencies.axes):
             phase = _phases(frequencies, numbers, axis, kernels.turn)
             high, low = kernels.add_signed(high, low, *phase)
@@ -56,9 +56,9 @@ def fill_table(
 def _phases(
     frequencies: Frequencies, numbers: Multipliers, axis: int, turn: Any
 ) -> tuple[Any, Any, Any]:
-    """Return the phases (heads, n, lanes) on one axis as two words, and 1 for negative ones, else 0."""
+    """Return the phases (heads, n, pairs) on one axis as two words, and 1 for negative ones, else 0."""
     digits, shift, negative = (part[axis] for part in numbers)
-    high = np.empty((frequencies.heads, len(shift), frequencies.lanes), np.uint64)
+    high = np.empty((frequencies.heads, len(shift), frequencies.pairs), np.uint64)
     low = np.empty_like(high)
     for limbs_down in np.unique(shift):
         rows = shift == limbs_down
@@ -108,14 +108,14 @@ def _rotated(x: Array, table: Table | TracedTable, axes: Axes, pairing: Pairing)
 def _rotated_by(
     x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, xp: Namespace
 ) -> Array:
-    """Return x rotated; cosine and sine are (heads or 1, batch or 1, sequence or 1, lanes)."""
+    """Return x rotated; cosine and sine are (heads or 1, batch or 1, sequence or 1, pairs)."""
     cosine = _align(cosine, x.ndim, axes, xp)
     sine = _align(sine, x.ndim, axes, xp)
     if pairing.inverse:
         sine = -sine
     is_complex = "complex" in dtype_name(x)
     start = pairing.start
-    stop = start + (1 if is_complex else 2) * pairing.lanes
+    stop = start + (1 if is_complex else 2) * pairing.pairs
     whole = start == 0 and stop == x.shape[-1]
     # Not a slice of everything: some transforms have no rule for one.
     window = x if whole else x[..., start:stop]
@@ -136,8 +136,8 @@ def _rotated_by(
 def _pairs(window: Array, layout: Layout) -> tuple[Array, Array]:
     """Return the first and the second channels of all pairs."""
     if layout == "half":
-        lanes = window.shape[-1] // 2
-        return window[..., :lanes], window[..., lanes:]
+        pairs = window.shape[-1] // 2
+        return window[..., :pairs], window[..., pairs:]
     return window[..., 0::2], window[..., 1::2]
 
 
@@ -147,8 +147,8 @@ def _interlaced(first: Array, second: Array, layout: Layout, xp: Namespace) -> A
         return _joined(xp, [first, second])
     if None in first.shape:
         # A reshape cannot name a symbolic axis, as of an ONNX graph.
-        lanes = first.shape[-1]
-        order = np.arange(2 * lanes).reshape(2, lanes).T.ravel()
+        pairs = first.shape[-1]
+        order = np.arange(2 * pairs).reshape(2, pairs).T.ravel()
         return xp.take(_joined(xp, [first, second]), xp.asarray(order), axis=-1)
     pairs = xp.stack([first, second], axis=-1)
     return xp.reshape(pairs, (*first.shape[:-1], 2 * first.shape[-1]))
@@ -162,7 +162,7 @@ def _joined(xp: Namespace, parts: list[Array]) -> Array:
 
 
 def _align(table: Array, ndim: int, axes: Axes, xp: Namespace) -> Array:
-    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of those of an array."""
+    """Return a table (heads, *extra, batch, sequence, pairs) with its axes in the order of those of an array."""
     order, places = axes.align(ndim)
     sizes = [1 if place is None else table.shape[place] for place in places]
     return xp.reshape(xp.permute_dims(table, order), (*sizes, table.shape[-1]))

@@ -24,11 +24,11 @@ def fill_table(
     row: int,
 ) -> None:
     """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``."""
-    for head, p, lane in np.ndindex(frequencies.heads, positions.shape[1], frequencies.lanes):
-        phase = phase_of(frequencies.values[head, :, lane], positions[:, p])
+    for head, p, pair in np.ndindex(frequencies.heads, positions.shape[1], frequencies.pairs):
+        phase = phase_of(frequencies.values[head, :, pair], positions[:, p])
         cosine, sine = cos_sin_of(phase)
-        table[0, head, row + p, lane] = nearest(cosine * Fraction(factor), table.dtype)
-        table[1, head, row + p, lane] = nearest(sine * Fraction(factor), table.dtype)
+        table[0, head, row + p, pair] = nearest(cosine * Fraction(factor), table.dtype)
+        table[1, head, row + p, pair] = nearest(sine * Fraction(factor), table.dtype)
 
 
 def phase_of(frequencies: Float64Array, positions: HostArray) -> Fraction:
@@ -82,12 +82,12 @@ def rotate(
     if pairing.inverse:
         sine = -sine
     if x.dtype.kind == "c":
-        stop = pairing.start + pairing.lanes
+        stop = pairing.start + pairing.pairs
         result = x.copy()
         result[..., pairing.start : stop] *= (cosine + 1j * sine).astype(x.dtype)
     else:
-        read = np.array(pair_channels(2 * pairing.lanes, pairing.source)) + pairing.start
-        write = np.array(pair_channels(2 * pairing.lanes, pairing.target)) + pairing.start
+        read = np.array(pair_channels(2 * pairing.pairs, pairing.source)) + pairing.start
+        write = np.array(pair_channels(2 * pairing.pairs, pairing.target)) + pairing.start
         first, second = (x[..., channels].astype(table.values.dtype) for channels in read)
         result = x.copy()
         result[..., write[0]] = first * cosine - second * sine
@@ -99,7 +99,7 @@ def rotate(
 
 
 def _align(part: HostArray, ndim: int, axes: Axes) -> HostArray:
-    """Return a table (heads, *apart, batch, sequence, lanes) with its axes in the order of those of an array."""
+    """Return a table (heads, *extra, batch, sequence, pairs) with its axes in the order of those of an array."""
     order, places = axes.align(ndim)
     sizes = [1 if place is None else part.shape[place] for place in places]
     return part.transpose(order).reshape(*sizes, part.shape[-1])

@@ -11,16 +11,16 @@ from rotary._lib.memo import remembered
 from rotary._lib.typing import Array, HostArray, Namespace, TableDType
 from rotary.angles.phases import FRACTION_BITS, Frequencies, turns_per_position
 
-from .contract import Angles, Rows, Scale, TracedTable
+from .contract import Angles, RowPositions, Scale, TracedTable
 
 # The largest integer of JAX without its 64-bit mode.
 NARROW = 2**31 - 1
 
 
-def traced_table(angles: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
+def traced_table(angles: Angles, rows: RowPositions, dtype: TableDType) -> TracedTable:
     """Return cosine and sine of traced positions.
 
-    Both are (heads, *apart, batch or 1, sequence or 1, lanes). Integer positions are reduced to a fraction of a turn
+    Both are (heads, *extra, batch or 1, sequence or 1, pairs). Integer positions are reduced to a fraction of a turn
     in integer arithmetic, with an error of 2**-38 of a turn if the widest integer of the library has 32 bits, and of
     2**-78 if it has 64. Floating positions are multiplied in their own precision. Rows are NaN at positions that
     would raise an error if they were known.
@@ -53,7 +53,7 @@ def traced_table(angles: Angles, rows: Rows, dtype: TableDType) -> TracedTable:
 
 
 def _scale(scale: Scale, positions: Array, dtype: TableDType) -> Array:
-    """Return the scale (1, batch or 1, sequence or 1, lanes) at positions, in the precision of the table."""
+    """Return the scale (1, batch or 1, sequence or 1, pairs) at positions, in the precision of the table."""
     xp = namespace(positions)
     places = xp.astype(positions, getattr(xp, dtype))[..., None]
     logarithms = from_host(np.log(scale.roots).astype(dtype), xp, positions)
@@ -142,16 +142,16 @@ def _carry(sums: list[Array], bits: int) -> list[Array]:
 
 @remembered(64)
 def _shifted(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostArray:
-    """Return the words (digits, words, lanes) of a frequency, shifted by the place of each digit."""
-    words = np.zeros((DIGITS, WORDS, frequencies.lanes), np.uint32 if bits == 16 else np.int64)
-    for lane, value in enumerate(frequencies.values[head, axis]):
+    """Return the words (digits, words, pairs) of a frequency, shifted by the place of each digit."""
+    words = np.zeros((DIGITS, WORDS, frequencies.pairs), np.uint32 if bits == 16 else np.int64)
+    for pair, value in enumerate(frequencies.values[head, axis]):
         number = (
             turns_per_position(float(value)) if value >= 0 else -turns_per_position(float(value))
         )
         for j in range(DIGITS):
             fraction = (number << (bits // 2 * j)) % (1 << FRACTION_BITS)
             for k in range(WORDS):
-                words[j, k, lane] = (
+                words[j, k, pair] = (
                     fraction >> (FRACTION_BITS - bits * (WORDS - k)) & (1 << bits) - 1
                 )
     return words

@@ -84,12 +84,12 @@ class XPos:
             value = own.metadata["check"](getattr(self, own.name), own.name)
             object.__setattr__(self, own.name, value)
 
-    def roots(self, lanes: int) -> tuple[float, ...]:
+    def roots(self, pairs: int) -> tuple[float, ...]:
         """Return zeta of every pair.
 
         Parameters
         ----------
-        lanes : int
+        pairs : int
             How many pairs are rotated.
 
         Returns
@@ -102,5 +102,5 @@ class XPos:
         >>> rotary.XPos(512, center=0, gamma=1.0).roots(4)
         (0.5, 0.625, 0.75, 0.875)
         """
-        d = 2 * lanes
-        return tuple((2 * i + self.gamma * d) / ((1 + self.gamma) * d) for i in range(lanes))
+        d = 2 * pairs
+        return tuple((2 * i + self.gamma * d) / ((1 + self.gamma) * d) for i in range(pairs))

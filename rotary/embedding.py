@@ -42,7 +42,7 @@ from .angles.phases import Frequencies, frequencies
 from .call import passes, plans, quantized
 from .call import torch_graphs as operators
 from .call.arrays import as_table_dtype
-from .call.passes import QUIRKS, Quirk, Rotated, Rotations, rotations_of
+from .call.passes import QUIRKS, Quirk, Rotations, RotationSpec, rotations_of
 from .call.shapes import NO_BATCH, as_axis
 from .decay import Role, XPos
 from .layouts import Layout, check_layout
@@ -318,7 +318,7 @@ class RotaryEmbedding:
 
     @cached_property
     def _frequencies(self) -> Frequencies:
-        """The frequencies (heads, axes, lanes) as exact fractions of a turn."""
+        """The frequencies (heads, axes, pairs) as exact fractions of a turn."""
         return frequencies(passes.on_axes(self.inv_freq, self.sections))
 
     @cached_property
@@ -339,7 +339,7 @@ class RotaryEmbedding:
             first, second = passes.of_both_channels(self.inv_freq, self.sections, self.quirk)
             both = frequencies(first), frequencies(second)
         return rotations_of(
-            Rotated(
+            RotationSpec(
                 head_dim=self.head_dim,
                 layout=self.layout,
                 output_layout=self.output_layout,
@@ -430,8 +430,8 @@ class RotaryEmbedding:
     def _lines(self) -> list[tuple[str, str, Any, str]]:
         """Return key, name, value and origin of every number of the specification."""
         schedule = type(self.scaling).__name__
-        lanes = self.rotary_dim // 2
-        pairs = {"half": f"pairs (i, i + {lanes})", "interleaved": "pairs (2i, 2i + 1)"}
+        num_pairs = self.rotary_dim // 2
+        pairs = {"half": f"pairs (i, i + {num_pairs})", "interleaved": "pairs (2i, 2i + 1)"}
         stop = self.rotary_start + self.rotary_dim
         sizes = np.abs(self.inv_freq[self.inv_freq != 0])
         span = "all zero"
@@ -949,12 +949,12 @@ def _checked_axis(value: Any, name: str) -> int | None:
     return axis
 
 
-def _checked_sections(value: Any, lanes: int) -> Sections:
+def _checked_sections(value: Any, pairs: int) -> Sections:
     """Return sections for so many pairs."""
     sections = as_sections(value)
-    if len(sections.axes) != lanes:
+    if len(sections.axes) != pairs:
         msg = (
-            f"`sections` must give each of the {lanes} pairs an axis, got {len(sections.axes)}; the functions "
+            f"`sections` must give each of the {pairs} pairs an axis, got {len(sections.axes)}; the functions "
             "of rotary.sections make that of sizes"
         )
         raise ValueError(msg)

@@ -35,7 +35,7 @@ from .call.arrays import (
     check_of_library,
     check_plain,
 )
-from .call.rows import Fit
+from .call.rows import PositionShape
 from .call.shapes import Shape, axes_of, axis_options, shape_of, table_dtype
 from .layouts import Layout, check_layout
 from .tables import lookup
@@ -117,7 +117,7 @@ def cos_sin(
     ----------
     positions : number or array_like
         Integers within int64 or finite floats below ``2**63`` in size, of any shape.
-    inv_freq : array_like (lanes,)
+    inv_freq : array_like (pairs,)
         Radians per position, taken as the exact float64 they are; negative and zero are fine.
     dtype : {"float32", "float64"}, default "float32"
     attention_factor : float, default 1.0
@@ -125,7 +125,7 @@ def cos_sin(
 
     Returns
     -------
-    cos, sin : array (..., lanes)
+    cos, sin : array (..., pairs)
         Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with a factor. NumPy's
         are read-only. Positions of another library give tables of that library.
 
@@ -306,7 +306,7 @@ def apply_rotary(  # numpydoc ignore=PR01
 def _own_tables(
     x: Array, shape: Shape, cos: Any, sin: Any, axes: Axes
 ) -> tuple[Array, Array, Axes]:
-    """Return a caller's tables (*apart, batch or 1, sequence, lanes) in the dtype and library of x, and its axes."""
+    """Return a caller's tables (*extra, batch or 1, sequence, pairs) in the dtype and library of x, and its axes."""
     for part, name in ((cos, "cos"), (sin, "sin")):
         _check_own_table(part, name, shape, axes)
     if tuple(cos.shape) != tuple(sin.shape):
@@ -325,7 +325,7 @@ def _own_tables(
 
 def _fits_batch(sizes: tuple[int, ...], shape: Shape, axes: Axes) -> bool:
     """Return whether a table has the shape (1, S, r/2) or (B, S, r/2)."""
-    fit = Fit(shape.name, shape.sizes[:-1], axes)
+    fit = PositionShape(shape.name, shape.sizes[:-1], axes)
     length = shape.sizes[axes.sequence]
     return len(sizes) == 3 and fit.takes_batch(sizes[0]) and sizes[1] in (length, UNKNOWN)
 
@@ -338,7 +338,7 @@ def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
         msg = f"`{name}` must be floating, got dtype {part.dtype}"
         raise TypeError(msg)
     length = shape.sizes[axes.sequence]
-    fit = Fit(shape.name, shape.sizes[:-1], axes)
+    fit = PositionShape(shape.name, shape.sizes[:-1], axes)
     if (
         own.sizes[:-1] != (length,)
         and not _fits_batch(own.sizes, shape, axes)
@@ -388,24 +388,24 @@ def _as_array_like(x: Array, host: HostArray) -> Array:
 
 
 def _packed(cosine: HostArray, sine: HostArray) -> Table:
-    """Return a caller's tables (*apart, batch or 1, sequence, lanes) as the kernels read them."""
-    *leading, lanes = cosine.shape
-    values = np.ascontiguousarray(np.stack([cosine, sine]).reshape(2, 1, -1, lanes))
+    """Return a caller's tables (*extra, batch or 1, sequence, pairs) as the kernels read them."""
+    *leading, pairs = cosine.shape
+    values = np.ascontiguousarray(np.stack([cosine, sine]).reshape(2, 1, -1, pairs))
     index = np.arange(values.shape[2], dtype=np.int64).reshape(leading)
     return Table(values, index, 0, leading[-1])
 
 
-def _checked_start(rotary_start: Any, shape: Shape, lanes: int) -> int:
+def _checked_start(rotary_start: Any, shape: Shape, pairs: int) -> int:
     """Return the first channel that turns, checked against the channels there are."""
     start = as_integer(rotary_start, "rotary_start")
-    width = lanes if shape.is_complex else 2 * lanes
+    width = pairs if shape.is_complex else 2 * pairs
     channels = shape.sizes[-1]
     if start < 0:
         msg = f"`rotary_start` must be at least 0, got {start}"
         raise ValueError(msg)
     if not width or start + width > channels:
         msg = (
-            f"`cos` must hold one number for each pair of channels of x: width {lanes} turns {width} "
+            f"`cos` must hold one number for each pair of channels of x: width {pairs} turns {width} "
             f"channels from {start} on, of {channels}; of a table that holds every number twice, "
             "give one half"
         )

@@ -84,22 +84,22 @@ class Sections:
 
     def __post_init__(self) -> None:
         axes = _integers(self.axes, "axes")
-        lanes = len(axes)
-        if not lanes:
+        pairs = len(axes)
+        if not pairs:
             msg = "`axes` must name the position axis of at least one pair, got none"
             raise ValueError(msg)
         values = {
             "axes": axes,
-            "index": _integers(self.index, "index") or tuple(range(lanes)),
-            "widths": _integers(self.widths, "widths") or (2 * lanes,) * lanes,
-            "blocks": _integers(self.blocks, "blocks") or (lanes,),
+            "index": _integers(self.index, "index") or tuple(range(pairs)),
+            "widths": _integers(self.widths, "widths") or (2 * pairs,) * pairs,
+            "blocks": _integers(self.blocks, "blocks") or (pairs,),
             "num_axes": as_integer(self.num_axes, "num_axes") or max(axes) + 1,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
         for name, given in (("index", self.index), ("widths", self.widths)):
-            if len(given) != lanes:
-                msg = f"`{name}` must hold {lanes} numbers, as `axes`, got {len(given)}"
+            if len(given) != pairs:
+                msg = f"`{name}` must hold {pairs} numbers, as `axes`, got {len(given)}"
                 raise ValueError(msg)
         for own, width in zip(self.index, self.widths, strict=True):
             if width % 2 or not own < width // 2:
@@ -107,17 +107,17 @@ class Sections:
                     f"`index` must stay below half of `widths`, which is even, got {own} of {width}"
                 )
                 raise ValueError(msg)
-        if sum(self.blocks) != lanes or 0 in self.blocks:
-            msg = f"`blocks` must be positive and sum to {lanes} pairs, got {self.blocks}"
+        if sum(self.blocks) != pairs or 0 in self.blocks:
+            msg = f"`blocks` must be positive and sum to {pairs} pairs, got {self.blocks}"
             raise ValueError(msg)
         if max(axes) >= self.num_axes:
             msg = f"`num_axes` must be above every axis named, {max(axes)}, got {self.num_axes}"
             raise ValueError(msg)
 
     def __repr__(self) -> str:
-        lanes = len(self.axes)
+        pairs = len(self.axes)
         defaults = (
-            *(None, tuple(range(lanes)), (2 * lanes,) * lanes, (lanes,)),
+            *(None, tuple(range(pairs)), (2 * pairs,) * pairs, (pairs,)),
             max(self.axes) + 1,
         )
         named = [(own.name, getattr(self, own.name)) for own in fields(self)]
@@ -428,7 +428,7 @@ def axial(
     restart = as_choice(schedule, "schedule", ("restart", "split")) == "restart"
     alternating = as_choice(order, "order", ("chunked", "alternating")) == "alternating"
     within = as_choice(pairing, "pairing", ("across", "within")) == "within"
-    n, lanes = len(counts), sum(counts)
+    n, pairs = len(counts), sum(counts)
     if (alternating or not restart) and len(set(counts)) > 1:
         named = "`order` 'alternating'" if alternating else "`schedule` 'split'"
         msg = f"`sizes` must be equal for {named}, got {counts}"
@@ -442,20 +442,20 @@ def axial(
     return Sections(
         axes=tuple(axis for axis, _ in places),
         index=tuple(j if restart else axis + n * j for axis, j in places),
-        widths=tuple(2 * counts[axis] if restart else 2 * lanes for axis, _ in places),
-        blocks=tuple(count for count in counts if count) if within else (lanes,),
+        widths=tuple(2 * counts[axis] if restart else 2 * pairs for axis, _ in places),
+        blocks=tuple(count for count in counts if count) if within else (pairs,),
         num_axes=n,
     )
 
 
-def ggml_mrope(*sizes: int, lanes: int | None = None) -> Sections:
+def ggml_mrope(*sizes: int, pairs: int | None = None) -> Sections:
     """Return the order of MROPE mode in ggml: runs of each axis, repeated until all pairs have one.
 
     Parameters
     ----------
     *sizes : int
         Pairs of each axis, up to four, as in the GGUF key ``rope.dimension_sections``.
-    lanes : int, optional
+    pairs : int, optional
         The number of pairs; by default the sum of the sizes.
 
     Returns
@@ -469,15 +469,15 @@ def ggml_mrope(*sizes: int, lanes: int | None = None) -> Sections:
     Examples
     --------
     >>> from rotary import sections
-    >>> print(sections.ggml_mrope(2, 1, 1, 0, lanes=6))
+    >>> print(sections.ggml_mrope(2, 1, 1, 0, pairs=6))
     0x2 1x1 2x1 0x2
     """
-    counts, n = _ggml(sizes, lanes)
+    counts, n = _ggml(sizes, pairs)
     runs = _runs(counts)
     return Sections(tuple(runs[i % len(runs)] for i in range(n)), num_axes=len(counts))
 
 
-def ggml_imrope(*sizes: int, lanes: int | None = None) -> Sections:
+def ggml_imrope(*sizes: int, pairs: int | None = None) -> Sections:
     """Return the order of IMROPE mode in ggml: three axes in turn, and the remaining pairs for the fourth.
 
     The code of Qwen3-VL gives the remaining pairs to the first axis instead, see `interleaved`. The two agree if
@@ -487,7 +487,7 @@ def ggml_imrope(*sizes: int, lanes: int | None = None) -> Sections:
     ----------
     *sizes : int
         Pairs of four axes, as in the GGUF key ``rope.dimension_sections``.
-    lanes : int, optional
+    pairs : int, optional
         The number of pairs; by default the sum of the sizes.
 
     Returns
@@ -504,7 +504,7 @@ def ggml_imrope(*sizes: int, lanes: int | None = None) -> Sections:
     >>> sections.ggml_imrope(2, 1, 1, 0).axes
     (0, 1, 2, 0)
     """
-    counts, n = _ggml(sizes, lanes)
+    counts, n = _ggml(sizes, pairs)
     if len(counts) != 4:
         msg = f"`sizes` must be four, got {counts}"
         raise ValueError(msg)
@@ -512,14 +512,14 @@ def ggml_imrope(*sizes: int, lanes: int | None = None) -> Sections:
     return Sections(tuple(s % 3 if s < 3 * counts[s % 3] else 3 for s in sectors), num_axes=4)
 
 
-def ggml_vision(*sizes: int, lanes: int | None = None) -> Sections:
+def ggml_vision(*sizes: int, pairs: int | None = None) -> Sections:
     """Return the order of VISION mode in ggml: runs of each axis, whose frequencies restart.
 
     Parameters
     ----------
     *sizes : int
         Pairs of each axis, up to four. Sizes beyond the number of pairs are ignored.
-    lanes : int, optional
+    pairs : int, optional
         The number of pairs, half that of channels; by default the sum of the sizes. The frequencies of each
         run are those of a head of so many channels.
 
@@ -535,10 +535,10 @@ def ggml_vision(*sizes: int, lanes: int | None = None) -> Sections:
     Examples
     --------
     >>> from rotary import sections
-    >>> sections.ggml_vision(2, 2, 2, 2, lanes=4).axes
+    >>> sections.ggml_vision(2, 2, 2, 2, pairs=4).axes
     (0, 0, 1, 1)
     """
-    counts, n = _ggml(sizes, lanes)
+    counts, n = _ggml(sizes, pairs)
     axes = _runs(counts)
     axes = tuple(axes[i % len(axes)] for i in range(n))
     index = [j for count in counts for j in range(count)]
@@ -575,10 +575,10 @@ def _runs(counts: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(np.repeat(np.arange(len(counts)), counts).tolist())
 
 
-def _ggml(sizes: tuple[int, ...], lanes: int | None) -> tuple[tuple[int, ...], int]:
+def _ggml(sizes: tuple[int, ...], pairs: int | None) -> tuple[tuple[int, ...], int]:
     """Return the sizes of one to four axes, checked, and the number of pairs."""
     counts = _sizes(sizes)
     if len(counts) > 4:
         msg = f"`sizes` must be at most four, got {counts}"
         raise ValueError(msg)
-    return counts, sum(counts) if lanes is None else as_positive_integer(lanes, "lanes")
+    return counts, sum(counts) if pairs is None else as_positive_integer(pairs, "pairs")

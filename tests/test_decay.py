@@ -27,9 +27,9 @@ def embedding(width=8, layout="half", *, center=3.0, scale_layout=None, seq_axis
 
 def scale_of(places, width, layout, center=3.0, unit=512):
     """The scale of every channel, as those of a rotation of this layout lie, in exact arithmetic."""
-    lanes = width // 2
-    pair = [c % lanes if layout == "half" else c // 2 for c in range(width)]
-    zeta = [(2 * mpmath.mpf(i) + 0.4 * width) / (mpmath.mpf("1.4") * width) for i in range(lanes)]
+    pairs = width // 2
+    pair = [c % pairs if layout == "half" else c // 2 for c in range(width)]
+    zeta = [(2 * mpmath.mpf(i) + 0.4 * width) / (mpmath.mpf("1.4") * width) for i in range(pairs)]
     return np.array(
         [[float(zeta[i] ** ((mpmath.mpf(p) - center) / unit)) for i in pair] for p in places]
     )
@@ -37,8 +37,8 @@ def scale_of(places, width, layout, center=3.0, unit=512):
 
 def test_zeta_is_that_of_the_paper():
     roots = XPos(512, center=0).roots(32)
-    for lane, value in ZETA.items():
-        assert roots[lane] == pytest.approx(value, abs=5e-10)
+    for pair, value in ZETA.items():
+        assert roots[pair] == pytest.approx(value, abs=5e-10)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -191,10 +191,10 @@ def applied(x, cos, sin, layout, start, inverse):
         window = slice(start, start + cos.shape[-1])
         wide[..., window] *= cos + 1j * sin
         return wide
-    lanes = cos.shape[-1]
-    stop = start + 2 * lanes
+    pairs = cos.shape[-1]
+    stop = start + 2 * pairs
     if layout == "half":
-        first, second = slice(start, start + lanes), slice(start + lanes, stop)
+        first, second = slice(start, start + pairs), slice(start + pairs, stop)
     else:
         first, second = slice(start, stop, 2), slice(start + 1, stop, 2)
     a, b = wide[..., first].copy(), wide[..., second].copy()

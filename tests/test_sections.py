@@ -48,11 +48,11 @@ def embedding(width, order, layout="half", **options):
         (sections.axial(2, 3), "00111"),
         (sections.axial(2, 2, order="alternating"), "0101"),
         (sections.ggml_mrope(2, 1, 1, 0), "0012"),
-        (sections.ggml_mrope(2, 1, 1, 0, lanes=7), "0012001"),
+        (sections.ggml_mrope(2, 1, 1, 0, pairs=7), "0012001"),
         (sections.ggml_mrope(1, 1, 1, 1), "0123"),
         (sections.ggml_imrope(24, 20, 20, 0), "012" * 20 + "0330"),
-        (sections.ggml_imrope(2, 1, 1, 0, lanes=6), "012001"),
-        (sections.ggml_vision(2, 2, 2, 2, lanes=4), "0011"),
+        (sections.ggml_imrope(2, 1, 1, 0, pairs=6), "012001"),
+        (sections.ggml_vision(2, 2, 2, 2, pairs=4), "0011"),
         (sections.from_axes([1, 0, 1]), "101"),
         (sections.from_axes(np.array([0, 2], np.uint8)), "02"),
     ],
@@ -74,9 +74,9 @@ def test_orders(order, axes):
         (sections.axial(2, 2, schedule="split", order="alternating"), [0, 1 / 4, 2 / 4, 3 / 4]),
         (sections.axial(2, 2, pairing="within"), [0, 1 / 2, 0, 1 / 2]),
         (sections.ggml_vision(1, 1, 1, 1), [0, 0, 0, 0]),
-        (sections.ggml_vision(2, 2, 2, 2, lanes=4), [0, 2 / 4, 0, 2 / 4]),
-        (sections.ggml_vision(1, 3, lanes=6), [0, 0, 2 / 6, 4 / 6, 0, 0]),
-        (sections.ggml_mrope(1, 1, 0, 0, lanes=4), [0, 1 / 4, 2 / 4, 3 / 4]),
+        (sections.ggml_vision(2, 2, 2, 2, pairs=4), [0, 2 / 4, 0, 2 / 4]),
+        (sections.ggml_vision(1, 3, pairs=6), [0, 0, 2 / 6, 4 / 6, 0, 0]),
+        (sections.ggml_mrope(1, 1, 0, 0, pairs=4), [0, 1 / 4, 2 / 4, 3 / 4]),
     ],
     ids=str,
 )
@@ -130,7 +130,7 @@ def test_sections_are_values():
         ),
         (lambda: sections.ggml_imrope(2, 2), ValueError, "`sizes` must be four"),
         (lambda: sections.ggml_mrope(1, 1, 1, 1, 1), ValueError, "`sizes` must be at most four"),
-        (lambda: sections.ggml_mrope(1, 1, lanes=0), ValueError, "`lanes` must be at least 1"),
+        (lambda: sections.ggml_mrope(1, 1, pairs=0), ValueError, "`pairs` must be at least 1"),
         (lambda: sections.ggml_vision(3, 1), ValueError, "at most half of an even number"),
         (lambda: sections.from_axes([0.5]), TypeError, "`axes` must be made by rotary.sections"),
         (lambda: sections.from_axes([[0]]), ValueError, "`axes` must hold one axis"),
@@ -193,8 +193,8 @@ def test_constants_of_transformers(base, order, sines):
     """Made by transformers 5.23.0 in float32, at the position (5, 7, 11)."""
     rope = RotaryEmbedding(128, layout="half", base=base, sections=order)
     _, sine = rope.tables([5, 7, 11])
-    for lane, value in sines.items():
-        assert sine[lane] == pytest.approx(value, rel=1e-6)
+    for pair, value in sines.items():
+        assert sine[pair] == pytest.approx(value, rel=1e-6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -214,10 +214,10 @@ def test_every_pair_turns_by_the_position_of_its_axis(order, layout):
     rope = embedding(14, order, layout, rotary_dim=12, rotary_start=1)
     x = random_array((2, 3, 14), "float64")
     got = rope(x, positions=VIDEO)
-    for lane, (first, second) in enumerate(pairs_of(12, layout)):
-        place = VIDEO[order.axes[lane]]
+    for pair, (first, second) in enumerate(pairs_of(12, layout)):
+        place = VIDEO[order.axes[pair]]
         alone = RotaryEmbedding(
-            2, layout="half", scaling=rotary.scaling.Custom([rope.inv_freq[lane]]), seq_axis=-2
+            2, layout="half", scaling=rotary.scaling.Custom([rope.inv_freq[pair]]), seq_axis=-2
         )
         channels = [first + 1, second + 1]
         assert same_bits(got[..., channels], alone(x[..., channels], positions=place))

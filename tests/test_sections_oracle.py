@@ -41,7 +41,7 @@ OPENPANGU = {
     (1, 5): "011111",
 }
 
-# vLLM, vllm/model_executor/layers/rotary_embedding/bailing_mrope.py at 9c5b7163; the same lanes in SGLang,
+# vLLM, vllm/model_executor/layers/rotary_embedding/bailing_mrope.py at 9c5b7163; the same pairs in SGLang,
 # python/sglang/kernels/ops/attention/rotary_triton.py at 0d7ff714, `_triton_ernie45_rope_qk_fused`
 BAILING = {
     (8, 12, 12): "12121212121212121212121200000000",
@@ -85,12 +85,12 @@ TABLES = [
     for sizes, table in tables.items()
 ]
 GGML_TABLES = [
-    pytest.param(order, sizes, lanes, table, id=f"{order.__name__} {sizes} {lanes}")
+    pytest.param(order, sizes, pairs, table, id=f"{order.__name__} {sizes} {pairs}")
     for order, tables in (
         (sections.ggml_mrope, GGML_MROPE),
         (sections.ggml_imrope, GGML_IMROPE),
     )
-    for (*sizes, lanes), table in tables.items()
+    for (*sizes, pairs), table in tables.items()
 ]
 
 
@@ -101,8 +101,8 @@ def digits(order):
 
 def runs_on(order):
     """Whether one schedule of frequencies runs over all pairs."""
-    lanes = len(order.axes)
-    return order.index == tuple(range(lanes)) and order.widths == (2 * lanes,) * lanes
+    pairs = len(order.axes)
+    return order.index == tuple(range(pairs)) and order.widths == (2 * pairs,) * pairs
 
 
 @pytest.mark.parametrize(("order", "sizes", "table"), TABLES)
@@ -113,9 +113,9 @@ def test_orders_are_those_of_their_projects(order, sizes, table):
     assert runs_on(ours)
 
 
-@pytest.mark.parametrize(("order", "sizes", "lanes", "table"), GGML_TABLES)
-def test_orders_of_ggml(order, sizes, lanes, table):
-    ours = order(*sizes, lanes=lanes)
+@pytest.mark.parametrize(("order", "sizes", "pairs", "table"), GGML_TABLES)
+def test_orders_of_ggml(order, sizes, pairs, table):
+    ours = order(*sizes, pairs=pairs)
     assert digits(ours) == table
     assert ours.num_axes == 4
     assert runs_on(ours)
@@ -123,12 +123,12 @@ def test_orders_of_ggml(order, sizes, lanes, table):
 
 @pytest.mark.parametrize(("sizes", "expected"), GGML_VISION.items(), ids=str)
 def test_vision_order_of_ggml(sizes, expected):
-    *sizes, lanes = sizes
-    ours = sections.ggml_vision(*sizes, lanes=lanes)
+    *sizes, pairs = sizes
+    ours = sections.ggml_vision(*sizes, pairs=pairs)
     assert (digits(ours), list(ours.index)) == expected
-    assert ours.widths == (lanes,) * lanes
-    rope = RotaryEmbedding(2 * lanes, layout="half", base=1e4, sections=ours)
-    powers = 1e4 ** (-2.0 / lanes * np.array(expected[1]))
+    assert ours.widths == (pairs,) * pairs
+    rope = RotaryEmbedding(2 * pairs, layout="half", base=1e4, sections=ours)
+    powers = 1e4 ** (-2.0 / pairs * np.array(expected[1]))
     np.testing.assert_allclose(rope.inv_freq, powers, rtol=1e-14)
 
 
@@ -149,7 +149,7 @@ def test_no_two_orders_of_these_are_the_same():
 # transformers itself.
 
 
-def lane_table(model, rotary_class, sizes, lanes, columns):
+def lane_table(model, rotary_class, sizes, pairs, columns):
     """The angle of every pair per unit of every position axis, as a model's own module has it.
 
     Parameters
@@ -159,13 +159,13 @@ def lane_table(model, rotary_class, sizes, lanes, columns):
 
     Returns
     -------
-    float64 array (axes, lanes)
+    float64 array (axes, pairs)
     """
     import torch
 
     module = importlib.import_module(f"transformers.models.{model}.modeling_{model}")
     config = SimpleNamespace(
-        head_dim=2 * lanes,
+        head_dim=2 * pairs,
         max_position_embeddings=4096,
         rope_parameters={
             "rope_type": "default",
@@ -177,24 +177,24 @@ def lane_table(model, rotary_class, sizes, lanes, columns):
     # Position 1 on one axis and 0 on all others: sine is zero wherever another axis is read.
     positions = torch.eye(axes, dtype=torch.int64)[:, None, :]
     _, sine = getattr(module, rotary_class)(config)(torch.zeros(1), positions)
-    return np.arcsin(columns(sine[0].double().numpy(), lanes))
+    return np.arcsin(columns(sine[0].double().numpy(), pairs))
 
 
-def first_half(table, lanes):
-    return table[:, :lanes]
+def first_half(table, pairs):
+    return table[:, :pairs]
 
 
-def every_second(table, lanes):
-    return table[:, ::2][:, :lanes]
+def every_second(table, pairs):
+    return table[:, ::2][:, :pairs]
 
 
 def check_order(model, rotary_class, sizes, order, layout, columns):
     """Compare every pair's axis and frequency with the model's; position 1 is within arcsine's range."""
-    lanes = sum(sizes)
-    rope = RotaryEmbedding(2 * lanes, layout=layout, base=1e4, sections=order)
-    ours = np.zeros((max(3, len(sizes)), lanes))
-    ours[order.axes, np.arange(lanes)] = rope.inv_freq
-    theirs = lane_table(model, rotary_class, sizes, lanes, columns)
+    pairs = sum(sizes)
+    rope = RotaryEmbedding(2 * pairs, layout=layout, base=1e4, sections=order)
+    ours = np.zeros((max(3, len(sizes)), pairs))
+    ours[order.axes, np.arange(pairs)] = rope.inv_freq
+    theirs = lane_table(model, rotary_class, sizes, pairs, columns)
     # Their sines are float32 and next to one arcsine is steep, but for the first frequency: 1 radian.
     np.testing.assert_allclose(theirs, ours, rtol=1e-6, atol=1e-9)
 
@@ -254,10 +254,10 @@ def test_ernie_is_the_order_of_ernie_4_5_vl(space, time):
 @pytest.mark.oracle
 @pytest.mark.parametrize("sizes", [(8, 12, 12), (1, 3, 1)])
 def test_sizes_that_do_not_tile_have_other_counts_in_qwen3_vl_and_are_refused_here(sizes):
-    lanes = sum(sizes)
-    theirs = lane_table("qwen3_vl", "Qwen3VLTextRotaryEmbedding", sizes, lanes, first_half)
+    pairs = sum(sizes)
+    theirs = lane_table("qwen3_vl", "Qwen3VLTextRotaryEmbedding", sizes, pairs, first_half)
     counts = tuple((theirs > 1e-9).sum(axis=1).tolist())
-    assert sum(counts) == lanes
+    assert sum(counts) == pairs
     assert counts != sizes
     with pytest.raises(ValueError, match="`sizes` must be the counts"):
         sections.interleaved(*sizes)
@@ -280,10 +280,10 @@ def test_an_order_is_told_from_another():
 @pytest.mark.oracle
 def test_hunyuan_vl_in_transformers_doubles_sizes_over_all_channels():
     """Why it is a quirk: the two channels of one pair follow different axes."""
-    sizes, lanes = (4, 4, 4, 4), 16
-    theirs = lane_table("hunyuan_vl", "HunYuanVLRotaryEmbedding", sizes, lanes, lambda x, _: x)
+    sizes, pairs = (4, 4, 4, 4), 16
+    theirs = lane_table("hunyuan_vl", "HunYuanVLRotaryEmbedding", sizes, pairs, lambda x, _: x)
     axes = (theirs > 1e-9).argmax(axis=0)
     np.testing.assert_array_equal(axes, np.repeat(np.arange(4), 8))
     chunked = np.array(sections.chunked(*sizes).axes)
-    assert (axes[:lanes] != axes[lanes:]).all()
+    assert (axes[:pairs] != axes[pairs:]).all()
     assert (axes != np.tile(chunked, 2)).any()

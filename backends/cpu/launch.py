@@ -128,7 +128,7 @@ def is_plain(x: HostArray) -> bool:
 
 def as_interleaved(pairing: Pairing) -> Pairing:
     """Return how the channels of a complex array pair, counted as real ones."""
-    return Pairing(2 * pairing.start, pairing.lanes, "interleaved", "interleaved", pairing.inverse)
+    return Pairing(2 * pairing.start, pairing.pairs, "interleaved", "interleaved", pairing.inverse)
 
 
 def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> bool:
@@ -296,7 +296,7 @@ class Parts(NamedTuple):
     indices : list of tuple
         What selects each part.
     places : list of tuple of int
-        The index of its positions on the axes apart.
+        The index of its positions on the extra axes.
     """
 
     geometry: list[int]
@@ -309,13 +309,13 @@ def parts_of(x: HostArray, out: HostArray, axes: Axes, pairing: Pairing) -> Part
     front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
     heads = axes.others(x.ndim)
     # Axes beyond these are walked here: strided ones cannot be merged without a copy.
-    walked = (*axes.apart, *heads[:-1])
+    walked = (*axes.extra, *heads[:-1])
     new = (None,) * (4 - (x.ndim - len(walked)))
     indices, places = [], []
     for index in np.ndindex(tuple([x.shape[axis] for axis in walked])):
         at = dict(zip(walked, index, strict=True))
         indices.append((*new, *(at.get(axis, slice(None)) for axis in range(x.ndim))))
-        places.append(index[: len(axes.apart)])
+        places.append(index[: len(axes.extra)])
     order = (*walked, *front, *heads[-1:], x.ndim - 1)
     x, out = x.transpose(order), out.transpose(order)
     if axes.batch is None:
@@ -330,7 +330,7 @@ def _geometry(x: HostArray, out: HostArray, pairing: Pairing) -> list[int]:
     """Return how an array (batch, sequence, heads, channels) and its result lie, in the kernel's order."""
     batch, length, heads, width = x.shape
     before = pairing.start
-    after = width - before - 2 * pairing.lanes
+    after = width - before - 2 * pairing.pairs
     return [
         batch * length,
         length,

@@ -17,7 +17,7 @@ from rotary.backends.contract import (
     Pairing,
     Plan,
     PositionArgs,
-    Rows,
+    RowPositions,
     Table,
     TableRows,
 )
@@ -132,7 +132,7 @@ class HostPlan:
         )
         limit = LARGEST if call.limit is None else call.limit
         if counts and 0 <= (offset or 0) <= limit - call.extent.length:
-            rows = Rows(None, offset or 0, call.extent.length)
+            rows = RowPositions(None, offset or 0, call.extent.length)
         else:
             rows = call.read(where, call.extent)
         if rows.start is None and type(rows.positions) is not np.ndarray:
@@ -142,7 +142,7 @@ class HostPlan:
             targets = ys
         else:
             xs, ys, targets = self._prepared(arrays, outputs)
-        along: list[tuple[Rows, Axes]] = [(rows, axes) for axes in self._axes]
+        along: list[tuple[RowPositions, Axes]] = [(rows, axes) for axes in self._axes]
         key = None
         if rows.by_axis:
             each = [
@@ -251,7 +251,7 @@ class HostPlan:
                 if self._real[i]:
                     pairing = as_interleaved(pairing)
                 # The kernel takes two arrays at once if one part is all of each.
-                alone = i if axes.apart or len(axes.others(x.ndim)) > 1 else None
+                alone = i if axes.extra or len(axes.others(x.ndim)) > 1 else None
                 if x.size:
                     group = tables[key], x.dtype, pairing, alone
                     alike.setdefault(group, []).append(i)

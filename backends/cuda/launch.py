@@ -14,7 +14,7 @@ import numpy as np
 
 from rotary._lib.typing import Array, HostArray
 from rotary.angles.phases import Frequencies, merged
-from rotary.backends.contract import Angles, Axes, Pairing, Rows, View
+from rotary.backends.contract import Angles, Axes, GpuView, Pairing, RowPositions
 
 from . import memory
 from . import parameters as cuda_struct
@@ -47,7 +47,7 @@ _AXES = _FIELDS["axes"]
 _VALUE = f"V{cuda_struct.SIZE}"
 
 
-class RowPositions(NamedTuple):
+class KernelPositions(NamedTuple):
     """The positions of tokens: the fields `positions` .. `limit`, and `position_type` .. `sequences`.
 
     `floats` says whether positions are floats, and `alike` whether they are equal on every axis. `owners` keep the
@@ -60,10 +60,10 @@ class RowPositions(NamedTuple):
     alike: bool = True
     owners: tuple[Any, ...] = ()
 
-    def of(self, address: int, owner: Any) -> RowPositions:
+    def of(self, address: int, owner: Any) -> KernelPositions:
         """Return the fields for another array of the same layout."""
         fields = (address, *self.fields[1:])
-        return RowPositions(fields, self.kinds, self.floats, self.alike, (owner,))
+        return KernelPositions(fields, self.kinds, self.floats, self.alike, (owner,))
 
 
 class AngleSource(NamedTuple):
@@ -78,12 +78,12 @@ class AngleSource(NamedTuple):
     owner: Any
 
 
-def consecutive_from(first: int) -> RowPositions:
+def consecutive_from(first: int) -> KernelPositions:
     """Return consecutive positions, given the first."""
-    return RowPositions((0, 0, 0, 0, 0, first, 0, 1, cuda_struct.NO_LIMIT))
+    return KernelPositions((0, 0, 0, 0, 0, first, 0, 1, cuda_struct.NO_LIMIT))
 
 
-def row_positions(rows: Rows) -> RowPositions:
+def row_positions(rows: RowPositions) -> KernelPositions:
     """Return the positions of rows. Those on the host are uploaded."""
     bounds: tuple[int, int, int] = (0, 0, 0)
     owners: tuple[Any, ...] = ()
@@ -98,11 +98,11 @@ def row_positions(rows: Rows) -> RowPositions:
         limit = cuda_struct.NO_LIMIT
     if rows.start is not None:
         fields = (0, 0, 0, 0, bounds[0], rows.start, 0, 1, limit)
-        return RowPositions(fields, (0, *bounds[1:]), owners=owners)
+        return KernelPositions(fields, (0, *bounds[1:]), owners=owners)
     assert rows.positions is not None
     views = _on_device(rows.positions)
     steps = [_step(views, axis) for axis in range(3)]
-    return RowPositions(
+    return KernelPositions(
         (views.address, *steps, bounds[0], 0, 0, int(rows.counting), limit),
         (cuda_struct.POSITION_TYPES[views.dtype], *bounds[1:]),
         "float" in views.dtype,
@@ -111,16 +111,16 @@ def row_positions(rows: Rows) -> RowPositions:
     )
 
 
-def _on_device(values: HostArray | View) -> View:
+def _on_device(values: HostArray | GpuView) -> GpuView:
     """Return values as a view, uploading those of the host."""
-    if isinstance(values, View):
+    if isinstance(values, GpuView):
         return values
     # Kernels read broadcast axes with a stride of zero, so one entry is enough.
     kept = values[tuple(slice(0, 1) if step == 0 else slice(None) for step in values.strides)]
     return view_of(memory.driver.upload(np.ascontiguousarray(kept), blocking=False), CUPY)
 
 
-def _contiguous_bounds(bounds: View) -> View:
+def _contiguous_bounds(bounds: GpuView) -> GpuView:
     """Return contiguous bounds, because kernels search them without a stride."""
     if _step(bounds, 0) in (0, size_of_position(bounds.dtype)):
         return bounds
@@ -128,7 +128,7 @@ def _contiguous_bounds(bounds: View) -> View:
     return view_of(contiguous(bounds.owner), owner)
 
 
-def _step(x: View, axis: int) -> int:
+def _step(x: GpuView, axis: int) -> int:
     """Return the stride of an axis, 0 if its size is 1."""
     return x.strides[axis] if x.shape[axis] > 1 else 0
 
@@ -138,13 +138,13 @@ def are_too_fast(frequencies: Frequencies) -> bool:
     return bool(np.abs(frequencies.values).max() > FASTEST_FOR_FLOATS)
 
 
-def computed_angles(angles: Angles, device: int, positions: RowPositions) -> AngleSource:
+def computed_angles(angles: Angles, device: int, positions: KernelPositions) -> AngleSource:
     """Return the source of angles that kernels compute from frequencies and positions."""
     frequencies, factor, _ = angles
     words = _frequency_words_on(frequencies, device, alike=positions.alike)
-    heads, axes, numbers, lanes = words.shape
+    heads, axes, numbers, pairs = words.shape
     high = float(np.float32(factor))
-    by_head = numbers * axes * lanes * 8 if heads > 1 else 0
+    by_head = numbers * axes * pairs * 8 if heads > 1 else 0
     return AngleSource(
         "floats" if positions.floats else "integers",
         (0, 0, words.data.ptr, 0, by_head, 0),
@@ -185,26 +185,26 @@ def uploaded_table(values: HostArray) -> AngleSource:
     return _from_table(cosine, sine)
 
 
-def tables_of(cosine: Array, sine: Array) -> tuple[AngleSource, RowPositions]:
+def tables_of(cosine: Array, sine: Array) -> tuple[AngleSource, KernelPositions]:
     """Return tables (heads or 1, batch or 1, sequence or 1, pairs) on a GPU, and the row that each token reads."""
     parts = [cosine, sine]
     views = [view_of(part, str(owner_of(part))) for part in parts]
     if not _are_rows(*views):
         parts = [contiguous(part) for part in parts]
         views = [view_of(part, str(owner_of(part))) for part in parts]
-    heads, batch, length, lanes = views[0].shape
+    heads, batch, length, pairs = views[0].shape
     by_batch, by_token = (_step(views[0], axis) for axis in (1, 2))
-    row = by_token or by_batch or lanes * channel_size(views[0])
+    row = by_token or by_batch or pairs * channel_size(views[0])
     steps = by_batch // row, by_token // row
     rows = 1 + steps[0] * (batch - 1) + steps[1] * (length - 1)
     flat = [
-        view._replace(shape=(heads, rows, lanes), strides=(view.strides[0], row, view.strides[3]))
+        view._replace(shape=(heads, rows, pairs), strides=(view.strides[0], row, view.strides[3]))
         for view in views
     ]
-    return _from_table(*flat), RowPositions((0, 0, 0, 0, 0, 0, *steps, cuda_struct.NO_LIMIT))
+    return _from_table(*flat), KernelPositions((0, 0, 0, 0, 0, 0, *steps, cuda_struct.NO_LIMIT))
 
 
-def _are_rows(cosine: View, sine: View) -> bool:
+def _are_rows(cosine: GpuView, sine: GpuView) -> bool:
     """Return whether both tables have equal strides, and batch and sequence can be walked as rows."""
     by_batch, by_token = _step(cosine, 1), _step(cosine, 2)
     return (
@@ -215,7 +215,7 @@ def _are_rows(cosine: View, sine: View) -> bool:
     )
 
 
-def _from_table(cosine: View, sine: View) -> AngleSource:
+def _from_table(cosine: GpuView, sine: GpuView) -> AngleSource:
     """Return the source of angles for tables (heads or 1, rows, pairs) of equal strides."""
     heads, rows, _ = cosine.shape
     by_head, by_row = cosine.strides[0] if heads > 1 else 0, cosine.strides[1]
@@ -246,7 +246,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(
-    array: int, x: View, y: View, axes: Axes, pairing: Pairing, *, copy: bool
+    array: int, x: GpuView, y: GpuView, axes: Axes, pairing: Pairing, *, copy: bool
 ) -> list[Block]:
     """Split an array and its result into blocks (batch, sequence, heads).
 
@@ -255,7 +255,7 @@ def blocks_of(
     """
     if not x.size:
         return []
-    channels = (1 if x.dtype in REAL else 2) * pairing.lanes
+    channels = (1 if x.dtype in REAL else 2) * pairing.pairs
     copy = copy and channels < x.shape[-1]
     groups = _head_axes(x, y, axes)
     heads = max(groups, key=lambda group: group[0], default=(1, 0, 0))
@@ -278,7 +278,7 @@ def blocks_of(
     ]
 
 
-def _head_axes(x: View, y: View, axes: Axes) -> list[tuple[int, int, int]]:
+def _head_axes(x: GpuView, y: GpuView, axes: Axes) -> list[tuple[int, int, int]]:
     """Return the axes of heads as (size, stride in x, stride in y), merged if one stride reaches both."""
     groups: list[tuple[int, int, int]] = []
     for axis in axes.others(x.ndim):
@@ -293,7 +293,7 @@ def _head_axes(x: View, y: View, axes: Axes) -> list[tuple[int, int, int]]:
 
 
 def launches_of(
-    blocks: Sequence[Block], like: View, pairing: Pairing, batch: int | None, length: int
+    blocks: Sequence[Block], like: GpuView, pairing: Pairing, batch: int | None, length: int
 ) -> list[Launch]:
     """Return the launches for blocks of one dtype and equal channels, up to two blocks in each."""
     return [
@@ -337,14 +337,14 @@ class Launch:
         length: int,
         device: int,
     ) -> None:
-        start, lanes, source, target, inverse = pairing
+        start, pairs, source, target, inverse = pairing
         if dtype in REAL:
             dtype, start, width = REAL[dtype], 2 * start, 2 * width
             source = target = "interleaved"
         self._dtype, self._layouts, self._device = dtype, (source, target), device
         self._blocks = [(i * _ARRAY, b.array, b.x_start, b.y_start) for i, b in enumerate(blocks)]
         self._heads = max(block.heads for block in blocks)
-        self._lanes, self._tokens = lanes, batch * length
+        self._pairs, self._tokens = pairs, batch * length
         self._by_head = abs(blocks[0].x_steps[2]) <= abs(blocks[0].x_steps[1])
         self._kernels: dict[tuple[cuda_struct.AngleKind, bool, bool], Any] = {}
         self._template = self._constants(blocks, width, length, start, inverse=inverse)
@@ -365,7 +365,7 @@ class Launch:
             "length": length,
             "width": width,
             "start": start,
-            "lanes": self._lanes,
+            "pairs": self._pairs,
             "source": source,
             "target": target,
         }.items():
@@ -380,7 +380,7 @@ class Launch:
         for block in blocks:
             distances += [*block.x_steps, *block.y_steps]
             distances += [width * size] if block.copy else []
-        return self._lanes % vector == 0 and not any(
+        return self._pairs % vector == 0 and not any(
             step % cuda_struct.VECTOR_BYTES for step in distances
         )
 
@@ -389,7 +389,7 @@ class Launch:
         xs: Sequence[int],
         ys: Sequence[int],
         angle_source: AngleSource,
-        positions: RowPositions,
+        positions: KernelPositions,
     ) -> None:
         """Launch, given the addresses of all arrays and results of the call."""
         values = self._template.copy()
@@ -418,7 +418,7 @@ class Launch:
             self._device,
             cuda_struct.instance(self._dtype, angle_source.kind, source, target, vector=vector),
         )
-        chunks = self._lanes // cuda_struct.WIDTHS[self._dtype] if vector else self._lanes
+        chunks = self._pairs // cuda_struct.WIDTHS[self._dtype] if vector else self._pairs
         grid, block = cuda_struct.launch_shape(
             self._tokens,
             self._heads,

@@ -24,7 +24,7 @@ from rotary._lib.libraries import (
     namespace,
 )
 from rotary._lib.typing import Array, HostArray
-from rotary.backends.contract import View
+from rotary.backends.contract import GpuView
 
 from .driver import Driver
 from .parameters import POSITION_TYPES, VECTOR_BYTES, WIDTHS
@@ -121,13 +121,13 @@ def asks_for_gradient(arrays: Sequence[Array]) -> bool:
 # Viewing.
 
 
-def view_of(x: Array, owner: str) -> View:
+def view_of(x: Array, owner: str) -> GpuView:
     """Return an array of CuPy or torch as a view."""
     if owner == CUPY:
         data = x.data
-        return View(data.ptr, x.shape, x.strides, name_of_dtype(x.dtype), data.device_id, x)
+        return GpuView(data.ptr, x.shape, x.strides, name_of_dtype(x.dtype), data.device_id, x)
     size = x.element_size()
-    return View(
+    return GpuView(
         x.data_ptr(),
         tuple(x.shape),
         tuple([step * size for step in x.stride()]),
@@ -154,28 +154,28 @@ def addresses_of(arrays: Sequence[Array], owner: str) -> list[int]:
     return [x.data_ptr() for x in arrays]
 
 
-def row_major(x: View) -> View:
+def row_major(x: GpuView) -> GpuView:
     """Return the view that a C-contiguous copy of an array will have, without an address."""
     steps = [math.prod(x.shape[axis + 1 :]) * size_of(x) for axis in range(x.ndim)]
     return x._replace(address=0, strides=tuple(steps), owner=None)
 
 
-def channel_size(x: View) -> int:
+def channel_size(x: GpuView) -> int:
     """Return the bytes of a real channel; a complex one is two of them."""
     return VECTOR_BYTES // WIDTHS[REAL.get(x.dtype, x.dtype)]
 
 
-def size_of(x: View) -> int:
+def size_of(x: GpuView) -> int:
     """Return the bytes of an element."""
     return channel_size(x) * (2 if x.dtype in REAL else 1)
 
 
-def has_contiguous_channels(x: View) -> bool:
+def has_contiguous_channels(x: GpuView) -> bool:
     """Return whether the last axis is contiguous."""
     return not x.size or not x.ndim or x.shape[-1] == 1 or x.strides[-1] == size_of(x)
 
 
-def span_of(x: View) -> tuple[int, int]:
+def span_of(x: GpuView) -> tuple[int, int]:
     """Return the range of bytes that an array occupies, relative to its first element."""
     if not x.size:
         return 0, 0
@@ -186,7 +186,7 @@ def span_of(x: View) -> tuple[int, int]:
 class _AddressOnly:
     """Gives NumPy the layout of memory that it must not read."""
 
-    def __init__(self, x: View, itemsize: int) -> None:
+    def __init__(self, x: GpuView, itemsize: int) -> None:
         self.__array_interface__ = {
             "data": (x.address, False),
             "shape": x.shape,
@@ -210,14 +210,14 @@ def address_view(x: Any) -> HostArray | None:
     return None
 
 
-def described_view(x: Any) -> View:
+def described_view(x: Any) -> GpuView:
     """Return a view from `__cuda_array_interface__`, which does not name the GPU."""
     said = getattr(x, INTERFACE)
     dtype, shape = np.dtype(said["typestr"]), tuple(said["shape"])
     strides = said.get("strides")
     if strides is None:
         strides = [math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
-    return View(said["data"][0], shape, tuple(strides), dtype.name, 0, x)
+    return GpuView(said["data"][0], shape, tuple(strides), dtype.name, 0, x)
 
 
 def is_read_only(x: Any) -> bool:
@@ -229,7 +229,7 @@ def is_read_only(x: Any) -> bool:
 # Allocating.
 
 
-def like(x: View, owner: str) -> View:
+def like(x: GpuView, owner: str) -> GpuView:
     """Return the view that the result for an array will have, without an address. Its last axis is contiguous.
 
     In memory, CuPy's results have the axis order of the array, as NumPy's have. torch's are C-contiguous, as they are
@@ -259,7 +259,7 @@ class ResultSpec(NamedTuple):
     nbytes: int
 
 
-def result_spec(view: View, owner: str, *, like: str | None = None) -> ResultSpec:
+def result_spec(view: GpuView, owner: str, *, like: str | None = None) -> ResultSpec:
     """Return how to allocate the array that a view describes, for an array of dtype `like`."""
     size = size_of(view)
     dtype = None
@@ -487,7 +487,7 @@ def key_of(
 # Checking, and viewing positions.
 
 
-def check_devices(views: Sequence[View], names: Sequence[str]) -> None:
+def check_devices(views: Sequence[GpuView], names: Sequence[str]) -> None:
     """Raise unless all arrays lie on one GPU."""
     for view, name in zip(views, names, strict=True):
         if view.device != views[0].device:
@@ -495,13 +495,13 @@ def check_devices(views: Sequence[View], names: Sequence[str]) -> None:
             raise ValueError(msg)
 
 
-def check_aligned(views: Sequence[View], names: Sequence[str]) -> None:
+def check_aligned(views: Sequence[GpuView], names: Sequence[str]) -> None:
     """Raise for arrays that are not aligned to the size of their elements, which no GPU can read."""
     for view, name in zip(views, names, strict=True):
         check_alignment(view, channel_size(view), name)
 
 
-def check_alignment(view: View, size: int, name: str) -> None:
+def check_alignment(view: GpuView, size: int, name: str) -> None:
     """Raise unless address and strides of an array are multiples of a size."""
     if view.address % size:
         got = f"an address {view.address % size} bytes past a multiple"
@@ -513,7 +513,7 @@ def check_alignment(view: View, size: int, name: str) -> None:
     raise ValueError(msg)
 
 
-def position_view(owner: str, device: int, value: Any, name: str) -> View | None:
+def position_view(owner: str, device: int, value: Any, name: str) -> GpuView | None:
     """Return positions on the GPU of a call as a view, None for all others.
 
     Parameters
@@ -541,7 +541,7 @@ def position_view(owner: str, device: int, value: Any, name: str) -> View | None
     return view
 
 
-def _readable(value: Array, owner: str, device: int, name: str) -> View:
+def _readable(value: Array, owner: str, device: int, name: str) -> GpuView:
     """Return positions on a GPU as a view of a dtype that kernels read, converted if necessary."""
     view = view_of(value, owner)
     if view.device != device:

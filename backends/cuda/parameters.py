@@ -123,7 +123,7 @@ FIELDS = {
     "length": "i",
     "width": "i",
     "start": "i",
-    "lanes": "i",
+    "pairs": "i",
     "axes": "i",
     "source": "i",  # 1 if interleaved
     "target": "i",

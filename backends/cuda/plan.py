@@ -21,15 +21,15 @@ from rotary._lib.typing import Array, TableDType
 from rotary.angles.phases import of_head
 from rotary.backends.contract import (
     Angles,
+    ArraySpec,
     Axes,
     Call,
-    Frame,
+    GpuView,
     Pairing,
+    Passes,
     PositionArgs,
-    Rows,
+    RowPositions,
     TracedTable,
-    Turns,
-    View,
 )
 
 from . import launch as cuda
@@ -115,7 +115,7 @@ class _ForeignPlan:
 class _CopyingPlan:
     """The plan for arrays whose channels are not contiguous. It rotates copies, because kernels need them to be."""
 
-    def __init__(self, call: Call, owner: str, views: Sequence[View]) -> None:
+    def __init__(self, call: Call, owner: str, views: Sequence[GpuView]) -> None:
         self._check_outputs = call.check_outputs
         self._device = views[0].device
         self._run = Plan(call, owner, [memory.row_major(x) for x in views], None)
@@ -149,14 +149,14 @@ class Plan:
     ----------
     call : Call
     owner : {"cupy", "torch"}
-    views : sequence of View
+    views : sequence of GpuView
         Of the arrays.
-    targets : sequence of View or None
+    targets : sequence of GpuView or None
         Of the outputs.
     """
 
     def __init__(
-        self, call: Call, owner: str, views: Sequence[View], targets: Sequence[View] | None
+        self, call: Call, owner: str, views: Sequence[GpuView], targets: Sequence[GpuView] | None
     ) -> None:
         names = call.names
         memory.check_devices(views, names)
@@ -190,7 +190,7 @@ class Plan:
         self._pairs = _must_be_disjoint(views, targets or ())
         self._disjoint: Memo[tuple[int, ...], bool] = Memo(DISJOINT_REMEMBERED)
         self._angle_sources: dict[tuple[int, bool, bool], cuda.AngleSource] = {}
-        self._positions: Memo[Any, cuda.RowPositions] = Memo(POSITIONS_REMEMBERED)
+        self._positions: Memo[Any, cuda.KernelPositions] = Memo(POSITIONS_REMEMBERED)
         self._heads = call.passes[0].angles[0].frequencies.heads
         self._parts: dict[Any, Plan] = {}
         self._may_need_table = any(
@@ -268,7 +268,7 @@ class Plan:
         rows = self._cached_positions(positions) or self._call.read(positions, self._extent)
         xs, ys = addresses
         with on_stream:
-            if isinstance(rows, Rows):
+            if isinstance(rows, RowPositions):
                 if rows.by_axis:
                     return self._by_axis(arrays, positions, outputs, rows)
                 if rows.start is None and not _are_known(rows):
@@ -279,32 +279,32 @@ class Plan:
             self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
         return outputs
 
-    def _read_again(self, positions: PositionArgs) -> Rows:
+    def _read_again(self, positions: PositionArgs) -> RowPositions:
         """Read positions as arrays of their library, whose operations compute tables on their GPU."""
         return self._call.read(positions, self._call.extent)
 
     def _launch(
         self,
-        rows: Rows | cuda.RowPositions,
+        rows: RowPositions | cuda.KernelPositions,
         xs: Sequence[int],
         ys: Sequence[int],
-        read_again: Callable[[], Rows],
+        read_again: Callable[[], RowPositions],
         positions: PositionArgs | None = None,
     ) -> None:
         """Launch on the current GPU and stream, given the addresses of all arrays and results.
 
         `positions` are those of the whole call. Without them, nothing is cached.
         """
-        row_positions = rows if isinstance(rows, cuda.RowPositions) else None
+        row_positions = rows if isinstance(rows, cuda.KernelPositions) else None
         for groups in self._passes:
             for launches, angles, dtype in groups:
-                if isinstance(rows, Rows) and (
+                if isinstance(rows, RowPositions) and (
                     angles.scale is not None or _needs_table(angles, rows)
                 ):
                     angle_source, own = self._table(angles, rows, dtype, read_again)
                 else:
                     if row_positions is None:
-                        assert isinstance(rows, Rows)
+                        assert isinstance(rows, RowPositions)
                         row_positions = cuda.row_positions(rows)
                         self._cache_positions(positions, rows, row_positions)
                     own = row_positions
@@ -317,7 +317,7 @@ class Plan:
                     angle_source = found
                 for launch in launches:
                     launch(xs, ys, angle_source, own)
-        if isinstance(rows, Rows) and (rows.start is None or rows.bounds is not None):
+        if isinstance(rows, RowPositions) and (rows.start is None or rows.bounds is not None):
             read = _gpu_arrays(rows)
             if read:
                 memory.driver.keep_alive(read)
@@ -327,7 +327,7 @@ class Plan:
         arrays: Sequence[Array],
         positions: PositionArgs,
         outputs: Sequence[Array] | None,
-        rows: Rows,
+        rows: RowPositions,
     ) -> Results:
         """Rotate by positions that differ on more axes than batch and sequence, with launches for each index."""
         if not _are_known(replace(rows, by_axis=False)):
@@ -337,7 +337,7 @@ class Plan:
         for i, (x, result) in enumerate(zip(arrays, outputs, strict=True)):
             own, axes = rows.along(self._call.frames[i].axes, self._heads)
             assert own.positions is not None
-            for index in np.ndindex(own.positions.shape[1 : len(axes.apart) + 1]):
+            for index in np.ndindex(own.positions.shape[1 : len(axes.extra) + 1]):
                 where = axes.at(index, x.ndim)
                 part, target = (memory.view_of(each[where], self._owner) for each in (x, result))
                 read_again = partial(self._read_part_again, positions, i, index)
@@ -347,13 +347,15 @@ class Plan:
                 )
         return outputs
 
-    def _read_part_again(self, positions: PositionArgs, i: int, index: tuple[int, ...]) -> Rows:
+    def _read_part_again(
+        self, positions: PositionArgs, i: int, index: tuple[int, ...]
+    ) -> RowPositions:
         """Read the positions of a part of an array as an array of their library."""
         own, _ = self._read_again(positions).along(self._call.frames[i].axes, self._heads)
         return own.at(index)
 
-    def _part(self, i: int, axes: Axes, head: int | None, x: View, y: View) -> Plan:
-        """Return the plan of the part of array i at any index of `axes.apart`."""
+    def _part(self, i: int, axes: Axes, head: int | None, x: GpuView, y: GpuView) -> Plan:
+        """Return the plan of the part of array i at any index of `axes.extra`."""
         found = self._parts.get((i, axes, head))
         if found is None:
             passes, frame = self._call.passes[i], self._call.frames[i]
@@ -366,21 +368,25 @@ class Plan:
             call = self._call._replace(
                 names=self._call.names[i : i + 1],
                 passes=(passes,),
-                frames=(frame._replace(axes=axes.without_apart()),),
+                frames=(frame._replace(axes=axes.without_extra()),),
             )
             made = Plan(call, self._owner, [x], [y])
             found = self._parts.setdefault((i, axes, head), made)
         return found
 
     def _table(
-        self, angles: Angles, rows: Rows, dtype: TableDType, read_again: Callable[[], Rows]
-    ) -> tuple[cuda.AngleSource, cuda.RowPositions]:
+        self,
+        angles: Angles,
+        rows: RowPositions,
+        dtype: TableDType,
+        read_again: Callable[[], RowPositions],
+    ) -> tuple[cuda.AngleSource, cuda.KernelPositions]:
         """Return angles as a table on the GPU, and which of its rows each token reads."""
         if rows.start is not None:
             window = window_of(angles, rows, dtype, self._device, self._call.table)
             index = replace(rows, start=rows.start - window.first, limit=None)
             return window.angle_source, cuda.row_positions(index)
-        if isinstance(rows.positions, View):
+        if isinstance(rows.positions, GpuView):
             table = self._call.table(angles, read_again(), dtype)
             assert isinstance(table, TracedTable)
             return cuda.tables_of(table.cosine, table.sine)
@@ -392,12 +398,12 @@ class Plan:
             raise TypeError(msg)
         table = self._call.table(angles, rows, dtype)
         assert not isinstance(table, TracedTable)
-        index = Rows(table.index[None], None, rows.length, counting=table.step == 1)
+        index = RowPositions(table.index[None], None, rows.length, counting=table.step == 1)
         return cuda.uploaded_table(table.values), cuda.row_positions(index)
 
     # A decoder passes the same kind of positions for each token: an integer offset, or an array on the GPU.
 
-    def _cached_positions(self, positions: PositionArgs) -> cuda.RowPositions | None:
+    def _cached_positions(self, positions: PositionArgs) -> cuda.KernelPositions | None:
         """Return positions without reading them as the first call did; None if they have to be read."""
         given, offset, bounds, delta = positions
         if self._may_need_table or bounds is not None or delta is not None:
@@ -422,12 +428,15 @@ class Plan:
         return found.of(address, value)
 
     def _cache_positions(
-        self, positions: PositionArgs | None, rows: Rows, row_positions: cuda.RowPositions
+        self,
+        positions: PositionArgs | None,
+        rows: RowPositions,
+        row_positions: cuda.KernelPositions,
     ) -> None:
         """Remember the layout of positions that lie on the GPU."""
         named = None if positions is None else _named(positions)
         view = rows.positions
-        if named is None or not isinstance(view, View) or view.owner is not named[1]:
+        if named is None or not isinstance(view, GpuView) or view.owner is not named[1]:
             return
         if memory.owner_of(view.owner) == self._owner:
             key = named[0], *memory.layout_of(view.owner, self._owner)
@@ -472,11 +481,11 @@ def _output_names(outputs: Sequence[Any]) -> list[str]:
 
 
 def _groups(
-    passes: Sequence[Turns],
-    frames: Sequence[Frame],
+    passes: Sequence[Passes],
+    frames: Sequence[ArraySpec],
     number: int,
-    views: Sequence[View],
-    targets: Sequence[View],
+    views: Sequence[GpuView],
+    targets: Sequence[GpuView],
     batches: Sequence[int | None],
     length: int,
 ) -> list[_Group]:
@@ -502,7 +511,7 @@ def _groups(
     return groups
 
 
-def _check_in_place(pairing: Pairing, x: View) -> None:
+def _check_in_place(pairing: Pairing, x: GpuView) -> None:
     """Raise if a kernel would overwrite channels before it reads them."""
     if pairing.source != pairing.target and x.dtype not in memory.REAL:
         msg = (
@@ -512,7 +521,9 @@ def _check_in_place(pairing: Pairing, x: View) -> None:
         raise ValueError(msg)
 
 
-def _must_be_disjoint(views: Sequence[View], targets: Sequence[View]) -> list[tuple[int, int]]:
+def _must_be_disjoint(
+    views: Sequence[GpuView], targets: Sequence[GpuView]
+) -> list[tuple[int, int]]:
     """Return the pairs of arrays that must not overlap, by number: inputs first, then outputs."""
     pairs = []
     count = len(views)
@@ -529,20 +540,20 @@ def _distances(addresses: Sequence[int]) -> tuple[int, ...]:
     return tuple([address - addresses[0] for address in addresses])
 
 
-def _needs_table(angles: Angles, rows: Rows) -> bool:
+def _needs_table(angles: Angles, rows: RowPositions) -> bool:
     """Return whether the kernels cannot compute the angles, which no scale multiplies."""
     floats = rows.positions is not None and "float" in str(rows.positions.dtype)
     return floats and cuda.are_too_fast(angles.frequencies)
 
 
-def _are_known(rows: Rows) -> bool:
+def _are_known(rows: RowPositions) -> bool:
     """Return whether kernels can read the positions: neither if they are traced nor if they have the array's axes."""
-    return not rows.by_axis and (not rows.traced or isinstance(rows.positions, View))
+    return not rows.by_axis and (not rows.traced or isinstance(rows.positions, GpuView))
 
 
-def _gpu_arrays(rows: Rows) -> list[Any]:
+def _gpu_arrays(rows: RowPositions) -> list[Any]:
     """Return the arrays on the GPU that kernels read positions from."""
-    return [part.owner for part in (rows.positions, rows.bounds) if isinstance(part, View)]
+    return [part.owner for part in (rows.positions, rows.bounds) if isinstance(part, GpuView)]
 
 
 def _named(positions: PositionArgs) -> tuple[str, Any] | None:

@@ -62,7 +62,7 @@ struct Parameters {
   double factor;
   float factor_high, factor_low, sine_sign;
   int position_type, bounds_type, sequences;
-  int tokens, length, width, start, lanes, axes, source, target;
+  int tokens, length, width, start, pairs, axes, source, target;
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -133,14 +133,14 @@ __device__ __forceinline__ void load_run(T* to, const char* address) {
 // ------------------------------------------------------------------------------------------------
 // The pairs of a thread. Thread c has the vectors c of the first and of the second half of the window's channels, in
 // either layout, so that neighbours touch neighbouring vectors. Between two halves these are the two channels of
-// WIDTH pairs, one run of lanes. Interleaved they are two runs of WIDTH / 2 pairs, far apart; where only one side
+// WIDTH pairs, one run of pairs. Interleaved they are two runs of WIDTH / 2 pairs, far apart; where only one side
 // is interleaved the other one is moved in vectors of half the size.
 
 template <int WIDTH, int SOURCE, int TARGET> struct Runs {
   static constexpr int SIZE = WIDTH == 1 || (SOURCE == HALF && TARGET == HALF) ? WIDTH : WIDTH / 2;
   static constexpr int COUNT = WIDTH / SIZE;
-  static __device__ __forceinline__ int lane(int run, int chunk, int lanes) {
-    return run * (lanes / 2) + chunk * SIZE;
+  static __device__ __forceinline__ int pair(int run, int chunk, int pairs) {
+    return run * (pairs / 2) + chunk * SIZE;
   }
 };
 
@@ -154,26 +154,26 @@ template <typename T, int WIDTH, int LAYOUT, int RUN> struct Pairs {
     const int size = LAYOUT == ANY && layout == INTERLEAVED ? 2 : SIZE;
     return chunk * size * (int)sizeof(T);
   }
-  static __device__ __forceinline__ int distance(int vector, int lanes, int layout) {
-    int channels = vector % 2 * lanes + vector / 2 * (lanes / 2);
+  static __device__ __forceinline__ int distance(int vector, int pairs, int layout) {
+    int channels = vector % 2 * pairs + vector / 2 * (pairs / 2);
     if (LAYOUT == ANY && layout == INTERLEAVED) channels = vector;
     return channels * (int)sizeof(T);
   }
-  __device__ __forceinline__ T& first(int lane) {
-    return LAYOUT == INTERLEAVED ? vectors[lane / RUN].number[2 * (lane % RUN)]
-                                 : vectors[2 * (lane / RUN)].number[lane % RUN];
+  __device__ __forceinline__ T& first(int pair) {
+    return LAYOUT == INTERLEAVED ? vectors[pair / RUN].number[2 * (pair % RUN)]
+                                 : vectors[2 * (pair / RUN)].number[pair % RUN];
   }
-  __device__ __forceinline__ T& second(int lane) {
-    return LAYOUT == INTERLEAVED ? vectors[lane / RUN].number[2 * (lane % RUN) + 1]
-                                 : vectors[2 * (lane / RUN) + 1].number[lane % RUN];
+  __device__ __forceinline__ T& second(int pair) {
+    return LAYOUT == INTERLEAVED ? vectors[pair / RUN].number[2 * (pair % RUN) + 1]
+                                 : vectors[2 * (pair / RUN) + 1].number[pair % RUN];
   }
-  __device__ __forceinline__ void load(const char* address, int lanes, int layout) {
+  __device__ __forceinline__ void load(const char* address, int pairs, int layout) {
 #pragma unroll
-    for (int k = 0; k < COUNT; ++k) vectors[k].load(address + distance(k, lanes, layout));
+    for (int k = 0; k < COUNT; ++k) vectors[k].load(address + distance(k, pairs, layout));
   }
-  __device__ __forceinline__ void store(char* address, int lanes, int layout) const {
+  __device__ __forceinline__ void store(char* address, int pairs, int layout) const {
 #pragma unroll
-    for (int k = 0; k < COUNT; ++k) vectors[k].store(address + distance(k, lanes, layout));
+    for (int k = 0; k < COUNT; ++k) vectors[k].store(address + distance(k, pairs, layout));
   }
 };
 
@@ -376,7 +376,7 @@ __device__ __forceinline__ void factor_of(const Parameters& p, double& factor, d
   low = 0;
 }
 
-// Cosine and sine of the lanes of a chunk at a token's position. False where they are NaN.
+// Cosine and sine of the pairs of a chunk at a token's position. False where they are NaN.
 template <int TRIG, typename R, int WIDTH, typename Real>
 __device__ __forceinline__ bool make_angles(const Parameters& p, int head, int token, int chunk,
                                             Real (&cosine)[WIDTH], Real (&sine)[WIDTH]) {
@@ -388,15 +388,15 @@ __device__ __forceinline__ bool make_angles(const Parameters& p, int head, int t
     const i64 place = entry * p.table_row + head * p.trig_head;
 #pragma unroll
     for (int k = 0; k < R::COUNT; ++k) {
-      const i64 at = place + R::lane(k, chunk, p.lanes) * (i64)sizeof(Real);
+      const i64 at = place + R::pair(k, chunk, p.pairs) * (i64)sizeof(Real);
       load_run<R::SIZE>(cosine + k * R::SIZE, p.cosine + at);
       load_run<R::SIZE>(sine + k * R::SIZE, p.sine + at);
     }
     return true;
   }
   constexpr bool WIDE = sizeof(Real) == 8, FRACTIONAL = TRIG == FLOATS;
-  constexpr int PIECE = R::SIZE > 1 ? 2 : 1;  // lanes whose turns fill a vector
-  const i64 plane = p.lanes * (i64)sizeof(u64);
+  constexpr int PIECE = R::SIZE > 1 ? 2 : 1;  // pairs whose turns fill a vector
+  const i64 plane = p.pairs * (i64)sizeof(u64);
   Phase phases[WIDTH];
 #pragma unroll
   for (int i = 0; i < WIDTH; ++i) phases[i].high = phases[i].low = 0;
@@ -407,7 +407,7 @@ __device__ __forceinline__ bool make_angles(const Parameters& p, int head, int t
     const char* turns = p.turns + head * p.trig_head + axis * 3 * plane;
 #pragma unroll
     for (int i = 0; i < WIDTH; i += PIECE) {
-      const char* at = turns + (R::lane(i / R::SIZE, chunk, p.lanes) + i % R::SIZE) * (i64)sizeof(u64);
+      const char* at = turns + (R::pair(i / R::SIZE, chunk, p.pairs) + i % R::SIZE) * (i64)sizeof(u64);
       u64 whole[PIECE], high[PIECE], low[PIECE];
       if (FRACTIONAL) load_run<PIECE>(whole, at);
       load_run<PIECE>(high, at + plane);
@@ -444,7 +444,7 @@ __device__ __forceinline__ void rotate(const Parameters& p) {
   if (first_head >= (unsigned)max(p.arrays[0].heads, p.arrays[1].heads)) return;
   const int batch = token / (unsigned)p.length, s = token - batch * p.length;
 
-  if (chunk < p.lanes / WIDTH) {
+  if (chunk < p.pairs / WIDTH) {
     Real cosine[WIDTH], sine[WIDTH];
     if (make_angles<TRIG, R>(p, first_head, token, chunk, cosine, sine)) {
 #pragma unroll
@@ -464,21 +464,21 @@ __device__ __forceinline__ void rotate(const Parameters& p) {
         const unsigned other = head + step;
         const bool both = other < (unsigned)array.heads;
         Source x_head, x_other;
-        x_head.load(x + head * array.x_head, p.lanes, p.source);
-        if (both) x_other.load(x + other * array.x_head, p.lanes, p.source);
+        x_head.load(x + head * array.x_head, p.pairs, p.source);
+        if (both) x_other.load(x + other * array.x_head, p.pairs, p.source);
         Target result;
         turn<WIDTH>(result, x_head, cosine, sine);
-        result.store(y + head * array.y_head, p.lanes, p.target);
+        result.store(y + head * array.y_head, p.pairs, p.target);
         if (both) {
           turn<WIDTH>(result, x_other, cosine, sine);
-          result.store(y + other * array.y_head, p.lanes, p.target);
+          result.store(y + other * array.y_head, p.pairs, p.target);
         }
       }
     }
   }
 
   // The channels before and after the window.
-  const int others = p.width - 2 * p.lanes, stride = gridDim.z * blockDim.x * WIDTH;
+  const int others = p.width - 2 * p.pairs, stride = gridDim.z * blockDim.x * WIDTH;
 #pragma unroll 1
   for (int k = 0; k < 2; ++k) {
     const Array& array = p.arrays[k];
@@ -489,7 +489,7 @@ __device__ __forceinline__ void rotate(const Parameters& p) {
     for (unsigned head = first_head; head < (unsigned)array.heads; head += step) {
 #pragma unroll 1
       for (int i = chunk * WIDTH; i < others; i += stride) {
-        const i64 at = (i < p.start ? i : i + 2 * p.lanes) * (i64)sizeof(T);
+        const i64 at = (i < p.start ? i : i + 2 * p.pairs) * (i64)sizeof(T);
         Vector<T, WIDTH> vector;
         vector.load(x + head * array.x_head + at);
         vector.store(y + head * array.y_head + at);

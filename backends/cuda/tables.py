@@ -13,7 +13,7 @@ import numpy as np
 from rotary._lib.libraries import check_precision
 from rotary._lib.memo import TABLES, remembered
 from rotary._lib.typing import Array, TableDType
-from rotary.backends.contract import Angles, Axes, Pairing, Rows, View
+from rotary.backends.contract import Angles, Axes, GpuView, Pairing, RowPositions
 
 from . import launch as cuda
 from . import memory
@@ -21,7 +21,7 @@ from . import memory
 LAUNCHES_REMEMBERED = 1024
 # Windows of a table begin and end at multiples of this number of rows.
 PAGE = 1024
-LookUp: TypeAlias = Callable[[Angles, Rows, TableDType], Any]
+LookUp: TypeAlias = Callable[[Angles, RowPositions, TableDType], Any]
 # Shape, strides, dtype and GPU: a view without address and owner.
 Layout: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
 
@@ -48,7 +48,7 @@ class Window(NamedTuple):
 
 
 def window_of(
-    angles: Angles, rows: Rows, dtype: TableDType, device: int, look_up: LookUp
+    angles: Angles, rows: RowPositions, dtype: TableDType, device: int, look_up: LookUp
 ) -> Window:
     """Return a cached table on a GPU that holds consecutive rows.
 
@@ -76,24 +76,24 @@ def _new_window(
 ) -> tuple[Window, int]:
     """Return a window and its bytes: whole pages, or only the given rows if a page has too many or invalid ones."""
     first, last = start - start % PAGE, stop + -stop % PAGE
-    row_bytes = 2 * angles.frequencies.heads * angles.frequencies.lanes * np.dtype(dtype).itemsize
+    row_bytes = 2 * angles.frequencies.heads * angles.frequencies.pairs * np.dtype(dtype).itemsize
     if (last - first) * row_bytes > TABLES.limit:
         first, last = start, stop
     try:
-        table = look_up(angles, Rows(None, first, last - first), dtype)
+        table = look_up(angles, RowPositions(None, first, last - first), dtype)
     except (OverflowError, ValueError):
         first, last = start, stop
-        table = look_up(angles, Rows(None, first, last - first), dtype)
+        table = look_up(angles, RowPositions(None, first, last - first), dtype)
     return Window(first, last, cuda.uploaded_table(table.values)), table.values.nbytes
 
 
-def _ones(lanes: int, dtype: TableDType, device: int) -> Any:
+def _ones(pairs: int, dtype: TableDType, device: int) -> Any:
     """Return channel pairs (1, 0) in the half layout, on the current GPU and for the current stream."""
-    key = ("ones", lanes, dtype, device, memory.driver.current_stream())
+    key = ("ones", pairs, dtype, device, memory.driver.current_stream())
     kept: _Kept | None = TABLES.get(key)
     if kept is None:
-        pairs = np.repeat(np.array([1, 0], dtype), lanes)
-        kept = _Kept(memory.driver.upload(pairs, blocking=True), pairs.nbytes)
+        unit_pairs = np.repeat(np.array([1, 0], dtype), pairs)
+        kept = _Kept(memory.driver.upload(unit_pairs, blocking=True), unit_pairs.nbytes)
         if kept.nbytes <= TABLES.limit:
             TABLES.keep(key, kept)
     return kept.value
@@ -102,7 +102,7 @@ def _ones(lanes: int, dtype: TableDType, device: int) -> Any:
 def rotate(
     x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, out: Array | None
 ) -> Array | None:
-    """Rotate an array by tables (*apart, batch or 1, sequence, pairs); None if kernels cannot."""
+    """Rotate an array by tables (*extra, batch or 1, sequence, pairs); None if kernels cannot."""
     parts = [x, cosine, sine] if out is None else [x, cosine, sine, out]
     owner = None if isinstance(x, np.ndarray) else memory.owner_of(x)
     if owner is None or not memory.usable("x") or memory.asks_for_gradient(parts):
@@ -127,7 +127,7 @@ def _rotated(
     """Rotate on the current GPU, given x, cosine, sine and perhaps an output, of CuPy or torch."""
     x, cosine, sine, *outputs = parts
     out = outputs[0] if outputs else None
-    if axes.apart:
+    if axes.extra:
         return _by_index(parts, owner, axes, pairing)
     views = [memory.view_of(part, owner) for part in parts]
     memory.check_devices(views, names)
@@ -165,8 +165,8 @@ def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) 
     with memory.driver.stream(memory.stream_of(owner, views.device), views.device):
         result_spec = memory.result_spec(memory.like(views, owner), owner, like=views.dtype)
         out = outputs[0] if outputs else memory.empty([result_spec], [x])[0]
-    rest = axes.without_apart()
-    for index in np.ndindex(*cosine.shape[: len(axes.apart)]):
+    rest = axes.without_extra()
+    for index in np.ndindex(*cosine.shape[: len(axes.extra)]):
         where = axes.at(index, x.ndim)
         own = [x[where], cosine[index], sine[index], out[where]]
         _rotated(own, ["x", "cos", "sin", "out"], owner, rest, pairing)
@@ -174,12 +174,12 @@ def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) 
 
 
 def _launched(
-    x: View,
-    y: View,
+    x: GpuView,
+    y: GpuView,
     axes: Axes,
     pairing: Pairing,
     angle_source: cuda.AngleSource,
-    row_positions: cuda.RowPositions,
+    row_positions: cuda.KernelPositions,
 ) -> None:
     """Launch the rotation of one array."""
     launches = _launches_of(x[1:5], y[1:5], axes, pairing, in_place=x.address == y.address)
@@ -192,7 +192,7 @@ def _launches_of(
     x: Layout, y: Layout, axes: Axes, pairing: Pairing, *, in_place: bool
 ) -> list[cuda.Launch]:
     """Return the launches for one array, given the layouts of the array and its result."""
-    source, target = (View(0, *layout, None) for layout in (x, y))
+    source, target = (GpuView(0, *layout, None) for layout in (x, y))
     blocks = cuda.blocks_of(0, source, target, axes, pairing, copy=not in_place)
     batch = None if axes.batch is None else source.shape[axes.batch]
     return cuda.launches_of(blocks, source, pairing, batch, source.shape[axes.sequence])
@@ -244,16 +244,16 @@ def _tables_at(
             views = memory.view_of(flat, owner)
         batch, length = (1, 1, *views.shape[1 if leading else 0 :])[-2:]
         views = views.with_axes((axes, batch, length))
-        heads, lanes = frequencies.heads, frequencies.lanes
-        wanted = View(0, (heads, batch, length, 2 * lanes), (1, 1, 1, 1), dtype, device, None)
+        heads, pairs = frequencies.heads, frequencies.pairs
+        wanted = GpuView(0, (heads, batch, length, 2 * pairs), (1, 1, 1, 1), dtype, device, None)
         result_spec = memory.result_spec(memory.like(wanted, owner), owner)
         (result,) = memory.empty([result_spec], [positions])
         y = memory.view_of(result, owner)
         # All positions read the same row.
-        pairs = _ones(lanes, dtype, device)
-        x = y._replace(address=pairs.data.ptr, strides=(0, 0, 0, y.strides[-1]))
-        row_positions = cuda.row_positions(Rows(views, None, length, limit))
-        whole = Pairing(0, lanes, "half", "half")
+        unit_pairs = _ones(pairs, dtype, device)
+        x = y._replace(address=unit_pairs.data.ptr, strides=(0, 0, 0, y.strides[-1]))
+        row_positions = cuda.row_positions(RowPositions(views, None, length, limit))
+        whole = Pairing(0, pairs, "half", "half")
         _launched(
             x,
             y,
@@ -263,5 +263,5 @@ def _tables_at(
             row_positions,
         )
     if heads == 1:
-        return result.reshape((*outer, 2 * lanes))
-    return result.reshape((heads, *outer, 2 * lanes))
+        return result.reshape((*outer, 2 * pairs))
+    return result.reshape((heads, *outer, 2 * pairs))

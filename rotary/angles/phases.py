@@ -62,17 +62,17 @@ class Frequencies:
 
     Parameters
     ----------
-    values : float64 array (heads, axes, lanes)
+    values : float64 array (heads, axes, pairs)
         Radians per unit of position, for every head (or one for all heads), position axis and pair.
 
     Attributes
     ----------
-    values : float64 array (heads, axes, lanes), read-only
-    heads, axes, lanes : int
+    values : float64 array (heads, axes, pairs), read-only
+    heads, axes, pairs : int
         How many heads have frequencies of their own (1 if all share them), position axes, and pairs.
-    limbs : uint32 array (heads, axes, 18, lanes)
+    limbs : uint32 array (heads, axes, 18, pairs)
         ``turns_per_position(values)`` from the least limb up, padded with zeros.
-    negative : uint64 array (heads, axes, lanes)
+    negative : uint64 array (heads, axes, pairs)
         1 for negative frequencies, else 0.
     key : tuple
         Equal for equal frequencies only.
@@ -81,22 +81,22 @@ class Frequencies:
         live as long as the frequencies, that is, as an embedding or a plan.
     """
 
-    __slots__ = ("axes", "copies", "heads", "key", "lanes", "limbs", "negative", "values")
+    __slots__ = ("axes", "copies", "heads", "key", "limbs", "negative", "pairs", "values")
     heads: int
     axes: int
-    lanes: int
+    pairs: int
 
     def __init__(self, values: Float64Array) -> None:
         self.values = frozen(np.asarray(values, dtype=np.float64))
-        self.heads, self.axes, self.lanes = self.values.shape
+        self.heads, self.axes, self.pairs = self.values.shape
         self.key = (self.values.shape, self.values.tobytes())
         self.copies: dict[Any, Any] = {}
         self.negative = np.signbit(self.values).astype(np.uint64)
         self.limbs = np.zeros((*self.values.shape[:2], LIMBS, self.values.shape[2]), np.uint32)
-        for head, axis, lane in np.ndindex(self.values.shape):
-            number = turns_per_position(float(self.values[head, axis, lane]))
+        for head, axis, pair in np.ndindex(self.values.shape):
+            number = turns_per_position(float(self.values[head, axis, pair]))
             for limb in range(LIMBS_BELOW, LIMBS_BELOW + 8):
-                self.limbs[head, axis, limb, lane] = number & 0xFFFFFFFF
+                self.limbs[head, axis, limb, pair] = number & 0xFFFFFFFF
                 number >>= LIMB_BITS
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -111,7 +111,7 @@ def _frequencies(shape: tuple[int, int, int], values: bytes) -> Frequencies:
 
 
 def frequencies(values: Float64Array) -> Frequencies:
-    """Return the one shared `Frequencies` of ``values`` (heads, axes, lanes).
+    """Return the one shared `Frequencies` of ``values`` (heads, axes, pairs).
 
     Raises
     ------

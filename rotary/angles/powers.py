@@ -41,14 +41,14 @@ def powers(base: float, dim: int) -> Float64Array:
     return _powers(base, dim)
 
 
-def spaced(ratio: float, lanes: int) -> Float64Array:
-    """Return ``ratio ** (-i / (lanes - 1))`` for every pair i, from 1 down to ``1 / ratio``.
+def spaced(ratio: float, pairs: int) -> Float64Array:
+    """Return ``ratio ** (-i / (pairs - 1))`` for every pair i, from 1 down to ``1 / ratio``.
 
     Each is correctly rounded. A single pair has frequency 1.
     """
-    if lanes == 1:
+    if pairs == 1:
         return frozen(np.ones(1))
-    return frozen(np.append(powers(ratio, 2 * (lanes - 1)), 1.0 / ratio))
+    return frozen(np.append(powers(ratio, 2 * (pairs - 1)), 1.0 / ratio))
 
 
 @remembered(256)

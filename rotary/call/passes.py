@@ -11,7 +11,7 @@ from rotary._lib import memo
 from rotary._lib.checks import as_choice
 from rotary._lib.typing import Float64Array
 from rotary.angles.phases import Frequencies, frequencies
-from rotary.backends.contract import Angles, Pairing, Scale, Turns
+from rotary.backends.contract import Angles, Pairing, Passes, Scale
 from rotary.decay import ROLES, Role, XPos
 from rotary.layouts import Layout, pair_channels
 from rotary.sections import Sections
@@ -28,32 +28,32 @@ QUIRKS: dict[Quirk, tuple[Layout, str]] = {
 
 
 def on_axes(inv_freq: Float64Array, sections: Sections | None) -> Float64Array:
-    """Return frequencies (heads or 1, axes, lanes): each pair's on the axis it reads, zero elsewhere."""
+    """Return frequencies (heads or 1, axes, pairs): each pair's on the axis it reads, zero elsewhere."""
     if sections is None:
         return inv_freq.reshape((1,) * (3 - inv_freq.ndim) + inv_freq.shape)
     return _placed(inv_freq, np.array(sections.axes), sections.num_axes)
 
 
 def _placed(inv_freq: Float64Array, axes: np.ndarray, num_axes: int) -> Float64Array:
-    """Return frequencies (1, axes, lanes), those of every pair on its axis."""
+    """Return frequencies (1, axes, pairs), those of every pair on its axis."""
     return np.where(axes == np.arange(num_axes)[:, None], inv_freq, 0.0)[None]
 
 
 def of_both_channels(
     inv_freq: Float64Array, sections: Sections | None, quirk: Quirk
 ) -> tuple[Float64Array, Float64Array]:
-    """Return the frequencies (1, axes, lanes) that make first and second channels, where they differ."""
+    """Return the frequencies (1, axes, pairs) that make first and second channels, where they differ."""
     own = sections or Sections((0,) * len(inv_freq))
-    lanes = np.arange(len(inv_freq))
+    pairs = np.arange(len(inv_freq))
     if quirk == "hunyuan_vl":
         # The sizes are doubled, so that every axis stands twice as long, over all channels.
         doubled = np.repeat(own.axes, 2)
         first, second = (
-            _placed(inv_freq, doubled[lanes + k * len(lanes)], own.num_axes) for k in (0, 1)
+            _placed(inv_freq, doubled[pairs + k * len(pairs)], own.num_axes) for k in (0, 1)
         )
         return first, second
     # Channel c of a run of n pairs takes frequency c mod n; its pair is (2i, 2i + 1).
-    runs = [np.array([lane for lane, _ in run]) for _, run in groupby(enumerate(own.axes), _axis)]
+    runs = [np.array([pair for pair, _ in run]) for _, run in groupby(enumerate(own.axes), _axis)]
     first, second = (
         on_axes(inv_freq, own)[
             ..., np.concatenate([run[(2 * np.arange(len(run)) + k) % len(run)] for run in runs])
@@ -64,7 +64,7 @@ def of_both_channels(
 
 
 def _axis(lane_and_axis: tuple[int, int]) -> int:
-    """Return the axis of a numbered lane."""
+    """Return the axis of a numbered pair."""
     return lane_and_axis[1]
 
 
@@ -75,7 +75,7 @@ def turns(
     blocks: tuple[int, ...],
     factor: float,
     scales: tuple[Scale | None, Scale | None] = (None, None),
-) -> Turns:
+) -> Passes:
     """Return the passes over an array: one for each run of channels that pairs within itself.
 
     Parameters
@@ -93,16 +93,16 @@ def turns(
     differ = second is not None or scales[1] is not None
     last = Angles(second or first, factor, scales[1] or scales[0]) if differ else None
     if len(blocks) == 1 or (pairing.source == pairing.target == "interleaved"):
-        return Turns((pairing,), (Angles(first, factor, scales[0]),), last)
+        return Passes((pairing,), (Angles(first, factor, scales[0]),), last)
     runs = list(pairwise(np.cumsum((0, *blocks)).tolist()))
-    return Turns(
-        tuple(pairing._replace(start=pairing.start + 2 * a, lanes=b - a) for a, b in runs),
+    return Passes(
+        tuple(pairing._replace(start=pairing.start + 2 * a, pairs=b - a) for a, b in runs),
         tuple(Angles(frequencies(first.values[..., a:b]), factor) for a, b in runs),
     )
 
 
 def scales(
-    decay: XPos | None, role: Role | None, lanes: int, layout: Layout, *, back: bool, moved: bool
+    decay: XPos | None, role: Role | None, pairs: int, layout: Layout, *, back: bool, moved: bool
 ) -> tuple[Scale | None, Scale | None]:
     """Return the scale of first channels, and of second ones where theirs differs.
 
@@ -111,7 +111,7 @@ def scales(
     decay : XPos or None
     role : {"query", "key"} or None
         None where there is no decay.
-    lanes : int
+    pairs : int
         How many pairs turn.
     layout : {"half", "interleaved"}
         Of the channels that are scaled.
@@ -124,12 +124,12 @@ def scales(
         return None, None
     unit = decay.scale_base if (role == "query") != back else -decay.scale_base
     center = 0.0 if moved else decay.center
-    roots = np.array(decay.roots(lanes))
+    roots = np.array(decay.roots(pairs))
     if decay.scale_layout in (None, layout):
         return Scale(tuple(roots.tolist()), center, unit), None
     first, second = (
-        Scale(tuple(roots[c % lanes if layout == "interleaved" else c // 2].tolist()), center, unit)
-        for c in pair_channels(2 * lanes, layout)
+        Scale(tuple(roots[c % pairs if layout == "interleaved" else c // 2].tolist()), center, unit)
+        for c in pair_channels(2 * pairs, layout)
     )
     return first, second
 
@@ -150,7 +150,7 @@ class Rotation(NamedTuple):
         What positions have to stay below, before and after they are moved to other frequencies.
     moving : bool
         Whether keys are moved to other frequencies.
-    turns : tuple of Turns
+    turns : tuple of Passes
         The passes over each array, or over all of them.
     """
 
@@ -158,9 +158,9 @@ class Rotation(NamedTuple):
     leading: bool
     limits: tuple[int | None, int | None]
     moving: bool
-    turns: tuple[Turns, ...]
+    turns: tuple[Passes, ...]
 
-    def passes(self, count: int) -> tuple[Turns, ...]:
+    def passes(self, count: int) -> tuple[Passes, ...]:
         """Return the passes over each of so many arrays."""
         return self.turns * (count // len(self.turns))
 
@@ -173,7 +173,7 @@ class Rotation(NamedTuple):
         return self._replace(turns=tuple(own))
 
 
-class Rotated(NamedTuple):
+class RotationSpec(NamedTuple):
     """What the rotations of an embedding follow from. Equal embeddings have equal ones.
 
     Attributes
@@ -218,10 +218,10 @@ class Rotations:
 
     __slots__ = ("_made", "_rotations", "of")
 
-    def __init__(self, of: Rotated) -> None:
+    def __init__(self, of: RotationSpec) -> None:
         self.of = of
         self._rotations = self  # so that plans take this as well as an embedding
-        self._made: dict[tuple[str, Role | None], Turns] = {}
+        self._made: dict[tuple[str, Role | None], Passes] = {}
 
     def rotation(self, verb: str, role: Any, count: int, to: Rotations | None = None) -> Rotation:
         """Return what a verb does to so many arrays, `to` other frequencies if these are given.
@@ -267,14 +267,14 @@ class Rotations:
             raise TypeError(msg)
         return list(ROLES)
 
-    def passes(self, verb: str, role: Role | None) -> Turns:
+    def passes(self, verb: str, role: Role | None) -> Passes:
         """Return the passes over an array in a role."""
         found = self._made.get((verb, role))
         if found is None:
             found = self._made.setdefault((verb, role), self._passes(verb, role))
         return found
 
-    def _passes(self, verb: str, role: Role | None) -> Turns:
+    def _passes(self, verb: str, role: Role | None) -> Passes:
         """Return the passes over an array: its layouts, frequencies, factor and scales."""
         own = self.of
         back = verb in ("inverse", "vjp")
@@ -282,24 +282,24 @@ class Rotations:
         target = own.layout if back else own.output_layout
         first, second = own.both or (own.frequencies, None)
         factors = {"inverse": 1.0 / own.attention_factor, "shift": 1.0}
-        lanes = own.rotary_dim // 2
+        pairs = own.rotary_dim // 2
         return turns(
             first,
             second,
-            Pairing(own.rotary_start, lanes, source, target, back),
+            Pairing(own.rotary_start, pairs, source, target, back),
             own.blocks,
             factors.get(verb, own.attention_factor),
             scales(
                 own.decay,
                 role,
-                lanes,
+                pairs,
                 own.output_layout,
                 back=verb == "inverse",
                 moved=verb == "shift",
             ),
         )
 
-    def _moving(self, to: Rotated, role: Role | None) -> Turns:
+    def _moving(self, to: RotationSpec, role: Role | None) -> Passes:
         """Return passes on three times the axes: new frequencies, old ones backwards, and new ones by delta.
 
         `rows.read_move` gives positions for them.
@@ -307,14 +307,14 @@ class Rotations:
         own = self.of
         old, new = own.frequencies.values, to.frequencies.values
         layout = own.output_layout
-        lanes = own.rotary_dim // 2
+        pairs = own.rotary_dim // 2
         return turns(
             frequencies(np.concatenate([new, -old, new], axis=1)),
             None,
-            Pairing(own.rotary_start, lanes, layout, layout),
+            Pairing(own.rotary_start, pairs, layout, layout),
             own.blocks,
             to.attention_factor / own.attention_factor,
-            scales(own.decay, role, lanes, layout, back=False, moved=True),
+            scales(own.decay, role, pairs, layout, back=False, moved=True),
         )
 
     def check_rotation(self, verb: str) -> None:
@@ -356,6 +356,6 @@ class Rotations:
 
 
 @memo.remembered(ROTATIONS_REMEMBERED)
-def rotations_of(of: Rotated) -> Rotations:
+def rotations_of(of: RotationSpec) -> Rotations:
     """Return the one object for all embeddings that equal one another."""
     return Rotations(of)

@@ -19,14 +19,14 @@ from rotary._lib.memo import Memo
 from rotary._lib.typing import Array, HostArray, TableDType
 from rotary.angles.phases import merged
 from rotary.backends import library, portable
-from rotary.backends.contract import Angles, Call, Plan, PositionArgs, Rows
+from rotary.backends.contract import Angles, Call, Plan, PositionArgs, RowPositions
 from rotary.tables import lookup
 from rotary.tables.windows import LARGEST_POSITION, Reader
 
 from .arrays import as_outputs, check_array, check_of_library, names_of
 from .passes import Rotation
-from .rows import Extent, read_delta, read_move, read_rows
-from .shapes import AxisOptions, Shape, axis_options, frames_of, shape_of
+from .rows import PositionShapes, read_delta, read_move, read_rows
+from .shapes import AxisOptions, Shape, array_specs, axis_options, shape_of
 
 PLANS_REMEMBERED = 4096
 # One use in so many is counted; a prime, so that few patterns of calls fall into step with it.
@@ -209,14 +209,14 @@ def _plan_of(
     shapes = tuple(map(shape_of, arrays, names))
     first = passes[0]
     frequencies = first.angles[0].frequencies
-    frames, fits, length = frames_of(
+    frames, fits, length = array_specs(
         shapes, options, rotation.head_dim, first.pairings, frequencies.heads
     )
     outputs = None if out is None else as_outputs(out, arrays, names)
     if first.second is not None:
         _check_real(shapes)
     limit = rotation.limits[0]
-    read: Callable[[PositionArgs, Extent], Rows] = partial(read_rows, limit=limit)
+    read: Callable[[PositionArgs, PositionShapes], RowPositions] = partial(read_rows, limit=limit)
     if shifts:
         limit = -LARGEST_POSITION
         read = partial(read_move, limits=rotation.limits) if rotation.moving else read_delta
@@ -226,7 +226,7 @@ def _plan_of(
         names=tuple(names),
         passes=passes,
         frames=frames,
-        extent=Extent(fits, length, frequencies.axes, rotation.leading),
+        extent=PositionShapes(fits, length, frequencies.axes, rotation.leading),
         limit=limit,
         read=read,
         tables=lookup.tables_of,
@@ -238,7 +238,7 @@ def _plan_of(
     if owner is not None and first.second is None:
         from rotary.backends.cuda import plan as cuda
 
-        return _FallingBack(cuda.plan(call, owner), library.plan(call))
+        return _PlanWithFallback(cuda.plan(call, owner), library.plan(call))
     if backends.host() is portable or not all(isinstance(x, np.ndarray) for x in arrays):
         return library.plan(call)
     from rotary.backends.cpu import plan as numba
@@ -246,7 +246,7 @@ def _plan_of(
     return numba.plan(call)
 
 
-class _FallingBack:
+class _PlanWithFallback:
     """A plan of a GPU's kernels, and that of the library's own operations for positions they cannot read."""
 
     __slots__ = ("_kernels", "_library")

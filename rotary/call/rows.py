@@ -11,7 +11,7 @@ from rotary._lib import libraries
 from rotary._lib.libraries import UNKNOWN
 from rotary._lib.numbers import EXACT, INT64, TOO_LARGE, bounds_of, check_reach, first_coarse
 from rotary._lib.typing import Array, HostArray
-from rotary.backends.contract import Axes, PositionArgs, Rows, View
+from rotary.backends.contract import Axes, GpuView, PositionArgs, RowPositions
 from rotary.positions import ragged
 from rotary.positions.reading import check_below, read_positions
 from rotary.tables.lookup import explicit_rows
@@ -27,7 +27,7 @@ PLAIN: dict[Any, float] = {
 INTEGERS = frozenset(dtype for dtype in PLAIN if dtype.kind in "iu")
 
 
-class Fit(NamedTuple):
+class PositionShape(NamedTuple):
     """What the positions of one array must fit: its name, its sizes without the channels, and its axes."""
 
     name: str
@@ -73,18 +73,18 @@ class Fit(NamedTuple):
         )
 
 
-class Extent(NamedTuple):
+class PositionShapes(NamedTuple):
     """What positions have to fit: each array, the size of the sequence, and the position axes.
 
     `leading` says whether an array of positions leads with the position axes. On a GPU, `see` returns
     what lies in its memory as a view, given the name of the argument; None for values of the host.
     """
 
-    arrays: tuple[Fit, ...]
+    arrays: tuple[PositionShape, ...]
     length: int
     axes: int
     leading: bool
-    see: Callable[[Any, str], View | None] | None = None
+    see: Callable[[Any, str], GpuView | None] | None = None
 
     def takes_batch(self, count: int) -> bool:
         """Return whether positions with so many entries for the batch fit every array."""
@@ -143,7 +143,7 @@ def _spelled(shape: tuple[Any, ...]) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
-def read_rows(where: PositionArgs, extent: Extent, limit: int | None) -> Rows:
+def read_rows(where: PositionArgs, extent: PositionShapes, limit: int | None) -> RowPositions:
     """Return where rows stand.
 
     Parameters
@@ -152,7 +152,7 @@ def read_rows(where: PositionArgs, extent: Extent, limit: int | None) -> Rows:
         `positions`, (S,), (1, S), (B, S), or with a size or 1 for each axis of the array but its last, led by the
         position axes if the extent says so. Or `offset`, the first position of every row of the batch or of every
         packed sequence, and `cu_seqlens`, where packed sequences begin and the last one ends.
-    extent : Extent
+    extent : PositionShapes
     limit : int or None
         What positions have to stay below.
     """
@@ -180,7 +180,7 @@ def read_rows(where: PositionArgs, extent: Extent, limit: int | None) -> Rows:
     return rows
 
 
-def read_delta(where: PositionArgs, extent: Extent) -> Rows:
+def read_delta(where: PositionArgs, extent: PositionShapes) -> RowPositions:
     """Return by how much rows move: a number, (B,), (1, S), (B, S) or a size for each axis.
 
     Any position axes lead. Of an array without a batch, (S,) has one delta for each token; of packed
@@ -193,14 +193,14 @@ def read_delta(where: PositionArgs, extent: Extent) -> Rows:
     shape = tuple(value.shape)
     inner = shape[len(lead) :]
     if value.ndim == 0 and type(value) is np.ndarray:
-        return Rows(np.broadcast_to(value, (extent.axes, 1, 1)), None, extent.length)
+        return RowPositions(np.broadcast_to(value, (extent.axes, 1, 1)), None, extent.length)
     if value.ndim == 0 or (shape == lead):
         return _rows(_reshaped(value, (*(shape or (1,)), 1, 1)), extent)
     if len(inner) != 1 or shape[: len(lead)] != lead:
         return _explicit(value, extent, "delta")
     (count,) = inner
     if bounds is not None and count == bounds.shape[0] - 1:
-        if isinstance(value, View) or isinstance(bounds, View):
+        if isinstance(value, GpuView) or isinstance(bounds, GpuView):
             return _per_sequence(value, bounds, extent, counting=False)
         if isinstance(value, np.ndarray):
             moved = np.repeat(value, np.diff(bounds), axis=-1)
@@ -215,11 +215,13 @@ def read_delta(where: PositionArgs, extent: Extent) -> Rows:
         raise ValueError(msg)
     if type(value) is np.ndarray:
         placed = value.reshape((*(lead or (1,)), count, 1))
-        return Rows(np.broadcast_to(placed, (extent.axes, count, 1)), None, extent.length)
+        return RowPositions(np.broadcast_to(placed, (extent.axes, count, 1)), None, extent.length)
     return _rows(_reshaped(value, (*(lead or (1,)), count, 1)), extent)
 
 
-def read_move(where: PositionArgs, extent: Extent, limits: tuple[int | None, int | None]) -> Rows:
+def read_move(
+    where: PositionArgs, extent: PositionShapes, limits: tuple[int | None, int | None]
+) -> RowPositions:
     """Return rows on three times the position axes: where they stand, twice, and by how much they move.
 
     So the angle ``p * new - p * old + delta * new`` is one sum of products, reduced exactly.
@@ -256,10 +258,12 @@ def read_move(where: PositionArgs, extent: Extent, limits: tuple[int | None, int
             ends = np.where((places > 0) & (moves > 0) & (ends < 0), np.iinfo(np.int64).max, ends)
         if ends.size and ends.max() >= new_limit:
             check_below(ends, new_limit, "delta")
-    return Rows(np.concatenate([places, places, moves]), None, extent.length, by_axis=by_axis)
+    return RowPositions(
+        np.concatenate([places, places, moves]), None, extent.length, by_axis=by_axis
+    )
 
 
-def _written_out(rows: Rows, extent: Extent, *, by_axis: bool) -> HostArray:
+def _written_out(rows: RowPositions, extent: PositionShapes, *, by_axis: bool) -> HostArray:
     """Return the known positions of the single array of a call, `by_axis` with a size or 1 for each of its axes."""
     if rows.start is None:
         assert isinstance(rows.positions, np.ndarray)
@@ -289,7 +293,7 @@ def _as_floats(values: HostArray, name: str) -> HostArray:
     return floats
 
 
-def _found(value: Any, name: str, extent: Extent) -> Any:
+def _found(value: Any, name: str, extent: PositionShapes) -> Any:
     """Return positions as `read_positions` does, but those in the memory of a GPU that is called as a view."""
     kind = type(value)
     if kind is np.ndarray and value.dtype in PLAIN:
@@ -312,41 +316,41 @@ def _found(value: Any, name: str, extent: Extent) -> Any:
     return read_positions(value, name) if seen is None else seen
 
 
-def _reshaped(value: Array | View, shape: tuple[int, ...]) -> Array | View:
+def _reshaped(value: Array | GpuView, shape: tuple[int, ...]) -> Array | GpuView:
     """Return positions with axes of size 1 put in."""
     if type(value) is np.ndarray:
         return value.reshape(shape)
-    if isinstance(value, View):
+    if isinstance(value, GpuView):
         return value.with_axes(shape)
     return libraries.namespace(value).reshape(value, shape)
 
 
 def _per_sequence(
-    value: Array | View, bounds: HostArray | View, extent: Extent, *, counting: bool
-) -> Rows:
+    value: Array | GpuView, bounds: HostArray | GpuView, extent: PositionShapes, *, counting: bool
+) -> RowPositions:
     """Return rows of packed sequences by what each begins with, or stands at; one of both is on a GPU."""
-    if not isinstance(value, View | np.ndarray):
+    if not isinstance(value, GpuView | np.ndarray):
         msg = "`cu_seqlens` and what is given for its sequences must be known, or lie on the arrays' GPU"
         raise TypeError(msg)
     if counting and isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype == np.int64:
-        return Rows(None, int(value), extent.length, bounds=bounds)
+        return RowPositions(None, int(value), extent.length, bounds=bounds)
     lead = extent.lead() if value.ndim > 1 else ()
     places = _reshaped(value, (*(lead or (1,)), value.shape[-1] if value.ndim else 1, 1))
-    return Rows(places, None, extent.length, counting=counting, bounds=bounds)
+    return RowPositions(places, None, extent.length, counting=counting, bounds=bounds)
 
 
-def _rows(positions: Array | View, extent: Extent) -> Rows:
+def _rows(positions: Array | GpuView, extent: PositionShapes) -> RowPositions:
     """Return rows at positions (axes or 1, batch or 1, sequence or 1), on every position axis."""
     if isinstance(positions, np.ndarray):
         shape = (extent.axes, *positions.shape[1:])
-        return Rows(np.broadcast_to(positions, shape), None, extent.length)
-    if not isinstance(positions, View) and positions.shape[0] != extent.axes:
+        return RowPositions(np.broadcast_to(positions, shape), None, extent.length)
+    if not isinstance(positions, GpuView) and positions.shape[0] != extent.axes:
         xp = libraries.namespace(positions)
         positions = xp.concat([positions] * extent.axes, axis=0)
-    return Rows(positions, None, extent.length)
+    return RowPositions(positions, None, extent.length)
 
 
-def _explicit(value: Array | View, extent: Extent, name: str) -> Rows:
+def _explicit(value: Array | GpuView, extent: PositionShapes, name: str) -> RowPositions:
     """Return rows at positions as given, checked against what they have to fit."""
     lead = (extent.axes,) if extent.leading else ()
     shape = tuple(value.shape)
@@ -360,7 +364,7 @@ def _explicit(value: Array | View, extent: Extent, name: str) -> Rows:
         shape = (*(lead or (1,)), *inner)
         placed = value.reshape(shape) if type(value) is np.ndarray else _reshaped(value, shape)
         if extent.axes > 1 or (type(value) is np.ndarray and value.dtype == np.float64):
-            return Rows(placed, None, extent.length)
+            return RowPositions(placed, None, extent.length)
         return explicit_rows(placed)
     if leads and extent.has_sizes(inner):
         # Not `_reshaped`: a view's axes of size 1 stay where they are.
@@ -371,13 +375,13 @@ def _explicit(value: Array | View, extent: Extent, name: str) -> Rows:
             if type(value) is np.ndarray
             else _reshaped(value, (1, *inner))
         )
-        return Rows(placed, None, extent.length, by_axis=True)
+        return RowPositions(placed, None, extent.length, by_axis=True)
     led = f", led by the {extent.axes} position axes" if extent.leading else ""
     msg = f"`{name}` must have one of the shapes {extent.shapes()}{led}, got {shape}{_advice(inner, extent)}"
     raise ValueError(msg)
 
 
-def _advice(inner: tuple[int, ...], extent: Extent) -> str:
+def _advice(inner: tuple[int, ...], extent: PositionShapes) -> str:
     """Return what to do about positions of a shape that does not fit, if it is plain what was meant."""
     length = extent.length
     if len(inner) == 1 and inner[0] != 1 and extent.has_batch and extent.takes_batch(inner[0]):
@@ -389,12 +393,12 @@ def _advice(inner: tuple[int, ...], extent: Extent) -> str:
     return ""
 
 
-def _counted(offset: Any, extent: Extent) -> Rows:
+def _counted(offset: Any, extent: PositionShapes) -> RowPositions:
     """Return rows that count up from an offset."""
     if type(offset) is int:
         if not 0 <= offset <= EXACT - extent.length:
             _check_last(offset, extent.length)
-        return Rows(None, offset, extent.length)
+        return RowPositions(None, offset, extent.length)
     value = _found(offset, "offset", extent)
     if value.ndim > 1 and set(value.shape) == {1}:
         value = _reshaped(value, (1,))
@@ -403,15 +407,15 @@ def _counted(offset: Any, extent: Extent) -> Rows:
         raise ValueError(msg)
     if value.ndim and not extent.takes_batch(value.shape[0]):
         extent.check_batch(value.shape[0], "offset")
-    if isinstance(value, View):
-        return Rows(value.with_axes((1, value.size, 1)), None, extent.length, counting=True)
+    if isinstance(value, GpuView):
+        return RowPositions(value.with_axes((1, value.size, 1)), None, extent.length, counting=True)
     if not isinstance(value, np.ndarray):
         return _counted_unknown(value, extent)
     if value.dtype == np.int64 and value.size == 1:
         start = int(value.reshape(()))
         if not 0 <= start <= EXACT - extent.length:
             _check_last(start, extent.length)
-        return Rows(None, start, extent.length)
+        return RowPositions(None, start, extent.length)
     if value.size:
         last = value.max().item()
         if not 0 <= last <= EXACT - extent.length:
@@ -420,10 +424,10 @@ def _counted(offset: Any, extent: Extent) -> Rows:
     placed = np.broadcast_to(
         value.reshape((1, -1, 1)) + steps, (extent.axes, value.size, extent.length)
     )
-    return Rows(placed, None, extent.length)
+    return RowPositions(placed, None, extent.length)
 
 
-def _counted_unknown(offset: Array, extent: Extent) -> Rows:
+def _counted_unknown(offset: Array, extent: PositionShapes) -> RowPositions:
     """Return rows that count up from a traced offset, marking those whose position does not fit its dtype."""
     xp = libraries.namespace(offset)
     beyond = libraries.dtype_name(offset) == "uint64"
@@ -446,11 +450,11 @@ def _check_last(first: float, length: int) -> None:
         check_reach(first + length - 1, "offset", told=f" for the last of {length} rows")
 
 
-def _packed(cu_seqlens: Any, offset: Any, extent: Extent) -> Rows:
+def _packed(cu_seqlens: Any, offset: Any, extent: PositionShapes) -> RowPositions:
     """Return rows that restart at every packed sequence."""
     bounds = _bounds(cu_seqlens, extent)
     start = _found(offset, "offset", extent)
-    if isinstance(bounds, View) or isinstance(start, View):
+    if isinstance(bounds, GpuView) or isinstance(start, GpuView):
         if start.ndim > 1 or (start.ndim and start.shape[0] not in (1, bounds.shape[0] - 1)):
             msg = (
                 f"`offset` must be a number or one per sequence, ({bounds.shape[0] - 1},), got shape "
@@ -472,13 +476,13 @@ def _packed(cu_seqlens: Any, offset: Any, extent: Extent) -> Rows:
     else:
         positions = ragged(bounds, offset=start)
     shape = extent.axes, 1, extent.length
-    return Rows(np.broadcast_to(positions, shape), None, extent.length)
+    return RowPositions(np.broadcast_to(positions, shape), None, extent.length)
 
 
-def _bounds(cu_seqlens: Any, extent: Extent) -> HostArray | View:
+def _bounds(cu_seqlens: Any, extent: PositionShapes) -> HostArray | GpuView:
     """Return bounds of packed sequences; those that are known are checked, to be as long as the arrays."""
     bounds = _found(cu_seqlens, "cu_seqlens", extent)
-    if isinstance(bounds, View):
+    if isinstance(bounds, GpuView):
         if bounds.ndim != 1 or bounds.shape[0] < 2 or "int" not in bounds.dtype:
             msg = (
                 f"`cu_seqlens` must be integers of shape (n + 1,), got shape {bounds.shape}, dtype "

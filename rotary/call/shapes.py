@@ -10,9 +10,9 @@ from rotary._lib import libraries, memo
 from rotary._lib.checks import as_integer
 from rotary._lib.libraries import UNKNOWN
 from rotary._lib.typing import Array, TableDType
-from rotary.backends.contract import Axes, Frame, Pairing
+from rotary.backends.contract import ArraySpec, Axes, Pairing
 
-from .rows import Fit
+from .rows import PositionShape
 
 SHAPES_REMEMBERED = 1024
 # Stands for `batch_axis=False`, which as a key of a dictionary would be taken for axis 0.
@@ -124,13 +124,13 @@ def table_dtype(dtype: str) -> TableDType:
 
 
 @memo.remembered(SHAPES_REMEMBERED)
-def frames_of(
+def array_specs(
     shapes: tuple[Shape, ...],
     options: AxisOptions,
     head_dim: int,
     pairings: tuple[Pairing, ...],
     heads: int,
-) -> tuple[tuple[Frame, ...], tuple[Fit, ...], int]:
+) -> tuple[tuple[ArraySpec, ...], tuple[PositionShape, ...], int]:
     """Return how the arrays of a call are rotated, what their positions must fit, and their length.
 
     Parameters
@@ -154,9 +154,9 @@ def frames_of(
         own = pairings
         if shape.is_complex:
             own = tuple(each._replace(start=each.start // 2) for each in pairings)
-        frames.append(Frame(own_axes, own, table_dtype(shape.dtype)))
+        frames.append(ArraySpec(own_axes, own, table_dtype(shape.dtype)))
     fits = tuple(
-        Fit(shape.name, shape.sizes[:-1], own_axes)
+        PositionShape(shape.name, shape.sizes[:-1], own_axes)
         for shape, own_axes in zip(shapes, axes, strict=True)
     )
     return tuple(frames), fits, _common_length(shapes, axes)

@@ -18,12 +18,12 @@ from rotary._lib.libraries import UNKNOWN
 from rotary._lib.numbers import EXACT, INT64
 from rotary._lib.typing import Array
 from rotary.angles.phases import Frequencies, frequencies
-from rotary.backends.contract import Angles, Pairing, Scale, Turns
+from rotary.backends.contract import Angles, Pairing, Passes, Scale
 from rotary.decay import XPos
 
 from . import plans
 from .arrays import names_of
-from .passes import Rotated, Rotation, Rotations, rotations_of
+from .passes import Rotation, Rotations, RotationSpec, rotations_of
 from .shapes import NO_BATCH, AxisOptions, Shape, axes_of, axis_options
 
 # What the positions of a call are said by; those left out are None.
@@ -56,7 +56,7 @@ class GraphRotation:
         return [None] * count
 
 
-def to_json(rotation: Rotation | Rotated) -> str:
+def to_json(rotation: Rotation | RotationSpec) -> str:
     """Return a rotation, or what rotations follow from, as text whose numbers are exact."""
     return json.dumps(rotation, default=_as_list)
 
@@ -77,14 +77,14 @@ def from_json(text: str) -> GraphRotation:
 @memo.remembered(TEXTS_REMEMBERED)
 def _rotations_from_json(text: str) -> Rotations:
     """Return the rotations of an embedding that a text describes."""
-    own = dict(zip(Rotated._fields, json.loads(text), strict=True))
+    own = dict(zip(RotationSpec._fields, json.loads(text), strict=True))
     if own["decay"] is not None:
         scale_base, center, scale_layout, gamma = own["decay"]
         own["decay"] = XPos(scale_base, center=center, scale_layout=scale_layout, gamma=gamma)
     if own["both"] is not None:
         own["both"] = tuple(map(_frequencies, own["both"]))
     own["frequencies"] = _frequencies(own["frequencies"])
-    return rotations_of(Rotated(**own | {key: tuple(own[key]) for key in ("blocks", "axes")}))
+    return rotations_of(RotationSpec(**own | {key: tuple(own[key]) for key in ("blocks", "axes")}))
 
 
 def _frequencies(values: Any) -> Frequencies:
@@ -92,9 +92,9 @@ def _frequencies(values: Any) -> Frequencies:
     return frequencies(np.array(values, np.float64))
 
 
-def _turns(pairings: Any, angles: Any, second: Any) -> Turns:
+def _turns(pairings: Any, angles: Any, second: Any) -> Passes:
     """Return passes from lists."""
-    return Turns(
+    return Passes(
         tuple(Pairing(*each) for each in pairings),
         tuple(_angles(*each) for each in angles),
         None if second is None else _angles(*second),

@@ -67,8 +67,8 @@ class Case(NamedTuple):
     @property
     def pairing(self) -> Pairing:
         """The channel pairs that rotate."""
-        lanes, start, _ = WHOLE if self.vector else ODD
-        return Pairing(start, lanes, self.source, self.target)
+        pairs, start, _ = WHOLE if self.vector else ODD
+        return Pairing(start, pairs, self.source, self.target)
 
     @property
     def positions(self) -> HostArray:
@@ -78,15 +78,15 @@ class Case(NamedTuple):
     @property
     def embedding(self) -> RotaryEmbedding:
         """The embedding under test, with frequencies of either sign."""
-        lanes, start, width = WHOLE if self.vector else ODD
-        frequencies = (-0.7) ** np.arange(lanes)
+        pairs, start, width = WHOLE if self.vector else ODD
+        frequencies = (-0.7) ** np.arange(pairs)
         if self.angles == "table":
             frequencies[-1] = FAST
         return RotaryEmbedding(
             width,
             layout=self.source,
             output_layout=self.target,
-            rotary_dim=2 * lanes,
+            rotary_dim=2 * pairs,
             rotary_start=start,
             scaling=Custom(frequencies, attention_factor=FACTOR),
             seq_axis=1,
@@ -134,21 +134,21 @@ def expected(case: Case, x: HostArray, *, backwards: bool) -> Exact:
     """Return the rotated array in fractions; `backwards` by the transposed rotation."""
     rows = case.positions.ravel().tolist()
     table = [
-        [_cos_sin(w, p) for w in case.embedding.inv_freq[: case.pairing.lanes].tolist()]
+        [_cos_sin(w, p) for w in case.embedding.inv_freq[: case.pairing.pairs].tolist()]
         for p in rows
     ]
     values = np.array(table, object).transpose(2, 0, 1)[:, None]
     index = np.arange(len(rows)).reshape(BATCH, LENGTH)
     pairing = case.pairing
     if backwards:
-        pairing = Pairing(pairing.start, pairing.lanes, case.target, case.source, inverse=True)
+        pairing = Pairing(pairing.start, pairing.pairs, case.target, case.source, inverse=True)
     return reference.rotate(exactly(x), Table(values, index, 0, LENGTH), AXES, pairing)
 
 
 def error(case: Case, y: HostArray, exact: Exact, layout: Layout, roundings: float) -> float:
     """Return the largest error of a result in units of its bound; above one it is wrong."""
-    start, lanes, *_ = case.pairing
-    inside = slice(start, start + 2 * lanes)
+    start, pairs, *_ = case.pairing
+    inside = slice(start, start + 2 * pairs)
     outside = np.delete(np.arange(y.shape[-1]), inside)
     if not np.isfinite(y.astype(np.float64)).all():
         return np.inf

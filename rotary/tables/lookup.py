@@ -11,14 +11,14 @@ from rotary._lib import libraries
 from rotary._lib.typing import Array, HostArray, Int64Array, TableDType
 from rotary.angles.phases import Frequencies, merged, of_head
 from rotary.backends import traced
-from rotary.backends.contract import Angles, Rows, Table, TracedTable, View
+from rotary.backends.contract import Angles, GpuView, RowPositions, Table, TracedTable
 from rotary.positions.reading import check_below, read_positions
 
 from .windows import LARGEST_POSITION, cached_window, computed, window_for_scattered
 
 
 def tables_of(
-    wanted: Sequence[tuple[Angles, Rows, TableDType]],
+    wanted: Sequence[tuple[Angles, RowPositions, TableDType]],
 ) -> list[Table | TracedTable]:
     """Return the tables of a call.
 
@@ -33,7 +33,7 @@ def tables_of(
     ]
 
 
-def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTable:
+def table_of(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | TracedTable:
     """Return the table of rows, made of host arrays or, where rows are traced, of their library's.
 
     Consecutive positions, and scattered ones that are dense enough or many by now, share the cached
@@ -67,14 +67,14 @@ def table_of(angles: Angles, rows: Rows, dtype: TableDType) -> Table | TracedTab
     return Table(values, index, 0, positions.shape[-1])
 
 
-def lookup(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+def lookup(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table:
     """Return the table of rows whose positions are known on the host."""
     table = table_of(angles, rows, dtype)
     assert isinstance(table, Table)
     return table
 
 
-def _by_head(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
+def _by_head(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table:
     """Return rows whose positions and frequencies both differ by head: each head has its own."""
     assert isinstance(rows.positions, np.ndarray)
     parts = []
@@ -84,7 +84,7 @@ def _by_head(angles: Angles, rows: Rows, dtype: TableDType) -> Table:
         if angles.scale is None:
             parts.append(_scattered(own, positions, dtype))
         else:
-            parts.append(_scaled(own, Rows(positions, None, rows.length), dtype, {}))
+            parts.append(_scaled(own, RowPositions(positions, None, rows.length), dtype, {}))
     firsts = np.cumsum([0, *(part.values.shape[2] for part in parts[:-1])])
     index = np.stack([part.index + first for part, first in zip(parts, firsts, strict=True)])
     return Table(np.concatenate([part.values for part in parts], axis=2), index, 0, rows.length)
@@ -98,7 +98,9 @@ def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table
     return Table(values, index, 0, positions.shape[-1])
 
 
-def _scaled(angles: Angles, rows: Rows, dtype: TableDType, unscaled: dict[Any, Table]) -> Table:
+def _scaled(
+    angles: Angles, rows: RowPositions, dtype: TableDType, unscaled: dict[Any, Table]
+) -> Table:
     """Return rows with a factor that changes with the position, rounded once more.
 
     `unscaled` holds the tables to which scales are applied, by frequencies and factor.
@@ -159,7 +161,7 @@ def cos_sin(
     dtype: TableDType,
     limit: int | None = None,
 ) -> tuple[Array, Array]:
-    """Return cosine and sine at positions of any shape, (..., lanes), to give out.
+    """Return cosine and sine at positions of any shape, (..., pairs), to give out.
 
     After the position axes where `leading`. Known positions stay below the limit, if there is one.
     """
@@ -195,25 +197,25 @@ def _made_on_gpu(
     found = on_gpu.cos_sin(angles, positions, leading=leading, dtype=dtype, limit=limit)
     if found is None:
         return None
-    lanes = angles.frequencies.lanes
+    pairs = angles.frequencies.pairs
     if angles.frequencies.heads > 1:
         found = heads_inward(found, found.ndim - 2)
-    return found[..., :lanes], found[..., lanes:]
+    return found[..., :pairs], found[..., pairs:]
 
 
 def _in_order(part: Array, frequencies: Frequencies, outer: tuple[int, ...]) -> Array:
-    """Return a table (heads, 1, n, lanes) with the shape of the positions that it is for."""
+    """Return a table (heads, 1, n, pairs) with the shape of the positions that it is for."""
     xp = libraries.namespace(part)
     if frequencies.heads == 1:
-        return xp.reshape(part, (*outer, frequencies.lanes))
-    own = xp.reshape(part, (frequencies.heads, *outer, frequencies.lanes))
+        return xp.reshape(part, (*outer, frequencies.pairs))
+    own = xp.reshape(part, (frequencies.heads, *outer, frequencies.pairs))
     return heads_inward(own, len(outer))
 
 
 def heads_inward(part: Array, count: int) -> Array:
-    """Return a table (heads, ..., S, lanes) with `count` axes of positions as (..., heads, S, lanes).
+    """Return a table (heads, ..., S, pairs) with `count` axes of positions as (..., heads, S, pairs).
 
-    A table for positions (S,) becomes (1, heads, S, lanes), so that it rotates (B, H, S, D) as it is.
+    A table for positions (S,) becomes (1, heads, S, pairs), so that it rotates (B, H, S, D) as it is.
     """
     if not count:
         return part
@@ -235,7 +237,7 @@ def _given_out(part: Array, like: Any) -> Array:
     return libraries.from_host(own, libraries.namespace(like), like)
 
 
-def explicit_rows(positions: Array | View) -> Rows:
+def explicit_rows(positions: Array | GpuView) -> RowPositions:
     """Return rows at positions (axes, batch or 1, sequence), known to count up where they do."""
     length = positions.shape[-1]
     if (
@@ -247,5 +249,5 @@ def explicit_rows(positions: Array | View) -> Rows:
         line = positions[0, 0]
         first = int(line[0])
         if int(line[-1]) - first == length - 1 and (np.diff(line) == 1).all():
-            return Rows(None, first, length)
-    return Rows(positions, None, length)
+            return RowPositions(None, first, length)
+    return RowPositions(positions, None, length)

@@ -86,7 +86,7 @@ class Window:
     Attributes
     ----------
     start, stop : int
-    values : float array (2, heads, stop - start, lanes)
+    values : float array (2, heads, stop - start, pairs)
     read : bool
         Whether a `Reader` used it, without asking the cache, since the cache last checked.
     reference : weak reference
@@ -263,7 +263,7 @@ def _stretched(old: Window, start: int, stop: int, most: int) -> tuple[int, int]
 
 def _row_bytes(frequencies: Frequencies, dtype: TableDType) -> int:
     """Return how many bytes the cosines and sines of one position take."""
-    return 2 * frequencies.heads * frequencies.lanes * np.dtype(dtype).itemsize
+    return 2 * frequencies.heads * frequencies.pairs * np.dtype(dtype).itemsize
 
 
 def _covers(window: Window, start: int, stop: int) -> bool:
@@ -306,14 +306,14 @@ def _extended(
 
 def _empty(frequencies: Frequencies, rows: int, dtype: TableDType) -> HostArray:
     """Return memory for a table."""
-    return libraries.aligned((2, frequencies.heads, rows, frequencies.lanes), dtype)
+    return libraries.aligned((2, frequencies.heads, rows, frequencies.pairs), dtype)
 
 
 def computed(
     frequencies: Frequencies, positions: HostArray, factor: float, dtype: TableDType
 ) -> HostArray:
-    """Return a table (2, heads, n, lanes) for positions (axes, n), not cached."""
-    shape = 2, frequencies.heads, positions.shape[1], frequencies.lanes
+    """Return a table (2, heads, n, pairs) for positions (axes, n), not cached."""
+    shape = 2, frequencies.heads, positions.shape[1], frequencies.pairs
     values = libraries.aligned(shape, dtype)
     if values.size:
         backends.host().fill_table(frequencies, np.ascontiguousarray(positions), factor, values, 0)

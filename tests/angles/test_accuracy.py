@@ -363,14 +363,14 @@ def test_floats_nearest_to_zeros_of_cosine_and_sine(dtype, factor, shift):
 def test_several_axes_add_their_angles_exactly(dtype):
     """The angles of two axes may cancel: what is left is as exact as any other angle."""
     rng = np.random.default_rng(5)
-    lanes = 48
-    values = np.stack([some_frequencies(rng, lanes) for _ in range(3)])
+    pairs = 48
+    values = np.stack([some_frequencies(rng, pairs) for _ in range(3)])
     values[1, ::3] = -values[0, ::3]  # these cancel but for the difference of positions
     positions = np.stack([some_integers(rng, 200) for _ in range(3)])
     positions[1] = positions[0] + rng.integers(-3, 4, 200)
     positions[2, ::2] = 0
     for places in (positions, positions * 0.37):
-        rope = rotary.RotaryEmbedding(2 * lanes, layout="half", scaling=Custom(W=values))
+        rope = rotary.RotaryEmbedding(2 * pairs, layout="half", scaling=Custom(W=values))
         table = rope.tables(places, dtype=dtype)
         phase = sum(exact_phase(places[a, :, None], values[a]) for a in range(3)) % (1 << BITS)
         exact = exact_cos_sin(phase)

@@ -85,15 +85,15 @@ def test_turns_have_64_integer_bits():
 def test_frequencies_hold_their_turns_in_limbs():
     values = np.array([[[1.0, -0.5, 1e18], [0.0, -0.0, 5e-324]]])
     made = phases.Frequencies(values)
-    assert (made.heads, made.axes, made.lanes) == (1, 2, 3)
+    assert (made.heads, made.axes, made.pairs) == (1, 2, 3)
     assert made.limbs.shape == (1, 2, phases.LIMBS, 3)
     assert made.limbs.dtype == np.uint32
     assert made.negative.tolist() == [[[0, 1, 0], [0, 1, 0]]]
     assert made.negative.dtype == np.uint64
-    for axis, lane in np.ndindex(2, 3):
-        limbs = made.limbs[0, axis, :, lane].tolist()
+    for axis, pair in np.ndindex(2, 3):
+        limbs = made.limbs[0, axis, :, pair].tolist()
         number = sum(limb << (32 * i) for i, limb in enumerate(limbs))
-        assert number == phases.turns_per_position(values[0, axis, lane]) << (
+        assert number == phases.turns_per_position(values[0, axis, pair]) << (
             32 * phases.LIMBS_BELOW
         )
 

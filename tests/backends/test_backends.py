@@ -84,14 +84,14 @@ def test_the_reference_rounds_correctly(dtype):
                     assert misses[0] <= min(misses) + mpmath.ldexp(1, -SCALE)
 
 
-def by_reference(x, places, layout, output_layout, start, lanes, *, inverse=False):
+def by_reference(x, places, layout, output_layout, start, pairs, *, inverse=False):
     dtype = np.float64 if x.dtype.name in {"float64", "complex128"} else np.float32
-    inv_freq = np.array(powers(BASE, 2 * lanes))
-    values = np.empty((2, 1, places.size, lanes), dtype)
+    inv_freq = np.array(powers(BASE, 2 * pairs))
+    values = np.empty((2, 1, places.size, pairs), dtype)
     reference.fill_table(frequencies(inv_freq[None, None]), places.reshape(1, -1), 1.0, values, 0)
     index = np.arange(places.size).reshape(places.shape)
     table = Table(values, index, 0, places.shape[1])
-    pairing = Pairing(start, lanes, layout, output_layout, inverse)
+    pairing = Pairing(start, pairs, layout, output_layout, inverse)
     return reference.rotate(x, table, Axes(x.ndim - 2, 0), pairing)
 
 

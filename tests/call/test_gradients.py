@@ -411,13 +411,13 @@ def worst_error(table, places, factor=1.0):
 
 def traced_tables(jax, places, integer, real):
     """Cosine and sine as a compiled program sees them: the turn of (1, 0)."""
-    lanes = len(FREQUENCIES)
-    rope = RotaryEmbedding(2 * lanes, layout="half", scaling=Custom(FREQUENCIES))
-    x = np.zeros((len(places), 2 * lanes), real)
-    x[:, :lanes] = 1
+    pairs = len(FREQUENCIES)
+    rope = RotaryEmbedding(2 * pairs, layout="half", scaling=Custom(FREQUENCIES))
+    x = np.zeros((len(places), 2 * pairs), real)
+    x[:, :pairs] = 1
     turn = jax.jit(lambda x, p: rope(x, positions=p))
     got = np.asarray(turn(x, jax.numpy.asarray(places, integer)), np.float64)
-    return got[:, :lanes], got[:, lanes:]
+    return got[:, :pairs], got[:, pairs:]
 
 
 @pytest.mark.library("jax")

@@ -16,17 +16,17 @@ FACTORS = [1.0, 0.3337, 1.7, 2.0**-12]
 LANES = [1, 8, 64]
 
 
-def scaled(dtype, factor, lanes):
+def scaled(dtype, factor, pairs):
     """Every number of a 16-bit dtype beside a zero, times a factor, by the library and by NumPy."""
-    numbers = np.arange(2**16, dtype=np.uint16).view(dtype).reshape(-1, lanes)
+    numbers = np.arange(2**16, dtype=np.uint16).view(dtype).reshape(-1, pairs)
     x = np.concatenate([numbers, np.zeros_like(numbers)], axis=-1)
-    schedule = rotary.scaling.Custom([0.0] * lanes, attention_factor=factor)
-    rope = rotary.RotaryEmbedding(2 * lanes, layout="half", scaling=schedule)
+    schedule = rotary.scaling.Custom([0.0] * pairs, attention_factor=factor)
+    rope = rotary.RotaryEmbedding(2 * pairs, layout="half", scaling=schedule)
     with np.errstate(all="ignore"):
         expected = numbers.astype(np.float32) * np.float32(factor)
         # The other channel of the pair adds nothing, but an infinity times its zero sine is no number.
         expected = expected.astype(dtype)
-        return rope(x)[:, :lanes], expected
+        return rope(x)[:, :pairs], expected
 
 
 def assert_same_numbers(got, expected):
@@ -40,9 +40,9 @@ def assert_same_numbers(got, expected):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("factor", FACTORS)
-@pytest.mark.parametrize("lanes", LANES)
-def test_every_number_is_rounded_as_numpy_rounds(dtype, factor, lanes):
-    assert_same_numbers(*scaled(dtype, factor, lanes))
+@pytest.mark.parametrize("pairs", LANES)
+def test_every_number_is_rounded_as_numpy_rounds(dtype, factor, pairs):
+    assert_same_numbers(*scaled(dtype, factor, pairs))
 
 
 @pytest.mark.compiled
@@ -52,8 +52,8 @@ def test_a_processor_without_float16_gives_the_same(tmp_path):
     script = (
         f"import sys; sys.path.insert(0, {here!r}); import numpy as np, test_half\n"
         "for factor in test_half.FACTORS:\n"
-        "    for lanes in test_half.LANES:\n"
-        "        test_half.assert_same_numbers(*test_half.scaled(np.float16, factor, lanes))\n"
+        "    for pairs in test_half.LANES:\n"
+        "        test_half.assert_same_numbers(*test_half.scaled(np.float16, factor, pairs))\n"
         "from rotary.backends.cpu import kernels; assert not kernels.HALF_IN_HARDWARE\n"
     )
     target = {
@@ -72,12 +72,12 @@ def test_a_processor_without_float16_gives_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("pairs", LANES)
 @pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001])
-def test_a_nan_in_a_table_stays_one(dtype, lanes, bits):
+def test_a_nan_in_a_table_stays_one(dtype, pairs, bits):
     """Rounding its bits as a number's would carry into the exponent, or leave an infinity."""
-    cos = np.full((1, lanes), np.uint32(bits).view(np.float32))
-    x = np.ones((1, 2 * lanes), dtype)
+    cos = np.full((1, pairs), np.uint32(bits).view(np.float32))
+    x = np.ones((1, 2 * pairs), dtype)
     for layout in ("half", "interleaved"):
         for sin in (np.zeros_like(cos), cos):
             with np.errstate(invalid="ignore"):  # without Numba NumPy warns of signalling ones

@@ -685,11 +685,11 @@ def test_positions_lead_with_their_axes(layout):
     grid = rotary.positions.grid(2, 3)
     assert grid.shape == (2, 6)
     got = rope(x, positions=grid)
-    for lane in range(4):
+    for pair in range(4):
         alone = RotaryEmbedding(8, layout=layout, scaling=Custom([1.0] * 4), seq_axis=1)
-        angle = W[:, lane] @ grid  # exact: these frequencies are dyadic
+        angle = W[:, pair] @ grid  # exact: these frequencies are dyadic
         want = alone(x, positions=angle)
-        channels = [lane, lane + 4] if layout == "half" else [2 * lane, 2 * lane + 1]
+        channels = [pair, pair + 4] if layout == "half" else [2 * pair, 2 * pair + 1]
         np.testing.assert_allclose(got[..., channels], want[..., channels], rtol=0, atol=2e-15)
     stacked = np.stack([grid, grid + 1], axis=1)
     both = rope(x, positions=stacked)

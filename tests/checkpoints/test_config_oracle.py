@@ -41,7 +41,7 @@ NOT_IN_THE_TABLE = {
     "mistral_large4_text": "frequencies are multiplied by a learned number",
     "musicflamingo": "positions are seconds, on two axes",
     "zamba2": "its embedding is as wide as half of a head",
-    "neomme": "lanes alternate between two axes",
+    "neomme": "pairs alternate between two axes",
 }
 # What from_config says otherwise of a configuration class's own defaults, and why.
 EXPLAINED = {

@@ -147,11 +147,11 @@ def llama_3_factors(base=500_000.0, dim=128, factor=8.0):
     return {"rope_freqs.weight": factors.astype(F32)}
 
 
-def phi_3_factors(lanes=48):
+def phi_3_factors(pairs=48):
     """Tensors of the form of Phi 3."""
     return {
-        "rope_factors_short.weight": np.linspace(1.0, 2.8, lanes, dtype=F32),
-        "rope_factors_long.weight": np.geomspace(1.0, 64.0, lanes, dtype=F32),
+        "rope_factors_short.weight": np.linspace(1.0, 2.8, pairs, dtype=F32),
+        "rope_factors_long.weight": np.geomspace(1.0, 64.0, pairs, dtype=F32),
     }
 
 
@@ -169,8 +169,8 @@ def ggml_tables(
     per=1.0,
 ):
     """Cosine and sine as ggml's rope_yarn has them, in float64."""
-    lanes = np.arange(dim // 2)
-    plain = np.multiply.outer(positions, base ** (-2.0 * lanes / dim) / per)
+    pairs = np.arange(dim // 2)
+    plain = np.multiply.outer(positions, base ** (-2.0 * pairs / dim) / per)
     low, high = (
         dim * math.log(original / (beta * 2 * math.pi)) / (2 * math.log(base))
         for beta in (fast, slow)
@@ -178,7 +178,7 @@ def ggml_tables(
     low, high = max(0, math.floor(low)), min(dim - 1, math.ceil(high))
     angles = plain * scale
     if ext:
-        mix = ext * (1 - np.clip((lanes - low) / max(0.001, high - low), 0, 1))
+        mix = ext * (1 - np.clip((pairs - low) / max(0.001, high - low), 0, 1))
         angles = angles * (1 - mix) + plain * mix
         factor *= 1 + 0.1 * math.log(1 / scale)
     return np.cos(angles) * factor, np.sin(angles) * factor

@@ -91,7 +91,7 @@ void emulation_angles(int wide, const i64* integers, const double* floats, size_
   p.factor_high = (float)factor;
   p.factor_low = (float)(factor - p.factor_high);
   p.tokens = p.length = (int)count;
-  p.lanes = p.axes = 1;
+  p.pairs = p.axes = 1;
   p.turns = (const char*)turns;
   p.positions = integers ? (const char*)integers : (const char*)floats;
   p.position_type = integers ? INT64 : FLOAT64;

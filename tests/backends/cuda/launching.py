@@ -88,7 +88,7 @@ def only(arrays):
 
 
 def of(values):
-    """Frequencies (heads, axes, lanes) by an array of at most three axes."""
+    """Frequencies (heads, axes, pairs) by an array of at most three axes."""
     return frequencies(
         np.asarray(values, np.float64).reshape((1,) * (3 - np.ndim(values)) + np.shape(values))
     )
@@ -105,12 +105,12 @@ def _exact(frequency, position):
 
 
 def exact_table(own, positions, factor):
-    """Cosine and sine (2, heads, rows, lanes) at positions (axes, rows), in NumPy's widest floats."""
-    table = np.empty((2, own.heads, positions.shape[1], own.lanes), np.longdouble)
-    for head, row, lane in np.ndindex(table.shape[1:]):
-        found = _exact(tuple(own.values[head, :, lane].tolist()), tuple(positions[:, row].tolist()))
+    """Cosine and sine (2, heads, rows, pairs) at positions (axes, rows), in NumPy's widest floats."""
+    table = np.empty((2, own.heads, positions.shape[1], own.pairs), np.longdouble)
+    for head, row, pair in np.ndindex(table.shape[1:]):
+        found = _exact(tuple(own.values[head, :, pair].tolist()), tuple(positions[:, row].tolist()))
         for part, (high, low) in enumerate(found):
-            table[part, head, row, lane] = (np.longdouble(high) + low) * np.longdouble(factor)
+            table[part, head, row, pair] = (np.longdouble(high) + low) * np.longdouble(factor)
     return table
 
 
@@ -126,7 +126,7 @@ def expected(x, own, positions, factor, pairing):
 def check(y, x, name, wanted, pairing):
     """Compare what came out with what had to, of which the self-test knows how far off it may be."""
     np.testing.assert_array_equal(np.isnan(y.astype(np.longdouble)), np.isnan(wanted))
-    window = slice(pairing.start, pairing.start + 2 * pairing.lanes)
+    window = slice(pairing.start, pairing.start + 2 * pairing.pairs)
     turned, exact = (part[..., window].astype(np.longdouble) for part in (y, wanted))
     sizes = np.abs(exact).astype(np.float64)
     bound = _selftest.bound(name, sizes, pairing.target, ROUNDINGS)
@@ -156,7 +156,7 @@ def parameters(xs, ys, pairing, **fields):
             for axis, stride in zip(("batch", "token", "head"), array.strides, strict=False):
                 own[f"{name}_{axis}"] = stride
         own["heads"] = x.shape[2]
-        own["copy"] = x.ctypes.data != y.ctypes.data and 2 * pairing.lanes != width
+        own["copy"] = x.ctypes.data != y.ctypes.data and 2 * pairing.pairs != width
     defaults = {
         "limit": cuda_struct.NO_LIMIT,
         "sine_sign": -1.0 if pairing.inverse else 1.0,
@@ -164,7 +164,7 @@ def parameters(xs, ys, pairing, **fields):
         "length": length,
         "width": width,
         "start": pairing.start,
-        "lanes": pairing.lanes,
+        "pairs": pairing.pairs,
         "axes": 1,
         "source": pairing.source == "interleaved",
         "target": pairing.target == "interleaved",
@@ -203,7 +203,7 @@ def array_of_bounds(bounds):
 
 
 def table_of(own, positions, factor, name):
-    """A table (2, heads, rows, lanes) at positions (axes, rows), as an array of this dtype reads it."""
+    """A table (2, heads, rows, pairs) at positions (axes, rows), as an array of this dtype reads it."""
     wanted = exact_table(own, positions, factor)
     table = np.empty(wanted.size * 8 + 16, np.uint8)[: wanted.size * 8]
     table = table.view(np.float64 if name == "float64" else np.float32)
@@ -213,7 +213,7 @@ def table_of(own, positions, factor, name):
 
 
 def fields_of_table(table):
-    """The fields of a table (2, heads, rows, lanes)."""
+    """The fields of a table (2, heads, rows, pairs)."""
     return {
         "cosine": table[0].ctypes.data,
         "sine": table[1].ctypes.data,
@@ -241,7 +241,7 @@ def launch(name, given, *, order=0, by_head=True, on=None):
     grid, block = cuda_struct.launch_shape(
         int(one["tokens"]),
         int(one["arrays"]["heads"].max()),
-        int(one["lanes"]) // width,
+        int(one["pairs"]) // width,
         by_head=by_head,
         own=bool(one["trig_head"]),
         multiprocessors=MULTIPROCESSORS,
@@ -280,5 +280,5 @@ def numbers(shape, name, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(DTYPES[name])
 
 
-def pairing_of(lanes, source="half", target=None, *, start=0, inverse=False):
-    return Pairing(start, lanes, source, target or source, inverse)
+def pairing_of(pairs, source="half", target=None, *, start=0, inverse=False):
+    return Pairing(start, pairs, source, target or source, inverse)

@@ -57,14 +57,14 @@ MUTANTS = (
     Mutant(
         "indexing",
         KERNEL,
-        "return run * (lanes / 2) + chunk * SIZE;",
-        "return run * SIZE + chunk * SIZE + 0 * lanes;",
+        "return run * (pairs / 2) + chunk * SIZE;",
+        "return run * SIZE + chunk * SIZE + 0 * pairs;",
     ),
     Mutant(
         "indexing",
         KERNEL,
-        "vector % 2 * lanes + vector / 2 * (lanes / 2)",
-        "vector % 2 * lanes + vector / 2 * SIZE",
+        "vector % 2 * pairs + vector / 2 * (pairs / 2)",
+        "vector % 2 * pairs + vector / 2 * SIZE",
     ),
     Mutant(
         "indexing",
@@ -108,7 +108,7 @@ MUTANTS = (
         "if (first_head >= (unsigned)max(p.arrays[0].heads, p.arrays[1].heads)) return;",
         "",
     ),
-    Mutant("bounds", KERNEL, "chunk < p.lanes / WIDTH", "chunk <= p.lanes / WIDTH"),
+    Mutant("bounds", KERNEL, "chunk < p.pairs / WIDTH", "chunk <= p.pairs / WIDTH"),
     Mutant(
         "bounds",
         KERNEL,
@@ -171,7 +171,7 @@ MUTANTS = (
         "distances += [width * size] if block.copy else []",
         "distances += []",
     ),
-    Mutant("alignment", LAUNCHES, "self._lanes % vector == 0 and not any", "not any"),
+    Mutant("alignment", LAUNCHES, "self._pairs % vector == 0 and not any", "not any"),
     Mutant(
         "strides",
         KERNEL,
@@ -206,8 +206,8 @@ MUTANTS = (
     Mutant(
         "strides",
         LAUNCHES,
-        "by_head = numbers * axes * lanes * 8 if heads > 1 else 0",
-        "by_head = axes * lanes * 8 if heads > 1 else 0",
+        "by_head = numbers * axes * pairs * 8 if heads > 1 else 0",
+        "by_head = axes * pairs * 8 if heads > 1 else 0",
     ),
     Mutant(
         "strides",

@@ -30,7 +30,7 @@ from rotary.layouts import LAYOUTS
 pytestmark = [pytest.mark.cuda, pytest.mark.unsanitized]
 
 SECTOR = 32
-FREQUENCIES = {lanes: of(1.0 / (1 + np.arange(lanes))) for lanes in (32, 64)}
+FREQUENCIES = {pairs: of(1.0 / (1 + np.arange(pairs))) for pairs in (32, 64)}
 
 
 @cache
@@ -40,7 +40,7 @@ def traced():
 
 def accesses(name, xs, ys, pairing, *, by_head=True):
     """What a launch reads of x and writes to y, each as accesses."""
-    own = FREQUENCIES[pairing.lanes]
+    own = FREQUENCIES[pairing.pairs]
     positions = np.arange(xs[0].shape[0] * xs[0].shape[1]).reshape(1, *xs[0].shape[:2])
     fields, _words = fields_of_turns(own)
     fields |= factors(1.0) | array_of_positions(positions)
@@ -144,5 +144,5 @@ def test_a_thread_makes_its_angles_once_for_all_heads():
     launch(which, parameters(xs, xs, pairing_of(64), **fields), by_head=False, on=traced())
     found = traced().trace()
     of_turns = found[inside(found, [words])]
-    # Two words for every lane of a token.
+    # Two words for every pair of a token.
     assert of_turns["bytes"].sum() == tokens * 64 * 2 * 8

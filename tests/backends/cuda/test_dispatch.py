@@ -77,20 +77,20 @@ def test_every_window_and_layout(device, dtype, verb):
     width = 64 // (2 if as_dtype(dtype).kind == "c" else 1)
     q, k = random_array((2, 3, 5, width), dtype), random_array((2, 1, 5, width), dtype, seed=1)
     for source, target in itertools.product(LAYOUTS, LAYOUTS):
-        for start, lanes in ((0, 32), (16, 16), (6, 9), (0, 8)):
+        for start, pairs in ((0, 32), (16, 16), (6, 9), (0, 8)):
             rope = embedding(
                 64,
                 source,
                 output_layout=target,
                 rotary_start=start,
-                rotary_dim=2 * lanes,
+                rotary_dim=2 * pairs,
                 scaling=scaling.Yarn(factor=8.0, original_max_position=64),
             )
             device.launches.clear()
             assert_same(rope, (q, k), verb, offset=1_700_000_000)
             (launch,) = device.launches
             # 16 bytes at once, where nothing is in the way.
-            whole = (lanes, start) in {(32, 0), (16, 16), (8, 0)}
+            whole = (pairs, start) in {(32, 0), (16, 16), (8, 0)}
             assert ("vectors" in launch.name) == whole
 
 

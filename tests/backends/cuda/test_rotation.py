@@ -36,10 +36,10 @@ pytestmark = pytest.mark.cuda
 LARGE = 2**62 + 12345
 
 
-def schedule(lanes, seed=0):
+def schedule(pairs, seed=0):
     """Frequencies of every size and either sign."""
     rng = np.random.default_rng(seed)
-    return of(rng.choice([-1.0, 1.0], lanes) * 10.0 ** rng.uniform(-6, 1, lanes))
+    return of(rng.choice([-1.0, 1.0], pairs) * 10.0 ** rng.uniform(-6, 1, pairs))
 
 
 def window(name, *, vector):
@@ -90,9 +90,9 @@ def turned(name, trig, xs, own, pairing, rows, *, factor=1.0, vector=False, **ho
 @pytest.mark.parametrize("trig", ANGLE_KINDS)
 @pytest.mark.parametrize("name", DTYPES)
 def test_every_instance(name, trig, source, target, vector, inverse):
-    lanes, start, width = window(name, vector=vector)
-    pairing = pairing_of(lanes, source, target, start=start, inverse=inverse)
-    own, positions = schedule(lanes), places(trig, (2, 5))
+    pairs, start, width = window(name, vector=vector)
+    pairing = pairing_of(pairs, source, target, start=start, inverse=inverse)
+    own, positions = schedule(pairs), places(trig, (2, 5))
     for in_place in (False, True) if source == target else (False,):
         xs = [placed(numbers((2, 5, heads, width), name, heads)) for heads in (5, 2)]
         turned(
@@ -109,9 +109,9 @@ def test_there_are_no_other_instances():
 @pytest.mark.parametrize(("source", "target"), [("half", "half"), ("interleaved", "half")])
 @pytest.mark.parametrize("read", [(0, 1, 2, 3), (0, 2, 1, 3), (1, 0, 2, 3), (2, 1, 0, 3)])
 def test_every_order_of_axes(read, source, target, vector):
-    lanes, start, width = window("float16", vector=vector)
-    pairing = pairing_of(lanes, source, target, start=start)
-    own, positions = schedule(lanes), places("integers", (3, 4))
+    pairs, start, width = window("float16", vector=vector)
+    pairing = pairing_of(pairs, source, target, start=start)
+    own, positions = schedule(pairs), places("integers", (3, 4))
     write = (*read[:3][::-1], 3)
     for gap, by_head in ((0, True), (WIDTHS["float16"], False)):
         values = [numbers((3, 4, heads, width), "float16", heads) for heads in (7, 3)]
@@ -317,19 +317,19 @@ def test_rows_outside_packed_sequences_are_nan(bounds):
 @pytest.mark.parametrize("name", ["float16", "float64"])
 def test_axes_add_up(trig, name):
     rng = np.random.default_rng(0)
-    lanes = 16
-    sections = np.zeros((3, lanes))
-    sections[np.arange(lanes) % 3, np.arange(lanes)] = 10.0 ** -rng.uniform(0, 4, lanes)
-    moved = 10.0 ** -rng.uniform(0, 4, (3, lanes))
+    pairs = 16
+    sections = np.zeros((3, pairs))
+    sections[np.arange(pairs) % 3, np.arange(pairs)] = 10.0 ** -rng.uniform(0, 4, pairs)
+    moved = 10.0 ** -rng.uniform(0, 4, (3, pairs))
     xs = [placed(numbers((2, 4, 2, 32), name))]
     positions = np.concatenate([places(trig, (2, 4), seed) for seed in range(3)])
     for values in (sections, moved * [[1], [-1], [1]]):
         own = of(values)
-        turned(name, trig, xs, own, pairing_of(lanes), positions, vector=True)
-        turned(name, trig, xs, own, pairing_of(lanes), positions)
+        turned(name, trig, xs, own, pairing_of(pairs), positions, vector=True)
+        turned(name, trig, xs, own, pairing_of(pairs), positions)
         # One position for all axes.
         first = np.broadcast_to(positions[:1], positions.shape)
-        turned(name, trig, xs, own, pairing_of(lanes), first, **array_of_positions(positions[:1]))
+        turned(name, trig, xs, own, pairing_of(pairs), first, **array_of_positions(positions[:1]))
 
 
 @pytest.mark.parametrize("trig", ["integers", "floats"])
@@ -392,11 +392,11 @@ def test_every_number_of_heads_and_tokens(heads, tokens):
 
 
 @pytest.mark.parametrize("vector", [True, False])
-@pytest.mark.parametrize("lanes", [2, 256, 520])
-def test_windows_of_every_width(lanes, vector):
-    own, positions = schedule(lanes), places("integers", (1, 2))
-    xs = [placed(numbers((1, 2, 2, 2 * lanes + 2), "float64"))]
-    turned("float64", "integers", xs, own, pairing_of(lanes, start=2), positions, vector=vector)
+@pytest.mark.parametrize("pairs", [2, 256, 520])
+def test_windows_of_every_width(pairs, vector):
+    own, positions = schedule(pairs), places("integers", (1, 2))
+    xs = [placed(numbers((1, 2, 2, 2 * pairs + 2), "float64"))]
+    turned("float64", "integers", xs, own, pairing_of(pairs, start=2), positions, vector=vector)
 
 
 def test_infinite_and_missing_numbers_stay_in_their_pair():

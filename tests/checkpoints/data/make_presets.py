@@ -363,16 +363,16 @@ def rope_of(config, layer):
     return rope
 
 
-def channels(layout, lanes):
+def channels(layout, pairs):
     """Return the first and the second channel of every pair."""
-    i = np.arange(lanes)
-    return (i, i + lanes) if layout == "half" else (2 * i, 2 * i + 1)
+    i = np.arange(pairs)
+    return (i, i + pairs) if layout == "half" else (2 * i, 2 * i + 1)
 
 
 def by_hand(x, angles, factor, layout, output_layout, start):
     """Return x (S, D) turned, read in one layout and written in another."""
-    lanes = angles.shape[-1]
-    (a, b), (c, d) = channels(layout, lanes), channels(output_layout, lanes)
+    pairs = angles.shape[-1]
+    (a, b), (c, d) = channels(layout, pairs), channels(output_layout, pairs)
     result = x.copy()
     one, two = x[:, start + a], x[:, start + b]
     result[:, start + c] = factor * (one * np.cos(angles) - two * np.sin(angles))
@@ -499,7 +499,7 @@ def made(name):
     lengths = LENGTHS.get(name, (None,))
     (values, first), *others = [at_length(known, rope, dim, length) for length in lengths]
     steps = (1, 3, 7) if name in ROUNDED else (1, 100, 2047)
-    lanes, factor = sorted({0, 1, dim // 4, dim // 2 - 1}), attention_factor(rope)
+    pairs, factor = sorted({0, 1, dim // 4, dim // 2 - 1}), attention_factor(rope)
     return {
         "made_by": "the formula in mpmath" + compared,
         "head_dim": width,
@@ -512,7 +512,7 @@ def made(name):
         **first,
         "samples": [
             [p, i, float(factor * mp.cos(p * values[i])), float(factor * mp.sin(p * values[i]))]
-            for p, i in product(steps, lanes)
+            for p, i in product(steps, pairs)
         ],
         **({"at_length": [other for _, other in others]} if others else {}),
     }

@@ -52,15 +52,15 @@ def powers(dim, base):
     return [mpf(base) ** (-mpf(2 * i) / dim) for i in range(dim // 2)]
 
 
-def pairs(layout, lanes, blocks=None):
+def pairs(layout, pairs, blocks=None):
     """Return the first and the second channel of every pair."""
     first = []
     start = 0
-    for count in blocks or [lanes]:
+    for count in blocks or [pairs]:
         i = np.arange(count)
         first += (2 * start + (i if layout == "half" else 2 * i)).tolist()
         start += count
-    step = np.repeat(blocks or [lanes], blocks or [lanes]) if layout == "half" else 1
+    step = np.repeat(blocks or [pairs], blocks or [pairs]) if layout == "half" else 1
     return np.array(first), np.array(first) + step
 
 
@@ -622,18 +622,18 @@ def made(name):
     case = CASES[name]
     if case.theirs is not None:
         compared(name, case)
-    lanes = len(case.values)
+    pairs = len(case.values)
     samples = []
-    for place, lane in product(case.samples, sorted({0, 1, lanes // 2, lanes - 2, lanes - 1})):
-        own = place if case.axes is None else place[case.axes[lane]]
-        angle = mpf(own) * case.values[lane]
+    for place, pair in product(case.samples, sorted({0, 1, pairs // 2, pairs - 2, pairs - 1})):
+        own = place if case.axes is None else place[case.axes[pair]]
+        angle = mpf(own) * case.values[pair]
         told = place if case.axes is None else list(place)
-        samples.append([told, lane, float(mp.cos(angle)), float(mp.sin(angle))])
+        samples.append([told, pair, float(mp.cos(angle)), float(mp.sin(angle))])
     result = {
         "made_by": case.source,
         "head_dim": case.width,
         "rotary_start": 0,
-        "rotary_dim": 2 * lanes,
+        "rotary_dim": 2 * pairs,
         "layout": case.layout,
         "output_layout": case.output or case.layout,
         "attention_factor": 1.0,
