@@ -740,7 +740,7 @@ class RotaryEmbedding:
         positions, offset : optional
             The positions of the rows of `x`, as in the call. `to` needs one of the two.
         scales : number or array, optional
-            Of a cache quantised to int8 or to eight-bit floats, whose values are ``x * scales``: a number,
+            Of a cache quantised to int4, int8 or eight-bit floats, whose values are ``x * scales``: a number,
             or a floating array of as many axes, of size 1 where a scale is shared. The scale of an empty
             slot may be 0; the slot then stays zero. The values are rotated in float32 and quantised again,
             with new scales as large as the greatest finite value of each needs. What is not finite stays

@@ -38,7 +38,7 @@ PUBLIC = {
     "rotary.positions": [
         *("Audio", "Clock", "DualChunk", "Image", "Mixed", "NearFar", "Text", "Video"),
         *("dual_chunk", "from_mask", "grid", "mixed", "ragged", "rerope", "self_extend"),
-        *("timestamps", "zigzag"),
+        *("steps", "timestamps", "zigzag"),
     ],
     "rotary.scaling": [
         "Clip",
@@ -100,7 +100,7 @@ SIGNATURES = {
         "prefix=0, suffix=0)"
     ),
     "positions.mixed": (
-        "(segments, *, style, per_second=None, seconds_per_chunk=None, advance='largest')"
+        "(segments, *, style, per_second=None, seconds_per_chunk=None, advance='largest', start=0)"
     ),
     "positions.dual_chunk": "(positions, *, chunk, local)",
     "positions.self_extend": "(positions, *, group, window)",
@@ -111,6 +111,7 @@ SIGNATURES = {
     ),
     "preset": "(name, *, seq_axis=None, batch_axis=None)",
     "presets": "()",
+    "positions.steps": "(length, start=0, step=1)",
     "positions.timestamps": "(times, *, unit, origin)",
     "positions.zigzag": "(length, *, rank, world)",
     "scaling.Default": "()",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from fractions import Fraction
 from typing import Any, Unpack, assert_type
 
 import numpy as np
@@ -132,6 +133,8 @@ assert_type(formats.to_onnx(rope, range(4096)).inputs, tuple[str, ...])
 assert_type(positions.from_mask(t), Tensor)
 assert_type(positions.from_mask([[1, 0]]), Int64)
 assert_type(positions.timestamps(days, unit="s", origin="2024-01-01"), Int64 | Float64)
+assert_type(positions.steps(8, 3, -1), Int64)
+assert_type(positions.steps(8, step=Fraction(1, 3)), Int64 | Float64)
 assert_type(positions.zigzag(8, rank=0, world=2), Int64)
 positions.grid(2, 3, normalize="separate", step=[0.5, 1])
 positions.mixed([positions.Text(3)], style="qwen2_vl")

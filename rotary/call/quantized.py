@@ -1,4 +1,4 @@
-"""Caches of eight bits: read as ``x * scales``, and written back with scales that fit what they became."""
+"""Caches of four and eight bits: read as ``x * scales``, and written back with scales that fit what they became."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from .arrays import as_outputs, check_plain
 
 # The greatest value of each dtype that a cache is quantised to.
 GREATEST = {
+    "int4": 7.0,
     "int8": 127.0,
     "float8_e4m3fn": 448.0,
     "float8_e4m3fnuz": 240.0,
     "float8_e5m2": 57344.0,
     "float8_e5m2fnuz": 57344.0,
 }
+# The dtypes of these that hold integers, to which values are rounded.
+INTEGERS = frozenset({"int4", "int8"})
 FLOAT32 = np.finfo(np.float32)
 SMALLEST_FLOAT16 = 2.0**-24
 
@@ -35,7 +38,7 @@ def moved(shift: Callable[[Array], Array], x: Any, scales: Any, out: Any) -> tup
     shift : callable
         Moves a float32 array.
     x : array
-        Of int8 or an eight-bit float.
+        Of int4, int8 or an eight-bit float.
     scales, out
         As the caller gave them.
     """
@@ -131,5 +134,5 @@ def _quantised(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
     # The values of empty slots stay zero.
     divisors = xp.where(scales > 0, scales, xp.ones_like(scales))
     values = xp.where(finite, xp.clip(wide / divisors, -greatest, greatest), wide)
-    values = xp.astype(xp.round(values) if name == "int8" else values, like.dtype)
+    values = xp.astype(xp.round(values) if name in INTEGERS else values, like.dtype)
     return values, xp.astype(xp.reshape(scales, old.shape), old.dtype)

@@ -1,4 +1,4 @@
-"""Exact positions from masks, packed sequences, grids, times, mixed sequences and long contexts."""
+"""Exact positions from masks, packed sequences, grids, times, even steps, mixed sequences and long contexts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .distances import DualChunk, NearFar, dual_chunk, rerope, self_extend
 from .grids import grid
 from .mixed import Audio, Image, Mixed, Text, Video, mixed
 from .packed import from_mask, ragged, zigzag
+from .steps import steps
 from .times import Clock, timestamps
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ragged",
     "rerope",
     "self_extend",
+    "steps",
     "timestamps",
     "zigzag",
 ]

@@ -11,12 +11,17 @@ import numpy as np
 
 from rotary._lib.checks import (
     as_choice,
+    as_float,
+    as_integer,
     as_non_negative_integer,
     as_positive_float,
     as_positive_integer,
 )
-from rotary._lib.numbers import Number, Positions, check_reach
+from rotary._lib.numbers import TOO_LARGE, Number, Positions, check_reach
 from rotary._lib.typing import HostArray, Int64Array
+
+# The arguments that an error about a position names, between its backticks.
+POSITION_ARGUMENTS = "start` and `per_second"
 
 __all__ = ["Audio", "Image", "Mixed", "Text", "Video", "mixed"]
 
@@ -252,6 +257,7 @@ def mixed(
     per_second: float | None = None,
     seconds_per_chunk: float | None = None,
     advance: Literal["largest", "sides"] = "largest",
+    start: Number = 0,
 ) -> Mixed:
     """Return the positions of text, images, video and audio in one sequence, by the rules of a model.
 
@@ -275,6 +281,9 @@ def mixed(
     advance : {"largest", "sides"}
         Whether the segment after a video starts after the largest position of the video, or after as many
         positions as its longer side has tokens (see Notes).
+    start : int or float, default 0
+        The position of the first segment. To continue a sequence, give the position of its next token, which is
+        its number of tokens plus its `delta`. Only "qwen3_omni" has positions that are not integers, all float32.
 
     Returns
     -------
@@ -337,19 +346,33 @@ def mixed(
     """
     rules = _rules(style, per_second, seconds_per_chunk, advance)
     dtype = rules.family.dtype
-    start = dtype(0)
+    first = following = _start(start, dtype)
     parts: list[HostArray] = [np.zeros((3, 0), dtype)]
     for index, segment in enumerate(_iterable(segments)):
         _check_segment(segment, f"segments[{index}]", rules)
-        own, start = _positions_of(segment, start, rules)
+        own, following = _positions_of(segment, following, rules)
         parts += own
     positions = np.concatenate(parts, axis=1)
     one = dtype(1)
     total = positions.shape[1]
-    delta = positions.max(initial=-one) + one - dtype(total)
+    delta = positions.max(initial=first - one) + one - dtype(total)
     if dtype is np.float32:
         positions = positions.astype(np.float64)
     return Mixed(positions, delta.item())
+
+
+def _start(start: Any, dtype: type[np.int64 | np.float32]) -> Any:
+    """Return the first position in the dtype of a style; raise if the dtype cannot represent it."""
+    if dtype is np.int64:
+        integer = as_integer(start, "start")
+        check_reach(integer - 1, "start")
+        check_reach(integer, "start")
+        return dtype(integer)
+    number = as_float(start, "start")
+    if abs(number) >= TOO_LARGE or float(dtype(number)) != number:
+        msg = f"`start` must be a float32 number, as the positions of the style, got {start!r}"
+        raise ValueError(msg)
+    return dtype(number)
 
 
 def _rules(style: Any, per_second: Any, seconds_per_chunk: Any, advance: Any) -> _Rules:
@@ -448,7 +471,7 @@ def _positions_of(segment: Segment, start: Any, rules: _Rules) -> tuple[list[Hos
 
 def _counted(start: Any, length: int) -> HostArray:
     """Return positions that count from `start`, alike on all axes."""
-    check_reach(start.item() + length, "per_second", told=" as a position")
+    check_reach(start.item() + length, POSITION_ARGUMENTS, told=" as a position")
     counted = np.arange(length, dtype=start.dtype) + start
     return np.broadcast_to(counted, (3, length))
 
@@ -457,7 +480,7 @@ def _cells(times: HostArray, space: Image | Video, start: Any) -> HostArray:
     """Return the positions of the patches of frames with these times."""
     rows, columns = (side // space.merge for side in (space.height, space.width))
     check_reach(
-        start.item() + times[-1].item() + rows + columns, "per_second", told=" as a position"
+        start.item() + times[-1].item() + rows + columns, POSITION_ARGUMENTS, told=" as a position"
     )
     shape = (len(times), rows, columns)
     grid = np.empty((3, *shape), start.dtype)

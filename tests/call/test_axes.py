@@ -584,3 +584,21 @@ def test_configurations_presets_and_gguf_files_take_the_axes():
     ):
         assert (made.seq_axis, made.batch_axis) == (0, False)
     assert rotary.preset("gpt-j-6b-hf", batch_axis=1).batch_axis == 1
+
+
+@pytest.mark.parametrize("verb", ["call", "inverse", "vjp", "shift"])
+@pytest.mark.parametrize("fractional", [False, True])
+@pytest.mark.parametrize("heads", [0, 4])
+def test_variates_may_have_clocks_of_their_own(verb, fractional, heads):
+    """Positions (B, V, S) for (B, V, S, D), and (B, V, 1, S) for (B, V, H, S, D), also where sizes are equal."""
+    rope = rope_of(seq_axis=-2)
+    run = rope if verb == "call" else getattr(rope, verb)
+    keyword = "delta" if verb == "shift" else "positions"
+    for batch, variates, length in ((2, 3, 5), (3, 3, 3)):
+        x = random_array((batch, variates, *[heads] * (heads > 0), length, WIDTH))
+        p = np.arange(batch * variates * length).reshape(batch, variates, length)[..., ::-1] * 7
+        p = p / 8 if fractional else p
+        got = run(x, **{keyword: p[:, :, None] if heads else p})
+        for b, v in product(range(batch), range(variates)):
+            alone = run(x[b, v], **{keyword: p[b, v] if x[b, v].ndim == 2 else p[b, v][None]})
+            np.testing.assert_array_equal(got[b, v], alone)

@@ -188,19 +188,20 @@ def test_positions_that_only_a_trace_knows_are_refused():
 
 
 # ------------------------------------------------------------------------------------------------
-# Eight bits.
+# Four and eight bits.
 
-KINDS = {"int8": (np.int8, 127.0), "float8_e4m3fn": (ml_dtypes.float8_e4m3fn, 448.0)}
+KINDS = {"int4": (ml_dtypes.int4, 7.0), "int8": (np.int8, 127.0)}
+KINDS["float8_e4m3fn"] = (ml_dtypes.float8_e4m3fn, 448.0)
 KINDS["float8_e5m2"] = (ml_dtypes.float8_e5m2, 57344.0)
 # How far a value is moved by being quantised: of the row's greatest for int8, of itself for floats.
-STEP = {"int8": 0.5 / 127, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
+STEP = {"int4": 0.5 / 7, "int8": 0.5 / 127, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
 
 
 def quantised(x, kind, axes=-1):
     dtype, greatest = KINDS[kind]
     scales = np.abs(x).max(axis=axes, keepdims=True) / np.float32(greatest)
     values = x / scales
-    return (np.rint(values) if kind == "int8" else values).astype(dtype), scales
+    return (np.rint(values) if kind.startswith("int") else values).astype(dtype), scales
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -216,7 +217,7 @@ def test_a_quantised_cache_moves(kind, axes):
     exact = rope.shift(values.astype(np.float32) * scales, 9)
     greatest = np.abs(exact).max(axis=axes, keepdims=True)
     error = np.abs(got.astype(np.float32) * fresh - exact)
-    allowed = STEP[kind] * (greatest if kind == "int8" else np.abs(exact) + 1e-2 * greatest)
+    allowed = STEP[kind] * (greatest if kind.startswith("int") else np.abs(exact) + 1e-2 * greatest)
     assert (error <= 1.001 * allowed).all()
     # The new scales are as fine as they can be.
     np.testing.assert_allclose(fresh, greatest / KINDS[kind][1], rtol=1e-6)
@@ -431,8 +432,8 @@ def test_of_jax(name):
 @pytest.mark.parametrize(
     ("x", "options", "kind", "message"),
     [
-        (np.ones((2, 8), np.float32), {"scales": 1.0}, TypeError, "`x` must be of int8"),
-        ([[1] * 8], {"scales": 1.0}, TypeError, "`x` must be of int8"),
+        (np.ones((2, 8), np.float32), {"scales": 1.0}, TypeError, "`x` must be of int4, int8"),
+        ([[1] * 8], {"scales": 1.0}, TypeError, "`x` must be of int4, int8"),
         (np.ones((2, 8), np.int8), {"scales": -1.0}, ValueError, "`scales` must not be negative"),
         (np.ones((2, 8), np.int8), {"scales": 1e-300}, ValueError, "`scales` must keep values"),
         (np.ones((2, 8), np.int8), {"scales": 1e300}, ValueError, "`scales` must keep values"),

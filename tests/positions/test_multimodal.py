@@ -140,11 +140,50 @@ def test_video_comes_first_if_times_are_equal():
     same(actual.positions[1], [0, 1, 2, 2, 2, 3, 4, 5], np.float64)
 
 
+@given(
+    st.lists(st.one_of(texts, images), max_size=4), st.lists(st.one_of(texts, images), max_size=4)
+)
+def test_a_sequence_may_be_continued(first, second):
+    """`start` is the position of the next token; `delta` then leads to the token after both."""
+    whole = mixed([*first, *second], style="qwen2_vl")
+    begun = mixed(first, style="qwen2_vl")
+    start = begun.positions.shape[1] + begun.delta
+    continued = mixed(second, style="qwen2_vl", start=start)
+    same(np.concatenate([begun.positions, continued.positions], axis=1), whole.positions)
+    total = continued.positions.shape[1]
+    assert total + continued.delta == whole.positions.shape[1] + whole.delta
+
+
+@pytest.mark.parametrize(
+    ("style", "options"),
+    [
+        ("qwen2_vl", {"advance": "sides"}),
+        ("qwen2_5_vl", {"per_second": 25}),
+        ("qwen2_5_omni", {"per_second": 25}),
+        ("qwen3_omni", {"per_second": 13}),
+    ],
+)
+def test_a_start_moves_all_positions(style, options):
+    seconds = None if style == "qwen2_vl" else 0.5
+    audio = Audio(9) if "omni" in style else None
+    segments = [Text(2), Video(4, 4, 4, merge=2, seconds=seconds, audio=audio), Text(3)]
+    moved, first = (mixed(segments, style=style, start=start, **options) for start in (1000, 0))
+    same(moved.positions, first.positions + 1000, first.positions.dtype)
+    assert moved.delta == first.delta + 1000
+
+
 def test_nothing():
     for style, dtype in (("qwen2_vl", np.int64), ("qwen3_omni", np.float64)):
         actual = mixed([], style=style)
         same(actual.positions, np.zeros((3, 0)), dtype)
         assert actual.delta == 0
+
+
+def test_nothing_from_a_start():
+    for start in (7, -(2**63) + 1):
+        actual = mixed([], style="qwen2_vl", start=start)
+        same(actual.positions, np.zeros((3, 0)))
+        assert actual.delta == start
 
 
 def test_any_iterable():
@@ -227,6 +266,14 @@ HEARD = Video(2, 1, 1, seconds=1.0, audio=Audio(1))
          "`per_second` must keep positions within int64, got .* as a position"),
         ([TIMED, TIMED], {"style": "qwen3_omni", "per_second": 2**62}, ValueError,
          "`per_second` must keep positions within int64"),
+        ([Text(2)], {"style": "qwen2_vl", "start": 2**63 - 1}, ValueError,
+         "`start` and `per_second` must keep positions within int64, got 9223372036854775809"),
+        ([], {"style": "qwen2_vl", "start": -(2**63)}, ValueError, "`start` must keep positions"),
+        ([], {"style": "qwen2_vl", "start": 2**63}, ValueError, "`start` must keep positions"),
+        ([], {"style": "qwen2_vl", "start": 1.0}, TypeError, "`start` must be an integer, got 1.0"),
+        ([], {"style": "qwen3_omni", "start": "1"}, TypeError, "`start` must be a real number"),
+        ([], {"style": "qwen3_omni", "start": 0.1}, ValueError, "`start` must be a float32 number"),
+        ([], {"style": "qwen3_omni", "start": 1e300}, ValueError, "`start` must be a float32"),
     ],
 )  # fmt: skip
 def test_calls_refused(segments, options, error, message):

@@ -35,7 +35,8 @@ def test_public_names():
     assert positions.__all__ == sorted(positions.__all__)
     assert set(positions.__all__) == {
         "Audio", "Clock", "DualChunk", "Image", "Mixed", "NearFar", "Text", "Video", "dual_chunk",
-        "from_mask", "grid", "mixed", "ragged", "rerope", "self_extend", "timestamps", "zigzag",
+        "from_mask", "grid", "mixed", "ragged", "rerope", "self_extend", "steps", "timestamps",
+        "zigzag",
     }  # fmt: skip
 
 
