@@ -147,7 +147,7 @@ def test_an_array_stays_as_it_is(call):
 def test_every_argument_that_a_word_means_exists():
     """A renamed argument would leave hints to nothing."""
     functions = [getattr(rotary, name) for name in rotary.__all__]
-    functions += [getattr(rotary.RotaryEmbedding, name) for name in vars(rotary.RotaryEmbedding)]
+    functions += [getattr(rotary.RotaryEmbedding, name) for name in dir(rotary.RotaryEmbedding)]
     functions += [getattr(rotary.scaling, name) for name in rotary.scaling.__all__]
     known = {
         name

@@ -157,6 +157,36 @@ def modules():
     return {name: importlib.import_module(name) for name in dict.fromkeys(names)}
 
 
+def own_bases(value):
+    """A class, and the classes that it inherits from and that no user imports."""
+    public = public_classes()
+    return [
+        base
+        for base in value.__mro__
+        if base is value or (base.__module__.startswith("rotary.") and base not in public)
+    ]
+
+
+def public_classes():
+    """Every public class, and the paths that users import it by."""
+    paths = {}
+    for module, names in PUBLIC.items():
+        for name in names:
+            value = getattr(importlib.import_module(module), name)
+            if inspect.isclass(value) and value.__module__ != "builtins":
+                paths.setdefault(value, []).append(f"{module}.{name}")
+    return paths
+
+
+def members(value):
+    """The members of a class: its own, and those of a base class unless a public one describes them."""
+    described = {name for base in value.__mro__ if base in public_classes() for name in vars(base)}
+    found = {}
+    for base in own_bases(value)[1:]:
+        found = {name: each for name, each in vars(base).items() if name not in described} | found
+    return found | dict(vars(value))
+
+
 def public_callables():
     """Public functions and classes, and the methods and properties of these classes, by one path each."""
     paths = {}
@@ -172,7 +202,7 @@ def public_callables():
                     *getattr(value, "__dataclass_fields__", ()),
                     *getattr(value, "_fields", ()),
                 }
-                for own, method in vars(value).items():
+                for own, method in members(value).items():
                     described = own in fields and not isinstance(method, property)
                     public = not own.startswith("_") or own == "__call__"
                     if public and not described:
@@ -328,9 +358,11 @@ def annotations(value):
     """The annotations that a type checker reads of a function, by its overloads if it has some, or of a class."""
     value = getattr(value, "fget", None) or getattr(value, "func", value)  # of a property
     if inspect.isclass(value):
-        fields = vars(value).get("__annotations__", {}).items()
+        fields = [
+            each for base in own_bases(value) for each in inspect.get_annotations(base).items()
+        ]
         yield from ((name, text) for name, text in fields if not name.startswith("_"))
-        value = vars(value).get("__init__")
+        value = members(value).get("__init__")
         if not hasattr(value, "__wrapped__"):
             return  # made by `dataclass`, or inherited
     value = inspect.unwrap(value)
@@ -443,17 +475,6 @@ def test_an_embedding_cannot_be_changed():
 def test_config_error_is_a_value_error():
     assert issubclass(rotary.ConfigError, ValueError)
     assert rotary.ConfigError.__mro__[1] is ValueError
-
-
-def public_classes():
-    """Every public class, and the paths that users import it by."""
-    paths = {}
-    for module, names in PUBLIC.items():
-        for name in names:
-            value = getattr(importlib.import_module(module), name)
-            if inspect.isclass(value) and value.__module__ != "builtins":
-                paths.setdefault(value, []).append(f"{module}.{name}")
-    return paths
 
 
 def test_classes_show_a_path_that_users_import_them_by():

@@ -80,7 +80,7 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
     def wrapper(*arguments: P.args, **options: P.kwargs) -> T:
         for name in options:
             if name not in known:
-                refuse(wrapper, options)
+                refuse(wrapper, options, *(arguments[:1] if "self" in known else ()))
         return function(*arguments, **options)
 
     return wrapper
@@ -100,8 +100,11 @@ def closed(function: F) -> F:
     return function
 
 
-def refuse(function: Callable[..., Any], options: Iterable[str]) -> NoReturn:
-    """Raise for the first keyword argument that a function does not have."""
+def refuse(function: Callable[..., Any], options: Iterable[str], owner: object = None) -> NoReturn:
+    """Raise for the first keyword argument that a function does not have.
+
+    `owner` is the object whose method the function is, unless it is bound: its class may have inherited the method.
+    """
     known = [
         name
         for name, each in inspect.signature(function).parameters.items()
@@ -114,7 +117,8 @@ def refuse(function: Callable[..., Any], options: Iterable[str]) -> NoReturn:
         if meant is None
         else f"here it is {SPELLED.get(meant, f'`{meant}`')}"
     )
-    msg = f"{function.__qualname__}() got an unexpected keyword argument `{unknown}`: {hint}"
+    name = function.__qualname__ if owner is None else f"{type(owner).__name__}.{function.__name__}"
+    msg = f"{name}() got an unexpected keyword argument `{unknown}`: {hint}"
     raise TypeError(msg)
 
 

@@ -1,4 +1,4 @@
-"""What an import costs, and which way imports run."""
+"""What an import costs, which way imports run, and how long modules are."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ SPINE = [
     ["rotary.backends"],
     ["rotary.tables"],
     ["rotary.call"],
+    ["rotary.specification"],
+    ["rotary.explain"],
     ["rotary.embedding", "rotary.functions"],
     ["rotary.checkpoints", "rotary.formats"],
     ["rotary.cli"],
@@ -41,6 +43,7 @@ AT_THE_TOP = {
     "rotary.backends.cpu.threads": {"numba"},
 }
 ALLOWED = {"array_api_compat", "numpy"}
+LONGEST_MODULE = 600
 NEVER = (
     *("numba", "llvmlite", "cupy", "torch", "jax", "jaxlib", "mlx", "dask", "ndonnx"),
     *("matplotlib", "ml_dtypes", "scipy", "array_api_strict", "tensorflow", "pandas"),
@@ -142,6 +145,15 @@ def test_every_folder_says_why_it_exists():
     for name, path in SOURCES.items():
         if path.stem == "__init__":
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), name
+
+
+def test_no_module_is_too_long_to_read_in_one_go():
+    """All kernels lie in one file, because Numba's disk cache notices changes only in the file of the function."""
+    lines = {
+        name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in SOURCES.items()
+    }
+    del lines["rotary.backends.cpu.kernels"]
+    assert {name: count for name, count in lines.items() if count > LONGEST_MODULE} == {}
 
 
 def test_only_numpy_and_array_api_compat_are_imported_at_the_top():

@@ -1,0 +1,459 @@
+"""What a rotary embedding is: its arguments, checked one by one and together, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, overload
+
+import numpy as np
+
+from ._lib import compiler, hints
+from ._lib.checks import (
+    as_choice,
+    as_integer,
+    as_positive_float,
+    as_positive_integer,
+    as_rotary_dim,
+)
+from ._lib.fields import cached_property
+from ._lib.numbers import as_positions, frozen
+from ._lib.typing import (
+    AnyArray,
+    Array,
+    ArrayT,
+    BatchAxis,
+    DTypeLike,
+    Float64Array,
+    FloatArray,
+    HostPositions,
+    PositionsLike,
+)
+from .angles.phases import Frequencies, frequencies
+from .call import passes, plans, torch_graphs
+from .call.arrays import as_table_dtype
+from .call.passes import QUIRKS, Quirk, Rotations, RotationSpec, rotations_of
+from .call.shapes import NO_BATCH, as_axis
+from .decay import Role, XPos
+from .layouts import Layout, check_layout
+from .scaling import Default, Scaling
+from .sections import Sections, as_sections
+from .tables import lookup
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Specification:  # numpydoc ignore=PR01
+    """The values of an embedding, and the rotations that follow from them.
+
+    `rotary.RotaryEmbedding` documents the parameters and adds the methods that rotate arrays.
+    """
+
+    head_dim: int
+    layout: Layout
+    base: float | None
+    scaling: Scaling
+    rotary_dim: int
+    rotary_start: int
+    context_length: int | None
+    output_layout: Layout
+    sections: Sections | None
+    decay: XPos | None
+    quirk: Quirk | None
+    seq_axis: int | None
+    batch_axis: BatchAxis
+
+    @hints.named
+    @compiler.untraced
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        layout: Layout,
+        base: float | None = None,
+        scaling: Scaling | None = None,
+        rotary_dim: int | None = None,
+        rotary_start: int = 0,
+        context_length: int | None = None,
+        output_layout: Layout | None = None,
+        sections: Sections | AnyArray | Sequence[int] | None = None,
+        decay: XPos | None = None,
+        quirk: Quirk | None = None,
+        seq_axis: int | None = None,
+        batch_axis: BatchAxis = None,
+    ) -> None:
+        scaling = Default() if scaling is None else _checked_scaling(scaling)
+        if base is None and scaling.needs_base:
+            msg = f"`base` must be given: {scaling!r} makes the frequencies from it"
+            raise TypeError(msg)
+        start, width = _window(head_dim, rotary_dim, rotary_start)
+        values = {
+            "head_dim": as_positive_integer(head_dim, "head_dim"),
+            "layout": check_layout(layout),
+            "base": None if base is None else as_positive_float(base, "base"),
+            "scaling": scaling,
+            "rotary_dim": width,
+            "rotary_start": start,
+            "context_length": None
+            if context_length is None
+            else as_positive_integer(context_length, "context_length"),
+            "output_layout": check_layout(
+                layout if output_layout is None else output_layout, "output_layout"
+            ),
+            "sections": None if sections is None else _checked_sections(sections, width // 2),
+            "decay": _checked_decay(decay),
+            "quirk": None if quirk is None else as_choice(quirk, "quirk", tuple(QUIRKS)),
+            "seq_axis": _checked_axis(seq_axis, "seq_axis"),
+            "batch_axis": False if batch_axis is False else _checked_axis(batch_axis, "batch_axis"),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        # Both are made here, so that what does not fit is refused here.
+        self.inv_freq  # noqa: B018
+        try:
+            self._frequencies  # noqa: B018
+        except ValueError as error:
+            if self.scaling.needs_base:
+                msg = f"`base` {self.base} does not fit: {error}"
+                raise ValueError(msg) from error
+            raise
+        _check_together(self)
+        torch_graphs.prepare(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Specification):
+            return NotImplemented
+        return self is other or self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _identity(self) -> tuple[Any, ...]:
+        """All arguments, in which the batch axes 0 and False differ."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return (*values, self.batch_axis is False)
+
+    @cached_property
+    def _hash(self) -> int:
+        """Hash of all arguments, made once: they do not change."""
+        return hash(self._identity)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        return state | {"_origins": self._origins}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        torch_graphs.prepare(self)
+
+    def __repr__(self) -> str:
+        parts = [str(self.head_dim), f"layout={self.layout!r}"]
+        defaults: dict[str, Any] = {
+            "base": None,
+            "scaling": Default(),
+            "rotary_dim": self.head_dim - self.rotary_start,
+            "rotary_start": 0,
+            "context_length": None,
+            "output_layout": self.layout,
+            "sections": None,
+            "decay": None,
+            "quirk": None,
+            "seq_axis": None,
+            "batch_axis": None,
+        }
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            if value != default:
+                parts.append(f"{name}={value!r}")
+        return f"RotaryEmbedding({', '.join(parts)})"
+
+    # --------------------------------------------------------------------------------------------
+    # What follows from the specification.
+
+    @cached_property
+    def inv_freq(self) -> Float64Array:
+        """Inverse frequencies in radians per position: float64, read-only.
+
+        Of shape (rotary_dim/2,), or as given to `rotary.scaling.Custom` as `W`. With `sections`, each
+        pair's on the axis that it reads.
+        """
+        if self.sections is None:
+            return self.scaling.inv_freq(self.rotary_dim, self.base, self.context_length)
+        of_width = {
+            width: self.scaling.inv_freq(width, self.base, self.context_length)
+            for width in set(self.sections.widths)
+        }
+        if any(values.ndim > 1 for values in of_width.values()):
+            msg = "`sections` must not be given with W, which says itself what every axis does"
+            raise ValueError(msg)
+        pairs = zip(self.sections.widths, self.sections.index, strict=True)
+        return frozen(np.array([of_width[width][own] for width, own in pairs]))
+
+    @cached_property
+    def attention_factor(self) -> float:
+        """The factor on cosine and sine."""
+        return self.scaling.attention_factor_at(self.context_length)
+
+    @property
+    def softmax_factor(self) -> float:
+        """What the attention's own softmax scale is multiplied by, outside this rotation."""
+        return float(self.scaling.softmax_factor)
+
+    @cached_property
+    def _limit(self) -> int | None:
+        """The position that is the first one too far, where there is one."""
+        return self.context_length if self.scaling.needs_length else None
+
+    @cached_property
+    def _frequencies(self) -> Frequencies:
+        """The frequencies (heads, axes, pairs) as exact fractions of a turn."""
+        return frequencies(passes.on_axes(self.inv_freq, self.sections))
+
+    @cached_property
+    def _leading(self) -> bool:
+        """Whether positions lead with the position axes."""
+        return self.sections is not None or self.inv_freq.ndim > 1
+
+    @cached_property
+    def _blocks(self) -> tuple[int, ...]:
+        """How many pairs each run of channels has that pairs within itself."""
+        return (self.rotary_dim // 2,) if self.sections is None else self.sections.blocks
+
+    @cached_property
+    def _rotations(self) -> Rotations:
+        """The rotations of this embedding, which all that equal it share."""
+        both = None
+        if self.quirk is not None:
+            first, second = passes.of_both_channels(self.inv_freq, self.sections, self.quirk)
+            both = frequencies(first), frequencies(second)
+        return rotations_of(
+            RotationSpec(
+                head_dim=self.head_dim,
+                layout=self.layout,
+                output_layout=self.output_layout,
+                rotary_start=self.rotary_start,
+                rotary_dim=self.rotary_dim,
+                attention_factor=self.attention_factor,
+                decay=self.decay,
+                quirk=self.quirk,
+                leading=self._leading,
+                limit=self._limit,
+                blocks=self._blocks,
+                frequencies=self._frequencies,
+                both=both,
+                axes=(self.seq_axis, NO_BATCH if self.batch_axis is False else self.batch_axis),
+            )
+        )
+
+    @hints.named
+    @compiler.untraced
+    def at_length(self, context_length: int) -> Self:
+        """Return the same specification at another context length.
+
+        Where the scaling depends on it, what has been rotated before has other frequencies: cached keys
+        have to be rotated anew.
+
+        Parameters
+        ----------
+        context_length : int
+            Positive.
+
+        Returns
+        -------
+        RotaryEmbedding
+        """
+        length = as_positive_integer(context_length, "context_length")
+        moved = self._origins and self._origins | {"context_length": "given to at_length"}
+        return replace(self, context_length=length)._explained(moved)
+
+    def _explained(self, origins: dict[str, str]) -> Self:
+        """Return the same specification, which tells where its numbers come from.
+
+        The names are those of `explain`; of a schedule's own number, "scaling." and its name.
+        """
+        if not origins:
+            return self
+        result = replace(self)
+        object.__setattr__(result, "_origins", dict(origins))
+        return result
+
+    @cached_property
+    def _origins(self) -> dict[str, str]:
+        """Where numbers come from that a configuration or a preset gave."""
+        return {}
+
+    # --------------------------------------------------------------------------------------------
+    # Numbers of the rotation itself.
+
+    @overload
+    def tables(
+        self, positions: HostPositions, dtype: DTypeLike = ..., *, role: Role | None = ...
+    ) -> tuple[FloatArray, FloatArray]: ...
+
+    @overload
+    def tables(
+        self, positions: ArrayT, dtype: DTypeLike = ..., *, role: Role | None = ...
+    ) -> tuple[ArrayT, ArrayT]: ...
+
+    @hints.named
+    @compiler.untraced
+    def tables(
+        self, positions: PositionsLike, dtype: DTypeLike = "float32", *, role: Role | None = None
+    ) -> tuple[Array, Array]:
+        """Return cosine and sine of the angles, attention factor included.
+
+        Parameters
+        ----------
+        positions : number or array_like
+            Of any shape, after the position axes if frequencies are given for several. Arrays of another
+            library give tables of that library.
+        dtype : {"float32", "float64"}, default "float32"
+        role : {"query", "key"}, optional
+            Whose tables, with `decay`.
+
+        Returns
+        -------
+        cos, sin : array (..., rotary_dim/2)
+            Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with an attention
+            factor. They are read-only views of the cache, or copies in a library without read-only arrays,
+            such as torch. With frequencies per head, an axis of heads comes before the last axis of the
+            positions: (B, S) gives (B, H, S, rotary_dim/2), and (S,) gives (1, H, S, rotary_dim/2).
+            `rotary.apply_rotary` takes these tables for arrays (B, H, S, D).
+
+        Raises
+        ------
+        TypeError
+            If the embedding has a quirk or two scales for a pair, or `decay` and no `role` is given.
+
+        Examples
+        --------
+        >>> import rotary
+        >>> rope = rotary.RotaryEmbedding(4, layout="half", base=100.0)
+        >>> cos, sin = rope.tables([0, 1])
+        >>> cos
+        array([[1.       , 1.       ],
+               [0.5403023, 0.9950042]], dtype=float32)
+        """
+        self._rotations.check_rotation("tables")
+        (own,) = self._rotations.roles(role, 1)
+        return lookup.cos_sin(
+            self._rotations.passes("call", own).angles[0]._replace(frequencies=self._frequencies),
+            positions,
+            leading=self._leading,
+            dtype=as_table_dtype(dtype),
+            limit=self._limit,
+        )
+
+    @hints.named
+    @compiler.untraced
+    def matrix(self, position: PositionsLike, *, role: Role | None = None) -> Float64Array:
+        """Return the rotation at one position as a matrix, for reading, teaching and testing.
+
+        Parameters
+        ----------
+        position : number
+            Or one per position axis, where frequencies are given for several.
+        role : {"query", "key"}, optional
+            Whose matrix, with `decay`.
+
+        Returns
+        -------
+        float64 array (head_dim, head_dim)
+            ``matrix @ x`` is x rotated, read in `layout` and written in `output_layout`; (heads,
+            head_dim, head_dim) where frequencies are given per head.
+
+        Examples
+        --------
+        >>> import rotary
+        >>> rotary.RotaryEmbedding(2, layout="half", base=10_000.0).matrix(1).round(4)
+        array([[ 0.5403, -0.8415],
+               [ 0.8415,  0.5403]])
+        """
+        place = as_positions(position, name="position")
+        shape = (self._frequencies.axes,) if self._leading else ()
+        if place.shape != shape:
+            msg = f"`position` must have shape {shape}, got {place.shape}"
+            raise ValueError(msg)
+        # Each channel alone, all at one position: what it becomes is its column.
+        heads, width = self._frequencies.heads, self.head_dim
+        channels = np.broadcast_to(np.eye(width), (1, heads, width, width))
+        rows = np.repeat(place[..., None], width, axis=-1)
+        rotated = plans.rotate(self, "call", (channels,), rows, None, None, role, -2, 0, None)[0]
+        columns: Float64Array = rotated.transpose(0, 2, 1) + 0.0  # no negative zeros
+        return columns if heads > 1 else columns[0]
+
+
+def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int]:
+    """Return first channel and width of the rotated window, checked against the head."""
+    width = as_positive_integer(head_dim, "head_dim")
+    start = as_integer(rotary_start, "rotary_start")
+    if not 0 <= start < width:
+        msg = f"`rotary_start` must be one of the {width} channels, from 0 on, got {start}"
+        raise ValueError(msg)
+    if rotary_dim is None:
+        if (width - start) % 2:
+            msg = f"`rotary_dim` must be given, for {width - start} channels do not pair, got None"
+            raise ValueError(msg)
+        return start, width - start
+    rotated = as_rotary_dim(rotary_dim, "rotary_dim")
+    if start + rotated > width:
+        msg = f"`rotary_dim` must be at most {width - start}, the channels from {start} on, got {rotated}"
+        raise ValueError(msg)
+    return start, rotated
+
+
+def _checked_scaling(value: Any) -> Scaling:
+    """Return a schedule."""
+    if not isinstance(value, Scaling):
+        msg = f"`scaling` must be one of rotary.scaling, got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def _checked_axis(value: Any, name: str) -> int | None:
+    """Return an axis that is not the last one, or None."""
+    axis = as_axis(value, name)
+    if axis == -1:
+        msg = f"`{name}` must not be -1, the axis of the channels"
+        raise ValueError(msg)
+    return axis
+
+
+def _checked_sections(value: Any, pairs: int) -> Sections:
+    """Return sections for so many pairs."""
+    sections = as_sections(value)
+    if len(sections.axes) != pairs:
+        msg = (
+            f"`sections` must give each of the {pairs} pairs an axis, got {len(sections.axes)}; the functions "
+            "of rotary.sections make that of sizes"
+        )
+        raise ValueError(msg)
+    return sections
+
+
+def _checked_decay(value: Any) -> XPos | None:
+    """Return a decay, or None."""
+    if value is not None and not isinstance(value, XPos):
+        msg = f"`decay` must be a rotary.XPos, got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def _check_together(rope: Specification) -> None:
+    """Raise where arguments that are each right do not go together."""
+    ndim = rope.inv_freq.ndim
+    if rope.decay is not None and rope._leading:
+        msg = "`decay` must not be given with several position axes: it scales by one"
+        raise ValueError(msg)
+    if rope.quirk is None:
+        return
+    layout = QUIRKS[rope.quirk][0]
+    if (rope.layout, rope.output_layout) != (layout, layout):
+        msg = f"`layout` must be {layout!r} for the quirk {rope.quirk!r}, got {rope.layout!r}"
+        raise ValueError(msg)
+    if rope.decay is not None or ndim > 1:
+        msg = f"`quirk` must not be given with `decay` or W, got {rope.quirk!r}"
+        raise ValueError(msg)
+    if rope.quirk == "hunyuan_vl" and rope.sections is None:
+        msg = "`sections` must be given for the quirk 'hunyuan_vl', which doubles them"
+        raise ValueError(msg)
