@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rotary._lib.libraries import is_plain_tensor, view_of_tensor
+from rotary._lib.libraries import is_ordinary_tensor, view_of_tensor
 from rotary._lib.typing import Array, HostArray
 from rotary.runtime.pool import empty
 
@@ -208,7 +208,7 @@ def _memory(x: Array) -> HostArray | None:
     """Return a tensor's memory as NumPy sees it, or None where it is not all there is to the tensor."""
     import torch
 
-    memory = view_of_tensor(x) if is_plain_tensor(x) else None
+    memory = view_of_tensor(x) if is_ordinary_tensor(x) else None
     if memory is None or x.dtype != torch.bfloat16:
         return memory
     bfloat16 = _bfloat16()

@@ -156,7 +156,7 @@ def test_every_argument_that_a_word_means_exists():
         for name in inspect.signature(each).parameters
     }
     assert {name for name, _ in hints.NAMES_ELSEWHERE} <= known
-    assert set(hints.SPELLED) <= known
+    assert set(hints.ARGUMENT_TEXTS) <= known
 
 
 def test_signatures_show_what_can_be_given_alone():

@@ -19,7 +19,7 @@ from rotary._lib.libraries import (
     has_int64,
     is_jax_tracer,
     is_mlx_array,
-    is_plain_tensor,
+    is_ordinary_tensor,
     name_of_dtype,
     namespace,
 )
@@ -77,7 +77,7 @@ def gpu_of_tensor(x: Array) -> int | None:
 
 def _has_memory(x: Array) -> bool:
     """Return whether a tensor is plain and has memory of its own."""
-    if not is_plain_tensor(x):
+    if not is_ordinary_tensor(x):
         return False
     try:
         return x.data_ptr() != 0 or not x.numel()

@@ -1,4 +1,4 @@
-"""Checks of single arguments, so that every error names the argument, what was expected and what came."""
+"""Checks of single arguments. Every error names the argument, the expected value and the given value."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from . import libraries
 from .errors import shown
 
-# In channels: far beyond any head, so that a damaged number does not cost gigabytes.
+# In channels. Far beyond any head, but small enough that a damaged number does not allocate gigabytes.
 LARGEST_WIDTH = 2**16
 
 
 def as_integer(value: Any, name: str) -> int:
-    """Return ``value`` as an int; raise for booleans and everything that is not an integer."""
+    """Return ``value`` as an int; raise for booleans and for other types."""
     if type(value) is int:
         return value
     check_constant(value, name)
@@ -31,7 +31,7 @@ def as_integer(value: Any, name: str) -> int:
 
 
 def check_constant(value: Any, name: str) -> None:
-    """Raise for a traced, lazy or learned value: a copy of it would be wrong later, or lose its gradient."""
+    """Raise for a traced, lazy or learned value, because a copy would become outdated or lose the gradient."""
     if libraries.is_array(value) and not libraries.is_constant(value):
         msg = (
             f"`{name}` must be a number that is known and stays so, got {type(value).__name__}, which is traced, "
@@ -61,7 +61,7 @@ def as_nbytes(value: Any) -> int:
 
 
 def _as_at_least(value: Any, name: str, least: int) -> int:
-    """Return ``value`` as an int that is not below the least one allowed."""
+    """Return ``value`` as an int of at least `least`."""
     number = as_integer(value, name)
     if number < least:
         msg = f"`{name}` must be at least {least}, got {shown(number)}"
@@ -70,7 +70,7 @@ def _as_at_least(value: Any, name: str, least: int) -> int:
 
 
 def as_float(value: Any, name: str) -> float:
-    """Return a real number as a finite float, refusing booleans and everything else."""
+    """Return a real number as a finite float; raise for booleans and for other types."""
     if type(value) is not float and type(value) is not int:
         _check_real(value, name)
     try:
@@ -86,14 +86,14 @@ def as_float(value: Any, name: str) -> float:
 
 
 def _check_real(value: Any, name: str) -> None:
-    """Raise for what `float` accepts although it is no number, or has a unit or a gradient."""
+    """Raise for values that `float` accepts although they are not numbers, or have a unit or a gradient."""
     check_constant(value, name)
     if libraries.unit_of(value) is not None or libraries.kind_of_number(value) not in "iufV":
         raise _not_real(value, name)
 
 
 def _not_real(value: Any, name: str) -> TypeError:
-    """Return the error for a value that is no real number."""
+    """Return the error for a value that is not a real number."""
     msg = f"`{name}` must be a real number, got {shown(value)} of type {type(value).__name__}"
     return TypeError(msg)
 
@@ -137,7 +137,7 @@ def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
 
 
 def as_rotary_dim(value: Any, name: str) -> int:
-    """Return a count of channels that can be paired: a positive even int."""
+    """Return a number of rotated channels: a positive even int."""
     number = as_positive_integer(value, name)
     if number % 2:
         msg = f"`{name}` must be even, because channels rotate in pairs, got {shown(number)}"

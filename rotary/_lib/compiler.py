@@ -1,4 +1,4 @@
-"""Functions that `torch.compile` must call as a whole, because it can trace neither the cache nor Numba."""
+"""Functions that `torch.compile` must call without tracing them, because it can trace neither the cache nor Numba."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# What torch says if it may not leave its graph.
+# Part of torch's message if the graph must not break.
 REASON = (
-    "of rotary, only the rotation itself can be part of a graph: make embeddings, tables and arrays of other "
-    "libraries outside, and check the arguments"
+    "only the rotation of rotary can be part of a graph: make embeddings, tables and arrays of other libraries "
+    "outside of it, and check the arguments"
 )
 
 
 class _Torch:
-    """The state of `torch.compile`, known once torch is imported."""
+    """State that `torch.compile` needs; set once torch is imported."""
 
     prepared = False
     call_outside: Callable[..., Any]
@@ -28,13 +28,13 @@ class _Torch:
 
 
 def at_preparation(function: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called once torch is imported, before `torch.compile` traces anything of this library."""
+    """Register a function that is called once torch is imported, before `torch.compile` traces this library."""
     _Torch.registrations.append(function)
     return function
 
 
 def prepare_untraced() -> None:
-    """Make what `untraced` functions need before `torch.compile` traces them, if torch is imported."""
+    """Set the state that `untraced` functions need, if torch is imported."""
     torch = sys.modules.get("torch")
     if torch is None or _Torch.prepared:
         return
@@ -48,9 +48,10 @@ def prepare_untraced() -> None:
     _Torch.call_outside = disable(_call, **options)
 
 
-# As `torch.compiler.assume_constant_result` does: the compiler calls the function and does not trace it. Torch may be
-# imported only after the first embedding was made, and the function that is traced first is the one that calls this.
-prepare_untraced._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch reads it there
+# Sets the mark of `torch.compiler.assume_constant_result`, with which the compiler calls the function without tracing
+# it. The decorator itself is no option: torch may be imported after the first embedding was made, and then the first
+# traced function calls this one.
+prepare_untraced._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch reads this attribute
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -59,9 +60,9 @@ def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def untraced(function: Callable[P, T], instead: Callable[..., Any] | None = None) -> Callable[P, T]:
-    """Have `torch.compile` call a function as a whole.
+    """Make `torch.compile` call a function without tracing it.
 
-    If `instead` is given, it is traced in its place, unless it returns NotImplemented.
+    If `instead` is given, `torch.compile` traces `instead`. If that returns NotImplemented, it calls `function`.
     """
 
     @wraps(function)
@@ -71,7 +72,7 @@ def untraced(function: Callable[P, T], instead: Callable[..., Any] | None = None
                 return function(*arguments, **options)
             prepare_untraced()
         compiling = sys.modules["torch"].compiler.is_compiling()
-        # The compiler also traces callees after it has given up on the caller.
+        # The compiler also traces callees of a function that it failed to trace.
         if not compiling and not _Torch.frame_callback():
             return function(*arguments, **options)
         if compiling and instead is not None:

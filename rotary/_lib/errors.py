@@ -1,4 +1,4 @@
-"""The exception for configurations, and the form of values in messages."""
+"""The exception for configurations, and functions that format values for error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["ConfigError", "listed", "naming_file", "shown", "shown_name", "shown_text"]
 
-# The most characters of one value and of one name in a message, which a damaged file could make long.
+# The most characters of one value and of one name in a message; a damaged file may contain very long ones.
 _CHARACTERS = 120
 _NAME = 200
 _ITEMS = 16  # there are no more kinds of layers, dialects or schedules
@@ -22,14 +22,14 @@ class ConfigError(ValueError):
 
     Raised for configurations of checkpoints, as `rotary.from_config` reads them: a key that is unknown,
     missing or malformed, two keys that contradict each other, or well-formed values that do not determine
-    the rotation. The message names the key, what was found and what to write. It is a `ValueError`, so that
-    code which handles bad values catches it too.
+    the rotation. The message names the key, the value and a remedy. The class derives from `ValueError`, so
+    code that handles bad values catches it too.
     """
 
 
 @contextmanager
 def naming_file(source: Any) -> Iterator[None]:
-    """Add the name of a file to the errors that its contents cause."""
+    """Add the name of a file to errors in its contents."""
     try:
         yield
     except ConfigError as error:
@@ -47,7 +47,7 @@ def shown(value: Any) -> str:
 
 
 def shown_name(name: Any) -> str:
-    """Return the name of a key for a message, printable and cut like a value."""
+    """Return the name of a key for a message, printable and cut to a bounded length."""
     if not isinstance(name, str):
         return shown(name)
     text = name[:_NAME] if len(name) > _NAME else name
@@ -56,7 +56,7 @@ def shown_name(name: Any) -> str:
 
 
 def listed(values: Iterable[Any], show: Callable[[Any], str] = shown) -> str:
-    """Return values for a message, separated by commas; of many only the first ones."""
+    """Return values for a message, separated by commas; a long list is cut after its first items."""
     given = list(values)
     text = ", ".join(show(value) for value in given[:_ITEMS])
     text = text if len(text) <= 3 * _CHARACTERS else f"{text[: 3 * _CHARACTERS]}..."
@@ -64,7 +64,7 @@ def listed(values: Iterable[Any], show: Callable[[Any], str] = shown) -> str:
 
 
 def shown_text(error: BaseException) -> str:
-    """Return the message of another library's error, cut like a value."""
+    """Return the message of an error of another library, cut to a bounded length."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  # `__str__` may raise anything
@@ -90,7 +90,7 @@ def _shown(value: Any, depth: int) -> str:
 
 
 def _container(value: Any, depth: int) -> str:
-    """Return a container as `repr` writes it, with its first items."""
+    """Return the repr of a container, cut after its first items."""
     opening, closing = (
         "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
     )
@@ -105,10 +105,10 @@ def _container(value: Any, depth: int) -> str:
         )
     else:
         parts = (_shown(inner, depth - 1) for inner in value)
-    found: list[str] = []
+    items: list[str] = []
     for part in parts:
-        if len(found) == _ITEMS or sum(map(len, found)) > 2 * _CHARACTERS:
-            return f"{opening}{', '.join(found)}, ... ({len(value)} items){closing}"
-        found.append(part)
-    comma = "," if isinstance(value, tuple) and len(found) == 1 else ""
-    return f"{opening}{', '.join(found)}{comma}{closing}"
+        if len(items) == _ITEMS or sum(map(len, items)) > 2 * _CHARACTERS:
+            return f"{opening}{', '.join(items)}, ... ({len(value)} items){closing}"
+        items.append(part)
+    comma = "," if isinstance(value, tuple) and len(items) == 1 else ""
+    return f"{opening}{', '.join(items)}{comma}{closing}"

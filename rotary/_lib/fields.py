@@ -1,4 +1,4 @@
-"""Fields of frozen dataclasses: checked when the object is made, derived if they are left out."""
+"""Fields of frozen dataclasses that are checked when the object is made, and derived if they are left out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .checks import as_choice
 T = TypeVar("T")
 
 
-class cached_property(functools.cached_property[T]):  # noqa: N801  (stands in for Python's, which has the name)
-    """A property that is computed once from the fields: that of Python, without its lock.
+class cached_property(functools.cached_property[T]):  # noqa: N801  (has the name of the class that it replaces)
+    """`functools.cached_property` without its lock.
 
-    Before Python 3.12 all objects of a class share that lock, and a child that is forked while another thread holds
-    it would wait for ever. If two threads compute a value at once, the first one is kept.
+    Before Python 3.12, all objects of a class share that lock, and a child process that is forked while another
+    thread holds it waits for ever. If two threads compute a value at the same time, the first value is kept.
     """
 
     @overload
@@ -32,7 +32,7 @@ class cached_property(functools.cached_property[T]):  # noqa: N801  (stands in f
 
 
 class Derived(float):
-    """A number derived from the other fields, and derived again if `dataclasses.replace` changes them."""
+    """A number derived from other fields. It is derived again if `dataclasses.replace` changes these fields."""
 
     origin: str
 
@@ -42,15 +42,15 @@ class Derived(float):
         return self
 
 
-def origin_of(own: Field[Any], value: Any) -> str:
+def origin_of(field: Field[Any], value: Any) -> str:
     """Return the origin of the value of a field, for `explain`."""
     if isinstance(value, Derived):
         return f"derived: {value.origin}"
-    return "given" if own.default is MISSING or value != own.default else "the default"
+    return "given" if field.default is MISSING or value != field.default else "the default"
 
 
 def checked(check: Any, *, optional: bool = False) -> dict[str, Any]:
-    """Return the metadata of a field that is checked when a schedule is made."""
+    """Return the metadata of a field whose value `check` checks when the object is made."""
 
     def check_field(value: Any, name: str) -> Any:
         # A derived value is derived again, because the other fields may have changed.
@@ -62,5 +62,5 @@ def checked(check: Any, *, optional: bool = False) -> dict[str, Any]:
 
 
 def chosen(*choices: str) -> dict[str, Any]:
-    """Return the metadata of a field whose value is one of several strings."""
+    """Return the metadata of a field whose value must be one of several strings."""
     return checked(lambda value, name: as_choice(value, name, choices))

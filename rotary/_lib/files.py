@@ -1,4 +1,4 @@
-"""Opens the files of checkpoints, and only regular ones: a FIFO would wait for ever, a device never end."""
+"""Opens files of checkpoints. Other files than regular ones are refused: a FIFO may block, a device never ends."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ _KINDS = {
 
 
 def open_file(path: str, name: str) -> BinaryIO:
-    """Open a regular file for reading, without waiting.
+    """Open a regular file for reading, without blocking.
 
     Raises
     ------
     OSError
-        If it cannot be opened.
+        If the file cannot be opened.
     ConfigError
-        If it is not a regular file, or `path` cannot be a path.
+        If `path` is not the path of a regular file.
     """
     try:
-        _check_mode(Path(path).stat(), path, name)  # opening a device may have effects of its own
-        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  # the caller's to close
+        _check_mode(
+            Path(path).stat(), path, name
+        )  # before opening, because opening a device may have side effects
+        file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115  # the caller closes it
         try:
             _check_mode(os.fstat(file.fileno()), path, name)
         except BaseException:
@@ -46,23 +48,23 @@ def open_file(path: str, name: str) -> BinaryIO:
         raise ConfigError(msg) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            msg = f"`{name}` must be the path of a file, got {shown_name(path)}, a link that leads to itself"
+            msg = f"`{name}` must be the path of a file, got {shown_name(path)}, a link to itself"
             raise ConfigError(msg) from error
         if error.errno != errno.ENAMETOOLONG:
             raise
-        msg = f"`{name}` must be the path of a file, got {shown_name(path)}, too long for a path"
+        msg = f"`{name}` must be the path of a file, got {shown_name(path)}, which is too long for a path"
         raise FileNotFoundError(msg) from error
     return file
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a path without waiting, because it may have become a FIFO since it was checked."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Do not block if the path has become a FIFO since it was checked."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_mode(status: os.stat_result, path: str, name: str) -> None:
     """Raise unless a file is a regular one."""
     if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
         msg = f"`{name}` must be a regular file, got {shown_name(path)}, which is {kind}"
         raise ConfigError(msg)

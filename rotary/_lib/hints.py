@@ -12,8 +12,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Names in other libraries, by the argument that they mean. Of several rows, the first whose argument the function has
-# counts.
+# Arguments of this library, and the names of each in other libraries. A name may be in several rows: the first row
+# whose argument the function has applies.
 NAMES_ELSEWHERE = (
     (
         "base",
@@ -62,8 +62,8 @@ NAMES_ELSEWHERE = (
     ("cos", "cosine"),
     ("sin", "sine"),
 )
-# How messages spell arguments whose values differ as well, not only their names.
-SPELLED = {
+# Text for arguments that differ from those of other libraries in their values, not only in their names.
+ARGUMENT_TEXTS = {
     "layout": "`layout='half'` or `layout='interleaved'`",
     "out": "`out=(q, k)`, the arrays themselves in place",
     "rotary_dim": "`rotary_dim`, a number of channels",
@@ -87,7 +87,7 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def constructor(cls: type[T]) -> type[T]:
-    """Do the same for a class whose constructor a decorator such as `dataclass` made."""
+    """Make a constructor that `dataclass` generated suggest the right name for an unknown keyword argument."""
     setattr(cls, "__init__", named(cls.__init__))  # noqa: B010  (a type checker takes it for a method of all subclasses)
     return cls
 
@@ -95,8 +95,8 @@ def constructor(cls: type[T]) -> type[T]:
 def closed(function: F) -> F:
     """Hide `**unknown` from the signature of a function that calls `refuse` itself, which is faster than `named`."""
     whole = inspect.signature(function)
-    shown = [each for each in whole.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    function.__signature__ = whole.replace(parameters=shown)  # type: ignore[attr-defined]  # inspect reads it there
+    visible = [each for each in whole.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    function.__signature__ = whole.replace(parameters=visible)  # type: ignore[attr-defined]  # for `inspect`
     return function
 
 
@@ -115,7 +115,7 @@ def refuse(function: Callable[..., Any], options: Iterable[str], owner: object =
     hint = (
         f"it takes {', '.join(f'`{name}`' for name in known)}"
         if meant is None
-        else f"here it is {SPELLED.get(meant, f'`{meant}`')}"
+        else f"here it is {ARGUMENT_TEXTS.get(meant, f'`{meant}`')}"
     )
     name = function.__qualname__ if owner is None else f"{type(owner).__name__}.{function.__name__}"
     msg = f"{name}() got an unexpected keyword argument `{unknown}`: {hint}"
@@ -123,9 +123,9 @@ def refuse(function: Callable[..., Any], options: Iterable[str], owner: object =
 
 
 def _meant(unknown: str, known: list[str]) -> str | None:
-    """Return the argument that a name of another library means, or that is spelled similarly."""
-    for name, words in NAMES_ELSEWHERE:
-        if name in known and unknown in words.split():
+    """Return the argument that a name of another library means, or an argument of similar spelling."""
+    for name, names_elsewhere in NAMES_ELSEWHERE:
+        if name in known and unknown in names_elsewhere.split():
             return name
     close = difflib.get_close_matches(unknown.lower().strip("_"), known, n=1, cutoff=0.75)
     return close[0] if close else None

@@ -17,7 +17,7 @@ from .memo import remembered
 from .typing import Array, HostArray, Namespace
 
 ALIGNMENT = 64
-# Types of dates and durations in an array of objects; a datetime is a date.
+# Types of dates and durations in an array of objects. `datetime.datetime` is a subclass of `datetime.date`.
 DATES = (dt.date, dt.timedelta, np.datetime64, np.timedelta64)
 # The dtypes of arrays that can be rotated, by NumPy's names.
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
@@ -42,28 +42,28 @@ def is_sparse(x: Any) -> bool:
 
 
 def kind_of_sparse(x: Any) -> str:
-    """Return the name of a sparse array for errors."""
+    """Return the name of a kind of sparse array, for error messages."""
     return f"layout {x.layout}" if hasattr(x, "layout") else type(x).__name__
 
 
 def is_array(x: Any) -> bool:
-    """Return whether x is an array of a library, or memory of a GPU with `__cuda_array_interface__`."""
-    return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x) or is_bare(x)
+    """Return whether x is an array of a library, or raw GPU memory with `__cuda_array_interface__`."""
+    return bool(array_api_compat.is_array_api_obj(x)) or is_mlx_array(x) or is_raw_gpu_memory(x)
 
 
-def is_bare(x: Any) -> bool:
-    """Return whether x is memory of a GPU that is no array of a library."""
+def is_raw_gpu_memory(x: Any) -> bool:
+    """Return whether x is raw GPU memory, not an array of a library."""
     has_interface = hasattr(type(x), "__cuda_array_interface__") and hasattr(x, "dtype")
     return has_interface and not array_api_compat.is_array_api_obj(x)
 
 
 def namespace(*arrays: Any) -> Namespace:
-    """Return the array-API namespace of arrays; MLX has none, so that this module makes one.
+    """Return the array-API namespace of arrays. MLX has none, so `_mlx_namespace` makes one.
 
     Raises
     ------
     TypeError
-        If the arrays are of different libraries, or of none.
+        If the arrays are of different libraries, or of no array library.
     """
     if any(is_mlx_array(x) for x in arrays):
         return _mlx_namespace()
@@ -89,7 +89,7 @@ def _mlx_namespace() -> Namespace:
 
 
 def _mlx_dtype(dtype: Any) -> Any:
-    """Return the dtype of MLX for one of NumPy."""
+    """Return the MLX dtype that corresponds to a NumPy dtype."""
     import mlx.core as mx
 
     return mx.bool_ if dtype.kind == "b" else getattr(mx, dtype.name)
@@ -100,20 +100,20 @@ def dtype_name(x: Array) -> str:
     return name_of_dtype(x.dtype)
 
 
-# Typed, because the dtypes of some libraries warn if they are compared with those of another.
+# Typed, because dtypes of some libraries warn when they are compared with dtypes of another library.
 @remembered(256, typed=True)
 def name_of_dtype(dtype: Any) -> str:
-    """Return NumPy's name of a dtype, given as the object of any library, as a scalar type or by name."""
+    """Return NumPy's name of a dtype: a dtype object of any library, a scalar type or a name."""
     if isinstance(dtype, type):
         dtype = np.dtype(dtype)
     return str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1].lower()
 
 
 def to_host(value: Any) -> HostArray | None:
-    """Return an array of positions as a NumPy array, or None if its values are not known here.
+    """Return an array of positions as a NumPy array, or None if its values are not known on the host.
 
-    Unknown are the values of traced and lazy arrays, of arrays on another device (reading them would
-    wait for it), and of arrays whose gradient is asked for or whose uses are recorded.
+    Values are not known for traced and lazy arrays, and for arrays that require a gradient. Arrays on
+    another device are not read, because reading would wait for the device.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -122,19 +122,19 @@ def to_host(value: Any) -> HostArray | None:
     if array_api_compat.is_torch_array(value):
         import torch
 
-        # A fake tensor is a subclass whose memory holds nothing.
-        plain = type(value) in (torch.Tensor, torch.nn.Parameter)
-        if not plain or value.requires_grad or value.device.type != "cpu" or _is_recorded(value):
+        # A fake tensor is of a subclass and has no values.
+        is_real = type(value) in (torch.Tensor, torch.nn.Parameter)
+        if not is_real or value.requires_grad or value.device.type != "cpu" or _is_traced(value):
             return None
         if dtype_name(value) == "bfloat16":
-            value = value.float()  # exact; NumPy has no such dtype
+            value = value.float()  # exact; NumPy has no bfloat16
         try:
             return np.asarray(value.numpy())
         except (RuntimeError, TypeError):
             return None  # inside a function transform, or sparse
     if array_api_compat.is_jax_array(value):
-        here = not is_jax_tracer(value) and all(d.platform == "cpu" for d in value.devices())
-        return np.asarray(value) if here else None
+        on_host = not is_jax_tracer(value) and all(d.platform == "cpu" for d in value.devices())
+        return np.asarray(value) if on_host else None
     if is_mlx_array(value):
         import mlx.core as mx
 
@@ -144,7 +144,7 @@ def to_host(value: Any) -> HostArray | None:
             return np.array(value)
         except (RuntimeError, ValueError):
             return None  # inside a function transform
-    if is_bare(value):
+    if is_raw_gpu_memory(value):
         return None
     try:
         return np.asarray(value)
@@ -173,7 +173,7 @@ def unit_of(value: Any) -> Any:
     """Return the unit of a quantity of astropy or pint; None for other values, dates included."""
     if type(value) is np.ndarray or isinstance(value, DATES):
         return None
-    # In an index of pandas `unit` is the resolution of its dates.
+    # The attribute `unit` of a pandas index is the resolution of its dates.
     if getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M"):
         return None
     unit = getattr(value, "units", None)
@@ -181,10 +181,10 @@ def unit_of(value: Any) -> Any:
 
 
 def is_masked_or_matrix(value: Any) -> bool:
-    """Return whether an array has a mask, which would be lost, or multiplies as a matrix.
+    """Return whether a value is a masked array, whose mask would be lost, or a `numpy.matrix`.
 
-    NumPy imports masked arrays at their first use. Before that there are none, and a signal handler that interrupts
-    the import must not use them.
+    If `numpy.ma` has not been imported, there are no masked arrays. It is not imported here, because a signal
+    handler may run this function in the middle of that import.
     """
     masked = getattr(sys.modules.get("numpy.ma.core"), "MaskedArray", None)
     return isinstance(value, np.matrix) or (masked is not None and isinstance(value, masked))
@@ -194,7 +194,7 @@ def kind_of_number(value: Any) -> str:
     """Return NumPy's letter for the kind of a number, such as "b", "i", "f" or "c"; "V" if it is not known."""
     if isinstance(value, bool | np.bool_):
         return "b"
-    # Not a union of the two: the compiler of torch traces this function, and cannot make one.
+    # Two calls, because `torch.compile` traces this function and cannot make a union type.
     if isinstance(value, np.generic) or isinstance(value, np.ndarray):  # noqa: SIM101  (see above)
         return value.dtype.kind
     if isinstance(value, str | bytes):
@@ -207,38 +207,38 @@ def kind_of_number(value: Any) -> str:
     return "V"
 
 
-def _is_recorded(x: Array) -> bool:
-    """Return whether a tensor is an input of a graph that torch records, or a wrapper without memory."""
+def _is_traced(x: Array) -> bool:
+    """Return whether torch is tracing a tensor, or the tensor is a wrapper without memory."""
     import torch
 
-    if torch.jit.is_tracing() or torch_says("_is_functional_tensor", x):
+    if torch.jit.is_tracing() or call_torch_private("_is_functional_tensor", x):
         return True
     proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
     mode = None if proxies is None else proxies.get_proxy_mode()
     return mode is not None and x in mode.tracer.tensor_tracker
 
 
-def is_plain_tensor(x: Array) -> bool:
-    """Return whether no transform of torch is active on a tensor, except for those of `torch.func`.
+def is_ordinary_tensor(x: Array) -> bool:
+    """Return whether a tensor has ordinary memory and no transform of torch is active on it.
 
-    It is then neither fake nor conjugated nor negated; torch records no graph of it and computes no forward-mode
-    gradient, and no dispatch mode is active. Only access to its memory shows whether `torch.func` has wrapped it.
+    An ordinary tensor is not fake, lazily conjugated, lazily negated or traced. It has no forward-mode gradient,
+    and no dispatch mode is active. Wrappers of `torch.func` are not detected.
     """
     import torch
 
     if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.is_conj() or x.is_neg():
         return False
-    recorded = (
+    is_traced = (
         torch.jit.is_tracing()
-        or torch_says("_len_torch_dispatch_stack")
-        or torch_says("_dispatch_tls_is_dispatch_key_included", "PreDispatch")
-        or torch_says("_is_functional_tensor", x)
+        or call_torch_private("_len_torch_dispatch_stack")
+        or call_torch_private("_dispatch_tls_is_dispatch_key_included", "PreDispatch")
+        or call_torch_private("_is_functional_tensor", x)
     )
-    return not recorded and torch.autograd.forward_ad.unpack_dual(x).tangent is None
+    return not is_traced and torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
-def torch_says(name: str, *arguments: Any) -> bool:
-    """Return the answer of a private function of torch; False in a release that does not have it."""
+def call_torch_private(name: str, *arguments: Any) -> bool:
+    """Return the result of a private function of torch; False if this release of torch lacks the function."""
     import torch
 
     function = getattr(torch._C, name, None) or getattr(torch, name, None)
@@ -248,48 +248,48 @@ def torch_says(name: str, *arguments: Any) -> bool:
 def is_mutable(x: Array) -> bool:
     """Return whether writes to an array and to its views are kept.
 
-    An MLX array takes assignments, but its slices are copies, so that writing to one would be lost.
+    An MLX array can be assigned to, but its slices are copies, so a write to a slice would be lost.
     """
-    if isinstance(x, np.ndarray) or is_bare(x):
+    if isinstance(x, np.ndarray) or is_raw_gpu_memory(x):
         return True
     lazy = array_api_compat.is_lazy_array(x) and not array_api_compat.is_torch_array(x)
     return not (lazy or is_mlx_array(x)) and bool(array_api_compat.is_writeable_array(x))
 
 
 def host_view(x: Array) -> HostArray | None:
-    """Return a NumPy view of an array in host memory; None for others."""
+    """Return a NumPy view of a NumPy array or torch tensor in host memory; None for other arrays."""
     if isinstance(x, np.ndarray):
         return x
     return view_of_tensor(x) if array_api_compat.is_torch_array(x) else None
 
 
 def view_of_tensor(x: Array) -> HostArray | None:
-    """Return a NumPy view of the memory of a torch tensor; None if it has none on the host."""
+    """Return a NumPy view of a torch tensor; None if the tensor has no host memory."""
     import torch
 
     # A functional tensor wraps another one and has no memory of its own.
-    if x.device.type != "cpu" or torch_says("_is_functional_tensor", x):
+    if x.device.type != "cpu" or call_torch_private("_is_functional_tensor", x):
         return None
     try:
         plain = x.detach()
-        # NumPy has no such dtypes: the view is of their bits.
+        # NumPy has no bfloat16 and no float8, so the view has an integer dtype of the same size.
         if plain.dtype == torch.bfloat16:
             plain = plain.view(torch.int16)
         elif plain.itemsize == 1:
             plain = plain.view(torch.int8)
-        shown: HostArray = plain.numpy()
+        view: HostArray = plain.numpy()
     except RuntimeError:
         return None  # inside a function transform, conjugate, or sparse
-    return shown
+    return view
 
 
 def device_of(x: Array) -> Any:
-    """Return the device of a torch tensor; None for other libraries, which need no explicit device."""
+    """Return the device of a torch tensor; None for other libraries, because they need no explicit device."""
     return x.device if array_api_compat.is_torch_array(x) else None
 
 
 def arange(n: int, like: Array) -> Array:
-    """Return 0 .. n - 1 as an array in the library and on the device of another."""
+    """Return 0 .. n - 1 as an array in the library and on the device of `like`."""
     xp = namespace(like)
     if array_api_compat.is_torch_array(like):
         return xp.arange(n, device=like.device)
@@ -297,7 +297,7 @@ def arange(n: int, like: Array) -> Array:
 
 
 def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
-    """Return a table as an array of another library, a view of the same memory if that library can make one."""
+    """Return a table as an array of the library of `like`, as a view if that library can alias NumPy memory."""
     if array_api_compat.is_torch_array(like):
         import torch
 
@@ -305,16 +305,16 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
     if array_api_compat.is_jax_array(like) and not is_jax_tracer(like):
         import jax
 
-        # Only an array that is committed to one device needs its tables there.
-        own = list(like.devices()) if like.committed else []
-        return jax.device_put(table, own[0] if len(own) == 1 else None, may_alias=True)
+        # The table must be on the device of `like` only if `like` is committed to one device.
+        devices = list(like.devices()) if like.committed else []
+        return jax.device_put(table, devices[0] if len(devices) == 1 else None, may_alias=True)
     if type(like).__module__.startswith("array_api_strict"):
         return xp.asarray(table, device=like.device)
     return xp.asarray(table)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any, alignment: int = ALIGNMENT) -> HostArray:
-    """Return new memory that starts on a cache line, because some libraries share no other."""
+    """Return new memory that starts on a cache line, because some libraries can only alias aligned memory."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
     block = np.empty(nbytes + alignment, np.uint8)
     skip = -block.ctypes.data % alignment
@@ -345,10 +345,10 @@ def check_precision(dtype: str, like: Array) -> None:
         raise ValueError(msg)
 
 
-def widened(x: Array) -> Array:
-    """Return positions whose values are not known here, in a dtype that holds their sums.
+def widen(x: Array) -> Array:
+    """Return traced positions in a dtype that is wide enough for sums.
 
-    Integers become the library's widest, 16-bit floats float32.
+    Integers are converted to the widest integer dtype of the library, and 16-bit floats to float32.
     """
     xp = namespace(x)
     name = dtype_name(x)
@@ -362,5 +362,5 @@ def widened(x: Array) -> Array:
 
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-# Stands for the size of a symbolic batch, as in an ONNX graph.
+# Represents the size of a symbolic batch, as in an ONNX graph.
 UNKNOWN = -1

@@ -1,15 +1,15 @@
-"""Bounded memories of what was computed before, safe under interruptions, threads, forks and re-entrance.
+"""Bounded caches, safe under interrupts, threads, forks and re-entrance.
 
-Python switches threads, runs signal handlers and forks between any two instructions. A lock does not help: an
-interrupted thread may keep it, a signal handler may wait for the code that it interrupted, and a forked child may
-inherit it taken. So there is no lock. Each step is one atomic operation of a container written in C. Sizes are
-summed when they are asked for, because an interruption could make a running total wrong.
+Python may switch threads, run a signal handler or fork between any two instructions. A lock does not help: an
+interrupted thread may never release it, a signal handler may wait for the code that it interrupted, and a forked
+child may inherit a locked lock. So there is no lock. Each step is one atomic operation of a container written in C.
+Sizes are summed on demand, because an interrupt could make a running total wrong.
 
-Every memory of the process is of one of three kinds, and `rotary.cache_clear` empties them all:
+Every cache of the process is of one of three kinds, and `rotary.cache_clear` empties them all:
 
 - `TABLES` holds the tables of all backends, in host and GPU memory, within one limit in bytes.
-- `plans` makes a memory of plans, which are bounded by count.
-- `remembered` and `registered` keep smaller values, which are bounded by count as well.
+- `plans` makes a cache of plans, which is bounded by count.
+- `remembered` and `registered` make caches of small values, which are bounded by count as well.
 """
 
 from __future__ import annotations
@@ -26,34 +26,37 @@ DEFAULT_TABLE_LIMIT = 256 * 2**20
 
 
 def _one(_: Any) -> int:
-    """Return the size of an entry of a memory that is bounded by count."""
+    """The size of an entry of a cache that is bounded by count."""
     return 1
 
 
 def _drop_whole(_: Any, __: bool) -> bool:
-    """Let `Memo` drop an entry as a whole."""
+    """Make `Memo` drop an entry as a whole."""
     return False
 
 
 class Memo(Generic[K, V]):
-    """Values by key, least recently used first, dropped in that order beyond a limit.
+    """A cache that drops the least recently used values beyond a limit.
 
-    Keys are compared by code in C: numbers, strings, bytes, dtypes, tuples of them, and objects compared by identity.
+    The comparison of keys must be code in C. Numbers, strings, bytes, dtypes, tuples of these, and objects compared
+    by identity are such keys.
 
     Parameters
     ----------
     limit : int
-        Of the sum of sizes.
+        The largest sum of the sizes of all values.
     size : callable, optional
-        Returns the size of a value, by default 1.
+        Returns the size of a value. By default every value has size 1.
     thin : callable, optional
-        Makes a value smaller and returns whether something is left of it. Its second argument says whether it
-        has to; if not, a value that it leaves as it is counts as used. By default nothing is left.
+        ``thin(value, must)`` makes a value smaller and returns whether a part of it is left. If `must` is false,
+        it may leave the value as it is, and the value then counts as used. By default values are dropped whole.
 
     Attributes
     ----------
+    held : OrderedDict
+        The values by key, least recently used first.
     hits, misses : int
-        How often `get` found a value, and how often it did not, since the memory was cleared.
+        The number of times that `get` found a value, and did not find one, since the cache was cleared.
     """
 
     __slots__ = ("_size", "_thin", "held", "hits", "limit", "misses")
@@ -71,34 +74,30 @@ class Memo(Generic[K, V]):
         self.clear()
 
     def get(self, key: K) -> V | None:
-        """Return a value, None if there is none, and count this as a use."""
-        held = self.held
-        value = held.get(key)
+        """Return the value of a key and mark it as used, or return None if there is no value."""
+        value = self.held.get(key)
         if value is None:
             self.misses += 1
-            return None
-        self.hits += 1
-        try:
-            held.move_to_end(key)
-        except KeyError:  # another thread has dropped it
-            return value
+        else:
+            self.hits += 1
+            self.touch(key)
         return value
 
     def touch(self, key: K) -> None:
-        """Count a use of an entry, unless another thread has dropped it."""
+        """Mark an entry as used most recently, unless another thread has dropped it."""
         try:
             self.held.move_to_end(key)
         except KeyError:
             return
 
     def first(self, key: K, value: V) -> V:
-        """Keep a value, or return the one that another thread kept before; `trim` bounds the memory."""
+        """Add a value and return it; if the key has a value already, return that. `trim` bounds the cache."""
         kept = self.held.setdefault(key, value)
         self.touch(key)
         return kept
 
     def keep(self, key: K, value: V) -> V:
-        """Keep a value in place of any before, and drop what is too much."""
+        """Add or replace a value, drop values beyond the limit, and return the value."""
         held = self.held
         held[key] = value
         self.touch(key)
@@ -109,11 +108,11 @@ class Memo(Generic[K, V]):
         return value
 
     def pop(self, key: K) -> V | None:
-        """Drop a value and return it, None if there is none."""
+        """Drop a value and return it, or None if there is no value."""
         return self.held.pop(key, None)
 
     def clear(self) -> None:
-        """Drop everything and count from zero; a `keep` in another thread may write to what is dropped."""
+        """Drop all values and reset the counts. A `keep` that runs in another thread may be lost."""
         self.held: OrderedDict[K, V] = OrderedDict()
         self.hits = self.misses = 0
 
@@ -122,7 +121,7 @@ class Memo(Generic[K, V]):
         return list(self.held.values())
 
     def trim(self) -> list[V]:
-        """Drop what was used least recently until the limit holds, and return what is then held."""
+        """Drop the least recently used values until the limit holds, and return the remaining values."""
         if self._size is _one:
             self._trim_count()
             return self.values()
@@ -136,16 +135,16 @@ class Memo(Generic[K, V]):
             must = True
 
     def _trim_count(self) -> None:
-        """Drop values one by one: a full memory of thousands does this for each new value."""
+        """Drop values one by one, without a list of all: a full cache does this for each new value."""
         held = self.held
         while len(held) > self.limit:
             try:
                 held.popitem(last=False)
-            except KeyError:  # other threads have dropped all
+            except KeyError:  # other threads have dropped all values
                 return
 
     def _drop(self, excess: int, must: bool) -> None:
-        """Drop about `excess`; `trim` counts again, because other threads may drop or keep values meanwhile."""
+        """Drop values of about the size `excess`. `trim` sums sizes again, because other threads may add values."""
         held = self.held
         for key in list(held):
             while (value := held.get(key)) is not None:
@@ -164,26 +163,26 @@ class Memo(Generic[K, V]):
 
 
 # ------------------------------------------------------------------------------------------------
-# The memories of the process.
+# The caches of the process.
 
 
 class Tables(Protocol):
-    """An entry of `TABLES`: tables that are kept for one key."""
+    """An entry of `TABLES`: the tables of one key."""
 
     def sizes(self) -> Sequence[int]:
         """Return the bytes of each table."""
 
     def thin(self, must: bool) -> bool:
-        """Drop some of several tables and return whether one is left; see `Memo`."""
+        """Drop some of the tables and return whether any is left; see `Memo`."""
 
 
 def _nbytes(entry: Tables) -> int:
-    """Return how many bytes an entry of `TABLES` occupies."""
+    """The size of an entry of `TABLES`."""
     return sum(entry.sizes())
 
 
 def _thin(entry: Tables, must: bool) -> bool:
-    """Drop some tables of an entry of `TABLES`."""
+    """Make `Memo` drop some tables of an entry of `TABLES`."""
     return entry.thin(must)
 
 
@@ -200,11 +199,11 @@ class PlansInfo(NamedTuple):
     Attributes
     ----------
     hits, misses : int
-        Calls that found a plan, and calls that had to make one.
+        Number of calls that found a plan, and of calls that made one.
     entries : int
-        Plans held.
+        Number of plans in the cache.
     limit : int
-        Plans that may be held.
+        Largest number of plans in the cache.
     """
 
     hits: int
@@ -214,7 +213,7 @@ class PlansInfo(NamedTuple):
 
 
 def plans(limit: int) -> Memo[Any, Any]:
-    """Return a new memory of plans, for the life of the process."""
+    """Return a new cache of plans, which lasts as long as the process."""
     memory: Memo[Any, Any] = Memo(limit)
     _PLANS.append(memory)
     _CLEAR.append(memory.clear)
@@ -222,7 +221,7 @@ def plans(limit: int) -> Memo[Any, Any]:
 
 
 def plans_info() -> PlansInfo:
-    """Return the counts of all memories of plans together."""
+    """Return the counts of all caches of plans together."""
     return PlansInfo(
         sum(memory.hits for memory in _PLANS),
         sum(memory.misses for memory in _PLANS),
@@ -232,16 +231,16 @@ def plans_info() -> PlansInfo:
 
 
 def registered(limit: int) -> Memo[Any, Any]:
-    """Return a new memory of other values than tables and plans, for the life of the process."""
+    """Return a new cache of values other than tables and plans, which lasts as long as the process."""
     memory: Memo[Any, Any] = Memo(limit)
     _CLEAR.append(memory.clear)
     return memory
 
 
 def remembered(limit: int, *, typed: bool = False) -> Callable[[Function], Function]:
-    """Decorate a function of small results, which are kept by its arguments, the most recent `limit` of them.
+    """Decorate a function to cache its `limit` most recent results, which should be small.
 
-    This is `functools.lru_cache`, which is as safe as `Memo` and takes no call of Python to read.
+    This is `functools.lru_cache`, registered for `clear`. It is as safe as `Memo`, and a hit calls no Python function.
     """
 
     def decorate(function: Function) -> Function:
@@ -253,6 +252,6 @@ def remembered(limit: int, *, typed: bool = False) -> Callable[[Function], Funct
 
 
 def clear() -> None:
-    """Empty every memory and count from zero."""
+    """Empty every cache and reset the counts."""
     for function in _CLEAR:
         function()

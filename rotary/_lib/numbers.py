@@ -25,11 +25,11 @@ INT64 = range(-(2**63), 2**63)
 TOO_LARGE = 2.0**63
 # Up to this size, float64 represents every integer.
 EXACT = 2**53
-# NumPy has no more axes than this. A list that is nested deeper may contain itself.
+# The most axes of a NumPy array. A list that is nested deeper may contain itself.
 DEEPEST = 64
 # Sequences whose items have one type, or are not numbers.
 TYPED = (str, bytes, bytearray, memoryview, range, buffers.array)
-# The fraction bits of 16-bit floats; the names of shorter ones contain theirs.
+# Fraction bits of 16-bit floats. The name of an 8-bit float contains the number of its fraction bits.
 SHORT_FLOATS = {"float16": 10, "bfloat16": 7}
 SHORTER_FLOAT = re.compile(r"float[0-9]+_e[0-9]+m([0-9]+)")
 
@@ -40,26 +40,27 @@ def as_positions(value: Any, *, name: str = "positions", coarse: bool = False) -
     Parameters
     ----------
     value : number, sequence of numbers, or array
-        Integers or floats of any width, those of ml_dtypes included.
+        Integers or floats of any width, including the dtypes of ml_dtypes.
     name : str
-        The argument that an error names.
+        The name of the argument, for error messages.
     coarse : bool
-        Whether floats of 16 bits and less may be so large that they skip integers.
+        Whether to accept floats of 16 bits and fewer that are so large that their dtype skips integers.
 
     Returns
     -------
     array, shape of `value`
-        int64 for integers and float64 for floats; the caller's own memory if it has that dtype.
+        int64 for integers and float64 for floats; `value` itself if it is an array of that dtype.
 
     Raises
     ------
     TypeError
         If the values are anything but integers and floats, or masked.
     ValueError
-        If they are not finite, outside int64, not exact in float64, or too large for a short float.
+        If values are not finite, outside int64, not exact in float64, or so large that a short float
+        dtype skips integers.
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        check_reach(int(value), name)
+        check_int64_range(int(value), name)
         return np.array(int(value), np.int64)
     if isinstance(value, range):
         return _from_range(value, name)
@@ -69,7 +70,7 @@ def as_positions(value: Any, *, name: str = "positions", coarse: bool = False) -
     kind = array.dtype.kind
     if kind in "iu" or (kind == "V" and np.can_cast(array.dtype, np.int64)):
         if kind == "u" and array.size:
-            check_reach(int(array.max()), name)
+            check_int64_range(int(array.max()), name)
         return array.astype(np.int64, copy=False)
     if kind == "f" or (kind == "V" and np.can_cast(array.dtype, np.float64)):
         result = _from_floats(array, name)
@@ -82,7 +83,7 @@ def as_positions(value: Any, *, name: str = "positions", coarse: bool = False) -
 
 
 def as_length(value: Any, name: str) -> int:
-    """Return a number of positions, at most as many as float64 counts exactly."""
+    """Return a number of positions as an int of at most 2**53, because float64 counts exactly up to there."""
     length = as_positive_integer(value, name)
     if length > EXACT:
         msg = f"`{name}` must be at most 2**53 positions, got {shown(length)}"
@@ -110,7 +111,7 @@ def bounds_of(cu_seqlens: Any) -> Int64Array:
 
 
 def frozen(values: HostArray) -> HostArray:
-    """Return a read-only copy, which cannot be made writeable because it is a view of a read-only array."""
+    """Return a read-only copy. Nobody can make it writeable, because it is a view of a read-only array."""
     owner = np.array(values, order="C")
     owner.setflags(write=False)
     return owner.view()
@@ -131,22 +132,22 @@ def host_array(value: Any, name: str) -> HostArray:
         value = known
     elif _is_list(value):
         _check_items(value, name)
-    return _joined(value, name)
+    return _as_array(value, name)
 
 
 def constant_array(value: Any, name: str) -> HostArray:
-    """Return the numbers of a specification as a NumPy array; raise for traced and learned ones and for booleans."""
-    for each in leaves(value, name):
-        check_dense(each, name)
-        check_constant(each, name)
-        if libraries.kind_of_number(each) == "b":
-            msg = f"`{name}` must hold real numbers, got {each!r} of type {type(each).__name__}"
+    """Return numbers of a specification as a NumPy array; raise for booleans and for traced or learned numbers."""
+    for item in leaves(value, name):
+        check_dense(item, name)
+        check_constant(item, name)
+        if libraries.kind_of_number(item) == "b":
+            msg = f"`{name}` must hold real numbers, got {item!r} of type {type(item).__name__}"
             raise TypeError(msg)
     return host_array(value, name)
 
 
 def check_without_unit(value: Any, name: str) -> None:
-    """Raise for a quantity with a unit, which would be lost."""
+    """Raise for a quantity with a unit, because conversion to a plain array would drop the unit."""
     unit = libraries.unit_of(value)
     if unit is not None:
         msg = (
@@ -162,36 +163,36 @@ def check_dense(value: Any, name: str) -> None:
         raise TypeError(msg)
 
 
-def check_reach(value: Number, name: str, *, told: str = "") -> None:
+def check_int64_range(value: Number, name: str, *, suffix: str = "") -> None:
     """Raise for an integer position outside int64, or a float whose magnitude is 2**63 or more."""
     if not (value in INT64 if isinstance(value, int) else abs(value) < TOO_LARGE):
-        msg = f"`{name}` must keep positions within int64, got {shown(value)}{told}"
+        msg = f"`{name}` must keep positions within int64, got {shown(value)}{suffix}"
         raise ValueError(msg)
 
 
-def found(values: HostArray, bad: BoolArray) -> str:
-    """Return the first bad value for a message, with its index unless it is the only value."""
+def first_bad(values: HostArray, bad: BoolArray) -> str:
+    """Return the first bad value for a message, with its index unless `values` is a scalar."""
     index = tuple(int(i) for i in np.argwhere(bad)[0])
-    place = f" at index {index[0] if len(index) == 1 else index}" if index else ""
-    return f"{values[index]}{place}"
+    suffix = f" at index {index[0] if len(index) == 1 else index}" if index else ""
+    return f"{values[index]}{suffix}"
 
 
 def _from_range(value: range, name: str) -> Int64Array:
     """Return a range as int64."""
     for end in (*value[:1], *value[-1:]):
-        check_reach(end, name)
+        check_int64_range(end, name)
     if not value[2:]:
         return np.array(list(value), np.int64)
-    # If three values fit int64, so does the step, and a product that wraps is right again in the sum.
+    # Three values fit int64, so the step does too. A product that overflows wraps back in the sum.
     return value.start + value.step * np.arange(len(value), dtype=np.int64)
 
 
-def _joined(value: Any, name: str) -> HostArray:
-    """Return nested lists as one array."""
+def _as_array(value: Any, name: str) -> HostArray:
+    """Name the argument if nested lists are ragged."""
     try:
         return np.asarray(value)
     except ValueError as error:
-        msg = f"`{name}` must be one array of numbers, got rows that do not fit together: {error}"
+        msg = f"`{name}` must be an array of numbers, got lists of different lengths: {error}"
         raise ValueError(msg) from error
 
 
@@ -205,39 +206,39 @@ def _is_list(value: Any) -> bool:
 
 
 def _from_list(value: Sequence[Any], name: str, *, coarse: bool) -> Positions:
-    """Return the exact values of a list of numbers of any types."""
-    numbers = _plain(value, name, coarse=coarse)
-    array = _joined(numbers, name)
+    """Return the exact values of a list, whose items may have different types."""
+    numbers = _as_python_numbers(value, name, coarse=coarse)
+    array = _as_array(numbers, name)
     if array.dtype == np.int64:
         return array
     items = list(leaves(numbers, name))
     for item in items:
         if type(item) is int:
-            check_reach(item, name)
+            check_int64_range(item, name)
     result = _from_floats(np.asarray(numbers, np.float64), name)
-    # NumPy has converted integers to floats. Python compares the two exactly.
-    kept = result.ravel().tolist()
-    rounded = np.array([a != b for a, b in zip(kept, items, strict=True)], bool)
+    # NumPy has converted integers to floats. Python compares integers and floats exactly.
+    converted = result.ravel().tolist()
+    rounded = np.array([a != b for a, b in zip(converted, items, strict=True)], bool)
     _refuse_rounded(result, rounded.reshape(result.shape), name)
     return result
 
 
-def _plain(value: Any, name: str, *, coarse: bool, depth: int = 0) -> Any:
-    """Return nested lists of integers and floats of Python, equal to the given numbers."""
+def _as_python_numbers(value: Any, name: str, *, coarse: bool, depth: int = 0) -> Any:
+    """Return nested lists of Python integers and floats that equal the given numbers."""
     if not _is_list(value):
         return as_positions(value, name=name, coarse=coarse).tolist()
     if set(map(type, value)) <= {int, float}:
         return list(value)
     _check_depth(depth, name)
-    return [_plain(each, name, coarse=coarse, depth=depth + 1) for each in value]
+    return [_as_python_numbers(item, name, coarse=coarse, depth=depth + 1) for item in value]
 
 
 def leaves(value: Any, name: str, depth: int = 0) -> Iterator[Any]:
     """Yield the items of nested lists in order."""
     if _is_list(value):
         _check_depth(depth, name)
-        for each in value:
-            yield from leaves(each, name, depth + 1)
+        for item in value:
+            yield from leaves(item, name, depth + 1)
     else:
         yield value
 
@@ -245,27 +246,27 @@ def leaves(value: Any, name: str, depth: int = 0) -> Iterator[Any]:
 def _check_depth(depth: int, name: str) -> None:
     """Raise for lists that are nested too deeply, such as one that contains itself."""
     if depth > DEEPEST:
-        msg = f"`{name}` must be one array of numbers, got a list nested more than {DEEPEST} deep"
+        msg = f"`{name}` must be an array of numbers, got a list nested more than {DEEPEST} levels deep"
         raise ValueError(msg)
 
 
 def _check_items(value: Sequence[Any], name: str) -> None:
     """Raise for items of a list whose unit or gradient NumPy would drop."""
-    for each in leaves(value, name):
-        if not isinstance(each, int | float):
-            check_without_unit(each, name)
-            if libraries.is_array(each):
-                host_array(each, name)
+    for item in leaves(value, name):
+        if not isinstance(item, int | float):
+            check_without_unit(item, name)
+            if libraries.is_array(item):
+                host_array(item, name)
 
 
 def _from_floats(array: HostArray, name: str) -> Float64Array:
-    """Return floats as float64; raise for values that are not finite, too large or not exact."""
+    """Return floats as float64; raise for values that are not finite, too large or not exact in float64."""
     with np.errstate(over="ignore"):  # a long double may be larger than any float64
         result = array.astype(np.float64, copy=False)
     largest = float(np.abs(result).max(initial=0.0))
     if not largest < TOO_LARGE:
-        value = found(array, ~(np.abs(result) < TOO_LARGE))
-        msg = f"`{name}` must be finite and below 2**63 in size, got {value}"
+        value = first_bad(array, ~(np.abs(result) < TOO_LARGE))
+        msg = f"`{name}` must be finite and below 2**63 in magnitude, got {value}"
         raise ValueError(msg)
     if array.dtype.itemsize > 8:
         _refuse_rounded(result, result != array, name)
@@ -273,15 +274,15 @@ def _from_floats(array: HostArray, name: str) -> Float64Array:
 
 
 def _refuse_rounded(result: Float64Array, rounded: BoolArray, name: str) -> None:
-    """Raise if a float differs from the given number."""
+    """Raise if the conversion to float64 rounded a number."""
     if rounded.any():
-        msg = f"`{name}` must be exact in float64, got a value that is rounded to "
-        msg += found(result, rounded)
+        msg = f"`{name}` must be exact in float64, got a value that float64 rounds to "
+        msg += first_bad(result, rounded)
         raise ValueError(msg)
 
 
 def first_coarse(dtype: str) -> int | None:
-    """Return the magnitude from which a short float dtype skips integers; None for longer dtypes."""
+    """Return the magnitude from which a float dtype of 16 bits or fewer skips integers; None for wider dtypes."""
     bits = SHORT_FLOATS.get(dtype)
     if bits is None:
         parts = SHORTER_FLOAT.match(dtype)
@@ -299,8 +300,8 @@ def _check_steps(values: Float64Array, dtype: str, name: str) -> None:
     bad = np.abs(values) >= limit
     if bad.any():
         msg = (
-            f"`{name}` must be below {limit} in size as {dtype}, which skips integers from there on, got "
-            f"{found(values, bad)}; make them in a wider dtype"
+            f"`{name}` must be below {limit} in magnitude if their dtype is {dtype}, because larger {dtype} "
+            f"numbers skip integers, got {first_bad(values, bad)}; use a wider dtype"
         )
         raise ValueError(msg)
 
@@ -314,5 +315,5 @@ def _not_numbers(array: HostArray, name: str) -> TypeError:
     if objects and array.ndim:
         msg += " in an array of objects"
     if array.dtype.kind in "mM" or isinstance(first, libraries.DATES):
-        msg += "; rotary.positions.timestamps turns times into positions"
+        msg += "; rotary.positions.timestamps converts times to positions"
     return TypeError(msg)

@@ -1,4 +1,4 @@
-"""Shows public classes under the package that users import them from."""
+"""Sets the `__module__` of public classes to the package that users import them from."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def show_as_public(namespace: dict[str, Any]) -> None:
-    """Give the classes of a package's `__all__` its name as their module.
+    """Set the `__module__` of the classes in a package's `__all__` to the name of the package.
 
-    Tracebacks and reprs then name `rotary.ConfigError`, and a pickle keeps that name, so that it can be read after the
-    class has moved to another module.
+    Tracebacks and reprs then show names such as `rotary.ConfigError`. A pickle stores the same name, so it can be
+    read after the class has moved to another module.
     """
     for name in namespace["__all__"]:
         value = namespace[name]

@@ -1,4 +1,4 @@
-"""Types of arguments and results: the public ones, which `rotary.typing` passes on, and those of the library itself."""
+"""Types of arguments and results: public types, which `rotary.typing` exports, and types for internal use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 class AnyArray(Protocol):
     """An array of any supported library.
 
-    The array types share no base class, so two attributes that all of them have stand for one.
+    The array types of the libraries share no base class, so this protocol asks for two attributes that all have.
     """
 
     @property
@@ -49,7 +49,7 @@ RealLike: TypeAlias = float | np.integer[Any] | np.floating[Any]
 class NestedReals(Protocol):
     """Numbers in lists, tuples or ranges, nested or not.
 
-    `__contains__` keeps strings out: theirs takes no other object than a string.
+    `__contains__` excludes strings, because the `__contains__` of a string accepts strings only.
     """
 
     def __len__(self) -> int: ...
@@ -84,12 +84,12 @@ class CallOptions(TypedDict, total=False):
 
 
 # ------------------------------------------------------------------------------------------------
-# Of the library itself.
+# Internal.
 
 ArrayT = TypeVar("ArrayT", bound=AnyArray)
 ArrayT2 = TypeVar("ArrayT2", bound=AnyArray)
 
-# Inside the library, an array may have any operation of its own library.
+# Internal code uses operations that not every array library has, so the type is Any.
 Array: TypeAlias = Any
 Namespace: TypeAlias = Any
 
@@ -98,6 +98,6 @@ Int64Array: TypeAlias = npt.NDArray[np.int64]
 HostArray: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 ComplexArray: TypeAlias = npt.NDArray[np.complexfloating[Any, Any]]
-# Positions whose tables are NumPy's.
+# Positions for which tables are NumPy arrays.
 HostPositions: TypeAlias = HostArray | RealLike | NestedReals
 TableDType: TypeAlias = Literal["float32", "float64"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from rotary._lib.checks import LARGEST_WIDTH
 from rotary._lib.memo import remembered
-from rotary._lib.numbers import constant_array, found, frozen
+from rotary._lib.numbers import constant_array, first_bad, frozen
 from rotary._lib.typing import Float64Array
 
 from .phases import LARGEST_FREQUENCY
@@ -96,6 +96,6 @@ def as_factors(values: Any, name: str) -> tuple[float, ...]:
         raise ValueError(msg)
     bad = ~((array > 0) & np.isfinite(array))
     if bad.any():
-        msg = f"`{name}` must hold positive finite numbers, got {found(array, bad)}"
+        msg = f"`{name}` must hold positive finite numbers, got {first_bad(array, bad)}"
         raise ValueError(msg)
     return tuple(array.astype(np.float64).tolist())

@@ -69,7 +69,7 @@ def check_array(x: Any, name: str) -> None:
 
 def check_of_library(x: Any, name: str) -> None:
     """Raise where x is memory of a GPU that no library has operations for."""
-    if libraries.is_bare(x):
+    if libraries.is_raw_gpu_memory(x):
         msg = f"`{name}` must be an array of a library, got {type(x)}: cupy.asarray makes it one"
         raise TypeError(msg)
 
@@ -121,7 +121,7 @@ def _check_likeness(out: Array, x: Array, name: str, source: str) -> None:
 
 def _are_of_one_library(a: Array, b: Array) -> bool:
     """Return whether two arrays belong to the same library."""
-    if libraries.is_bare(a) or libraries.is_bare(b):
+    if libraries.is_raw_gpu_memory(a) or libraries.is_raw_gpu_memory(b):
         return False
     return libraries.namespace(a) is libraries.namespace(b)
 

@@ -10,7 +10,7 @@ import numpy as np
 from rotary._lib import libraries
 from rotary._lib.checks import as_non_negative_float
 from rotary._lib.libraries import FLOATS
-from rotary._lib.numbers import found
+from rotary._lib.numbers import first_bad
 from rotary._lib.typing import Array, Float64Array
 
 from .arrays import as_outputs, check_plain
@@ -97,14 +97,14 @@ def _check_range(scales: Float64Array, greatest: float) -> None:
     """Raise unless scales are zero or positive, and the greatest value times each of them stays in float32."""
     bad = ~(np.isfinite(scales) & (scales >= 0))
     if bad.any():
-        msg = f"`scales` must be finite and not negative, got {found(scales, bad)}"
+        msg = f"`scales` must be finite and not negative, got {first_bad(scales, bad)}"
         raise ValueError(msg)
     # Rotation adds the other channel of the pair to each, so a channel may grow to twice the greatest value.
     largest = float(FLOAT32.max) / (2 * greatest)
     # Zero is the scale of an empty slot.
     bad = (scales != 0) & ~((scales >= FLOAT32.tiny) & (scales <= largest))
     if bad.any():
-        msg = f"`scales` must keep values within float32, got {found(scales, bad)}"
+        msg = f"`scales` must keep values within float32, got {first_bad(scales, bad)}"
         raise ValueError(msg)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rotary._lib import libraries
 from rotary._lib.libraries import UNKNOWN
-from rotary._lib.numbers import EXACT, INT64, TOO_LARGE, bounds_of, check_reach, first_coarse
+from rotary._lib.numbers import EXACT, INT64, TOO_LARGE, bounds_of, check_int64_range, first_coarse
 from rotary._lib.typing import Array, HostArray
 from rotary.backends.contract import Axes, GpuView, PositionArgs, RowPositions
 from rotary.positions import ragged
@@ -445,9 +445,9 @@ def _counted_unknown(offset: Array, extent: PositionShapes) -> RowPositions:
 
 def _check_last(first: float, length: int) -> None:
     """Raise unless the first and the last position stay within int64, or below ``2**63`` as floats."""
-    check_reach(first, "offset")
+    check_int64_range(first, "offset")
     if length:
-        check_reach(first + length - 1, "offset", told=f" for the last of {length} rows")
+        check_int64_range(first + length - 1, "offset", suffix=f" for the last of {length} rows")
 
 
 def _packed(cu_seqlens: Any, offset: Any, extent: PositionShapes) -> RowPositions:

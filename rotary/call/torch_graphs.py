@@ -317,7 +317,7 @@ def _fit_an_operator(arrays: Sequence[Any], outputs: Sequence[Any]) -> bool:
     if (
         not _Registered.done
         or not arrays
-        or libraries.torch_says("_are_functorch_transforms_active")
+        or libraries.call_torch_private("_are_functorch_transforms_active")
     ):
         return False
     if not all(isinstance(x, torch.Tensor) for x in (*arrays, *outputs)):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rotary._lib.checks import as_positive_float, as_positive_integer
-from rotary._lib.numbers import Positions, as_positions, check_reach, found
+from rotary._lib.numbers import Positions, as_positions, check_int64_range, first_bad
 from rotary._lib.typing import Int64Array, PositionsLike
 
 __all__ = ["DualChunk", "NearFar", "dual_chunk", "rerope", "self_extend"]
@@ -130,7 +130,7 @@ def dual_chunk(positions: PositionsLike, *, chunk: int, local: int) -> DualChunk
     of `successive` if it is 1, and those of `inter` otherwise.
     """
     size, kept = as_positive_integer(chunk, "chunk"), as_positive_integer(local, "local")
-    check_reach(2 * size - 1, "chunk", told=" as the farthest")
+    check_int64_range(2 * size - 1, "chunk", suffix=" as the farthest")
     if kept >= size:
         msg = f"`local` must be below `chunk` = {size}, got {kept}"
         raise ValueError(msg)
@@ -265,7 +265,7 @@ def _slowed(near: Int64Array, factor: Fraction, edge: int) -> Positions:
 
 def _extent(value: Any, name: str) -> int:
     number = as_positive_integer(value, name)
-    check_reach(number, name)
+    check_int64_range(number, name)
     return number
 
 
@@ -276,6 +276,6 @@ def _non_negative(positions: Any) -> Int64Array:
         msg = f"`positions` must be integers, got {values.dtype}"
         raise TypeError(msg)
     if (values < 0).any():
-        msg = f"`positions` must not be negative, got {found(values, values < 0)}"
+        msg = f"`positions` must not be negative, got {first_bad(values, values < 0)}"
         raise ValueError(msg)
     return values.astype(np.int64)

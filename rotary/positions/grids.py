@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from rotary._lib.checks import as_choice, as_integer, as_non_negative_integer
-from rotary._lib.numbers import Positions, as_positions, check_reach
+from rotary._lib.numbers import Positions, as_positions, check_int64_range
 from rotary._lib.typing import AnyArray, HostArray, Int64Array, RealLike
 
 __all__ = ["grid"]
@@ -166,12 +166,12 @@ def _evenly_spaced(size: int, first: Fraction, each: Fraction, dtype: np.dtype[A
     begin, stride = int(first * parts), int(each * parts)
     if dtype == np.int64:
         for end in (0, size - 1):
-            check_reach(begin + stride * end, "start", told=_which_end(end))
+            check_int64_range(begin + stride * end, "start", suffix=_which_end(end))
         return begin + stride * np.arange(size, dtype=np.int64)
     # Python divides integers of any size with one rounding.
     values = [(begin + stride * index) / parts for index in range(size)]
     for end in (0, size - 1):
-        check_reach(values[end], "start", told=_which_end(end))
+        check_int64_range(values[end], "start", suffix=_which_end(end))
     return np.array(values)
 
 

@@ -17,7 +17,7 @@ from rotary._lib.checks import (
     as_positive_float,
     as_positive_integer,
 )
-from rotary._lib.numbers import TOO_LARGE, Number, Positions, check_reach
+from rotary._lib.numbers import TOO_LARGE, Number, Positions, check_int64_range
 from rotary._lib.typing import HostArray, Int64Array
 
 # The arguments that an error about a position names, between its backticks.
@@ -365,8 +365,8 @@ def _start(start: Any, dtype: type[np.int64 | np.float32]) -> Any:
     """Return the first position in the dtype of a style; raise if the dtype cannot represent it."""
     if dtype is np.int64:
         integer = as_integer(start, "start")
-        check_reach(integer - 1, "start")
-        check_reach(integer, "start")
+        check_int64_range(integer - 1, "start")
+        check_int64_range(integer, "start")
         return dtype(integer)
     number = as_float(start, "start")
     if abs(number) >= TOO_LARGE or float(dtype(number)) != number:
@@ -471,7 +471,7 @@ def _positions_of(segment: Segment, start: Any, rules: _Rules) -> tuple[list[Hos
 
 def _counted(start: Any, length: int) -> HostArray:
     """Return positions that count from `start`, alike on all axes."""
-    check_reach(start.item() + length, POSITION_ARGUMENTS, told=" as a position")
+    check_int64_range(start.item() + length, POSITION_ARGUMENTS, suffix=" as a position")
     counted = np.arange(length, dtype=start.dtype) + start
     return np.broadcast_to(counted, (3, length))
 
@@ -479,8 +479,10 @@ def _counted(start: Any, length: int) -> HostArray:
 def _cells(times: HostArray, space: Image | Video, start: Any) -> HostArray:
     """Return the positions of the patches of frames with these times."""
     rows, columns = (side // space.merge for side in (space.height, space.width))
-    check_reach(
-        start.item() + times[-1].item() + rows + columns, POSITION_ARGUMENTS, told=" as a position"
+    check_int64_range(
+        start.item() + times[-1].item() + rows + columns,
+        POSITION_ARGUMENTS,
+        suffix=" as a position",
     )
     shape = (len(times), rows, columns)
     grid = np.empty((3, *shape), start.dtype)
@@ -503,7 +505,7 @@ def _times(video: Video, rules: _Rules) -> HostArray:
             times = count * (per_second * seconds)
         else:
             times = count * seconds * per_second
-    check_reach(float(times[-1]), "per_second", told=" as the time of the last frame")
+    check_int64_range(float(times[-1]), "per_second", suffix=" as the time of the last frame")
     rounded: HostArray = times.astype(rules.family.dtype)
     return rounded
 

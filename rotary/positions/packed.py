@@ -14,8 +14,8 @@ from rotary._lib.numbers import (
     Positions,
     as_positions,
     bounds_of,
-    check_reach,
-    found,
+    check_int64_range,
+    first_bad,
     host_array,
 )
 from rotary._lib.typing import Array, ArrayT, CuSeqlensLike, HostArray, Int64Array, OffsetLike
@@ -74,7 +74,7 @@ def from_mask(mask: Array, *, padding: int = 0) -> Array:
            [-1, -1,  0,  1]])
     """
     fill = as_integer(padding, "padding")
-    check_reach(fill, "padding")
+    check_int64_range(fill, "padding")
     array, xp = _mask_array(mask)
     if not libraries.has_int64(array) and abs(fill) >= 2**31:
         msg = f"`padding` must be within int32 if JAX's 64-bit types are off, got {fill}"
@@ -126,7 +126,7 @@ def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
     each: HostArray = np.broadcast_to(starts, lengths.shape)
     for start, length in zip(each.tolist(), lengths.tolist(), strict=True):
         if length:
-            check_reach(start + (length - 1), "offset", told=" as the last position")
+            check_int64_range(start + (length - 1), "offset", suffix=" as the last position")
     counts = np.arange(bounds[-1], dtype=np.int64) - np.repeat(bounds[:-1], lengths)
     positions: Positions = counts + np.repeat(each, lengths)
     return positions
@@ -175,7 +175,7 @@ def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
     if total < 0 or total % (2 * devices):
         msg = f"`length` must be a multiple of 2 * `world` = {2 * devices}, got {total}"
         raise ValueError(msg)
-    check_reach(total, "length")
+    check_int64_range(total, "length")
     chunk = total // (2 * devices)
     early, late = device * chunk, (2 * devices - 1 - device) * chunk
     return np.concatenate(
@@ -210,7 +210,7 @@ def _check_mask(mask: Array) -> None:
     if values is not None and values.dtype.kind != "b":
         other = (values != 0) & (values != 1)
         if other.any():
-            msg = f"`mask` must hold 0 and 1 only, got {found(values, other)}"
+            msg = f"`mask` must hold 0 and 1 only, got {first_bad(values, other)}"
             raise ValueError(msg)
 
 

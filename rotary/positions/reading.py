@@ -30,7 +30,7 @@ def read_positions(value: Any, name: str) -> Array:
     if not is_array or libraries.to_host(value) is not None:
         # A copy: the caller may write to the array while a kernel still reads it.
         return np.array(as_positions(value, name=name), order="C")
-    if libraries.is_bare(value):
+    if libraries.is_raw_gpu_memory(value):
         msg = (
             f"`{name}` must be known on the host, or an array of a library on the GPU of the arrays, got "
             f"{type(value)}"
@@ -48,7 +48,7 @@ def read_positions(value: Any, name: str) -> Array:
         raise TypeError(msg)
     if kind == "uint64":
         return value  # as int64, values beyond int64 could no longer be recognised
-    wide, limit = libraries.widened(value), first_coarse(kind)
+    wide, limit = libraries.widen(value), first_coarse(kind)
     if limit is None:
         return wide
     xp = libraries.namespace(wide)

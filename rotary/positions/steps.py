@@ -10,7 +10,7 @@ import numpy as np
 from rotary._lib import libraries
 from rotary._lib.checks import as_float, as_integer, as_non_negative_integer
 from rotary._lib.errors import shown
-from rotary._lib.numbers import EXACT, Positions, as_positions, check_reach
+from rotary._lib.numbers import EXACT, Positions, as_positions, check_int64_range
 from rotary._lib.typing import Float64Array, Int64Array
 
 __all__ = ["steps"]
@@ -90,7 +90,7 @@ def steps(length: int, start: Spacing = 0, step: Spacing = 1) -> Positions:
 
 def _integers(count: int, first: int, distance: int) -> Int64Array:
     """Return integer positions; raise if one is outside int64."""
-    check_reach(first, "start")
+    check_int64_range(first, "start")
     if not distance or count < 2:
         return np.full(count, first, np.int64)
     positions = as_positions(range(first, first + count * distance, distance), name="step")

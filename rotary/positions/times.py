@@ -23,8 +23,8 @@ from rotary._lib.numbers import (
     Number,
     Positions,
     as_positions,
-    check_reach,
-    found,
+    check_int64_range,
+    first_bad,
     host_array,
     leaves,
 )
@@ -177,7 +177,7 @@ def counted_in(
     exact = [(Fraction(t) * tick - start) / unit for t in numbers.ravel().tolist()]
     if all(each.denominator == 1 for each in exact):
         for each in exact:
-            check_reach(int(each), name, told=" from the origin")
+            check_int64_range(int(each), name, suffix=" from the origin")
         return np.array(list(map(int, exact)), np.int64).reshape(numbers.shape)
     return _within_reach(np.array(list(map(float, exact)), np.float64).reshape(numbers.shape))
 
@@ -297,7 +297,7 @@ def _instants(array: HostArray) -> HostArray:
 def _refuse_missing(times: HostArray, missing: BoolArray) -> None:
     """Refuse NaT."""
     if missing.any():
-        msg = f"`times` must not be missing, got {found(times, missing)}"
+        msg = f"`times` must not be missing, got {first_bad(times, missing)}"
         raise ValueError(msg)
 
 
@@ -364,7 +364,7 @@ def _quotient(numerator: HostArray, denominator: int) -> Positions:
     if not np.any(numerator % denominator):
         whole = np.asarray(numerator // denominator)
         for end in int(whole.min()), int(whole.max()):
-            check_reach(end, "times", told=" from the origin")
+            check_int64_range(end, "times", suffix=" from the origin")
         return whole.astype(np.int64)
     if _size(numerator) > EXACT:
         numerator = numerator.astype(object)
@@ -385,7 +385,7 @@ def _float_difference(times: Float64Array, origin: float) -> Positions:
 
 def _within_reach(positions: Float64Array) -> Float64Array:
     """Refuse floats of 2**63 and more in size."""
-    check_reach(float(np.abs(positions).max()), "times", told=" from the origin")
+    check_int64_range(float(np.abs(positions).max()), "times", suffix=" from the origin")
     return positions
 
 

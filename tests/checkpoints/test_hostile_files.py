@@ -125,7 +125,7 @@ def test_a_file_that_becomes_a_fifo_after_the_check(read, tmp_path, monkeypatch)
 def test_a_link_that_leads_to_itself(read, tmp_path):
     path = tmp_path / "x"
     path.symlink_to(path)
-    message = refused(read, str(path), match="a link that leads to itself")
+    message = refused(read, str(path), match="a link to itself")
     assert str(path) in message
 
 

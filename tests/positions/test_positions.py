@@ -183,7 +183,7 @@ class TestFromMask:
             ),
             (np.array(True), r"`mask` must have shape \(B, S\) or \(S,\), got 0 axes"),
             (np.ones((1, 1, 3, 3), bool), "`mask` must have shape .* got 4 axes"),
-            ([[1], [1, 1]], "`mask` must be one array"),
+            ([[1], [1, 1]], "`mask` must be an array"),
         ],
     )
     def test_wrong_values(self, mask, message):
@@ -280,7 +280,7 @@ class TestRagged:
             ([0, 2], np.nan, ValueError, "`offset` must be finite"),
             ([0, 2], np.inf, ValueError, "`offset` must be finite"),
             ([0, 2], 2**63, ValueError, "`offset` must keep positions within int64"),
-            ([0, 2], np.datetime64("2024"), TypeError, "positions.timestamps turns times"),
+            ([0, 2], np.datetime64("2024"), TypeError, "positions.timestamps converts times"),
         ],
     )
     def test_refused(self, cu_seqlens, offset, error, message):
@@ -881,8 +881,8 @@ class TestAsPositions:
             ({1, 2}, "got set"),
             (np.ma.array([1]), "must be a plain array, got MaskedArray"),
             (np.ones((1, 1)).view(np.matrix), "must be a plain array, got matrix"),
-            (np.zeros(1, "M8[s]"), "timestamps turns times into positions"),
-            (np.zeros(1, "m8[s]"), "timestamps turns times into positions"),
+            (np.zeros(1, "M8[s]"), "timestamps converts times to positions"),
+            (np.zeros(1, "m8[s]"), "timestamps converts times to positions"),
             ([dt.date(2024, 1, 1)], "got date; rotary.positions.timestamps"),
         ],
     )
@@ -902,15 +902,18 @@ class TestAsPositions:
             (np.array([0, 2**64 - 1], np.uint64), "within int64"),
             (range(HIGHEST, HIGHEST + 2), "within int64"),
             ([-1, 2**63], "within int64, got 9223372036854775808"),
-            (np.nan, "must be finite and below 2\\*\\*63 in size, got nan$"),
+            (np.nan, "must be finite and below 2\\*\\*63 in magnitude, got nan$"),
             ([0.0, np.inf], "got inf at index 1"),
             (np.array([[0, 1], [-np.inf, 0]], np.float32), r"got -inf at index \(1, 0\)"),
             (np.array([np.nan], ml_dtypes.bfloat16), "got nan at index 0"),
             (2.0**63, "below 2\\*\\*63"),
             (-(2.0**63), "below 2\\*\\*63"),
-            ([2**53 + 1, 0.5], "exact in float64, got a value that is rounded to .* at index 0"),
+            (
+                [2**53 + 1, 0.5],
+                "exact in float64, got a value that float64 rounds to .* at index 0",
+            ),
             (((2**53 + 1,), (0.5,)), r"exact in float64, .* at index \(0, 0\)"),
-            ([[1], [1, 2]], "rows that do not fit together"),
+            ([[1], [1, 2]], "lists of different lengths"),
         ],
     )
     def test_wrong_values(self, value, message):
