@@ -1,10 +1,10 @@
-"""What a backend is, and the small values that describe a rotation to it.
+"""The contract of the backends: how `rotary.call` describes a call, and how a backend plans and runs it.
 
-A backend makes a plan of a call: all that follows from shapes, strides, dtypes and the specification. The plan is
-then called with the numbers, in this call and in every later one of its kind. `rotary.call.plans` alone looks
-plans up, has them made and runs them.
+A plan holds everything that follows from the shapes, strides and dtypes of a call and from the embedding. The plan
+is then called with arrays and positions, for the first call of a kind and for every later one. Only
+`rotary.call.plans` looks up, makes and runs plans.
 
-Nobody writes to these values; they are not frozen because making a frozen one takes several times as long.
+No code changes these values. They are not frozen, because a frozen dataclass takes several times as long to make.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from rotary.layouts import Layout
 
 
 class Pairing(NamedTuple):
-    """Which channels of an array turn, and how they pair.
+    """The channels that one pass rotates, and how they pair.
 
-    `start` and `pairs` count channels and pairs of the array as its owner sees it: a complex array has
-    one channel per pair.
+    `start` is the first rotated channel of the array, and `pairs` the number of channel pairs. A complex array
+    has one channel per pair. Pairs are read in the layout `source` and written in the layout `target`.
     """
 
     start: int
@@ -37,20 +37,20 @@ class Pairing(NamedTuple):
     inverse: bool = False
 
     def transposed(self) -> Pairing:
-        """Return the pairing of the transposed rotation, by which gradients go back."""
+        """Return the pairing of the transposed rotation, for gradients."""
         return self._replace(source=self.target, target=self.source, inverse=not self.inverse)
 
 
 class Scale(NamedTuple):
-    """A factor of its own for every row and pair: ``roots ** ((position - center) / unit)``."""
+    """The xPos scale of each token and channel pair: ``zeta ** ((position - center) / unit)``."""
 
-    roots: tuple[float, ...]
+    zeta: tuple[float, ...]
     center: float
     unit: float
 
 
 class Angles(NamedTuple):
-    """What a table of cosine and sine follows from, besides positions and dtype."""
+    """The parameters of a table of cosine and sine, besides positions and dtype."""
 
     frequencies: Frequencies
     factor: float
@@ -58,66 +58,68 @@ class Angles(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """The passes over an array: for each which channels turn, and by what.
+    """The passes over an array: each rotates the channels of one pairing by one set of angles.
 
-    Where there are `second` angles, the second channel of every pair is made with these and the first one
-    with `angles`: that is no rotation, but some checkpoints were trained with it. There is one pass then.
+    If `second_angles` is given, it applies to the second channel of each pair, and `angles` to the first. This is
+    not a rotation, but some checkpoints were trained with it. There is only one pass then.
     """
 
     pairings: tuple[Pairing, ...]
     angles: tuple[Angles, ...]
-    second: Angles | None = None
+    second_angles: Angles | None = None
 
 
 class Axes(NamedTuple):
-    """Which axes of an array its positions may depend on, all non-negative.
+    """The axes of an array along which its positions may differ, all non-negative.
 
     Attributes
     ----------
     sequence : int
     batch : int or None
-        The one axis besides the sequence on which positions may differ. It is the array's batch, unless
-        positions differ by head.
+        The axis besides the sequence that kernels iterate over. It is the batch axis of the array, or another axis
+        along which positions differ.
     extra : tuple of int
-        Further axes on which positions differ. They lead the index of a table, in this order.
+        Further axes along which positions differ. They are the first axes of the index of a table, in this order.
     """
 
     sequence: int
     batch: int | None
     extra: tuple[int, ...] = ()
 
-    def others(self, ndim: int) -> list[int]:
-        """Return the axes along which all elements share their position, as heads usually do."""
-        own = (self.sequence, self.batch, *self.extra)
-        return [axis for axis in range(ndim - 1) if axis not in own]
+    def head_axes(self, ndim: int) -> list[int]:
+        """Return the axes along which all elements have the same position, usually that of heads."""
+        differing = (self.sequence, self.batch, *self.extra)
+        return [axis for axis in range(ndim - 1) if axis not in differing]
 
-    def spread(self, shape: tuple[int, ...], *, by_head: bool) -> tuple[Axes, tuple[int, ...]]:
-        """Return the axes for positions of one size for each axis of an array but its last.
+    def for_positions(
+        self, shape: tuple[int, ...], *, by_head: bool
+    ) -> tuple[Axes, tuple[int, ...]]:
+        """Return the axes to use for positions that have one axis for each axis of the array but its last.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the positions, without position axes: the size of each axis of the array, or 1.
+            Shape of the positions without position axes: the size of each axis of the array, or 1.
         by_head : bool
-            Whether frequencies differ by head as well.
+            Whether frequencies also differ by head.
 
         Returns
         -------
         axes : Axes
         order : tuple of int
-            Which axes of `shape` differ: those of `extra`, then the batch if it does, and the sequence.
+            The axes of `shape` to keep: those of `extra`, the batch if positions differ along it, and the sequence.
         """
         differing = [axis for axis, size in enumerate(shape) if size != 1 and axis != self.sequence]
         batch = self.batch
         if differing and not by_head:
-            # A kernel walks the batch by itself, and is called anew for each index of the other axes.
+            # One kernel call iterates over the batch, but each index of the extra axes needs a call.
             batch = max(differing, key=lambda axis: shape[axis])
         extra = tuple(axis for axis in differing if axis != batch)
-        own_batch = () if batch not in differing else (batch,)
-        return Axes(self.sequence, batch, extra), (*extra, *own_batch, self.sequence)
+        kept_batch = () if batch not in differing else (batch,)
+        return Axes(self.sequence, batch, extra), (*extra, *kept_batch, self.sequence)
 
     def without_extra(self) -> Axes:
-        """Return the axes of a slice of the array at an index of `extra`."""
+        """Return the axes of the slice of the array at one index of `extra`."""
         sequence, batch = (
             None if axis is None else axis - sum(other < axis for other in self.extra)
             for axis in (self.sequence, self.batch)
@@ -126,32 +128,32 @@ class Axes(NamedTuple):
         return Axes(sequence, batch)
 
     def at(self, index: tuple[int, ...], ndim: int) -> tuple[int | slice, ...]:
-        """Return what selects the slice of an array of `ndim` axes at an index of `extra`."""
-        place = dict(zip(self.extra, index, strict=True))
-        return tuple(place.get(axis, slice(None)) for axis in range(ndim))
+        """Return the index of the slice of an array of `ndim` axes at an index of `extra`."""
+        index_of = dict(zip(self.extra, index, strict=True))
+        return tuple(index_of.get(axis, slice(None)) for axis in range(ndim))
 
-    def align(self, ndim: int) -> tuple[list[int], list[int | None]]:
-        """Return how a table (heads, *extra, batch, sequence, pairs) is laid along an array of `ndim` axes.
+    def table_order(self, ndim: int) -> tuple[list[int], list[int | None]]:
+        """Return how to broadcast a table (heads, *extra, batch, sequence, pairs) against an array of `ndim` axes.
 
         Returns
         -------
         order : list of int
-            The table's axes, those the array has not first, then as the array has them.
-        places : list of int or None
-            For each axis of the array but its last the table's axis, None where the table has size 1.
+            Axis order of the table: first the axes that the array lacks, then the others in the order of the array.
+        table_axes : list of int or None
+            The axis of the table for each axis of the array but its last, or None if the table has size 1 there.
         """
-        heads = self.others(ndim)
+        heads = self.head_axes(ndim)
         last = len(self.extra) + 2
         of_axis = {heads[0] if heads else None: 0, self.batch: last - 1, self.sequence: last}
-        of_axis.update({axis: place for place, axis in enumerate(self.extra, 1)})
-        places = [of_axis.get(axis) for axis in range(ndim - 1)]
-        had = [place for place in places if place is not None]
-        absent = [place for place in range(last + 1) if place not in had]
-        return [*absent, *had, last + 1], places
+        of_axis.update({axis: table_axis for table_axis, axis in enumerate(self.extra, 1)})
+        table_axes = [of_axis.get(axis) for axis in range(ndim - 1)]
+        present = [table_axis for table_axis in table_axes if table_axis is not None]
+        absent = [table_axis for table_axis in range(last + 1) if table_axis not in present]
+        return [*absent, *present, last + 1], table_axes
 
 
 class ArraySpec(NamedTuple):
-    """How one array is rotated: its axes, the channels that pair in each pass, and the dtype it is computed in."""
+    """The axes of one array, the channels that each pass rotates, and the compute dtype."""
 
     axes: Axes
     pairings: tuple[Pairing, ...]
@@ -159,9 +161,9 @@ class ArraySpec(NamedTuple):
 
 
 class GpuView(NamedTuple):
-    """Memory of a GPU as its kernels see it: where it lies and how, never what it holds.
+    """An array in GPU memory as the kernels address it; its values are not read.
 
-    `strides` are in bytes, `device` is the number of the GPU, and `owner` what keeps the memory alive.
+    `strides` are in bytes, `device` is the index of the GPU, and `owner` is the object that keeps the memory alive.
     """
 
     address: int
@@ -173,50 +175,51 @@ class GpuView(NamedTuple):
 
     @property
     def ndim(self) -> int:
-        """How many axes there are."""
+        """The number of axes."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
-        """How many elements there are."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     def permuted(self, order: tuple[int, ...]) -> GpuView:
-        """Return the same memory with the named axes in this order; those left out have size 1."""
+        """Return the same memory with the given axes in this order; omitted axes have size 1."""
         return self._replace(
             shape=tuple(self.shape[axis] for axis in order),
             strides=tuple(self.strides[axis] for axis in order),
         )
 
     def at(self, index: tuple[int, ...]) -> GpuView:
-        """Return the part at an index of the axes that follow the first one."""
+        """Return the slice at an index of the axes after the first one."""
         axes = range(1, len(index) + 1)
         offset = sum(i * self.strides[axis] for i, axis in zip(index, axes, strict=True))
         kept = (0, *range(len(index) + 1, self.ndim))
         return self._replace(address=self.address + offset).permuted(kept)
 
     def with_axes(self, shape: tuple[int, ...]) -> GpuView:
-        """Return the same memory with axes of size 1 put in or left out; -1 is whatever size it has."""
-        sizes = iter([each for each in zip(self.shape, self.strides, strict=True) if each[0] != 1])
-        placed = [(1, 0) if size == 1 else next(sizes, (1, 0)) for size in shape]
+        """Return the same memory with axes of size 1 inserted or dropped; -1 keeps the size of an axis."""
+        kept = iter([each for each in zip(self.shape, self.strides, strict=True) if each[0] != 1])
+        axes = [(1, 0) if size == 1 else next(kept, (1, 0)) for size in shape]
         return self._replace(
-            shape=tuple(size for size, _ in placed), strides=tuple(step for _, step in placed)
+            shape=tuple(size for size, _ in axes), strides=tuple(stride for _, stride in axes)
         )
 
 
-def in_order(
+def reorder_axes(
     values: Array | GpuView, axes: Axes, order: tuple[int, ...], *, lead: int, tail: int
 ) -> Array | GpuView:
-    """Return positions or tables as `axes` has them: (*extra, batch or 1, sequence).
+    """Return positions or tables with their axes in the order (*extra, batch or 1, sequence).
 
     Parameters
     ----------
     values : array or GpuView
-        With a size or 1 for each axis of an array but its last, between `lead` axes and `tail` axes more.
+        Positions or tables with one axis for each axis of an array but its last. `lead` other axes come before
+        these and `tail` after them, and keep their places.
     axes, order
-        As `Axes.spread` returns them.
+        As `Axes.for_positions` returns them.
     lead, tail : int
-        How many axes stand before and behind.
+        The numbers of other axes.
     """
     ndim, sizes = len(values.shape), list(values.shape)
     before, behind = range(lead), range(ndim - tail, ndim)
@@ -236,58 +239,60 @@ def in_order(
 
 @dataclass(slots=True)
 class RowPositions:
-    """Where the rows of an array stand.
+    """The positions of the tokens of an array, one for each row of channels.
 
     Attributes
     ----------
     positions : int64 or float64 array (axes, *extra, 1 or batch, 1 or sequence)
-        On the host, or traced, an array of the library that traces it, or a `GpuView` of any dtype. `extra`
-        are the further axes on which positions differ, see `Axes`.
+        A NumPy array if the values are known on the host. Traced positions are an array of their library, and
+        positions on a GPU a `GpuView` of any dtype. `extra` are the extra axes of `Axes`.
     start : int or None
-        The first position where the rows count up from there; `positions` is then not read.
+        The first position, if positions are consecutive integers known on the host. `positions` is then unused.
     length : int
-        How many rows there are.
+        The sequence length.
     limit : int or None
-        What positions have to stay below that are not known on the host; known ones were checked.
-    counting : bool
-        Whether rows count up from `positions`, which are then those of the first row. This and the next
-        one are for GPUs only.
+        Exclusive upper limit for positions that the host cannot read. The others are already checked.
+    consecutive : bool
+        Whether `positions` has only the first position of each sequence, and the others follow consecutively.
+        This field and `bounds` are for GPUs only.
     bounds : int64 array (n + 1,) or GpuView, or None
-        Where packed sequences begin and the last one ends, each of which counts from zero; `positions`
-        are then (axes, n or 1, 1).
-    by_axis : bool
-        Whether the shape of `positions` is (axes, *sizes), with a size or 1 for each axis of the array
-        but its last. `along` returns the ordinary form for one array.
+        The first token of each of n packed sequences, and the end of the last one. Each sequence counts from its
+        own first position; `positions` has the shape (axes, n or 1, 1).
+    per_array_axis : bool
+        Whether `positions` has the shape (axes, *sizes), with the size of each axis of the array but its last,
+        or 1. `for_array` returns the ordinary form for one array.
     by_head : bool
-        Whether positions and frequencies both differ by head, which is then the one axis of `extra`.
-    held : bool array (1 or batch, sequence) or None
-        For traced integer positions that were computed by a sum, whether the sum fits their dtype.
+        Whether both positions and frequencies differ by head. The axis of heads is then the only extra axis.
+    no_overflow : bool array (1 or batch, sequence) or None
+        For sums of traced integers: whether the position of each token fits their dtype.
     """
 
     positions: Array | GpuView | None
     start: int | None
     length: int
     limit: int | None = None
-    counting: bool = False
+    consecutive: bool = False
     bounds: HostArray | GpuView | None = None
-    by_axis: bool = False
+    per_array_axis: bool = False
     by_head: bool = False
-    held: Array | None = None
+    no_overflow: Array | None = None
 
-    def along(self, axes: Axes, heads: int) -> tuple[RowPositions, Axes]:
-        """Return the rows of one array in the ordinary form, and its axes, given those of its shape."""
-        if not self.by_axis:
+    def for_array(self, axes: Axes, heads: int) -> tuple[RowPositions, Axes]:
+        """Return the positions of one array in the ordinary form, and its axes adapted to them.
+
+        `heads` is the number of heads that have frequencies, 1 if all heads share them.
+        """
+        if not self.per_array_axis:
             return self, axes
         assert self.positions is not None
-        own, order = axes.spread(tuple(self.positions.shape[1:]), by_head=heads > 1)
-        positions = in_order(self.positions, own, order, lead=1, tail=0)
-        rows = replace(
-            self, positions=positions, by_axis=False, by_head=heads > 1 and bool(own.extra)
-        )
-        return rows, own
+        adapted, order = axes.for_positions(tuple(self.positions.shape[1:]), by_head=heads > 1)
+        positions = reorder_axes(self.positions, adapted, order, lead=1, tail=0)
+        by_head = heads > 1 and bool(adapted.extra)
+        rows = replace(self, positions=positions, per_array_axis=False, by_head=by_head)
+        return rows, adapted
 
     def at(self, index: tuple[int, ...]) -> RowPositions:
-        """Return the rows at an index of the extra axes."""
+        """Return the positions at one index of the extra axes."""
         positions = self.positions
         if isinstance(positions, GpuView):
             return replace(self, positions=positions.at(index), by_head=False)
@@ -295,7 +300,7 @@ class RowPositions:
         return replace(self, positions=positions[(slice(None), *index)], by_head=False)
 
     def part(self, batch: slice, sequence: slice) -> RowPositions:
-        """Return the rows of a block; both slices have a start and a stop, or are of everything."""
+        """Return the positions of a block. Each slice has a start and a stop, or is ``slice(None)``."""
         first, last, _ = sequence.indices(self.length)
         if self.start is not None:
             return RowPositions(None, self.start + first, last - first)
@@ -309,16 +314,16 @@ class RowPositions:
 
     @property
     def traced(self) -> bool:
-        """Whether the positions are not known on the host."""
+        """Whether the host does not know the positions: they are traced, or on a GPU."""
         return self.start is None and not isinstance(self.positions, np.ndarray)
 
 
 @dataclass(slots=True)
 class Table:
-    """Cosine and sine, and the row that each batch and sequence index reads.
+    """Cosine and sine, and the table row for each index of batch and sequence.
 
-    `values` is (2, heads or 1, rows, pairs); the row for batch b and index s of the sequence is
-    ``index[..., b, s] + step * s``, where either axis of the index may have length 1. extra axes lead.
+    `values` has the shape (2, heads or 1, rows, pairs). Batch element b and token s use the row
+    ``index[..., b, s] + step * s``. Each of these two axes of `index` may have size 1; extra axes come before them.
     """
 
     values: HostArray
@@ -327,17 +332,17 @@ class Table:
     length: int
 
     def heads(self, heads: slice) -> Table:
-        """Return the table of some of the heads."""
+        """Return the table for a slice of the heads."""
         return replace(self, values=np.ascontiguousarray(self.values[:, heads]))
 
-    def at_extra(self, where: Sequence[slice]) -> Table:
-        """Return the table of a block of the extra axes."""
-        return replace(self, index=np.ascontiguousarray(self.index[tuple(where)]))
+    def at_extra(self, slices: Sequence[slice]) -> Table:
+        """Return the table for a block of the extra axes."""
+        return replace(self, index=np.ascontiguousarray(self.index[tuple(slices)]))
 
     def gather(self) -> HostArray:
-        """Return the rows themselves, (2, heads or 1, *extra, 1 or batch, 1 or sequence, pairs).
+        """Return cosine and sine of each token, (2, heads or 1, *extra, 1 or batch, 1 or sequence, pairs).
 
-        Rows that follow one another are a view of the table.
+        Consecutive rows are a view of the table.
         """
         if self.index.size == 1 and self.step:
             first = int(self.index[0, 0])
@@ -347,13 +352,13 @@ class Table:
         return gathered
 
 
-# What a kernel reads of a table: values, index, the positions at which the values begin and end, and step.
+# The fields of a table that a kernel reads: values, index, the first position of the values, their end, and step.
 TableRows: TypeAlias = tuple[HostArray, HostArray, int, int, int]
 
 
 @dataclass(slots=True)
 class TracedTable:
-    """Cosine and sine in a library's own arrays, (heads or 1, *extra, batch or 1, sequence or 1, pairs)."""
+    """Cosine and sine as arrays of a library, (heads or 1, *extra, batch or 1, sequence or 1, pairs)."""
 
     cosine: Array
     sine: Array
@@ -361,91 +366,92 @@ class TracedTable:
 
 @dataclass(slots=True)
 class DeferredTable:
-    """How to look up the table of a block of rows, where and when it is needed."""
+    """The table of a lazy array: looked up for each block when the block is computed."""
 
     look_up: Callable[[RowPositions], Table]
     rows: RowPositions
 
     def part(self, batch: slice, sequence: slice) -> Table:
-        """Return the table of a block."""
+        """Return the table of a block of batch and sequence."""
         return self.look_up(self.rows.part(batch, sequence))
 
 
 # ------------------------------------------------------------------------------------------------
 # Backends and their plans.
 
-# What says positions and belongs to no library.
-KNOWN = (NoneType, int, float, list, tuple, np.ndarray, np.generic)
-# `positions`, `offset`, `cu_seqlens` and `delta` as the call gives them, None if it does not.
+# Types of position arguments that are not arrays of another library.
+HOST_POSITION_TYPES = (NoneType, int, float, list, tuple, np.ndarray, np.generic)
+# `positions`, `offset`, `cu_seqlens` and `delta` as the user gave them, or None.
 PositionArgs: TypeAlias = tuple[Any, Any, Any, Any]
 
 
 class Call(NamedTuple):
-    """A call as a backend plans it: everything but the numbers.
+    """A call as a backend plans it: everything but the values of arrays and positions.
 
-    A backend imports nothing from above it. What it needs from there is handed in here.
+    A backend imports no module above it. The call hands in the functions that it needs from there.
 
     Attributes
     ----------
     arrays, outputs : sequence of array
-        Those of the first call of this kind, checked. A plan reads their shapes, strides and dtypes, and keeps no
-        reference to them. `outputs` is None if the call gives no `out`.
+        The arrays of the first call of this kind, checked. A plan reads their shapes, strides and dtypes, and keeps
+        no reference to them. `outputs` is None if the call has no `out`.
     names : tuple of str
-        What errors call the arrays.
+        The name of each array in error messages.
     passes : tuple of Passes
-        For each array.
-    frames : tuple of ArraySpec
-        For each array.
-    extent : PositionShapes
-        What positions have to fit (`rotary.call.rows`).
+        The passes over each array.
+    specs : tuple of ArraySpec
+        The axes, channels and compute dtype of each array.
+    position_shapes : PositionShapes
+        The shapes that positions may have (`rotary.call.rows`).
     limit : int or None
-        The bound that every position must stay below, None if there is none. `read` checks positions whose values
-        are known. A shift is given by deltas and no positions, so its bound is below every position.
+        Exclusive upper limit of positions. `read` checks it for known values. A shift has deltas and no positions,
+        so its limit is so low that no kernel uses a cached table for it.
     read : callable
-        Returns `Rows` for the position arguments of a call, checked, given an `PositionShapes`.
+        Reads and checks the position arguments of a call, given `PositionShapes`, and returns `RowPositions`.
     tables : callable
-        Returns the tables for several triples of angles, `Rows` and dtype.
-    reader : callable
-        Returns what reads the cached table of angles in a dtype for positions that count up, None if there is none.
+        Returns tables, given a sequence of (angles, `RowPositions`, dtype).
+    table_reader : callable
+        Returns an object that reads the cached table of angles in a dtype for consecutive positions, or None if
+        there is no such table.
     check_outputs : callable
-        Raises unless outputs can hold the results of arrays: read-only ones, and memory that overlaps.
+        Raises if an output is read-only or overlaps other memory.
     transpose : callable
-        Rotates arrays by the transposed rotation, given the position arguments: gradients go back so.
+        Rotates arrays by the transposed rotation, for gradients. It takes arrays and position arguments.
     """
 
     arrays: Sequence[Array]
     outputs: Sequence[Array] | None
     names: tuple[str, ...]
     passes: tuple[Passes, ...]
-    frames: tuple[ArraySpec, ...]
-    extent: Any
+    specs: tuple[ArraySpec, ...]
+    position_shapes: Any
     limit: int | None
     read: Callable[[PositionArgs, Any], RowPositions]
     tables: Callable[[Sequence[tuple[Angles, RowPositions, TableDType]]], list[Table | TracedTable]]
-    reader: Callable[[Angles, TableDType], Any]
+    table_reader: Callable[[Angles, TableDType], Any]
     check_outputs: Callable[[Sequence[Array], Sequence[Array]], None]
     transpose: Callable[[Sequence[Array], PositionArgs], tuple[Array, ...]]
 
     def table(self, angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | TracedTable:
-        """Return the table of angles at rows, in a dtype."""
-        (found,) = self.tables([(angles, rows, dtype)])
-        return found
+        """Return the table of angles at positions, in a dtype."""
+        (table,) = self.tables([(angles, rows, dtype)])
+        return table
 
 
 class Plan(Protocol):
-    """What rotates arrays of certain shapes, strides and dtypes."""
+    """A function that rotates arrays of the shapes, strides and dtypes that it was made for."""
 
     def __call__(
         self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None, /
     ) -> Sequence[Array]:
-        """Return one result for each array; where there are outputs, these, written to.
+        """Return one result for each array, which is its output if outputs are given.
 
-        Errors are raised before the first byte is written.
+        All errors are raised before the first byte is written.
         """
 
 
 class Backend(Protocol):
-    """What rotates the arrays of some libraries: a module with this function."""
+    """A module that plans the calls on arrays of certain libraries."""
 
     def plan(self, call: Call) -> Plan:
         """Return the plan of a call."""

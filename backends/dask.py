@@ -48,7 +48,7 @@ def _rotate_block(
     if axes.extra:
         table = table.at_extra([where[axis] for axis in axes.extra])
     if table.values.shape[1] > 1:
-        (head_axis,) = axes.others(block.ndim)
+        (head_axis,) = axes.head_axes(block.ndim)
         table = table.heads(where[head_axis])
     backend = host() if isinstance(block, np.ndarray) else portable
     rotated: Array = backend.rotate(block, table, axes, pairing)

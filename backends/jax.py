@@ -16,7 +16,7 @@ from rotary._lib.typing import Array, HostArray
 from rotary.runtime.pool import empty
 
 from . import portable
-from .contract import KNOWN, Axes, Pairing, PositionArgs, Table
+from .contract import HOST_POSITION_TYPES, Axes, Pairing, PositionArgs, Table
 from .cpu.host import host
 
 # Whether `rotate` takes a recipe and puts the work off.
@@ -36,7 +36,7 @@ def rotate_all(
     if outputs is not None:
         return None  # they are immutable
     views: dict[int, HostArray] = {}
-    for x in (*arrays, *(each for each in where if not isinstance(each, KNOWN))):
+    for x in (*arrays, *(each for each in where if not isinstance(each, HOST_POSITION_TYPES))):
         view = _memory(x) if array_api_compat.is_jax_array(x) else None
         if view is None:
             return None

@@ -63,7 +63,7 @@ class LibraryPlan:
         """Return arrays rotated."""
         if outputs is not None:
             self._call.check_outputs(arrays, outputs)
-        return self.at(self._call.read(where, self._call.extent), arrays, outputs)
+        return self.at(self._call.read(where, self._call.position_shapes), arrays, outputs)
 
     def at(
         self, rows: RowPositions, arrays: Sequence[Array], outputs: Sequence[Array] | None
@@ -76,39 +76,39 @@ class LibraryPlan:
         # Every table is made before the first array is written to.
         found: dict[Any, Table | TracedTable] = {}
         owns = [
-            self._own(x, frame, turns, rows, found)
-            for x, frame, turns in zip(arrays, call.frames, call.passes, strict=True)
+            self._own(x, spec, passes, rows, found)
+            for x, spec, passes in zip(arrays, call.specs, call.passes, strict=True)
         ]
         return [
-            _rotated(x, frame, own, output)
-            for x, frame, own, output in zip(arrays, call.frames, owns, wanted, strict=True)
+            _rotated(x, spec, own, output)
+            for x, spec, own, output in zip(arrays, call.specs, owns, wanted, strict=True)
         ]
 
     def _own(
         self,
         x: Array,
-        frame: ArraySpec,
-        turns: Passes,
+        spec: ArraySpec,
+        passes: Passes,
         rows: RowPositions,
         found: dict[Any, Table | TracedTable],
     ) -> _Own:
         """Return how an array is rotated; what has been found for an earlier one is taken from there."""
         # Traced positions need operations that can be traced, whatever the array.
         backend = portable if rows.traced else backends.kernel_for(x)
-        own, axes = rows.along(frame.axes, turns.angles[0].frequencies.heads)
+        own, axes = rows.for_array(spec.axes, passes.angles[0].frequencies.heads)
         look_up = self._call.tables
 
         def table(angles: Any) -> AnyTable:
             if backend.LAZY:
-                return DeferredTable(partial(_of_block, look_up, angles, frame.dtype), own)
+                return DeferredTable(partial(_of_block, look_up, angles, spec.dtype), own)
             # In positions with a size for each axis, arrays whose axes differ read different rows.
-            key = id(angles), frame.dtype, frame.axes if rows.by_axis else None
+            key = id(angles), spec.dtype, spec.axes if rows.per_array_axis else None
             if key not in found:
-                (found[key],) = look_up([(angles, own, frame.dtype)])
+                (found[key],) = look_up([(angles, own, spec.dtype)])
             return found[key]
 
-        second = None if turns.second is None else table(turns.second)
-        return _Own(backend, axes, [table(angles) for angles in turns.angles], second)
+        second = None if passes.second_angles is None else table(passes.second_angles)
+        return _Own(backend, axes, [table(angles) for angles in passes.angles], second)
 
 
 def _of_block(
@@ -120,29 +120,29 @@ def _of_block(
     return table
 
 
-def _rotated(x: Array, frame: ArraySpec, own: _Own, output: Array | None) -> Array:
+def _rotated(x: Array, spec: ArraySpec, own: _Own, output: Array | None) -> Array:
     """Return an array after all passes, each of which rotates other channels, or write it to `output`."""
     if own.second is not None:
-        return _mixed(x, frame, own, output)
-    for pairing, table in zip(frame.pairings, own.tables, strict=True):
+        return _mixed(x, spec, own, output)
+    for pairing, table in zip(spec.pairings, own.tables, strict=True):
         x = own.backend.rotate(x, table, own.axes, pairing, output)
         if output is None and isinstance(x, np.ndarray):
             output = x  # nobody else has it yet, so that later passes may write to it
     return x
 
 
-def _mixed(x: Array, frame: ArraySpec, own: _Own, output: Array | None) -> Array:
+def _mixed(x: Array, spec: ArraySpec, own: _Own, output: Array | None) -> Array:
     """Return an array whose pairs' two channels are made by angles of their own.
 
     Both rotations are made in full, which takes twice the time, in the precision of the tables, and
     of each the channels that it is meant for are taken.
     """
-    (pairing,), (first,) = frame.pairings, own.tables
+    (pairing,), (first,) = spec.pairings, own.tables
     if isinstance(x, np.ndarray) and isinstance(first, TracedTable):
         x = libraries.namespace(first.cosine).asarray(x)
     rotated = partial(own.backend.rotate, axes=own.axes, pairing=pairing)
     xp = libraries.namespace(x)
-    wide = xp.astype(x, getattr(xp, frame.dtype))
+    wide = xp.astype(x, getattr(xp, spec.dtype))
     layout = pairing.source if pairing.inverse else pairing.target
     second = _second_channels(pairing, layout, x)
     if pairing.inverse:  # the transpose: what each rotation made it takes back

@@ -163,7 +163,7 @@ def _joined(xp: Namespace, parts: list[Array]) -> Array:
 
 def _align(table: Array, ndim: int, axes: Axes, xp: Namespace) -> Array:
     """Return a table (heads, *extra, batch, sequence, pairs) with its axes in the order of those of an array."""
-    order, places = axes.align(ndim)
+    order, places = axes.table_order(ndim)
     sizes = [1 if place is None else table.shape[place] for place in places]
     return xp.reshape(xp.permute_dims(table, order), (*sizes, table.shape[-1]))
 

@@ -100,6 +100,6 @@ def rotate(
 
 def _align(part: HostArray, ndim: int, axes: Axes) -> HostArray:
     """Return a table (heads, *extra, batch, sequence, pairs) with its axes in the order of those of an array."""
-    order, places = axes.align(ndim)
+    order, places = axes.table_order(ndim)
     sizes = [1 if place is None else part.shape[place] for place in places]
     return part.transpose(order).reshape(*sizes, part.shape[-1])

@@ -21,7 +21,7 @@ from rotary._lib.typing import Array, HostArray
 from rotary.runtime.pool import empty
 
 from . import portable
-from .contract import KNOWN, Axes, Pairing, PositionArgs, Table
+from .contract import HOST_POSITION_TYPES, Axes, Pairing, PositionArgs, Table
 from .cpu.host import host
 
 # Whether `rotate` takes a recipe and puts the work off.
@@ -55,7 +55,7 @@ def rotate_all(
 
     if not is_ordinary_thread():
         return None
-    places = [each for each in where if not isinstance(each, KNOWN)]
+    places = [each for each in where if not isinstance(each, HOST_POSITION_TYPES)]
     recorded = torch.is_grad_enabled() and any(
         x.requires_grad for x in (*arrays, *(outputs or ())) if isinstance(x, torch.Tensor)
     )

@@ -26,14 +26,14 @@ def traced_table(angles: Angles, rows: RowPositions, dtype: TableDType) -> Trace
     would raise an error if they were known.
     """
     positions: Array = rows.positions
-    held = rows.held
+    no_overflow = rows.no_overflow
     check_precision(dtype, positions)
     xp = namespace(positions)
     if dtype_name(positions) == "uint64":
         positions = xp.astype(positions, xp.int64)
         for axis in range(positions.shape[0]):
             within = positions[axis, ...] >= 0
-            held = within if held is None else held & within
+            no_overflow = within if no_overflow is None else no_overflow & within
     frequencies, factor, scale = angles
     cos_sin = _of_floats if "float" in dtype_name(positions) else _of_integers
     own = [positions[:, head] if rows.by_head else positions for head in range(frequencies.heads)]
@@ -47,8 +47,8 @@ def traced_table(angles: Angles, rows: RowPositions, dtype: TableDType) -> Trace
     if rows.limit is not None and (rows.limit <= NARROW or has_int64(positions)):
         fits = xp.max(positions, axis=0)[..., None] < rows.limit
         cosine, sine = _nan_unless(fits, cosine), _nan_unless(fits, sine)
-    if held is not None:
-        cosine, sine = (_nan_unless(held[..., None], part) for part in (cosine, sine))
+    if no_overflow is not None:
+        cosine, sine = (_nan_unless(no_overflow[..., None], part) for part in (cosine, sine))
     return TracedTable(cosine * factor, sine * factor)
 
 
@@ -56,7 +56,7 @@ def _scale(scale: Scale, positions: Array, dtype: TableDType) -> Array:
     """Return the scale (1, batch or 1, sequence or 1, pairs) at positions, in the precision of the table."""
     xp = namespace(positions)
     places = xp.astype(positions, getattr(xp, dtype))[..., None]
-    logarithms = from_host(np.log(scale.roots).astype(dtype), xp, positions)
+    logarithms = from_host(np.log(scale.zeta).astype(dtype), xp, positions)
     powers = logarithms * ((places - scale.center) / scale.unit)
     # The first pair is scaled the most. Known positions whose scale leaves the dtype raise an error.
     limits = np.finfo(dtype)

@@ -84,7 +84,7 @@ class XPos:
             value = own.metadata["check"](getattr(self, own.name), own.name)
             object.__setattr__(self, own.name, value)
 
-    def roots(self, pairs: int) -> tuple[float, ...]:
+    def zeta(self, pairs: int) -> tuple[float, ...]:
         """Return zeta of every pair.
 
         Parameters
@@ -99,7 +99,7 @@ class XPos:
         Examples
         --------
         >>> import rotary
-        >>> rotary.XPos(512, center=0, gamma=1.0).roots(4)
+        >>> rotary.XPos(512, center=0, gamma=1.0).zeta(4)
         (0.5, 0.625, 0.75, 0.875)
         """
         d = 2 * pairs

@@ -26,17 +26,17 @@ from ._lib.typing import (
 from .angles.phases import frequencies
 from .angles.powers import as_frequencies, powers
 from .backends import kernel_for, portable
-from .backends.contract import Angles, Axes, Pairing, Table, TracedTable, in_order
+from .backends.contract import Angles, Axes, Pairing, Table, TracedTable, reorder_axes
 from .call.arrays import (
     as_outputs,
     as_table_dtype,
-    check_apart,
     check_array,
-    check_of_library,
-    check_plain,
+    check_has_library,
+    check_no_overlap,
+    check_unmasked,
 )
 from .call.rows import PositionShape
-from .call.shapes import Shape, axes_of, axis_options, shape_of, table_dtype
+from .call.shapes import NamedShape, axes_of, axis_options, compute_dtype, shape_of
 from .layouts import Layout, check_layout
 from .tables import lookup
 
@@ -279,7 +279,7 @@ def apply_rotary(  # numpydoc ignore=PR01
     if unknown:
         hints.refuse(apply_rotary, unknown)
     for part, name in ((x, "x"), (cos, "cos"), (sin, "sin")):
-        check_of_library(part, name)
+        check_has_library(part, name)
     check_array(x, "x")
     check_layout(layout)
     backwards = as_bool(inverse, "inverse")
@@ -289,7 +289,7 @@ def apply_rotary(  # numpydoc ignore=PR01
     start = _checked_start(rotary_start, shape, cosine.shape[-1])
     (output,) = as_outputs(out, (x,), ("x",))
     if output is not None:
-        check_apart(output, (cos, sin), ("cos", "sin"))
+        check_no_overlap(output, (cos, sin), ("cos", "sin"))
     pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
     result: ArrayT
     on_gpu = None if isinstance(x, np.ndarray) else _on_gpu(x, cosine, sine, axes, pairing, output)
@@ -304,7 +304,7 @@ def apply_rotary(  # numpydoc ignore=PR01
 
 
 def _own_tables(
-    x: Array, shape: Shape, cos: Any, sin: Any, axes: Axes
+    x: Array, shape: NamedShape, cos: Any, sin: Any, axes: Axes
 ) -> tuple[Array, Array, Axes]:
     """Return a caller's tables (*extra, batch or 1, sequence, pairs) in the dtype and library of x, and its axes."""
     for part, name in ((cos, "cos"), (sin, "sin")):
@@ -318,21 +318,21 @@ def _own_tables(
         return xp.reshape(cosine, (1, *sizes)), xp.reshape(sine, (1, *sizes)), axes
     if _fits_batch(sizes, shape, axes):
         return cosine, sine, axes
-    own, order = axes.spread(sizes[:-1], by_head=False)
-    cosine, sine = (in_order(part, own, order, lead=0, tail=1) for part in (cosine, sine))
+    own, order = axes.for_positions(sizes[:-1], by_head=False)
+    cosine, sine = (reorder_axes(part, own, order, lead=0, tail=1) for part in (cosine, sine))
     return cosine, sine, own
 
 
-def _fits_batch(sizes: tuple[int, ...], shape: Shape, axes: Axes) -> bool:
+def _fits_batch(sizes: tuple[int, ...], shape: NamedShape, axes: Axes) -> bool:
     """Return whether a table has the shape (1, S, r/2) or (B, S, r/2)."""
     fit = PositionShape(shape.name, shape.sizes[:-1], axes)
     length = shape.sizes[axes.sequence]
-    return len(sizes) == 3 and fit.takes_batch(sizes[0]) and sizes[1] in (length, UNKNOWN)
+    return len(sizes) == 3 and fit.fits_batch(sizes[0]) and sizes[1] in (length, UNKNOWN)
 
 
-def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
+def _check_own_table(part: Any, name: str, shape: NamedShape, axes: Axes) -> None:
     """Raise unless a caller's table is floating and fits an array."""
-    check_plain(part, name)
+    check_unmasked(part, name)
     own = shape_of(part, name)
     if own.dtype not in TABLE_DTYPES:
         msg = f"`{name}` must be floating, got dtype {part.dtype}"
@@ -342,18 +342,18 @@ def _check_own_table(part: Any, name: str, shape: Shape, axes: Axes) -> None:
     if (
         own.sizes[:-1] != (length,)
         and not _fits_batch(own.sizes, shape, axes)
-        and not fit.matches(own.sizes[:-1])
+        and not fit.fits_shape(own.sizes[:-1])
     ):
         each = "" if fit.batch is None else f", ({fit.batch}, {length}, r/2)"
         if len(fit.sizes) > 1:
-            each += f" or ({', '.join(map(str, fit.spelled()))}, r/2)"
+            each += f" or ({', '.join(map(str, fit.size_texts()))}, r/2)"
         msg = f"`{name}` must have shape ({length}, r/2){each} for x of {shape}, got {own}"
         raise ValueError(msg)
 
 
 def _in_library_of(x: Array, part: Array, name: str) -> Array:
     """Return part of a table in the computing dtype and the library of x; traced, in its own."""
-    dtype = table_dtype(libraries.dtype_name(x))
+    dtype = compute_dtype(libraries.dtype_name(x))
     if libraries.namespace(part) is not libraries.namespace(x):
         host = libraries.to_host(part)
         if host is not None and isinstance(x, np.ndarray):
@@ -395,7 +395,7 @@ def _packed(cosine: HostArray, sine: HostArray) -> Table:
     return Table(values, index, 0, leading[-1])
 
 
-def _checked_start(rotary_start: Any, shape: Shape, pairs: int) -> int:
+def _checked_start(rotary_start: Any, shape: NamedShape, pairs: int) -> int:
     """Return the first channel that turns, checked against the channels there are."""
     start = as_integer(rotary_start, "rotary_start")
     width = pairs if shape.is_complex else 2 * pairs

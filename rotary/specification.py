@@ -32,7 +32,7 @@ from ._lib.typing import (
 from .angles.phases import Frequencies, frequencies
 from .call import passes, plans, torch_graphs
 from .call.arrays import as_table_dtype
-from .call.passes import QUIRKS, Quirk, Rotations, RotationSpec, rotations_of
+from .call.passes import QUIRKS, Quirk, RotationCache, RotationSpec, rotations_of
 from .call.shapes import NO_BATCH, as_axis
 from .decay import Role, XPos
 from .layouts import Layout, check_layout
@@ -207,7 +207,7 @@ class Specification:  # numpydoc ignore=PR01
     @cached_property
     def _frequencies(self) -> Frequencies:
         """The frequencies (heads, axes, pairs) as exact fractions of a turn."""
-        return frequencies(passes.on_axes(self.inv_freq, self.sections))
+        return frequencies(passes.frequencies_by_axis(self.inv_freq, self.sections))
 
     @cached_property
     def _leading(self) -> bool:
@@ -220,11 +220,11 @@ class Specification:  # numpydoc ignore=PR01
         return (self.rotary_dim // 2,) if self.sections is None else self.sections.blocks
 
     @cached_property
-    def _rotations(self) -> Rotations:
+    def _rotations(self) -> RotationCache:
         """The rotations of this embedding, which all that equal it share."""
         both = None
         if self.quirk is not None:
-            first, second = passes.of_both_channels(self.inv_freq, self.sections, self.quirk)
+            first, second = passes.channel_frequencies(self.inv_freq, self.sections, self.quirk)
             both = frequencies(first), frequencies(second)
         return rotations_of(
             RotationSpec(
@@ -236,11 +236,11 @@ class Specification:  # numpydoc ignore=PR01
                 attention_factor=self.attention_factor,
                 decay=self.decay,
                 quirk=self.quirk,
-                leading=self._leading,
+                has_position_axes=self._leading,
                 limit=self._limit,
                 blocks=self._blocks,
                 frequencies=self._frequencies,
-                both=both,
+                channel_frequencies=both,
                 axes=(self.seq_axis, NO_BATCH if self.batch_axis is False else self.batch_axis),
             )
         )

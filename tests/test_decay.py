@@ -36,9 +36,9 @@ def scale_of(places, width, layout, center=3.0, unit=512):
 
 
 def test_zeta_is_that_of_the_paper():
-    roots = XPos(512, center=0).roots(32)
+    zeta = XPos(512, center=0).zeta(32)
     for pair, value in ZETA.items():
-        assert roots[pair] == pytest.approx(value, abs=5e-10)
+        assert zeta[pair] == pytest.approx(value, abs=5e-10)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -102,9 +102,9 @@ def test_shift_moves_the_scale_along(layout):
 
 def test_shift_is_refused_where_a_pair_has_two_scales():
     rope = embedding(8, "interleaved", scale_layout="half")
-    with pytest.raises(TypeError, match="`shift` must not be called where `scale_layout`"):
+    with pytest.raises(TypeError, match="`shift` needs the `scale_layout`"):
         rope.shift(random_array((5, 8)), 3, role="key")
-    with pytest.raises(TypeError, match="`tables` must not be called where `scale_layout`"):
+    with pytest.raises(TypeError, match="`tables` needs the `scale_layout`"):
         rope.tables([1], role="key")
 
 

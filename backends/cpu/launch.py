@@ -307,7 +307,7 @@ class Parts(NamedTuple):
 def parts_of(x: HostArray, out: HostArray, axes: Axes, pairing: Pairing) -> Parts:
     """Return the parts of an array, which has elements, and of its result."""
     front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
-    heads = axes.others(x.ndim)
+    heads = axes.head_axes(x.ndim)
     # Axes beyond these are walked here: strided ones cannot be merged without a copy.
     walked = (*axes.extra, *heads[:-1])
     new = (None,) * (4 - (x.ndim - len(walked)))

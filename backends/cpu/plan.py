@@ -42,7 +42,7 @@ INTEGERS = frozenset(
 
 def plan(call: Call) -> Plan:
     """Return the plan of a call; that of other libraries' arrays if an array is no rotation of another."""
-    if call.passes[0].second is not None:
+    if call.passes[0].second_angles is not None:
         return library.plan(call)
     found = HostPlan(call)
     direct: Plan = found if found.direct is None else DirectPlan(call, found, *found.direct)
@@ -104,7 +104,7 @@ class HostPlan:
 
     def __init__(self, call: Call) -> None:
         self._call = call._replace(arrays=(), outputs=None)
-        self._axes = [frame.axes for frame in call.frames]
+        self._axes = [spec.axes for spec in call.specs]
         arrays, outputs = call.arrays, call.outputs or ()
         # What is copied because the kernels cannot read it or write to it where it lies.
         self._copied = not all(is_plain(x) for x in (*arrays, *outputs))
@@ -131,10 +131,10 @@ class HostPlan:
             offset is None or type(offset) is int
         )
         limit = LARGEST if call.limit is None else call.limit
-        if counts and 0 <= (offset or 0) <= limit - call.extent.length:
-            rows = RowPositions(None, offset or 0, call.extent.length)
+        if counts and 0 <= (offset or 0) <= limit - call.position_shapes.length:
+            rows = RowPositions(None, offset or 0, call.position_shapes.length)
         else:
-            rows = call.read(where, call.extent)
+            rows = call.read(where, call.position_shapes)
         if rows.start is None and type(rows.positions) is not np.ndarray:
             return library.LibraryPlan(call).at(rows, arrays, outputs)
         if self._plain:
@@ -144,12 +144,12 @@ class HostPlan:
             xs, ys, targets = self._prepared(arrays, outputs)
         along: list[tuple[RowPositions, Axes]] = [(rows, axes) for axes in self._axes]
         key = None
-        if rows.by_axis:
+        if rows.per_array_axis:
             each = [
                 (axes, own.angles[0].frequencies.heads)
                 for axes, own in zip(self._axes, call.passes, strict=True)
             ]
-            found = {one: rows.along(*one) for one in set(each)}
+            found = {one: rows.for_array(*one) for one in set(each)}
             along = [found[one] for one in each]
             key = tuple([axes for _, axes in along])
         steps, wanted = self._of_axes.get(key) or self._of_axes.setdefault(
@@ -237,21 +237,21 @@ class HostPlan:
         wanted: list[Wanted] = []
         steps: list[Step] = []
         by_axis = any(axes != own for (_, axes), own in zip(along, self._axes, strict=True))
-        for number in range(len(call.frames[0].pairings)):
+        for number in range(len(call.specs[0].pairings)):
             alike: dict[Any, list[int]] = {}
-            for i, (frame, own) in enumerate(zip(call.frames, call.passes, strict=True)):
+            for i, (spec, own) in enumerate(zip(call.specs, call.passes, strict=True)):
                 angles, axes, x = own.angles[number], along[i][1], xs[i]
                 # In positions with a size for each axis, arrays whose axes differ read different rows.
-                key = id(angles), frame.dtype, frame.axes if by_axis else None
+                key = id(angles), spec.dtype, spec.axes if by_axis else None
                 if key not in tables:
                     tables[key] = len(wanted)
-                    reader = call.reader(angles, frame.dtype)
-                    wanted.append(Wanted(angles, frame.dtype, i, reader))
-                pairing = frame.pairings[number]
+                    reader = call.table_reader(angles, spec.dtype)
+                    wanted.append(Wanted(angles, spec.dtype, i, reader))
+                pairing = spec.pairings[number]
                 if self._real[i]:
                     pairing = as_interleaved(pairing)
                 # The kernel takes two arrays at once if one part is all of each.
-                alone = i if axes.extra or len(axes.others(x.ndim)) > 1 else None
+                alone = i if axes.extra or len(axes.head_axes(x.ndim)) > 1 else None
                 if x.size:
                     group = tables[key], x.dtype, pairing, alone
                     alike.setdefault(group, []).append(i)
@@ -286,15 +286,15 @@ class DirectPlan:
         self._launch = launch
         self._reader = reader
         self._new = plan._new
-        extent = call.extent
-        self._length = extent.length
+        shapes = call.position_shapes
+        self._length = shapes.length
         self._limit = LARGEST if call.limit is None else call.limit
         # Positions and offsets that a kernel can read as they are.
-        count = extent.arrays[0].batch or 1
-        counts = {1, count if extent.takes_batch(count) else 1}
+        count = shapes.arrays[0].batch or 1
+        counts = {1, count if shapes.fits_batch(count) else 1}
         self._offsets = {(each,) for each in counts}
         self._shapes: set[tuple[int, ...]] = set()
-        if not extent.leading:
+        if not shapes.has_position_axes:
             self._shapes = {(self._length,), *((each, self._length) for each in counts)}
 
     def __call__(

@@ -103,7 +103,7 @@ def row_positions(rows: RowPositions) -> KernelPositions:
     views = _on_device(rows.positions)
     steps = [_step(views, axis) for axis in range(3)]
     return KernelPositions(
-        (views.address, *steps, bounds[0], 0, 0, int(rows.counting), limit),
+        (views.address, *steps, bounds[0], 0, 0, int(rows.consecutive), limit),
         (cuda_struct.POSITION_TYPES[views.dtype], *bounds[1:]),
         "float" in views.dtype,
         steps[0] == 0,
@@ -281,7 +281,7 @@ def blocks_of(
 def _head_axes(x: GpuView, y: GpuView, axes: Axes) -> list[tuple[int, int, int]]:
     """Return the axes of heads as (size, stride in x, stride in y), merged if one stride reaches both."""
     groups: list[tuple[int, int, int]] = []
-    for axis in axes.others(x.ndim):
+    for axis in axes.head_axes(x.ndim):
         size, steps = x.shape[axis], (x.strides[axis], y.strides[axis])
         if size == 1:
             continue

@@ -164,12 +164,12 @@ class Plan:
         if targets is not None:
             memory.check_devices([views[0], *targets], [names[0], *_output_names(targets)])
             memory.check_aligned(targets, _output_names(targets))
-        frames = call.frames
+        specs = call.specs
         self._batches = [
-            None if frame.axes.batch is None else x.shape[frame.axes.batch]
-            for x, frame in zip(views, frames, strict=True)
+            None if spec.axes.batch is None else x.shape[spec.axes.batch]
+            for x, spec in zip(views, specs, strict=True)
         ]
-        length = views[0].shape[frames[0].axes.sequence]
+        length = views[0].shape[specs[0].axes.sequence]
         rows = length * max(batch or 1 for batch in self._batches)
         if rows > cuda.MAX_ROWS:
             msg = f"`{names[0]}` must have fewer than 2**31 rows, got {rows}"
@@ -177,12 +177,12 @@ class Plan:
         self._call = _without_arrays(call)
         self._owner = owner
         self._device = views[0].device
-        see = partial(memory.position_view, owner, self._device)
-        self._extent = call.extent._replace(see=see)
+        as_gpu_view = partial(memory.position_view, owner, self._device)
+        self._extent = call.position_shapes._replace(as_gpu_view=as_gpu_view)
         wanted = [memory.like(x, owner) for x in views]
         self._specs = [memory.result_spec(each, owner, like=each.dtype) for each in wanted]
         self._passes = [
-            _groups(call.passes, frames, number, views, targets or wanted, self._batches, length)
+            _groups(call.passes, specs, number, views, targets or wanted, self._batches, length)
             for number in range(len(call.passes[0].angles))
         ]
         self._sizes = [memory.channel_size(view) for view in (*views, *(targets or ()))]
@@ -269,7 +269,7 @@ class Plan:
         xs, ys = addresses
         with on_stream:
             if isinstance(rows, RowPositions):
-                if rows.by_axis:
+                if rows.per_array_axis:
                     return self._by_axis(arrays, positions, outputs, rows)
                 if rows.start is None and not _are_known(rows):
                     return None
@@ -281,7 +281,7 @@ class Plan:
 
     def _read_again(self, positions: PositionArgs) -> RowPositions:
         """Read positions as arrays of their library, whose operations compute tables on their GPU."""
-        return self._call.read(positions, self._call.extent)
+        return self._call.read(positions, self._call.position_shapes)
 
     def _launch(
         self,
@@ -330,12 +330,12 @@ class Plan:
         rows: RowPositions,
     ) -> Results:
         """Rotate by positions that differ on more axes than batch and sequence, with launches for each index."""
-        if not _are_known(replace(rows, by_axis=False)):
+        if not _are_known(replace(rows, per_array_axis=False)):
             return None
         if outputs is None:
             outputs = memory.empty(self._specs, arrays)
         for i, (x, result) in enumerate(zip(arrays, outputs, strict=True)):
-            own, axes = rows.along(self._call.frames[i].axes, self._heads)
+            own, axes = rows.for_array(self._call.specs[i].axes, self._heads)
             assert own.positions is not None
             for index in np.ndindex(own.positions.shape[1 : len(axes.extra) + 1]):
                 where = axes.at(index, x.ndim)
@@ -351,14 +351,14 @@ class Plan:
         self, positions: PositionArgs, i: int, index: tuple[int, ...]
     ) -> RowPositions:
         """Read the positions of a part of an array as an array of their library."""
-        own, _ = self._read_again(positions).along(self._call.frames[i].axes, self._heads)
+        own, _ = self._read_again(positions).for_array(self._call.specs[i].axes, self._heads)
         return own.at(index)
 
     def _part(self, i: int, axes: Axes, head: int | None, x: GpuView, y: GpuView) -> Plan:
         """Return the plan of the part of array i at any index of `axes.extra`."""
         found = self._parts.get((i, axes, head))
         if found is None:
-            passes, frame = self._call.passes[i], self._call.frames[i]
+            passes, spec = self._call.passes[i], self._call.specs[i]
             if head is not None:
                 angles = tuple(
                     each._replace(frequencies=of_head(each.frequencies, head))
@@ -368,7 +368,7 @@ class Plan:
             call = self._call._replace(
                 names=self._call.names[i : i + 1],
                 passes=(passes,),
-                frames=(frame._replace(axes=axes.without_extra()),),
+                specs=(spec._replace(axes=axes.without_extra()),),
             )
             made = Plan(call, self._owner, [x], [y])
             found = self._parts.setdefault((i, axes, head), made)
@@ -398,7 +398,7 @@ class Plan:
             raise TypeError(msg)
         table = self._call.table(angles, rows, dtype)
         assert not isinstance(table, TracedTable)
-        index = RowPositions(table.index[None], None, rows.length, counting=table.step == 1)
+        index = RowPositions(table.index[None], None, rows.length, consecutive=table.step == 1)
         return cuda.uploaded_table(table.values), cuda.row_positions(index)
 
     # A decoder passes the same kind of positions for each token: an integer offset, or an array on the GPU.
@@ -482,7 +482,7 @@ def _output_names(outputs: Sequence[Any]) -> list[str]:
 
 def _groups(
     passes: Sequence[Passes],
-    frames: Sequence[ArraySpec],
+    specs: Sequence[ArraySpec],
     number: int,
     views: Sequence[GpuView],
     targets: Sequence[GpuView],
@@ -491,13 +491,13 @@ def _groups(
 ) -> list[_Group]:
     """Return the launches of one pass. Arrays with equal angles, channels and dtype share theirs."""
     alike: dict[Any, list[int]] = {}
-    for i, (own, frame, x) in enumerate(zip(passes, frames, views, strict=True)):
-        key = (id(own.angles[number]), frame.pairings[number], x.dtype, batches[i])
+    for i, (own, spec, x) in enumerate(zip(passes, specs, views, strict=True)):
+        key = (id(own.angles[number]), spec.pairings[number], x.dtype, batches[i])
         alike.setdefault(key, []).append(i)
     groups = []
     for members in alike.values():
-        x, frame = views[members[0]], frames[members[0]]
-        pairing = frame.pairings[number]
+        x, spec = views[members[0]], specs[members[0]]
+        pairing = spec.pairings[number]
         blocks = []
         for i in members:
             in_place = targets[i].address == views[i].address
@@ -505,9 +505,9 @@ def _groups(
                 _check_in_place(pairing, x)
             # The first pass copies the channels that it does not rotate.
             copy = not number and not in_place
-            blocks += cuda.blocks_of(i, views[i], targets[i], frames[i].axes, pairing, copy=copy)
+            blocks += cuda.blocks_of(i, views[i], targets[i], specs[i].axes, pairing, copy=copy)
         launches = cuda.launches_of(blocks, x, pairing, batches[members[0]], length)
-        groups.append(_Group(launches, passes[members[0]].angles[number], frame.dtype))
+        groups.append(_Group(launches, passes[members[0]].angles[number], spec.dtype))
     return groups
 
 
@@ -548,7 +548,7 @@ def _needs_table(angles: Angles, rows: RowPositions) -> bool:
 
 def _are_known(rows: RowPositions) -> bool:
     """Return whether kernels can read the positions: neither if they are traced nor if they have the array's axes."""
-    return not rows.by_axis and (not rows.traced or isinstance(rows.positions, GpuView))
+    return not rows.per_array_axis and (not rows.traced or isinstance(rows.positions, GpuView))
 
 
 def _gpu_arrays(rows: RowPositions) -> list[Any]:

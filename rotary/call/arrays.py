@@ -1,4 +1,4 @@
-"""Which arrays can be rotated, and where results may be written."""
+"""Checks of the arrays that a call rotates and of the outputs that it writes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rotary._lib import libraries
 from rotary._lib.numbers import check_dense, check_without_unit
 from rotary._lib.typing import Array, HostArray, TableDType
 
-# How hard to try to prove that two arrays with interleaved strides share no element.
-OVERLAP_WORK: Any = 100_000  # older stubs of NumPy know only its two named amounts
+# The effort to prove that two arrays with interleaved strides share no element.
+OVERLAP_WORK: Any = 100_000  # Any, because older NumPy stubs accept only two literals here
 
 
 def names_of(arrays: Sequence[Array]) -> list[str]:
-    """Return what errors call the arrays of one call."""
+    """Return the names of the arrays of a call in error messages."""
     if len(arrays) == 1:
         return ["x"]
     if len(arrays) == 2:
@@ -25,31 +25,31 @@ def names_of(arrays: Sequence[Array]) -> list[str]:
 
 
 def names_of_outputs(outputs: Sequence[Any]) -> list[str]:
-    """Return what errors call the outputs of one call."""
+    """Return the names of the outputs of a call in error messages."""
     return ["out"] if len(outputs) == 1 else [f"out[{i}]" for i in range(len(outputs))]
 
 
-def check_plain(x: Any, name: str) -> None:
-    """Raise unless x is an array that keeps nothing besides its elements, in its blocks neither."""
+def check_unmasked(x: Any, name: str) -> None:
+    """Raise unless x is an array without mask and unit; the blocks of a dask array are checked too."""
     if type(x) is np.ndarray:
-        return  # as most are; what follows asks every library in turn
+        return  # most arrays are, and the checks below are slow
     check_without_unit(x, name)
     if not libraries.is_array(x):
         msg = f"`{name}` must be an array, got {type(x).__name__}"
         raise TypeError(msg)
     check_dense(x, name)
-    plain = getattr(x, "_meta", x) if libraries.is_dask_array(x) else x
-    if libraries.is_masked_or_matrix(plain):
-        msg = f"`{name}` must be a plain array, got {type(plain).__name__}"
+    block = getattr(x, "_meta", x) if libraries.is_dask_array(x) else x
+    if libraries.is_masked_or_matrix(block):
+        msg = f"`{name}` must be a plain array, got {type(block).__name__}"
         raise TypeError(msg)
 
 
 def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
-    """Return the name of a table's dtype, float32 or float64, given as any library's."""
-    found = libraries.name_of_dtype(dtype)
-    if found == "float32":
+    """Return the name of a table dtype, float32 or float64; `dtype` may be that of any library."""
+    given = libraries.name_of_dtype(dtype)
+    if given == "float32":
         return "float32"
-    if found == "float64":
+    if given == "float64":
         return "float64"
     msg = f"`{name}` must be 'float32' or 'float64', got {dtype!r}"
     raise ValueError(msg)
@@ -58,32 +58,32 @@ def as_table_dtype(dtype: Any, name: str = "dtype") -> TableDType:
 def check_array(x: Any, name: str) -> None:
     """Raise unless x is an array of floating or complex numbers that can be rotated."""
     if type(x) is not np.ndarray:
-        check_plain(x, name)
+        check_unmasked(x, name)
     dtype = libraries.dtype_name(x)
     if dtype not in libraries.DTYPES:
         msg = f"`{name}` must have one of the dtypes {', '.join(sorted(libraries.DTYPES))}, got {x.dtype}"
         if "int" in dtype:
-            msg += "; positions are given by name, as `positions=`"
+            msg += "; pass positions as `positions=`"
         raise TypeError(msg)
 
 
-def check_of_library(x: Any, name: str) -> None:
-    """Raise where x is memory of a GPU that no library has operations for."""
+def check_has_library(x: Any, name: str) -> None:
+    """Raise if x is raw GPU memory, for which no library has operations."""
     if libraries.is_raw_gpu_memory(x):
-        msg = f"`{name}` must be an array of a library, got {type(x)}: cupy.asarray makes it one"
+        msg = f"`{name}` must be an array of a library, got {type(x)}; convert it with cupy.asarray"
         raise TypeError(msg)
 
 
 def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[Array | None]:
-    """Return one output or None per array, checked against every array before anything is written."""
+    """Return one output or None for each array, after checking every output against every array."""
     if out is None:
         return [None] * len(arrays)
     outputs = list(out) if isinstance(out, tuple | list) else [out]
     if len(outputs) != len(arrays):
-        msg = f"`out` must hold one array for each of the {len(arrays)} rotated, got {len(outputs)}"
+        msg = f"`out` must hold one array for each of the {len(arrays)} inputs, got {len(outputs)}"
         raise ValueError(msg)
-    called = names_of_outputs(outputs)
-    for output, x, name, source in zip(outputs, arrays, called, names, strict=True):
+    output_names = names_of_outputs(outputs)
+    for output, x, name, source in zip(outputs, arrays, output_names, names, strict=True):
         _check_output(output, x, name, source)
     _check_overlaps(outputs, arrays, names)
     return outputs
@@ -92,22 +92,24 @@ def as_outputs(out: Any, arrays: Sequence[Array], names: Sequence[str]) -> list[
 def _check_output(out: Any, x: Array, name: str, source: str) -> None:
     """Raise unless an array can hold the rotation of x."""
     if out is not x:
-        check_plain(out, name)
-        _check_likeness(out, x, name, source)
+        check_unmasked(out, name)
+        _check_same_spec(out, x, name, source)
     if not libraries.is_mutable(out):
-        msg = f"`{name}` must be an array that can be written to, but {type(out)} is immutable"
+        msg = f"`{name}` must be a mutable array, got {type(out)}, which is immutable"
         raise TypeError(msg)
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         msg = f"`{name}` must be writeable, got a read-only array"
         raise ValueError(msg)
-    seen = _memory(out)
-    if seen is not None and _overlaps_itself(seen):
-        msg = f"`{name}` must not be broadcast or overlap itself: several of its elements are one"
+    view = _memory_view(out)
+    if view is not None and _overlaps_itself(view):
+        msg = (
+            f"`{name}` must not be broadcast or overlap itself, got elements that share one address"
+        )
         raise ValueError(msg)
 
 
-def _check_likeness(out: Array, x: Array, name: str, source: str) -> None:
-    """Raise unless an array is of the library, dtype and shape of x."""
+def _check_same_spec(out: Array, x: Array, name: str, source: str) -> None:
+    """Raise unless an output has the library, dtype and shape of x."""
     if type(out) is not type(x) and not _are_of_one_library(out, x):
         msg = f"`{name}` must be of the library of `{source}`, got {type(out)} for {type(x)}"
         raise TypeError(msg)
@@ -126,31 +128,31 @@ def _are_of_one_library(a: Array, b: Array) -> bool:
     return libraries.namespace(a) is libraries.namespace(b)
 
 
-def _memory(x: Array) -> HostArray | None:
-    """Return an array that lies where another does, on the host or on a GPU; it may not be readable."""
-    seen = libraries.host_view(x)
-    if seen is not None:
-        return seen
+def _memory_view(x: Array) -> HostArray | None:
+    """Return a NumPy view of the same addresses, on the host or a GPU; its values may not be readable."""
+    view = libraries.host_view(x)
+    if view is not None:
+        return view
     from rotary.backends.cuda.memory import address_view
 
     return address_view(x)
 
 
 def _overlaps_itself(x: HostArray) -> bool:
-    """Return whether elements of an array may share memory: in no slice or transposition do they."""
+    """Return whether elements of an array may share memory; they never do in a slice or a transpose."""
     if x.flags.c_contiguous or not x.size:
         return False
     span = x.itemsize
-    steps = zip(x.strides, x.shape, strict=True)
-    for step, n in sorted((abs(step), n) for step, n in steps if n > 1):
-        if step < span:
+    axes = zip(x.strides, x.shape, strict=True)
+    for stride, size in sorted((abs(stride), size) for stride, size in axes if size > 1):
+        if stride < span:
             return True
-        span += step * (n - 1)
+        span += stride * (size - 1)
     return False
 
 
-def check_apart(out: Array, tables: Sequence[Array], names: Sequence[str]) -> None:
-    """Raise where an output shares memory with tables."""
+def check_no_overlap(out: Array, tables: Sequence[Array], names: Sequence[str]) -> None:
+    """Raise if an output overlaps tables."""
     for table, name in zip(tables, names, strict=True):
         if _overlap(out, table):
             msg = f"`out` must not overlap `{name}`"
@@ -160,41 +162,39 @@ def check_apart(out: Array, tables: Sequence[Array], names: Sequence[str]) -> No
 def _check_overlaps(
     outputs: Sequence[Array], arrays: Sequence[Array], names: Sequence[str]
 ) -> None:
-    """Raise where an output shares memory with an array, unless it is the one it is the output of."""
+    """Raise if an output overlaps another output or an input, unless it is exactly its own input."""
     for i, output in enumerate(outputs):
         for j, x in enumerate(arrays):
             if not (i == j and _same_memory(output, x)) and _overlap(output, x):
-                msg = (
-                    f"`out` must be the input itself or overlap no input, but overlaps `{names[j]}`"
-                )
+                msg = f"`out` must be the input itself or overlap no input, got overlap with `{names[j]}`"
                 raise ValueError(msg)
-        for other in outputs[:i]:
+        for j, other in enumerate(outputs[:i]):
             if _overlap(output, other):
-                msg = "`out` must hold arrays that do not overlap one another"
+                msg = f"`out` must hold arrays that do not overlap, got overlap of `out[{j}]` and `out[{i}]`"
                 raise ValueError(msg)
 
 
 def _same_memory(a: Array, b: Array) -> bool:
-    """Return whether two arrays of one shape are the same elements in the same order."""
+    """Return whether two arrays of one shape have the same elements in the same order."""
     if a is b:
         return True
-    a, b = _memory(a), _memory(b)
+    a, b = _memory_view(a), _memory_view(b)
     return (
         a is not None
         and b is not None
         and a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
-        and _steps(a) == _steps(b)
+        and _significant_strides(a) == _significant_strides(b)
     )
 
 
-def _steps(x: HostArray) -> list[int]:
-    """Return the strides of axes longer than 1; those of others say nothing about where elements lie."""
-    return [step for step, n in zip(x.strides, x.shape, strict=True) if n > 1]
+def _significant_strides(x: HostArray) -> list[int]:
+    """Return the strides of axes longer than 1, because strides of other axes do not affect addresses."""
+    return [stride for stride, size in zip(x.strides, x.shape, strict=True) if size > 1]
 
 
 def _overlap(a: Array, b: Array) -> bool:
-    """Return whether two arrays share an element, or might where the proof takes too long."""
-    a, b = _memory(a), _memory(b)
+    """Return whether two arrays share an element, or whether NumPy cannot rule it out in time."""
+    a, b = _memory_view(a), _memory_view(b)
     if a is None or b is None:
         return False
     if not np.may_share_memory(a, b):

@@ -1,8 +1,9 @@
-"""From a specification to the passes over an array: which channels turn together, and by which angles."""
+"""The passes over an array that an embedding describes: which channels are pairs, and which angles rotate them."""
 
 from __future__ import annotations
 
 from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,55 +21,59 @@ from .shapes import AxisOptions, NoBatch, axis_options
 
 Quirk: TypeAlias = Literal["vjepa2", "hunyuan_vl"]
 
-ROTATIONS_REMEMBERED = 256
+MAX_CACHED_ROTATIONS = 256
 QUIRKS: dict[Quirk, tuple[Layout, str]] = {
-    "vjepa2": ("interleaved", "angles tiled as half, pairs interleaved, on every position axis"),
-    "hunyuan_vl": ("half", "sections doubled over the full width, so that pairs read two axes"),
+    "vjepa2": ("interleaved", "angles tiled as half, pairs interleaved, on each position axis"),
+    "hunyuan_vl": ("half", "sections doubled over the full width, so that pairs use two axes"),
 }
 
 
-def on_axes(inv_freq: Float64Array, sections: Sections | None) -> Float64Array:
-    """Return frequencies (heads or 1, axes, pairs): each pair's on the axis it reads, zero elsewhere."""
+def frequencies_by_axis(inv_freq: Float64Array, sections: Sections | None) -> Float64Array:
+    """Return frequencies (heads or 1, axes, pairs): a pair has its frequency on its own axis and zero on others."""
     if sections is None:
         return inv_freq.reshape((1,) * (3 - inv_freq.ndim) + inv_freq.shape)
-    return _placed(inv_freq, np.array(sections.axes), sections.num_axes)
+    return _on_axis(inv_freq, np.array(sections.axes), sections.num_axes)
 
 
-def _placed(inv_freq: Float64Array, axes: np.ndarray, num_axes: int) -> Float64Array:
-    """Return frequencies (1, axes, pairs), those of every pair on its axis."""
+def _on_axis(inv_freq: Float64Array, axes: np.ndarray, num_axes: int) -> Float64Array:
+    """Return frequencies (1, axes, pairs), given the axis of each pair."""
     return np.where(axes == np.arange(num_axes)[:, None], inv_freq, 0.0)[None]
 
 
-def of_both_channels(
+def channel_frequencies(
     inv_freq: Float64Array, sections: Sections | None, quirk: Quirk
 ) -> tuple[Float64Array, Float64Array]:
-    """Return the frequencies (1, axes, pairs) that make first and second channels, where they differ."""
-    own = sections or Sections((0,) * len(inv_freq))
+    """Return the frequencies (1, axes, pairs) of the first and the second channel of each pair.
+
+    The quirk makes the two channels of a pair differ.
+    """
+    sections = sections or Sections((0,) * len(inv_freq))
     pairs = np.arange(len(inv_freq))
     if quirk == "hunyuan_vl":
-        # The sizes are doubled, so that every axis stands twice as long, over all channels.
-        doubled = np.repeat(own.axes, 2)
+        # The section sizes are doubled, so that the sections cover all channels and not all pairs.
+        doubled = np.repeat(sections.axes, 2)
         first, second = (
-            _placed(inv_freq, doubled[pairs + k * len(pairs)], own.num_axes) for k in (0, 1)
+            _on_axis(inv_freq, doubled[pairs + k * len(pairs)], sections.num_axes) for k in (0, 1)
         )
         return first, second
-    # Channel c of a run of n pairs takes frequency c mod n; its pair is (2i, 2i + 1).
-    runs = [np.array([pair for pair, _ in run]) for _, run in groupby(enumerate(own.axes), _axis)]
+    # Channel c of a block of n pairs has frequency c mod n; its pair is (2i, 2i + 1).
+    blocks = [
+        np.array([pair for pair, _ in block])
+        for _, block in groupby(enumerate(sections.axes), itemgetter(1))
+    ]
     first, second = (
-        on_axes(inv_freq, own)[
-            ..., np.concatenate([run[(2 * np.arange(len(run)) + k) % len(run)] for run in runs])
+        frequencies_by_axis(inv_freq, sections)[
+            ...,
+            np.concatenate(
+                [block[(2 * np.arange(len(block)) + k) % len(block)] for block in blocks]
+            ),
         ]
         for k in (0, 1)
     )
     return first, second
 
 
-def _axis(lane_and_axis: tuple[int, int]) -> int:
-    """Return the axis of a numbered pair."""
-    return lane_and_axis[1]
-
-
-def turns(
+def make_passes(
     first: Frequencies,
     second: Frequencies | None,
     pairing: Pairing,
@@ -76,59 +81,66 @@ def turns(
     factor: float,
     scales: tuple[Scale | None, Scale | None] = (None, None),
 ) -> Passes:
-    """Return the passes over an array: one for each run of channels that pairs within itself.
+    """Return the passes over an array, one for each block of channels whose pairs lie inside it.
 
     Parameters
     ----------
     first, second : Frequencies
-        Of the first and, where it differs, the second channel of every pair.
+        The frequencies of the first channel of each pair, and of the second one or None if they are equal.
     pairing : Pairing
-        Of the whole window.
+        The pairing of all rotated channels.
     blocks : tuple of int
-        How many pairs each run has. Runs make a difference to the half layout only.
+        The number of pairs in each block. Interleaved pairs are the same with and without blocks.
     factor : float
+        The attention factor.
     scales : tuple of Scale or None
-        Of the first and, where it differs, the second channel.
+        The xPos scale of the first channel of each pair, and of the second one or None if they are equal.
     """
     differ = second is not None or scales[1] is not None
-    last = Angles(second or first, factor, scales[1] or scales[0]) if differ else None
+    second_angles = Angles(second or first, factor, scales[1] or scales[0]) if differ else None
     if len(blocks) == 1 or (pairing.source == pairing.target == "interleaved"):
-        return Passes((pairing,), (Angles(first, factor, scales[0]),), last)
-    runs = list(pairwise(np.cumsum((0, *blocks)).tolist()))
+        return Passes((pairing,), (Angles(first, factor, scales[0]),), second_angles)
+    ends = list(pairwise(np.cumsum((0, *blocks)).tolist()))
     return Passes(
-        tuple(pairing._replace(start=pairing.start + 2 * a, pairs=b - a) for a, b in runs),
-        tuple(Angles(frequencies(first.values[..., a:b]), factor) for a, b in runs),
+        tuple(pairing._replace(start=pairing.start + 2 * a, pairs=b - a) for a, b in ends),
+        tuple(Angles(frequencies(first.values[..., a:b]), factor) for a, b in ends),
     )
 
 
-def scales(
-    decay: XPos | None, role: Role | None, pairs: int, layout: Layout, *, back: bool, moved: bool
+def decay_scales(
+    decay: XPos | None,
+    role: Role | None,
+    pairs: int,
+    layout: Layout,
+    *,
+    inverse: bool,
+    shifts: bool,
 ) -> tuple[Scale | None, Scale | None]:
-    """Return the scale of first channels, and of second ones where theirs differs.
+    """Return the xPos scale of the first channels, and of the second channels or None if it is the same.
 
     Parameters
     ----------
     decay : XPos or None
     role : {"query", "key"} or None
-        None where there is no decay.
+        None if there is no decay.
     pairs : int
-        How many pairs turn.
+        The number of rotated pairs.
     layout : {"half", "interleaved"}
-        Of the channels that are scaled.
-    back : bool
-        Whether the scale is undone.
-    moved : bool
-        Whether positions are distances, which have no centre.
+        The layout of the scaled channels.
+    inverse : bool
+        Whether to divide by the scale.
+    shifts : bool
+        Whether positions are deltas, so that `center` does not apply.
     """
     if decay is None:
         return None, None
-    unit = decay.scale_base if (role == "query") != back else -decay.scale_base
-    center = 0.0 if moved else decay.center
-    roots = np.array(decay.roots(pairs))
+    unit = decay.scale_base if (role == "query") != inverse else -decay.scale_base
+    center = 0.0 if shifts else decay.center
+    zeta = np.array(decay.zeta(pairs))
     if decay.scale_layout in (None, layout):
-        return Scale(tuple(roots.tolist()), center, unit), None
+        return Scale(tuple(zeta.tolist()), center, unit), None
     first, second = (
-        Scale(tuple(roots[c % pairs if layout == "interleaved" else c // 2].tolist()), center, unit)
+        Scale(tuple(zeta[c % pairs if layout == "interleaved" else c // 2].tolist()), center, unit)
         for c in pair_channels(2 * pairs, layout)
     )
     return first, second
@@ -139,58 +151,58 @@ def scales(
 
 
 class Rotation(NamedTuple):
-    """What a verb of an embedding does to arrays.
+    """How one method of an embedding (call, inverse, vjp or shift) rotates arrays.
 
     Attributes
     ----------
     head_dim : int
-    leading : bool
-        Whether positions lead with the position axes.
+    has_position_axes : bool
+        Whether the first axis of an array of positions is that of the position axes.
     limits : tuple of int or None
-        What positions have to stay below, before and after they are moved to other frequencies.
-    moving : bool
-        Whether keys are moved to other frequencies.
-    turns : tuple of Passes
-        The passes over each array, or over all of them.
+        Exclusive upper limits of positions, and of shifted positions if a shift changes the frequencies.
+    changes_frequencies : bool
+        Whether a shift has other target frequencies.
+    passes : tuple of Passes
+        One entry for each array, or one for all of them.
     """
 
     head_dim: int
-    leading: bool
+    has_position_axes: bool
     limits: tuple[int | None, int | None]
-    moving: bool
-    turns: tuple[Passes, ...]
+    changes_frequencies: bool
+    passes: tuple[Passes, ...]
 
-    def passes(self, count: int) -> tuple[Passes, ...]:
-        """Return the passes over each of so many arrays."""
-        return self.turns * (count // len(self.turns))
+    def for_arrays(self, count: int) -> tuple[Passes, ...]:
+        """Return the passes over each of `count` arrays."""
+        return self.passes * (count // len(self.passes))
 
     def transposed(self) -> Rotation:
-        """Return the transposed rotation, by which gradients go back."""
-        own = [
+        """Return the transposed rotation, for gradients."""
+        transposed = [
             each._replace(pairings=tuple(pairing.transposed() for pairing in each.pairings))
-            for each in self.turns
+            for each in self.passes
         ]
-        return self._replace(turns=tuple(own))
+        return self._replace(passes=tuple(transposed))
 
 
 class RotationSpec(NamedTuple):
-    """What the rotations of an embedding follow from. Equal embeddings have equal ones.
+    """The parameters of an embedding that its rotations depend on; equal embeddings give equal values.
 
     Attributes
     ----------
     head_dim, layout, output_layout, rotary_start, rotary_dim, attention_factor, decay, quirk
-        As of the embedding.
-    leading : bool
-        Whether positions lead with the position axes.
+        The attributes of the embedding.
+    has_position_axes : bool
+        Whether the first axis of an array of positions is that of the position axes.
     limit : int or None
-        What positions have to stay below.
+        Exclusive upper limit of positions.
     blocks : tuple of int
-        How many pairs each run of channels has that pairs within itself.
+        The number of pairs in each block of channels whose pairs lie inside it.
     frequencies : Frequencies
-    both : tuple of Frequencies or None
-        Of the first and the second channel of every pair, if they differ.
+    channel_frequencies : tuple of Frequencies or None
+        The frequencies of the first and of the second channel of each pair, if they differ.
     axes : tuple
-        The sequence axis and the batch axis, or None.
+        The default sequence axis and batch axis of calls, or None.
     """
 
     head_dim: int
@@ -201,161 +213,165 @@ class RotationSpec(NamedTuple):
     attention_factor: float
     decay: XPos | None
     quirk: Quirk | None
-    leading: bool
+    has_position_axes: bool
     limit: int | None
     blocks: tuple[int, ...]
     frequencies: Frequencies
-    both: tuple[Frequencies, Frequencies] | None
+    channel_frequencies: tuple[Frequencies, Frequencies] | None
     axes: tuple[int | None, int | NoBatch | None]
 
 
-class Rotations:
-    """The rotations of an embedding and of all that equal it, made when a verb asks for them.
+class RotationCache:
+    """The rotations of all embeddings that are equal, made when they are first needed.
 
-    Two of these are compared by identity, so that a plan's key costs little: `rotations_of` returns one object for
+    Objects are compared by identity, which makes keys of plans cheap. `rotations_of` returns the same object for
     equal embeddings.
     """
 
-    __slots__ = ("_made", "_rotations", "of")
+    __slots__ = ("_passes", "_rotations", "spec")
 
-    def __init__(self, of: RotationSpec) -> None:
-        self.of = of
-        self._rotations = self  # so that plans take this as well as an embedding
-        self._made: dict[tuple[str, Role | None], Passes] = {}
+    def __init__(self, spec: RotationSpec) -> None:
+        self.spec = spec
+        self._rotations = self  # `plans.rotate` reads this attribute of an embedding too
+        self._passes: dict[tuple[str, Role | None], Passes] = {}
 
-    def rotation(self, verb: str, role: Any, count: int, to: Rotations | None = None) -> Rotation:
-        """Return what a verb does to so many arrays, `to` other frequencies if these are given.
+    def rotation(
+        self, method: str, role: Any, count: int, to: RotationCache | None = None
+    ) -> Rotation:
+        """Return the rotation of `count` arrays by a method; `to` has the target frequencies of a shift.
 
         Raises
         ------
         TypeError
-            If the role does not fit, or the embedding is no rotation and the verb needs one.
+            If the role is missing or not allowed, or the method needs a rotation and the embedding is none.
         ValueError
-            If the two embeddings rotate different channels.
+            If `to` rotates other channels than this embedding.
         """
-        own = self.of
-        if verb in ("inverse", "shift"):
-            self.check_rotation(verb)
+        spec = self.spec
+        if method in ("inverse", "shift"):
+            self.check_rotation(method)
         if to is not None:
             self._check_target(to)
-        # One for all arrays, unless they differ.
+        # Arrays with the same role share their passes.
         roles = dict.fromkeys(self.roles(role, count))
-        turns = tuple(
-            self.passes(verb, each) if to is None else self._moving(to.of, each) for each in roles
+        passes = tuple(
+            self.passes(method, each) if to is None else self._passes_to(to.spec, each)
+            for each in roles
         )
-        limits = own.limit, None if to is None else to.of.limit
-        return Rotation(own.head_dim, own.leading, limits, to is not None, turns)
+        limits = spec.limit, None if to is None else to.spec.limit
+        return Rotation(spec.head_dim, spec.has_position_axes, limits, to is not None, passes)
 
     def options(self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool) -> AxisOptions:
-        """Return the axes that a call of so many arrays names, and those of the embedding."""
-        return axis_options(seq_axis, batch_axis, count, self.of.axes, packed=packed)
+        """Return the axis arguments of a call on `count` arrays, with the defaults of the embedding."""
+        return axis_options(seq_axis, batch_axis, count, self.spec.axes, packed=packed)
 
     def roles(self, role: Any, count: int) -> list[Role | None]:
         """Return the role of every array of a call."""
-        if self.of.decay is None:
+        if self.spec.decay is None:
             if role is not None:
                 msg = f"`role` must not be given without `decay`, got {role!r}"
                 raise TypeError(msg)
             return [None] * count
         if role is not None:
-            return [as_choice(role, "role", ROLES)] * count  # type: ignore[list-item]  # a choice is typed as any word
+            return [as_choice(role, "role", ROLES)] * count  # type: ignore[list-item]  # `as_choice` returns str
         if count != 2:
             msg = (
-                f"`role` must be 'query' or 'key' for {count} arrays, for `decay` scales them differently; "
-                "two arrays are query and key"
+                f"`role` must be 'query' or 'key' for {count} arrays, because `decay` scales queries and keys "
+                "differently, got None; two arrays are query and key"
             )
             raise TypeError(msg)
         return list(ROLES)
 
-    def passes(self, verb: str, role: Role | None) -> Passes:
+    def passes(self, method: str, role: Role | None) -> Passes:
         """Return the passes over an array in a role."""
-        found = self._made.get((verb, role))
-        if found is None:
-            found = self._made.setdefault((verb, role), self._passes(verb, role))
-        return found
+        passes = self._passes.get((method, role))
+        if passes is None:
+            passes = self._passes.setdefault((method, role), self._make(method, role))
+        return passes
 
-    def _passes(self, verb: str, role: Role | None) -> Passes:
-        """Return the passes over an array: its layouts, frequencies, factor and scales."""
-        own = self.of
-        back = verb in ("inverse", "vjp")
-        source = own.layout if verb == "call" else own.output_layout
-        target = own.layout if back else own.output_layout
-        first, second = own.both or (own.frequencies, None)
-        factors = {"inverse": 1.0 / own.attention_factor, "shift": 1.0}
-        pairs = own.rotary_dim // 2
-        return turns(
+    def _make(self, method: str, role: Role | None) -> Passes:
+        """Make the passes from the layouts, frequencies, attention factor and decay of the embedding."""
+        spec = self.spec
+        inverse = method in ("inverse", "vjp")
+        source = spec.layout if method == "call" else spec.output_layout
+        target = spec.layout if inverse else spec.output_layout
+        first, second = spec.channel_frequencies or (spec.frequencies, None)
+        factors = {"inverse": 1.0 / spec.attention_factor, "shift": 1.0}
+        pairs = spec.rotary_dim // 2
+        return make_passes(
             first,
             second,
-            Pairing(own.rotary_start, pairs, source, target, back),
-            own.blocks,
-            factors.get(verb, own.attention_factor),
-            scales(
-                own.decay,
+            Pairing(spec.rotary_start, pairs, source, target, inverse),
+            spec.blocks,
+            factors.get(method, spec.attention_factor),
+            decay_scales(
+                spec.decay,
                 role,
                 pairs,
-                own.output_layout,
-                back=verb == "inverse",
-                moved=verb == "shift",
+                spec.output_layout,
+                inverse=method == "inverse",
+                shifts=method == "shift",
             ),
         )
 
-    def _moving(self, to: RotationSpec, role: Role | None) -> Passes:
-        """Return passes on three times the axes: new frequencies, old ones backwards, and new ones by delta.
+    def _passes_to(self, to: RotationSpec, role: Role | None) -> Passes:
+        """Return passes on three times the position axes: new frequencies, negated old ones, and new ones for delta.
 
-        `rows.read_move` gives positions for them.
+        `rows.read_shift_to` returns the positions for them.
         """
-        own = self.of
-        old, new = own.frequencies.values, to.frequencies.values
-        layout = own.output_layout
-        pairs = own.rotary_dim // 2
-        return turns(
+        spec = self.spec
+        old, new = spec.frequencies.values, to.frequencies.values
+        layout = spec.output_layout
+        pairs = spec.rotary_dim // 2
+        return make_passes(
             frequencies(np.concatenate([new, -old, new], axis=1)),
             None,
-            Pairing(own.rotary_start, pairs, layout, layout),
-            own.blocks,
-            to.attention_factor / own.attention_factor,
-            scales(own.decay, role, pairs, layout, back=False, moved=True),
+            Pairing(spec.rotary_start, pairs, layout, layout),
+            spec.blocks,
+            to.attention_factor / spec.attention_factor,
+            decay_scales(spec.decay, role, pairs, layout, inverse=False, shifts=True),
         )
 
-    def check_rotation(self, verb: str) -> None:
-        """Raise if the embedding is no rotation."""
-        own = self.of
-        if own.quirk is not None:
-            msg = f"`{verb}` must not be called with the quirk {own.quirk!r}, which is no rotation"
+    def check_rotation(self, method: str) -> None:
+        """Raise if a method needs a rotation and the embedding is none."""
+        spec = self.spec
+        if spec.quirk is not None:
+            msg = f"`{method}` needs a rotation, got an embedding with the quirk {spec.quirk!r}, which is none"
             raise TypeError(msg)
-        uneven = own.decay is not None and own.decay.scale_layout not in (None, own.output_layout)
-        if uneven and verb != "inverse":
+        layout = spec.output_layout
+        scale_layout = None if spec.decay is None else spec.decay.scale_layout
+        if method != "inverse" and scale_layout not in (None, layout):
             msg = (
-                f"`{verb}` must not be called where `scale_layout` is not {own.output_layout!r}: it gives "
-                "the two channels of a pair scales of their own"
+                f"`{method}` needs the `scale_layout` {layout!r}, the output layout, got {scale_layout!r}: the two "
+                "channels of a pair have different scales"
             )
             raise TypeError(msg)
 
-    def _check_target(self, to: Rotations) -> None:
-        """Raise unless keys can be moved to another embedding's frequencies."""
+    def _check_target(self, to: RotationCache) -> None:
+        """Raise unless a shift may go from this embedding to another one."""
         to.check_rotation("shift")
-        others = to._shared()
-        for name, own in self._shared().items():
-            if own != others[name]:
-                msg = f"`to` must have the embedding's {name}, {own}, got {others[name]}"
+        given = to._shift_invariants()
+        for name, expected in self._shift_invariants().items():
+            if expected != given[name]:
+                msg = f"`to` must have the same {name} as the embedding, {expected}, got {given[name]}"
                 raise ValueError(msg)
 
-    def _shared(self) -> dict[str, Any]:
-        """Return what two embeddings must share for keys to move from one to the other."""
-        own = self.of
+    def _shift_invariants(self) -> dict[str, Any]:
+        """Return the parameters that a shift cannot change, with their names in error messages."""
+        spec = self.spec
         return {
-            "head_dim": own.head_dim,
-            "rotary_start": own.rotary_start,
-            "rotary_dim": own.rotary_dim,
-            "output_layout": own.output_layout,
-            "runs of paired channels": own.blocks,
-            "decay": own.decay,
-            "position axes": own.frequencies.axes if own.leading else None,
-            "heads with frequencies of their own": own.frequencies.heads,
+            "head_dim": spec.head_dim,
+            "rotary_start": spec.rotary_start,
+            "rotary_dim": spec.rotary_dim,
+            "output_layout": spec.output_layout,
+            "sizes of blocks of pairs": spec.blocks,
+            "decay": spec.decay,
+            "number of position axes": spec.frequencies.axes if spec.has_position_axes else None,
+            "number of heads with frequencies": spec.frequencies.heads,
         }
 
 
-@memo.remembered(ROTATIONS_REMEMBERED)
-def rotations_of(of: RotationSpec) -> Rotations:
-    """Return the one object for all embeddings that equal one another."""
-    return Rotations(of)
+@memo.remembered(MAX_CACHED_ROTATIONS)
+def rotations_of(spec: RotationSpec) -> RotationCache:
+    """Return the one object that all equal embeddings share."""
+    return RotationCache(spec)

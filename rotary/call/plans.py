@@ -23,10 +23,10 @@ from rotary.backends.contract import Angles, Call, Plan, PositionArgs, RowPositi
 from rotary.tables import lookup
 from rotary.tables.windows import LARGEST_POSITION, Reader
 
-from .arrays import as_outputs, check_array, check_of_library, names_of
+from .arrays import as_outputs, check_array, check_has_library, names_of
 from .passes import Rotation
-from .rows import PositionShapes, read_delta, read_move, read_rows
-from .shapes import AxisOptions, Shape, array_specs, axis_options, shape_of
+from .rows import PositionShapes, read_delta, read_rows, read_shift_to
+from .shapes import AxisOptions, NamedShape, array_specs, axis_options, shape_of
 
 PLANS_REMEMBERED = 4096
 # One use in so many is counted; a prime, so that few patterns of calls fall into step with it.
@@ -201,41 +201,47 @@ def _plan_of(
     if not arrays:
         msg = "`arrays` must hold at least one array, got none"
         raise TypeError(msg)
-    passes = rotation.passes(len(arrays))
+    passes = rotation.for_arrays(len(arrays))
     for x, name in zip(arrays, names, strict=True):
         if owner is None and type(x) is not np.ndarray:
-            check_of_library(x, name)
+            check_has_library(x, name)
         check_array(x, name)
     shapes = tuple(map(shape_of, arrays, names))
     first = passes[0]
     frequencies = first.angles[0].frequencies
-    frames, fits, length = array_specs(
+    specs, shapes_of_positions, length = array_specs(
         shapes, options, rotation.head_dim, first.pairings, frequencies.heads
     )
     outputs = None if out is None else as_outputs(out, arrays, names)
-    if first.second is not None:
+    if first.second_angles is not None:
         _check_real(shapes)
     limit = rotation.limits[0]
     read: Callable[[PositionArgs, PositionShapes], RowPositions] = partial(read_rows, limit=limit)
     if shifts:
         limit = -LARGEST_POSITION
-        read = partial(read_move, limits=rotation.limits) if rotation.moving else read_delta
+        read = (
+            partial(read_shift_to, limits=rotation.limits)
+            if rotation.changes_frequencies
+            else read_delta
+        )
     call = Call(
         arrays=arrays,
         outputs=outputs,
         names=tuple(names),
         passes=passes,
-        frames=frames,
-        extent=PositionShapes(fits, length, frequencies.axes, rotation.leading),
+        specs=specs,
+        position_shapes=PositionShapes(
+            shapes_of_positions, length, frequencies.axes, rotation.has_position_axes
+        ),
         limit=limit,
         read=read,
         tables=lookup.tables_of,
-        reader=_reader,
+        table_reader=_table_reader,
         check_outputs=_check_outputs,
         transpose=transpose,
     )
     # What is no rotation is made of two, by the library's own operations.
-    if owner is not None and first.second is None:
+    if owner is not None and first.second_angles is None:
         from rotary.backends.cuda import plan as cuda
 
         return _PlanWithFallback(cuda.plan(call, owner), library.plan(call))
@@ -276,7 +282,7 @@ def _transpose(
     return results if isinstance(results, tuple) else (results,)
 
 
-def _reader(angles: Angles, dtype: TableDType) -> Reader | None:
+def _table_reader(angles: Angles, dtype: TableDType) -> Reader | None:
     """Return what reads the cached table of angles for positions that count up, None if the cache has none."""
     frequencies = angles.frequencies
     if angles.scale is not None:
@@ -299,7 +305,7 @@ def _check_outputs(arrays: Sequence[Array], outputs: Sequence[Array]) -> None:
     as_outputs(outputs, arrays, names_of(arrays))
 
 
-def _check_real(shapes: Sequence[Shape]) -> None:
+def _check_real(shapes: Sequence[NamedShape]) -> None:
     """Raise for complex arrays if the two channels of a pair are made by angles of their own."""
     for shape in shapes:
         if shape.is_complex:

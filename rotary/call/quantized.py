@@ -13,7 +13,7 @@ from rotary._lib.libraries import FLOATS
 from rotary._lib.numbers import first_bad
 from rotary._lib.typing import Array, Float64Array
 
-from .arrays import as_outputs, check_plain
+from .arrays import as_outputs, check_unmasked
 
 # The greatest value of each dtype that a cache is quantised to.
 GREATEST = {
@@ -73,7 +73,7 @@ def _scales(x: Array, scales: Any) -> Array:
         number = as_non_negative_float(scales, "scales")
         _check_range(np.array(number), greatest)
         return libraries.from_host(np.array(number, np.float32), xp, x)
-    check_plain(scales, "scales")
+    check_unmasked(scales, "scales")
     if libraries.namespace(scales) is not xp or libraries.dtype_name(scales) not in FLOATS:
         msg = (
             f"`scales` must be floating, of 16 bits at least, and of the library of `x`, got "

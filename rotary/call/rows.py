@@ -1,4 +1,4 @@
-"""Where the rows of a call's arrays stand: `positions`, `offset` and `cu_seqlens` read once."""
+"""The positions of the tokens of a call, read from `positions`, `offset`, `cu_seqlens` and `delta`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from rotary.positions import ragged
 from rotary.positions.reading import check_below, read_positions
 from rotary.tables.lookup import explicit_rows
 
-# The dtypes of nearly all positions, and below which size their values are positions as they are.
-PLAIN: dict[Any, float] = {
+# Position dtypes that need no conversion, and the magnitude below which their values are exact.
+EXACT_BELOW: dict[Any, float] = {
     **{np.dtype(f"int{bits}"): TOO_LARGE for bits in (8, 16, 32, 64)},
     **{np.dtype(f"uint{bits}"): TOO_LARGE for bits in (8, 16, 32, 64)},
     np.dtype("float16"): first_coarse("float16") or 0,
     np.dtype("float32"): TOO_LARGE,
     np.dtype("float64"): TOO_LARGE,
 }
-INTEGERS = frozenset(dtype for dtype in PLAIN if dtype.kind in "iu")
+INTEGERS = frozenset(dtype for dtype in EXACT_BELOW if dtype.kind in "iu")
 
 
 class PositionShape(NamedTuple):
-    """What the positions of one array must fit: its name, its sizes without the channels, and its axes."""
+    """The shapes that positions of one array may have, from its name, its sizes without the channels and its axes."""
 
     name: str
     sizes: tuple[int, ...]
@@ -39,133 +39,149 @@ class PositionShape(NamedTuple):
         """The size of the batch, None if there is none."""
         return None if self.axes.batch is None else self.sizes[self.axes.batch]
 
-    def takes_batch(self, count: int) -> bool:
-        """Return whether positions with so many entries for the batch fit."""
+    def fits_batch(self, count: int) -> bool:
+        """Return whether `count` entries along the batch axis fit."""
         return count == 1 or (self.batch is not None and self.batch in (count, UNKNOWN))
 
     @property
-    def takes_sizes(self) -> bool:
-        """Whether positions may have a size for each axis, in the order of the array's own axes.
+    def allows_per_axis(self) -> bool:
+        """Whether positions may have one axis for each axis of the array but its last.
 
-        Not if an array of three axes has its batch after the sequence: positions are (B, S) there.
+        They may not if an array of three axes has its batch after the sequence, because two axes mean (B, S).
         """
         sequence, batch, _ = self.axes
         return len(self.sizes) > 2 or (len(self.sizes) == 2 and (batch is None or batch < sequence))
 
-    def spelled(self) -> tuple[Any, ...]:
-        """Return the size of each axis as errors show it, and that it may be 1 beside the sequence."""
+    def size_texts(self) -> tuple[Any, ...]:
+        """Return the sizes of the axes for error messages. All but that of the sequence read "n or 1"."""
         return tuple(
             f"{size} or 1" if size > 1 and axis != self.axes.sequence else size
             for axis, size in enumerate(self.sizes)
         )
 
-    def has_sizes(self, shape: tuple[int, ...]) -> bool:
-        """Return whether positions have the size of each axis of the array, or 1 beside the sequence."""
-        return self.takes_sizes and self.matches(shape)
+    def fits_per_axis(self, shape: tuple[int, ...]) -> bool:
+        """Return whether positions may have one axis for each axis of the array, and have a fitting shape."""
+        return self.allows_per_axis and self.fits_shape(shape)
 
-    def matches(self, shape: tuple[int, ...]) -> bool:
-        """Return whether a shape has the size of each axis of the array, or 1 beside the sequence."""
+    def fits_shape(self, shape: tuple[int, ...]) -> bool:
+        """Return whether each size is that of the axis of the array, or 1 for axes other than the sequence."""
         return len(shape) == len(self.sizes) and all(
-            size in (own, UNKNOWN)
+            size in (expected, UNKNOWN)
             if axis == self.axes.sequence
-            else size in (1, own) or own == UNKNOWN
-            for axis, (size, own) in enumerate(zip(shape, self.sizes, strict=True))
+            else size in (1, expected) or expected == UNKNOWN
+            for axis, (size, expected) in enumerate(zip(shape, self.sizes, strict=True))
         )
 
 
 class PositionShapes(NamedTuple):
-    """What positions have to fit: each array, the size of the sequence, and the position axes.
+    """The shapes that positions of all arrays of a call may have.
 
-    `leading` says whether an array of positions leads with the position axes. On a GPU, `see` returns
-    what lies in its memory as a view, given the name of the argument; None for values of the host.
+    Attributes
+    ----------
+    arrays : tuple of PositionShape
+    length : int
+        The sequence length.
+    position_axes : int
+        The number of position axes.
+    has_position_axes : bool
+        Whether the first axis of an array of positions is that of the position axes.
+    as_gpu_view : callable or None
+        For arrays on a GPU: returns an argument on that GPU as a `GpuView`, and None for other arguments. It takes
+        the argument and its name.
     """
 
     arrays: tuple[PositionShape, ...]
     length: int
-    axes: int
-    leading: bool
-    see: Callable[[Any, str], GpuView | None] | None = None
+    position_axes: int
+    has_position_axes: bool
+    as_gpu_view: Callable[[Any, str], GpuView | None] | None = None
 
-    def takes_batch(self, count: int) -> bool:
-        """Return whether positions with so many entries for the batch fit every array."""
+    def fits_batch(self, count: int) -> bool:
+        """Return whether `count` entries along the batch axis fit every array."""
         return count == 1 or all(
             axes.batch is not None and sizes[axes.batch] in (count, UNKNOWN)
             for _, sizes, axes in self.arrays
         )
 
-    def has_sizes(self, shape: tuple[int, ...]) -> bool:
-        """Return whether positions have one size for each axis of every array."""
-        alike = {each[1:]: each for each in self.arrays}
-        return all(each.has_sizes(shape) for each in alike.values())
+    def fits_per_axis(self, shape: tuple[int, ...]) -> bool:
+        """Return whether positions with one axis for each axis of an array fit every array."""
+        distinct = {each[1:]: each for each in self.arrays}
+        return all(each.fits_per_axis(shape) for each in distinct.values())
 
     @property
     def has_batch(self) -> bool:
         """Whether any array has a batch."""
         return any(each.batch is not None for each in self.arrays)
 
-    def lead(self) -> tuple[int, ...]:
-        """Return the leading shape that an array of positions has to have."""
-        return (self.axes,) if self.leading else ()
+    def first_sizes(self) -> tuple[int, ...]:
+        """Return the sizes that come first in the shape of positions: that of the position axes, or none."""
+        return (self.position_axes,) if self.has_position_axes else ()
 
     def check_batch(self, count: int, name: str) -> None:
-        """Raise unless an argument with so many entries for the batch fits every array."""
+        """Raise unless `count` entries along the batch axis fit every array."""
         for each in self.arrays:
-            if each.takes_batch(count):
+            if each.fits_batch(count):
                 continue
             if each.batch is None:
                 msg = (
-                    f"`{name}` must be one number for `{each.name}`, which has no batch axis, got {count}: "
-                    "give each token its own position with `positions`, or name the batch with `batch_axis`"
+                    f"`{name}` must be one number, because `{each.name}` has no batch axis, got {count}: give one "
+                    "position per token as `positions`, or the batch axis as `batch_axis`"
                 )
             else:
                 msg = (
-                    f"`{name}` must be a number or have one entry for each of the {each.batch} of the batch "
-                    f"of `{each.name}`, got {count}"
+                    f"`{name}` must be a number or have {each.batch} entries, one per batch element of "
+                    f"`{each.name}`, got {count}"
                 )
             raise ValueError(msg)
 
-    def shapes(self) -> str:
-        """Return the shapes that an array of positions may have, for errors."""
-        lead = self.lead()
-        told: list[str] = []
+    def text(self) -> str:
+        """Return the shapes that an array of positions may have, for error messages."""
+        first = self.first_sizes()
+        texts: list[str] = []
         for each in self.arrays:
             allowed: list[tuple[Any, ...]] = [(self.length,), (1, self.length)]
             if each.batch is not None:
                 allowed.append((each.batch, self.length))
-            if len(self.arrays) == 1 and each.takes_sizes:
-                allowed.append(each.spelled())
-            told += [_spelled((*lead, *shape)) for shape in allowed]
-        return ", ".join(dict.fromkeys(told)).replace(str(UNKNOWN), "B")
+            if len(self.arrays) == 1 and each.allows_per_axis:
+                allowed.append(each.size_texts())
+            texts += [_shape_text((*first, *shape)) for shape in allowed]
+        return ", ".join(dict.fromkeys(texts)).replace(str(UNKNOWN), "B")
 
 
-def _spelled(shape: tuple[Any, ...]) -> str:
-    """Return a shape as Python writes it, whose sizes may be words."""
+def _shape_text(shape: tuple[Any, ...]) -> str:
+    """Return a shape as Python writes it; sizes may be text."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
-def read_rows(where: PositionArgs, extent: PositionShapes, limit: int | None) -> RowPositions:
-    """Return where rows stand.
+def read_rows(
+    position_args: PositionArgs, shapes: PositionShapes, limit: int | None
+) -> RowPositions:
+    """Return the positions of a call.
 
     Parameters
     ----------
-    where : tuple
-        `positions`, (S,), (1, S), (B, S), or with a size or 1 for each axis of the array but its last, led by the
-        position axes if the extent says so. Or `offset`, the first position of every row of the batch or of every
-        packed sequence, and `cu_seqlens`, where packed sequences begin and the last one ends.
-    extent : PositionShapes
+    position_args : tuple
+        Either `positions`, of shape (S,), (1, S), (B, S), or with one axis for each axis of the array but its last.
+        The axis of position axes comes first if `shapes` has one. Or `offset`, the first position of each batch
+        element or packed sequence, and `cu_seqlens`, the bounds of packed sequences.
+    shapes : PositionShapes
     limit : int or None
-        What positions have to stay below.
+        Exclusive upper limit of positions.
     """
-    positions, offset, cu_seqlens, _ = where
+    positions, offset, cu_seqlens, _ = position_args
     if positions is not None:
         for other, name in ((offset, "offset"), (cu_seqlens, "cu_seqlens")):
             if other is not None:
-                msg = f"`positions` and `{name}` must not both be given: `positions` says it all"
+                msg = f"`positions` must be given without `{name}`, which it replaces, got both"
                 raise ValueError(msg)
-        rows = _explicit(_found(positions, "positions", extent), extent, "positions")
+        rows = _from_positions(_read_argument(positions, "positions", shapes), shapes, "positions")
     else:
         start = 0 if offset is None else offset
-        rows = _counted(start, extent) if cu_seqlens is None else _packed(cu_seqlens, start, extent)
+        rows = (
+            _from_offset(start, shapes)
+            if cu_seqlens is None
+            else _from_cu_seqlens(cu_seqlens, start, shapes)
+        )
     if limit is not None:
         name = "offset" if positions is None else "positions"
         rows.limit = limit
@@ -173,138 +189,147 @@ def read_rows(where: PositionArgs, extent: PositionShapes, limit: int | None) ->
             if not isinstance(rows.positions, np.ndarray) or rows.positions.max(initial=0) >= limit:
                 check_below(rows.positions, limit, name)
         elif rows.length:
-            # How long packed sequences are is not known where their bounds are not.
+            # If the bounds are on a GPU, the length of each packed sequence is unknown here.
             last = rows.start + (rows.length - 1 if rows.bounds is None else 0)
             if last >= limit:
                 check_below(np.array(last), limit, name)
     return rows
 
 
-def read_delta(where: PositionArgs, extent: PositionShapes) -> RowPositions:
-    """Return by how much rows move: a number, (B,), (1, S), (B, S) or a size for each axis.
+def read_delta(position_args: PositionArgs, shapes: PositionShapes) -> RowPositions:
+    """Return the deltas of a shift: a number, (B,), (1, S), (B, S), or one axis for each axis of the array.
 
-    Any position axes lead. Of an array without a batch, (S,) has one delta for each token; of packed
-    sequences, (n,) has one for each sequence.
+    The axis of position axes comes first if `shapes` has one. If no array has a batch, (S,) gives one delta per
+    token. With packed sequences, (n,) gives one per sequence.
     """
-    _, _, cu_seqlens, delta = where
-    value = _found(delta, "delta", extent)
-    bounds = None if cu_seqlens is None else _bounds(cu_seqlens, extent)
-    lead = (extent.axes,) if extent.leading else ()
+    _, _, cu_seqlens, delta = position_args
+    value = _read_argument(delta, "delta", shapes)
+    bounds = None if cu_seqlens is None else _bounds(cu_seqlens, shapes)
+    first = (shapes.position_axes,) if shapes.has_position_axes else ()
     shape = tuple(value.shape)
-    inner = shape[len(lead) :]
+    inner = shape[len(first) :]
     if value.ndim == 0 and type(value) is np.ndarray:
-        return RowPositions(np.broadcast_to(value, (extent.axes, 1, 1)), None, extent.length)
-    if value.ndim == 0 or (shape == lead):
-        return _rows(_reshaped(value, (*(shape or (1,)), 1, 1)), extent)
-    if len(inner) != 1 or shape[: len(lead)] != lead:
-        return _explicit(value, extent, "delta")
+        return RowPositions(
+            np.broadcast_to(value, (shapes.position_axes, 1, 1)), None, shapes.length
+        )
+    if value.ndim == 0 or (shape == first):
+        return _rows_at(_reshaped(value, (*(shape or (1,)), 1, 1)), shapes)
+    if len(inner) != 1 or shape[: len(first)] != first:
+        return _from_positions(value, shapes, "delta")
     (count,) = inner
     if bounds is not None and count == bounds.shape[0] - 1:
         if isinstance(value, GpuView) or isinstance(bounds, GpuView):
-            return _per_sequence(value, bounds, extent, counting=False)
+            return _from_sequences(value, bounds, shapes, consecutive=False)
         if isinstance(value, np.ndarray):
-            moved = np.repeat(value, np.diff(bounds), axis=-1)
-            return _rows(moved.reshape((*(lead or (1,)), 1, extent.length)), extent)
-    if all(fit.axes.batch is None for fit in extent.arrays):
-        return _explicit(value, extent, "delta")
-    if not extent.takes_batch(count):
+            deltas = np.repeat(value, np.diff(bounds), axis=-1)
+            return _rows_at(deltas.reshape((*(first or (1,)), 1, shapes.length)), shapes)
+    if all(each.axes.batch is None for each in shapes.arrays):
+        return _from_positions(value, shapes, "delta")
+    if not shapes.fits_batch(count):
         msg = (
-            f"`delta` must be a number or have one of the shapes {extent.shapes()}, got {shape}: a "
+            f"`delta` must be a number or have one of the shapes {shapes.text()}, got {shape}: a "
             "one-dimensional delta has one entry per batch element; one entry per token is (1, S)"
         )
         raise ValueError(msg)
     if type(value) is np.ndarray:
-        placed = value.reshape((*(lead or (1,)), count, 1))
-        return RowPositions(np.broadcast_to(placed, (extent.axes, count, 1)), None, extent.length)
-    return _rows(_reshaped(value, (*(lead or (1,)), count, 1)), extent)
+        per_batch = value.reshape((*(first or (1,)), count, 1))
+        return RowPositions(
+            np.broadcast_to(per_batch, (shapes.position_axes, count, 1)), None, shapes.length
+        )
+    return _rows_at(_reshaped(value, (*(first or (1,)), count, 1)), shapes)
 
 
-def read_move(
-    where: PositionArgs, extent: PositionShapes, limits: tuple[int | None, int | None]
+def read_shift_to(
+    position_args: PositionArgs, shapes: PositionShapes, limits: tuple[int | None, int | None]
 ) -> RowPositions:
-    """Return rows on three times the position axes: where they stand, twice, and by how much they move.
+    """Return rows on three times the position axes: positions, positions again, and deltas.
 
-    So the angle ``p * new - p * old + delta * new`` is one sum of products, reduced exactly.
+    The angle ``p * new - p * old + delta * new`` is then one sum of products, which is reduced exactly.
     """
-    positions, offset, _, _ = where
+    positions, offset, _, _ = position_args
     old_limit, new_limit = limits
     if positions is None and offset is None:
         msg = "`positions` or `offset` must be given with `to`: the angles depend on the positions of `x`"
         raise ValueError(msg)
-    own = extent._replace(axes=extent.axes // 3)
-    rows = read_rows(where, own, old_limit)
-    steps = read_delta(where, own)
+    single = shapes._replace(position_axes=shapes.position_axes // 3)
+    rows = read_rows(position_args, single, old_limit)
+    shifts = read_delta(position_args, single)
     if any(
-        each.start is None and not isinstance(each.positions, np.ndarray) for each in (rows, steps)
+        each.start is None and not isinstance(each.positions, np.ndarray) for each in (rows, shifts)
     ):
-        msg = "`positions` and `delta` must be known, not traced, where `to` is given"
+        msg = "`positions` and `delta` must be known on the host with `to`, got traced values"
         raise TypeError(msg)
-    by_axis = rows.by_axis or steps.by_axis
-    places, moves = np.broadcast_arrays(
+    per_array_axis = rows.per_array_axis or shifts.per_array_axis
+    positions, deltas = np.broadcast_arrays(
         *(
             each.positions
-            if isinstance(each.positions, np.ndarray) and each.by_axis == by_axis
-            else _written_out(each, own, by_axis=by_axis)
-            for each in (rows, steps)
+            if isinstance(each.positions, np.ndarray) and each.per_array_axis == per_array_axis
+            else _as_explicit(each, single, per_array_axis=per_array_axis)
+            for each in (rows, shifts)
         )
     )
-    if places.dtype != moves.dtype:
-        places = _as_floats(places, "positions")
-        moves = _as_floats(moves, "delta")
+    if positions.dtype != deltas.dtype:
+        positions = _as_floats(positions, "positions")
+        deltas = _as_floats(deltas, "delta")
     if new_limit is not None:
-        ends = places + moves
-        if ends.dtype == np.int64:
-            # What has wrapped is beyond every limit.
-            ends = np.where((places > 0) & (moves > 0) & (ends < 0), np.iinfo(np.int64).max, ends)
-        if ends.size and ends.max() >= new_limit:
-            check_below(ends, new_limit, "delta")
+        sums = positions + deltas
+        if sums.dtype == np.int64:
+            # A sum that overflowed exceeds every limit.
+            overflow = (positions > 0) & (deltas > 0) & (sums < 0)
+            sums = np.where(overflow, np.iinfo(np.int64).max, sums)
+        if sums.size and sums.max() >= new_limit:
+            check_below(sums, new_limit, "delta")
     return RowPositions(
-        np.concatenate([places, places, moves]), None, extent.length, by_axis=by_axis
+        np.concatenate([positions, positions, deltas]),
+        None,
+        shapes.length,
+        per_array_axis=per_array_axis,
     )
 
 
-def _written_out(rows: RowPositions, extent: PositionShapes, *, by_axis: bool) -> HostArray:
-    """Return the known positions of the single array of a call, `by_axis` with a size or 1 for each of its axes."""
+def _as_explicit(rows: RowPositions, shapes: PositionShapes, *, per_array_axis: bool) -> HostArray:
+    """Return known positions as an array; with `per_array_axis`, shaped to broadcast against the single array."""
     if rows.start is None:
         assert isinstance(rows.positions, np.ndarray)
-        written = rows.positions
+        positions = rows.positions
     else:
-        line = rows.start + np.arange(rows.length, dtype=np.int64)
-        written = np.broadcast_to(line, (extent.axes, 1, rows.length))
-    if rows.by_axis or not by_axis:
-        return written
-    (fit,) = extent.arrays
-    axes, count, length = written.shape
-    sequence, batch, _ = fit.axes
-    sizes = [1] * len(fit.sizes)
+        consecutive = rows.start + np.arange(rows.length, dtype=np.int64)
+        positions = np.broadcast_to(consecutive, (shapes.position_axes, 1, rows.length))
+    if rows.per_array_axis or not per_array_axis:
+        return positions
+    (array,) = shapes.arrays
+    axes, count, length = positions.shape
+    sequence, batch, _ = array.axes
+    sizes = [1] * len(array.sizes)
     sizes[sequence] = length
     if batch is not None:
         sizes[batch] = count
-        written = written.swapaxes(1, 2) if batch > sequence else written
-    return written.reshape((axes, *sizes))
+        positions = positions.swapaxes(1, 2) if batch > sequence else positions
+    return positions.reshape((axes, *sizes))
 
 
 def _as_floats(values: HostArray, name: str) -> HostArray:
-    """Return integers or floats as float64, exactly."""
+    """Return integers or floats as float64; raise if integers are not exact in float64."""
     floats = values.astype(np.float64)
     if (np.abs(floats) >= EXACT).any() and values.dtype == np.int64:
-        msg = f"`{name}` must be below 2**53 in size next to floats, got {values.max()}"
+        largest = values.flat[np.abs(floats).argmax()]
+        msg = f"`{name}` must be below 2**53 in magnitude if mixed with floats, got {largest}"
         raise ValueError(msg)
     return floats
 
 
-def _found(value: Any, name: str, extent: PositionShapes) -> Any:
-    """Return positions as `read_positions` does, but those in the memory of a GPU that is called as a view."""
+def _read_argument(value: Any, name: str, shapes: PositionShapes) -> Any:
+    """Return positions as `read_positions` does, or as a `GpuView` if they are on the GPU of the call."""
     kind = type(value)
-    if kind is np.ndarray and value.dtype in PLAIN:
+    if kind is np.ndarray and value.dtype in EXACT_BELOW:
         # Copy, because the caller may write to positions while a kernel reads them.
         if value.dtype in INTEGERS:
             integers = np.array(value, np.int64, order="C")
             if value.dtype != np.uint64 or not (integers < 0).any():
                 return integers
-            return read_positions(value, name)  # which refuses what does not fit
+            return read_positions(value, name)  # raises for values beyond int64
         floats = np.array(value, np.float64, order="C")
-        if np.abs(floats).max(initial=0.0) < PLAIN[value.dtype]:
+        if np.abs(floats).max(initial=0.0) < EXACT_BELOW[value.dtype]:
             return floats
     elif (kind is int and value in INT64) or (kind is float and abs(value) < TOO_LARGE):
         return np.array(value)
@@ -312,12 +337,12 @@ def _found(value: Any, name: str, extent: PositionShapes) -> Any:
         integers = np.array(value)
         if integers.dtype == np.int64:
             return integers
-    seen = None if extent.see is None else extent.see(value, name)
-    return read_positions(value, name) if seen is None else seen
+    view = None if shapes.as_gpu_view is None else shapes.as_gpu_view(value, name)
+    return read_positions(value, name) if view is None else view
 
 
 def _reshaped(value: Array | GpuView, shape: tuple[int, ...]) -> Array | GpuView:
-    """Return positions with axes of size 1 put in."""
+    """Return positions with axes of size 1 inserted."""
     if type(value) is np.ndarray:
         return value.reshape(shape)
     if isinstance(value, GpuView):
@@ -325,135 +350,158 @@ def _reshaped(value: Array | GpuView, shape: tuple[int, ...]) -> Array | GpuView
     return libraries.namespace(value).reshape(value, shape)
 
 
-def _per_sequence(
-    value: Array | GpuView, bounds: HostArray | GpuView, extent: PositionShapes, *, counting: bool
+def _from_sequences(
+    value: Array | GpuView,
+    bounds: HostArray | GpuView,
+    shapes: PositionShapes,
+    *,
+    consecutive: bool,
 ) -> RowPositions:
-    """Return rows of packed sequences by what each begins with, or stands at; one of both is on a GPU."""
+    """Return rows from one value per packed sequence; the values or the bounds are on a GPU.
+
+    The value is the first of `consecutive` positions, or else the position or delta of all tokens of the sequence.
+    """
     if not isinstance(value, GpuView | np.ndarray):
-        msg = "`cu_seqlens` and what is given for its sequences must be known, or lie on the arrays' GPU"
+        msg = (
+            "`cu_seqlens` and the values for its sequences must be known on the host or on the GPU of the arrays, "
+            f"got {type(value)}"
+        )
         raise TypeError(msg)
-    if counting and isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype == np.int64:
-        return RowPositions(None, int(value), extent.length, bounds=bounds)
-    lead = extent.lead() if value.ndim > 1 else ()
-    places = _reshaped(value, (*(lead or (1,)), value.shape[-1] if value.ndim else 1, 1))
-    return RowPositions(places, None, extent.length, counting=counting, bounds=bounds)
+    if (
+        consecutive
+        and isinstance(value, np.ndarray)
+        and value.ndim == 0
+        and value.dtype == np.int64
+    ):
+        return RowPositions(None, int(value), shapes.length, bounds=bounds)
+    first = shapes.first_sizes() if value.ndim > 1 else ()
+    positions = _reshaped(value, (*(first or (1,)), value.shape[-1] if value.ndim else 1, 1))
+    return RowPositions(positions, None, shapes.length, consecutive=consecutive, bounds=bounds)
 
 
-def _rows(positions: Array | GpuView, extent: PositionShapes) -> RowPositions:
-    """Return rows at positions (axes or 1, batch or 1, sequence or 1), on every position axis."""
+def _rows_at(positions: Array | GpuView, shapes: PositionShapes) -> RowPositions:
+    """Return rows at positions (axes or 1, batch or 1, sequence or 1), repeated for every position axis."""
     if isinstance(positions, np.ndarray):
-        shape = (extent.axes, *positions.shape[1:])
-        return RowPositions(np.broadcast_to(positions, shape), None, extent.length)
-    if not isinstance(positions, GpuView) and positions.shape[0] != extent.axes:
+        shape = (shapes.position_axes, *positions.shape[1:])
+        return RowPositions(np.broadcast_to(positions, shape), None, shapes.length)
+    if not isinstance(positions, GpuView) and positions.shape[0] != shapes.position_axes:
         xp = libraries.namespace(positions)
-        positions = xp.concat([positions] * extent.axes, axis=0)
-    return RowPositions(positions, None, extent.length)
+        positions = xp.concat([positions] * shapes.position_axes, axis=0)
+    return RowPositions(positions, None, shapes.length)
 
 
-def _explicit(value: Array | GpuView, extent: PositionShapes, name: str) -> RowPositions:
-    """Return rows at positions as given, checked against what they have to fit."""
-    lead = (extent.axes,) if extent.leading else ()
+def _from_positions(value: Array | GpuView, shapes: PositionShapes, name: str) -> RowPositions:
+    """Return rows at explicit positions, after a check of their shape."""
+    first = (shapes.position_axes,) if shapes.has_position_axes else ()
     shape = tuple(value.shape)
-    inner = shape[len(lead) :]
-    leads = shape[: len(lead)] == lead
-    shared = inner[-1:] == (extent.length,) and (
-        len(inner) == 1 or (len(inner) == 2 and (inner[0] == 1 or extent.takes_batch(inner[0])))
+    inner = shape[len(first) :]
+    right_axes = shape[: len(first)] == first
+    per_token = inner[-1:] == (shapes.length,) and (
+        len(inner) == 1 or (len(inner) == 2 and (inner[0] == 1 or shapes.fits_batch(inner[0])))
     )
-    if leads and shared:
+    if right_axes and per_token:
         inner = inner if len(inner) == 2 else (1, *inner)
-        shape = (*(lead or (1,)), *inner)
-        placed = value.reshape(shape) if type(value) is np.ndarray else _reshaped(value, shape)
-        if extent.axes > 1 or (type(value) is np.ndarray and value.dtype == np.float64):
-            return RowPositions(placed, None, extent.length)
-        return explicit_rows(placed)
-    if leads and extent.has_sizes(inner):
-        # Not `_reshaped`: a view's axes of size 1 stay where they are.
-        placed = (
+        shape = (*(first or (1,)), *inner)
+        positions = value.reshape(shape) if type(value) is np.ndarray else _reshaped(value, shape)
+        if shapes.position_axes > 1 or (type(value) is np.ndarray and value.dtype == np.float64):
+            return RowPositions(positions, None, shapes.length)
+        return explicit_rows(positions)
+    if right_axes and shapes.fits_per_axis(inner):
+        # A view is not reshaped if it need not be: `GpuView.with_axes` may move axes of size 1.
+        positions = (
             value
-            if lead
+            if first
             else value[None]
             if type(value) is np.ndarray
             else _reshaped(value, (1, *inner))
         )
-        return RowPositions(placed, None, extent.length, by_axis=True)
-    led = f", led by the {extent.axes} position axes" if extent.leading else ""
-    msg = f"`{name}` must have one of the shapes {extent.shapes()}{led}, got {shape}{_advice(inner, extent)}"
+        return RowPositions(positions, None, shapes.length, per_array_axis=True)
+    axes_text = (
+        f", of which the first is that of the {shapes.position_axes} position axes" if first else ""
+    )
+    msg = (
+        f"`{name}` must have one of the shapes {shapes.text()}{axes_text}, got {shape}"
+        f"{_advice(inner, shapes)}"
+    )
     raise ValueError(msg)
 
 
-def _advice(inner: tuple[int, ...], extent: PositionShapes) -> str:
-    """Return what to do about positions of a shape that does not fit, if it is plain what was meant."""
-    length = extent.length
-    if len(inner) == 1 and inner[0] != 1 and extent.has_batch and extent.takes_batch(inner[0]):
-        return "; one number for each of the batch goes to `offset`, or has the shape (B, 1)"
-    if len(inner) == 2 and inner[1] == length and not extent.has_batch:
-        return "; an array has a batch of its own only if `batch_axis` names it"
-    if len(extent.arrays) > 1 and any(each.has_sizes(inner) for each in extent.arrays):
-        return "; a size for each axis must fit every array: rotate those that differ by calls of their own"
+def _advice(inner: tuple[int, ...], shapes: PositionShapes) -> str:
+    """Return a hint for positions of a wrong shape if a common mistake explains it, else an empty text."""
+    length = shapes.length
+    if len(inner) == 1 and inner[0] != 1 and shapes.has_batch and shapes.fits_batch(inner[0]):
+        return "; one number per batch element is an `offset`, or has the shape (B, 1)"
+    if len(inner) == 2 and inner[1] == length and not shapes.has_batch:
+        return "; the array has no batch axis unless `batch_axis` names it"
+    if len(shapes.arrays) > 1 and any(each.fits_per_axis(inner) for each in shapes.arrays):
+        return (
+            "; positions with one axis per axis of the array must fit every array: rotate arrays of "
+            "different shapes in separate calls"
+        )
     return ""
 
 
-def _counted(offset: Any, extent: PositionShapes) -> RowPositions:
-    """Return rows that count up from an offset."""
+def _from_offset(offset: Any, shapes: PositionShapes) -> RowPositions:
+    """Return rows at consecutive positions from an offset."""
     if type(offset) is int:
-        if not 0 <= offset <= EXACT - extent.length:
-            _check_last(offset, extent.length)
-        return RowPositions(None, offset, extent.length)
-    value = _found(offset, "offset", extent)
+        if not 0 <= offset <= EXACT - shapes.length:
+            _check_last(offset, shapes.length)
+        return RowPositions(None, offset, shapes.length)
+    value = _read_argument(offset, "offset", shapes)
     if value.ndim > 1 and set(value.shape) == {1}:
         value = _reshaped(value, (1,))
     if value.ndim > 1:
         msg = f"`offset` must be a number or have the shape (B,), got shape {tuple(value.shape)}"
         raise ValueError(msg)
-    if value.ndim and not extent.takes_batch(value.shape[0]):
-        extent.check_batch(value.shape[0], "offset")
+    if value.ndim and not shapes.fits_batch(value.shape[0]):
+        shapes.check_batch(value.shape[0], "offset")
     if isinstance(value, GpuView):
-        return RowPositions(value.with_axes((1, value.size, 1)), None, extent.length, counting=True)
+        return RowPositions(
+            value.with_axes((1, value.size, 1)), None, shapes.length, consecutive=True
+        )
     if not isinstance(value, np.ndarray):
-        return _counted_unknown(value, extent)
+        return _from_traced_offset(value, shapes)
     if value.dtype == np.int64 and value.size == 1:
         start = int(value.reshape(()))
-        if not 0 <= start <= EXACT - extent.length:
-            _check_last(start, extent.length)
-        return RowPositions(None, start, extent.length)
+        if not 0 <= start <= EXACT - shapes.length:
+            _check_last(start, shapes.length)
+        return RowPositions(None, start, shapes.length)
     if value.size:
         last = value.max().item()
-        if not 0 <= last <= EXACT - extent.length:
-            _check_last(last, extent.length)
-    steps = np.arange(extent.length, dtype=np.int64)
-    placed = np.broadcast_to(
-        value.reshape((1, -1, 1)) + steps, (extent.axes, value.size, extent.length)
-    )
-    return RowPositions(placed, None, extent.length)
+        if not 0 <= last <= EXACT - shapes.length:
+            _check_last(last, shapes.length)
+    positions = value.reshape((1, -1, 1)) + np.arange(shapes.length, dtype=np.int64)
+    shape = (shapes.position_axes, value.size, shapes.length)
+    return RowPositions(np.broadcast_to(positions, shape), None, shapes.length)
 
 
-def _counted_unknown(offset: Array, extent: PositionShapes) -> RowPositions:
-    """Return rows that count up from a traced offset, marking those whose position does not fit its dtype."""
+def _from_traced_offset(offset: Array, shapes: PositionShapes) -> RowPositions:
+    """Return rows at consecutive positions from a traced offset; `no_overflow` marks those that fit its dtype."""
     xp = libraries.namespace(offset)
-    beyond = libraries.dtype_name(offset) == "uint64"
-    if beyond:
+    unsigned = libraries.dtype_name(offset) == "uint64"
+    if unsigned:
         offset = xp.astype(offset, xp.int64)
     first = xp.reshape(offset, (1, -1, 1))
-    positions = first + xp.astype(libraries.arange(extent.length, like=offset), offset.dtype)
-    rows = _rows(positions, extent)
+    positions = first + xp.astype(libraries.arange(shapes.length, like=offset), offset.dtype)
+    rows = _rows_at(positions, shapes)
     if "int" in libraries.dtype_name(offset):
-        # An integer that wraps is less than what was added to.
-        held = (positions >= first) & (first >= 0) if beyond else positions >= first
-        rows.held = held[0, ...]
+        # If an addition overflows, the sum is below its first operand.
+        no_overflow = (positions >= first) & (first >= 0) if unsigned else positions >= first
+        rows.no_overflow = no_overflow[0, ...]
     return rows
 
 
 def _check_last(first: float, length: int) -> None:
-    """Raise unless the first and the last position stay within int64, or below ``2**63`` as floats."""
+    """Raise unless the first and the last position are within int64, or below ``2**63`` as floats."""
     check_int64_range(first, "offset")
     if length:
         check_int64_range(first + length - 1, "offset", suffix=f" for the last of {length} rows")
 
 
-def _packed(cu_seqlens: Any, offset: Any, extent: PositionShapes) -> RowPositions:
-    """Return rows that restart at every packed sequence."""
-    bounds = _bounds(cu_seqlens, extent)
-    start = _found(offset, "offset", extent)
+def _from_cu_seqlens(cu_seqlens: Any, offset: Any, shapes: PositionShapes) -> RowPositions:
+    """Return rows whose positions restart at the first token of every packed sequence."""
+    bounds = _bounds(cu_seqlens, shapes)
+    start = _read_argument(offset, "offset", shapes)
     if isinstance(bounds, GpuView) or isinstance(start, GpuView):
         if start.ndim > 1 or (start.ndim and start.shape[0] not in (1, bounds.shape[0] - 1)):
             msg = (
@@ -461,9 +509,9 @@ def _packed(cu_seqlens: Any, offset: Any, extent: PositionShapes) -> RowPosition
                 f"{tuple(start.shape)}"
             )
             raise ValueError(msg)
-        return _per_sequence(start, bounds, extent, counting=True)
+        return _from_sequences(start, bounds, shapes, consecutive=True)
     if not isinstance(start, np.ndarray):
-        msg = "`offset` must be known, not traced, where `cu_seqlens` is given: pass `positions`"
+        msg = "`offset` must be known on the host with `cu_seqlens`, got a traced value: pass `positions`"
         raise TypeError(msg)
     lengths = np.diff(bounds)
     if (
@@ -471,31 +519,30 @@ def _packed(cu_seqlens: Any, offset: Any, extent: PositionShapes) -> RowPosition
         and start.shape in ((), lengths.shape)
         and ((start >= 0) & (start <= EXACT)).all()
     ):
-        firsts = np.repeat(start - bounds[:-1], lengths)  # nothing wraps
-        positions = np.arange(extent.length, dtype=np.int64) + firsts
+        firsts = np.repeat(start - bounds[:-1], lengths)  # no difference overflows
+        positions = np.arange(shapes.length, dtype=np.int64) + firsts
     else:
         positions = ragged(bounds, offset=start)
-    shape = extent.axes, 1, extent.length
-    return RowPositions(np.broadcast_to(positions, shape), None, extent.length)
+    shape = shapes.position_axes, 1, shapes.length
+    return RowPositions(np.broadcast_to(positions, shape), None, shapes.length)
 
 
-def _bounds(cu_seqlens: Any, extent: PositionShapes) -> HostArray | GpuView:
-    """Return bounds of packed sequences; those that are known are checked, to be as long as the arrays."""
-    bounds = _found(cu_seqlens, "cu_seqlens", extent)
+def _bounds(cu_seqlens: Any, shapes: PositionShapes) -> HostArray | GpuView:
+    """Return the bounds of packed sequences; bounds known on the host are checked against the arrays."""
+    bounds = _read_argument(cu_seqlens, "cu_seqlens", shapes)
     if isinstance(bounds, GpuView):
         if bounds.ndim != 1 or bounds.shape[0] < 2 or "int" not in bounds.dtype:
-            msg = (
-                f"`cu_seqlens` must be integers of shape (n + 1,), got shape {bounds.shape}, dtype "
-                f"{bounds.dtype}"
-            )
+            msg = f"`cu_seqlens` must be integers of shape (n + 1,), got dtype {bounds.dtype} and shape {bounds.shape}"
             raise ValueError(msg)
         return bounds
     if not isinstance(bounds, np.ndarray):
-        msg = "`cu_seqlens` must be known, not traced: pass `positions` instead"
+        msg = "`cu_seqlens` must be known on the host, got traced values: pass `positions` instead"
         raise TypeError(msg)
-    rises = bounds.ndim == 1 and bounds.dtype == np.int64 and not (bounds[1:] < bounds[:-1]).any()
-    checked = bounds if rises and not bounds[:1].any() and bounds.size else bounds_of(bounds)
-    if checked[-1] != extent.length:
-        msg = f"`cu_seqlens` must end at the {extent.length} rows of the arrays, got {checked[-1]}"
+    ascending = (
+        bounds.ndim == 1 and bounds.dtype == np.int64 and not (bounds[1:] < bounds[:-1]).any()
+    )
+    checked = bounds if ascending and not bounds[:1].any() and bounds.size else bounds_of(bounds)
+    if checked[-1] != shapes.length:
+        msg = f"`cu_seqlens` must end at the sequence length of the arrays, {shapes.length}, got {checked[-1]}"
         raise ValueError(msg)
     return checked

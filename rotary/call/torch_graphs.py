@@ -23,8 +23,8 @@ from rotary.decay import XPos
 
 from . import plans
 from .arrays import names_of
-from .passes import Rotation, Rotations, RotationSpec, rotations_of
-from .shapes import NO_BATCH, AxisOptions, Shape, axes_of, axis_options
+from .passes import Rotation, RotationCache, RotationSpec, rotations_of
+from .shapes import NO_BATCH, AxisOptions, NamedShape, axes_of, axis_options
 
 # What the positions of a call are said by; those left out are None.
 PLACES = "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
@@ -75,14 +75,14 @@ def from_json(text: str) -> GraphRotation:
 
 
 @memo.remembered(TEXTS_REMEMBERED)
-def _rotations_from_json(text: str) -> Rotations:
+def _rotations_from_json(text: str) -> RotationCache:
     """Return the rotations of an embedding that a text describes."""
     own = dict(zip(RotationSpec._fields, json.loads(text), strict=True))
     if own["decay"] is not None:
         scale_base, center, scale_layout, gamma = own["decay"]
         own["decay"] = XPos(scale_base, center=center, scale_layout=scale_layout, gamma=gamma)
-    if own["both"] is not None:
-        own["both"] = tuple(map(_frequencies, own["both"]))
+    if own["channel_frequencies"] is not None:
+        own["channel_frequencies"] = tuple(map(_frequencies, own["channel_frequencies"]))
     own["frequencies"] = _frequencies(own["frequencies"])
     return rotations_of(RotationSpec(**own | {key: tuple(own[key]) for key in ("blocks", "axes")}))
 
@@ -217,7 +217,7 @@ def prepare(rope: Any) -> None:
     """
     compiler.prepare_untraced()
     if _Registered.done:
-        rope.__dict__["_text"] = to_json(rope._rotations.of)
+        rope.__dict__["_text"] = to_json(rope._rotations.spec)
 
 
 def _words_of(own: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
@@ -291,7 +291,9 @@ def _axes_of(
     """Return the sequence and batch axis of each array, -1 for no batch; None if the call is wrong."""
     names = names_of(arrays)
     # Only how many axes there are counts, and sizes may be symbols.
-    shapes = [Shape(name, (UNKNOWN,) * x.ndim, "") for x, name in zip(arrays, names, strict=True)]
+    shapes = [
+        NamedShape(name, (UNKNOWN,) * x.ndim, "") for x, name in zip(arrays, names, strict=True)
+    ]
     try:
         own = rope.seq_axis, NO_BATCH if rope.batch_axis is False else rope.batch_axis
         options = axis_options(seq_axis, batch_axis, len(arrays), own, packed=packed)

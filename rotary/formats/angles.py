@@ -10,7 +10,7 @@ from rotary._lib import libraries
 from rotary._lib.checks import as_rotary_dim
 from rotary._lib.numbers import host_array
 from rotary._lib.typing import Array, ArrayT, ComplexArray, FloatArray, HostArray
-from rotary.call.arrays import check_plain
+from rotary.call.arrays import check_unmasked
 from rotary.layouts import Layout, check_layout
 
 from .base import (
@@ -121,7 +121,7 @@ def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
     array([[0.   , 0.   ],
            [0.841, 0.1  ]])
     """
-    check_plain(table, "table")
+    check_unmasked(table, "table")
     if libraries.dtype_name(table) not in COMPLEX:
         msg = f"`table` must have one of the dtypes {', '.join(COMPLEX)}, got {table.dtype}"
         raise TypeError(msg)

@@ -10,7 +10,7 @@ from rotary._lib import libraries
 from rotary._lib.checks import as_bool
 from rotary._lib.numbers import host_array
 from rotary._lib.typing import AnyArray, Array, Float64Array, HostArray, Namespace
-from rotary.call.arrays import check_plain
+from rotary.call.arrays import check_unmasked
 from rotary.call.shapes import shape_of
 from rotary.layouts import Layout
 
@@ -49,7 +49,7 @@ def check_halves(cos: Array, sin: Array) -> tuple[Namespace, tuple[int, ...]]:
 
 def check_real(part: Any, name: str) -> None:
     """Raise unless an array has a floating dtype."""
-    check_plain(part, name)
+    check_unmasked(part, name)
     if libraries.dtype_name(part) not in SPACING:
         msg = f"`{name}` must have one of the dtypes {', '.join(SPACING)}, got {part.dtype}"
         raise TypeError(msg)

@@ -120,8 +120,8 @@ def _scaled(
         table = unscaled[key] = Table(values, index, 0, positions.shape[-1])
     places = positions[-1].reshape(-1).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
-        roots, center, unit = angles.scale
-        scale = np.array(roots) ** ((places[:, None] - center) / unit)
+        zeta, center, unit = angles.scale
+        scale = np.array(zeta) ** ((places[:, None] - center) / unit)
     limits = np.finfo(dtype)
     bad = ~((scale >= limits.tiny) & (scale <= limits.max)).all(axis=1)
     if bad.any():

@@ -328,7 +328,7 @@ def test_batches_need_not_agree_unless_positions_have_an_entry_for_each():
             np.testing.assert_allclose(result, rotated(x, line), atol=2e-6)
     with pytest.raises(
         ValueError,
-        match="`offset` must be a number or have one entry for each of the 2 .* `k`, got 4",
+        match="`offset` must be a number or have 2 entries, .* `k`, got 4",
     ):
         rope(q, k, offset=[1, 2, 3, 4])
     with pytest.raises(ValueError, match=r"`positions` must have one of the shapes .*got \(4, 5\)"):
@@ -341,7 +341,7 @@ def test_positions_per_head_need_the_same_heads():
     shared = np.arange(10).reshape(2, 1, 5)
     for result, x in zip(rope(q, k, positions=shared), (q, k), strict=True):
         np.testing.assert_allclose(result, rotated(x, shared), atol=2e-6)
-    with pytest.raises(ValueError, match="rotate those that differ by calls of their own"):
+    with pytest.raises(ValueError, match="rotate arrays of different shapes in separate calls"):
         rope(q, k, positions=np.zeros((2, 4, 5), int))
 
 
@@ -455,8 +455,8 @@ def test_an_array_of_three_and_more_axes_without_seq_axis_is_refused(xp, verb, r
 
 
 WRONG = [
-    ({"seq_axis": -1}, ValueError, "`seq_axis` must be an axis of `x` before its last"),
-    ({"seq_axis": 3}, ValueError, "`seq_axis` must be an axis of `x` before its last"),
+    ({"seq_axis": -1}, ValueError, "`seq_axis` must be an axis of `x` other than the last"),
+    ({"seq_axis": 3}, ValueError, "`seq_axis` must be an axis of `x` other than the last"),
     ({"seq_axis": -5}, ValueError, "`seq_axis` .* does not exist"),
     ({"seq_axis": 1.0}, TypeError, "`seq_axis` must be an integer"),
     ({"seq_axis": True}, TypeError, "`seq_axis` must be an integer"),
@@ -464,13 +464,13 @@ WRONG = [
     ({"seq_axis": ("1",)}, TypeError, "`seq_axis` must be an integer"),
     ({"batch_axis": 2}, ValueError, "`batch_axis` must not be the sequence axis of `x`"),
     ({"batch_axis": -2}, ValueError, "`batch_axis` must not be the sequence axis of `x`"),
-    ({"batch_axis": -1}, ValueError, "`batch_axis` must be an axis of `x` before its last"),
+    ({"batch_axis": -1}, ValueError, "`batch_axis` must be an axis of `x` other than the last"),
     ({"batch_axis": 4}, ValueError, "`batch_axis` .* does not exist"),
     ({"batch_axis": True}, TypeError, "`batch_axis` must be an integer"),
     ({"batch_axis": "none"}, TypeError, "`batch_axis` must be an integer"),
     ({"batch_axis": (0, 0)}, ValueError, "`batch_axis` must have one entry"),
     ({"batch_axis": False, "offset": [1, 2]}, ValueError, "`offset` .* no batch axis.*`positions`"),
-    ({"offset": [1, 2, 3]}, ValueError, "`offset` .* each of the 2 of the batch"),
+    ({"offset": [1, 2, 3]}, ValueError, "`offset` .* 2 entries, one per batch element of `x`"),
     ({"offset": [[1], [2]]}, ValueError, r"`offset` must be a number or have the shape \(B,\)"),
     ({"positions": np.zeros((3, 5), int)}, ValueError, r"`positions` .*\(2, 5\).* got \(3, 5\)"),
     (
@@ -511,7 +511,9 @@ def test_an_offset_of_one_entry_is_a_number():
 def test_one_token_for_each_of_the_batch_is_not_one_for_each_head():
     # (B, H, D) is (S, H, D) to the library, so that an offset for each of the batch has nowhere to go.
     x = random_array((4, 4, WIDTH))
-    with pytest.raises(ValueError, match="`offset` must be one number for `x`.*`positions`"):
+    with pytest.raises(
+        ValueError, match="`offset` must be one number, because `x` has no batch axis.*`positions`"
+    ):
         rope_of(seq_axis=0)(x, offset=[1, 2, 3, 4])
     tokens = rope_of(seq_axis=0)(x, positions=[1, 2, 3, 4])
     np.testing.assert_allclose(tokens, rotated(x, np.arange(1, 5)[:, None]), atol=2e-6)

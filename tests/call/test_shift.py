@@ -94,7 +94,9 @@ def test_packed_sequences_move_to_other_frequencies():
 @pytest.mark.parametrize("delta", [5, [[1] * 6]])
 def test_bounds_of_packed_sequences_are_checked_whatever_the_delta(delta):
     k = random_array((6, 2, 8))
-    with pytest.raises(ValueError, match="`cu_seqlens` must end at the 6 rows"):
+    with pytest.raises(
+        ValueError, match="`cu_seqlens` must end at the sequence length of the arrays, 6"
+    ):
         embedding().shift(k, delta, cu_seqlens=[0, 5])
 
 
@@ -122,19 +124,27 @@ def test_in_place_and_decay():
         (
             embedding(rotary_dim=4),
             ValueError,
-            "`to` must have the embedding's rotary_dim, 8, got 4",
+            "`to` must have the same rotary_dim as the embedding, 8, got 4",
         ),
-        (embedding(layout="interleaved"), ValueError, "the embedding's output_layout, half, got"),
+        (
+            embedding(layout="interleaved"),
+            ValueError,
+            "the same output_layout as the embedding, half, got",
+        ),
         (
             embedding(sections=[0, 0, 1, 1]),
             ValueError,
-            "the embedding's position axes, None, got 2",
+            "the same number of position axes as the embedding, None, got 2",
         ),
-        (embedding(decay=XPos(center=0)), ValueError, "`to` must have the embedding's decay"),
+        (
+            embedding(decay=XPos(center=0)),
+            ValueError,
+            "`to` must have the same decay as the embedding",
+        ),
         (
             embedding(layout="interleaved", quirk="vjepa2"),
             TypeError,
-            "`shift` must not be called with the quirk",
+            "`shift` needs a rotation, got an embedding with the quirk",
         ),
     ],
 )
@@ -150,7 +160,7 @@ def test_errors_of_places():
     with pytest.raises(ValueError, match="`offset` must not be given without `to`"):
         embedding().shift(k, 1, offset=2)
     with pytest.raises(
-        ValueError, match=r"`positions` must be below 2\*\*53 in size next to floats"
+        ValueError, match=r"`positions` must be below 2\*\*53 in magnitude if mixed with floats"
     ):
         embedding().shift(k, 0.5, to=embedding(scaling=YARN), positions=[2**53, 0, 0, 0])
 

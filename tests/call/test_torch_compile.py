@@ -308,8 +308,8 @@ def test_the_words_of_a_graph_say_everything(torch):
         assert operators._words_of(rope._text, None, "call", role, 1) == words
         assert operators._rotations_from_json(rope._text) is rope._rotations
         told = operators.from_json(json.dumps(json.loads(words))).rotation("call", None, 1)
-        assert told.turns == (turns,)
-        back = told.transposed().turns[0].pairings
+        assert told.passes == (turns,)
+        back = told.transposed().passes[0].pairings
         assert back == rope._rotations.passes("vjp", role).pairings
 
 

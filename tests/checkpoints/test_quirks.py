@@ -166,17 +166,17 @@ def test_narrow_arrays_are_rounded_once():
         (
             lambda: hunyuan_rope(2, 2).inverse(np.ones((3, 8))),
             TypeError,
-            "`inverse` must not be called with the quirk",
+            "`inverse` needs a rotation, got an embedding with the quirk",
         ),
         (
             lambda: hunyuan_rope(2, 2).shift(np.ones((3, 8)), 1),
             TypeError,
-            "`shift` must not be called with the quirk",
+            "`shift` needs a rotation, got an embedding with the quirk",
         ),
         (
             lambda: hunyuan_rope(2, 2).tables([[1], [2]]),
             TypeError,
-            "`tables` must not be called with the quirk",
+            "`tables` needs a rotation, got an embedding with the quirk",
         ),
         (
             lambda: hunyuan_rope(2, 2)(np.ones((3, 4), complex)),

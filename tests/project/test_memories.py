@@ -43,7 +43,7 @@ ALLOWED = {
     "rotary/checkpoints/models.py": {"_model": "one for each known model"},
     "rotary/cli/selftest.py": {"_cos_sin": "in the process of the self-test alone"},
     "rotary/call/passes.py": {
-        "Rotations._made": "one for each verb",
+        "RotationCache._passes": "one for each method and role",
         "rotations_of": "bounded, and of embeddings, which are kept as well",
     },
     "rotary/call/shapes.py": {"frames_of": "bounded, and of shapes alone"},

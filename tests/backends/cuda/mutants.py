@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant("phase", KERNEL, "fused(y_low, c, -s_less_low)", "-s_less_low"),
     Mutant("phase", STRUCT, "words[:, :, 1] >> np.uint64(31)", "words[:, :, 1] >> np.uint64(32)"),
     Mutant("phase", LAUNCHES, '"sine_sign": -1.0 if inverse else 1.0', '"sine_sign": 1.0'),
-    Mutant("phase", LAUNCHES, "int(rows.counting), limit)", "0, limit)"),
+    Mutant("phase", LAUNCHES, "int(rows.consecutive), limit)", "0, limit)"),
     Mutant(
         "phase",
         LAUNCHES,

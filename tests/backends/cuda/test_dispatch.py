@@ -891,7 +891,7 @@ def shifted(x, nbytes):
         (
             lambda x: embedding()(x, offset=to_device(np.arange(2))),
             ValueError,
-            "`offset` must be one number for `x`, which has no batch axis",
+            "`offset` must be one number, because `x` has no batch axis",
         ),
         (
             lambda x: embedding()(x, offset=to_device(np.ones((), complex))),
