@@ -1,1 +1,1 @@
-"""Embeddings from configurations, GGUF metadata and presets."""
+"""Makes embeddings from configurations, GGUF files and presets."""

@@ -1,4 +1,4 @@
-"""Frequencies that a checkpoint stores itself, in place of those of its configuration."""
+"""Frequencies from the buffer of a checkpoint, which replace those of its configuration."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from rotary._lib.typing import Float64Array
 from rotary.embedding import RotaryEmbedding
 from rotary.scaling import Custom, Scaling
 
-# The relative error of a bfloat16 buffer is at most 2**-9; twice that is still far from any other schedule.
+# The relative error of a bfloat16 buffer is at most 2**-9. Twice that is still less than the difference between any
+# two schedules.
 BUFFER_TOLERANCE = 2.0**-8
 
 
 class CheckpointBuffer(Custom):
-    """Frequencies of a checkpoint's own buffer, with the factors of its schedule.
+    """Frequencies from the buffer of a checkpoint, with the factors of a schedule.
 
     Parameters
     ----------
     inv_freq : array_like (dim/2,)
     schedule : Scaling
-        Gives the attention factor, the softmax factor, and whether they depend on the length.
+        The schedule of the configuration. The attention factor and the softmax factor are taken from it.
     context_length : int or None
-        The only length that the buffer is valid for, if the schedule depends on the length.
+        The only context length for which the buffer is valid, if the schedule depends on the length.
 
     Raises
     ------
     TypeError, ValueError
-        As `rotary.scaling.Custom`.
+        As for `rotary.scaling.Custom`.
     """
 
     def __init__(self, inv_freq: Any, schedule: Scaling, context_length: int | None) -> None:
@@ -37,6 +38,7 @@ class CheckpointBuffer(Custom):
         length = context_length if schedule.needs_length else None
         object.__setattr__(self, "_rest", (float(schedule.softmax_factor), length))
 
+    # The softmax factor and the context length. Pickles contain this name.
     _rest: tuple[float, int | None]
 
     def _value(self) -> tuple[Any, ...]:
@@ -67,9 +69,9 @@ class CheckpointBuffer(Custom):
         dim : int
             Number of rotated channels.
         base
-            Not read.
+            Not used.
         context_length : int or None
-            The length that the buffer was given for.
+            The context length for which the buffer was given.
 
         Returns
         -------
@@ -78,33 +80,34 @@ class CheckpointBuffer(Custom):
         Raises
         ------
         ValueError
-            If the length is another one, or `dim` is not twice the number of pairs.
+            If the context length is a different one, or `dim` is not twice the number of channel pairs.
         """
         del base
         if self.needs_length and context_length != self._rest[1]:
             msg = (
-                f"`context_length` must be {self._rest[1]}, because the buffer was given for it, got "
-                f"{context_length}; read the configuration again with the buffer of that length"
+                f"`context_length` must be {self._rest[1]}, because the buffer was given for this "
+                f"length, got {context_length}; read the configuration again with the buffer for the new length"
             )
             raise ValueError(msg)
         return super().inv_freq(dim)
 
 
 def checked_buffer(values: Float64Array, rope: RotaryEmbedding) -> Float64Array:
-    """Refuse a buffer that differs from the configuration by more than bfloat16 rounds."""
-    ours = rope.inv_freq
-    if values.shape != ours.shape:
+    """Raise if a buffer differs from the configuration by more than the rounding to bfloat16."""
+    expected = rope.inv_freq
+    if values.shape != expected.shape:
         msg = (
-            f"`inv_freq` must have shape {ours.shape}, one for each pair, got shape {values.shape}"
+            f"`inv_freq` must have shape {expected.shape}, one number for each channel pair, got shape "
+            f"{values.shape}"
         )
         raise ConfigError(msg)
-    off = np.abs(values - ours) > BUFFER_TOLERANCE * np.abs(ours)
+    off = np.abs(values - expected) > BUFFER_TOLERANCE * np.abs(expected)
     if off.any():
         pair = int(np.argmax(off))
         msg = (
-            f"`inv_freq` must agree with the configuration within a relative {BUFFER_TOLERANCE}, the "
-            f"rounding of bfloat16: pair {pair} has {ours[pair]}, got {values[pair]}; it may belong to another "
-            "layer, another context length or another configuration (rotary.scaling.Custom takes anything)"
+            f"`inv_freq` must agree with the configuration within a relative {BUFFER_TOLERANCE}, because of "
+            f"rounding to bfloat16, and be {expected[pair]} for channel pair {pair}, got {values[pair]}; it may "
+            "belong to another layer, context length or configuration (rotary.scaling.Custom takes any numbers)"
         )
         raise ConfigError(msg)
     return values

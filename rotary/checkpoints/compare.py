@@ -12,11 +12,11 @@ from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 from rotary.scaling import LongRope
 
-from .builder import embedding
+from .builder import make_embedding
 from .dialects import DIALECTS
 from .layer_keys import read_layer_keys
 from .options import checked_options
-from .reader import opened
+from .reader import load_config
 
 __all__ = [
     "DialectComparison",
@@ -37,11 +37,11 @@ class DialectComparison:
     follows : dict
         Maps each dialect to the version of the project that it follows.
     differences : dict
-        Maps the name of each difference to a dict of dialect to value. Choices come first, such as the
-        fields of a schedule, then the numbers that follow from them. A dialect that refuses the
+        Maps the name of each difference to a dict of dialect to value. Choices, such as the fields of a
+        schedule, come first. The numbers that depend on the choices follow. A dialect that refuses the
         configuration has an entry under "refused" only.
     unread : dict
-        Maps each dialect to the keys that it does not read, although they would change the result.
+        Maps each dialect to keys that it does not read although they would change the result.
 
     Examples
     --------
@@ -57,14 +57,14 @@ class DialectComparison:
 
     @property
     def agree(self) -> bool:
-        """Whether all of them compute the same rotation, to nine digits."""
+        """Whether all dialects compute the same rotation, to nine digits."""
         return not self.differences
 
     def __str__(self) -> str:
         names = list(self.follows)
         rows = [["", *names]]
-        for what, values in self.differences.items():
-            rows.append([what, *(values.get(name, "") for name in names)])
+        for difference, values in self.differences.items():
+            rows.append([difference, *(values.get(name, "") for name in names)])
         widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
         table = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -72,9 +72,9 @@ class DialectComparison:
         ]
         if self.agree:
             table = ["All dialects agree."]
-        passed = [f"{name} does not read {', '.join(keys)}" for name, keys in self.unread.items()]
+        notes = [f"{name} does not read {', '.join(keys)}" for name, keys in self.unread.items()]
         versions = [f"{name}: {text}" for name, text in self.follows.items()]
-        return "\n".join([*table, "", *passed, *([""] if passed else []), *versions])
+        return "\n".join([*table, "", *notes, *([""] if notes else []), *versions])
 
 
 @hints.named
@@ -95,15 +95,15 @@ def compare_dialects(
     Returns
     -------
     DialectComparison
-        Its `str` is a table. `from_config` refuses a key that a project ignores, and a missing key whose
-        value a project chooses; this function shows the rotation that the project computes.
+        Its `str` is a table. `from_config` refuses a key that a project ignores, and a missing key for
+        which a project has its own default. This function shows the rotation that the project computes.
 
     Raises
     ------
     ConfigError
-        If the configuration is unclear for every dialect.
+        If every dialect refuses the configuration.
     TypeError, ValueError
-        If another argument is of the wrong kind or value.
+        If another argument has the wrong type or value.
 
     See Also
     --------
@@ -111,8 +111,8 @@ def compare_dialects(
 
     Notes
     -----
-    The comparison is of formulas, not of runs. It does not consider which model types a project supports,
-    nor the precision in which it computes.
+    The comparison is between formulas. It runs none of the projects, and it considers neither the model
+    types that a project supports nor the precision of its arithmetic.
 
     Examples
     --------
@@ -126,16 +126,16 @@ def compare_dialects(
     ('False', 'True')
     """
     with naming_file(config):
-        return _compared(opened(config), layer_type, layout, context_length)
+        return _compare(load_config(config), layer_type, layout, context_length)
 
 
-def _compared(
+def _compare(
     values: dict[str, Any],
     layer_type: str | int | None,
     layout: Layout | None,
     context_length: int | None,
 ) -> DialectComparison:
-    """Read a configuration in every dialect."""
+    """Read a configuration in every dialect, and return the differences."""
     facts: dict[str, dict[str, str]] = {}
     choices: dict[str, dict[str, str]] = {}
     errors = {}
@@ -150,7 +150,7 @@ def _compared(
         )
         try:
             keys = read_layer_keys(values, options)
-            rope = None if keys is None else embedding(keys)
+            rope = None if keys is None else make_embedding(keys)
             facts[name], choices[name] = _facts(rope), _choices(rope)
             if keys is not None and keys.unread:
                 unread[name] = tuple(dict.fromkeys(keys.unread))
@@ -169,7 +169,7 @@ def _compared(
 
 
 def _differing(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """Return the rows in which the dialects' columns differ."""
+    """Return the rows in which the columns of the dialects differ."""
     rows = dict.fromkeys(row for column in columns.values() for row in column)
     found = {}
     for row in rows:
@@ -180,7 +180,7 @@ def _differing(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
 
 
 def _facts(rope: RotaryEmbedding | None) -> dict[str, str]:
-    """Return the numbers that decide whether two rotations are equal."""
+    """Return the numbers of a rotation; two rotations are equal if all of them are."""
     if rope is None:
         return {"rotary": "none"}
     facts = {
@@ -195,21 +195,22 @@ def _facts(rope: RotaryEmbedding | None) -> dict[str, str]:
     return facts
 
 
-def _numbers(rope: RotaryEmbedding, when: str) -> dict[str, str]:
+def _numbers(rope: RotaryEmbedding, suffix: str) -> dict[str, str]:
     """Return a summary of the frequencies, and the attention factor."""
     return {
-        f"last inv_freq{when}": f"{rope.inv_freq[-1]:.9g}",
-        f"sum of inv_freq{when}": f"{rope.inv_freq.sum():.9g}",
-        f"attention_factor{when}": f"{rope.attention_factor:.9g}",
+        f"last inv_freq{suffix}": f"{rope.inv_freq[-1]:.9g}",
+        f"sum of inv_freq{suffix}": f"{rope.inv_freq.sum():.9g}",
+        f"attention_factor{suffix}": f"{rope.attention_factor:.9g}",
     }
 
 
 def _choices(rope: RotaryEmbedding | None) -> dict[str, str]:
-    """Return the base, the schedule and its short fields."""
+    """Return the base, the name of the schedule and its fields, except long and derived ones."""
     if rope is None:
         return {}
     choices = {"base": str(rope.base), "scaling": type(rope.scaling).__name__}
-    for name in (own.name for own in fields(rope.scaling)):  # type: ignore[arg-type]  # a dataclass
+    names = [entry.name for entry in fields(rope.scaling)]  # type: ignore[arg-type]  # a dataclass
+    for name in names:
         value = getattr(rope.scaling, name)
         if name not in ("attention_factor", "softmax_factor") and not isinstance(value, tuple):
             choices[name] = str(value)

@@ -8,7 +8,7 @@ from rotary._lib.typing import BatchAxis, ConfigLike, FrequenciesLike
 from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 
-from .builder import embedding
+from .builder import make_embedding
 from .dialects import DialectName
 from .layer_keys import read_layer_keys
 from .options import checked_options
@@ -35,55 +35,56 @@ def from_config(
     Parameters
     ----------
     config : path, mapping or object
-        The path of a config.json or of its folder, its content, or a configuration object: anything
-        with ``to_dict()``. Keys may have the form of transformers 4 (``rope_scaling``, and
-        ``rope_theta`` at the top level) or 5 (``rope_parameters``). A file may have up to 16 MiB, and
-        objects may nest 32 levels deep. Nothing is downloaded and nothing is modified.
+        The path of a config.json or of its folder, the content of the file, or an object with
+        ``to_dict()``. Keys may have the form of transformers 4 (``rope_scaling``, and ``rope_theta`` at
+        the top level) or 5 (``rope_parameters``). A file may have up to 16 MiB, and objects may nest 32
+        levels deep. Nothing is downloaded and nothing is modified.
     layer_type : str or int, optional
-        Needed if each kind of layer has its own rotation: the kind, such as "sliding_attention", or the
-        number of a layer, whose kind the configuration gives.
+        Needed if the kinds of layers have different rotations: a kind, such as "sliding_attention", or
+        the index of a layer, whose kind is read from the configuration.
     layout : {"half", "interleaved"}, optional
         Required if the model type is not known. For a known model type, it replaces the known layout,
-        because weights may have been permuted; `explain` shows both.
+        because the weights may have been permuted. `explain` shows both.
     seq_axis : int, optional
         As for `RotaryEmbedding`.
     batch_axis : int or False, optional
         As for `RotaryEmbedding`.
     context_length : int, optional
-        The length of the longest sequence, in tokens; ``max_position_embeddings`` by default. Schedules
-        that depend on the length (dynamic, longrope) refuse positions beyond it.
+        The length of the longest sequence, in tokens; ``max_position_embeddings`` by default. With
+        schedules that depend on the length (dynamic, longrope), positions beyond it are refused.
     inv_freq : array_like (rotary_dim/2,), optional
-        The checkpoint's own buffer, which replaces the frequencies. It may differ from the configuration
-        by a relative ``2**-8``, the rounding of bfloat16; a larger difference is refused.
+        The buffer of inverse frequencies in the checkpoint, which replaces the frequencies of the
+        configuration. The relative difference between them must be at most ``2**-8``, which allows for
+        rounding to bfloat16.
     dialect : {"transformers", "vllm", "sglang", "llama.cpp", "mlx"}
-        The project whose reading of ambiguous keys applies; see `compare_dialects`.
+        The project whose interpretation of ambiguous keys is used; see `compare_dialects`.
 
     Returns
     -------
     RotaryEmbedding or None
-        None for a layer without rotary, such as one of linear attention in a hybrid model.
+        None for a layer without rotary, such as a layer with linear attention in a hybrid model.
 
     Raises
     ------
     ConfigError
-        If the configuration is unclear, incomplete or contradictory, or has an unknown rope key. The
-        message names the key, what was found and what to write. A known key that the code of the model
-        type does not read is refused if it would change the result. A model type without rotation is
-        refused too. Keys that have nothing to do with rotary are ignored.
+        If the configuration is ambiguous, incomplete or contradictory, or has an unknown rope key. The
+        message names the key, its value and a remedy. A known key that the code of the model type does
+        not read is refused if it would change the result. A model type without rotation is refused too.
+        Keys that do not concern rotary embeddings are ignored.
     TypeError, ValueError
-        If another argument is of the wrong kind or value.
+        If another argument has the wrong type or value.
     FileNotFoundError
         If there is no file at the path.
 
     See Also
     --------
-    rotary.compare_dialects : compare the readings of five projects.
+    rotary.compare_dialects : compare the interpretations of five projects.
 
     Notes
     -----
-    The frequencies are those of the schedule in float64, within one float32 ulp of the checkpoint's own
-    code in float64. Most of that code runs in float32, which rounds powers and YaRN's ramp differently on
-    different platforms. Pass `inv_freq` to get exactly the numbers of the checkpoint.
+    The frequencies are computed in float64, and are within one float32 ulp of the checkpoint's own code run
+    in float64. Most of that code runs in float32, in which powers and the ramp of YaRN are rounded
+    differently on different platforms. Pass `inv_freq` to use exactly the numbers of the checkpoint.
 
     Examples
     --------
@@ -117,4 +118,4 @@ def from_config(
     )
     with naming_file(config):
         keys = read_layer_keys(config, options)
-        return None if keys is None else embedding(keys)
+        return None if keys is None else make_embedding(keys)

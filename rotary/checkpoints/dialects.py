@@ -1,4 +1,4 @@
-"""How the projects that run checkpoints read the keys on which they disagree."""
+"""The rules by which different projects interpret the same keys."""
 
 from __future__ import annotations
 
@@ -13,45 +13,46 @@ DialectName = Literal["transformers", "vllm", "sglang", "llama.cpp", "mlx"]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one project reads a configuration.
+    """The rules by which one project interprets a configuration.
 
     Parameters
     ----------
     name : str
     follows : str
-        The version of the project whose source is followed.
+        The version of the project that is the source of the rules.
     yarn : frozenset of str
-        Keys that are read under the rope type "yarn", besides the factor and the original length.
+        Keys that are read for the rope type "yarn", in addition to the factor and the original length.
     latent_yarn : frozenset of str
-        The same in models with multi-head latent attention, or of llama.cpp in architectures with
+        As `yarn`, in models with multi-head latent attention; in llama.cpp, in architectures with
         mscale_all_dim.
     mscale : {"transformers", "both", "deepseek", "paper"}
-        When the mscales count: if both are given and not 0; if both are given; always, with the defaults
-        1 and 0; never.
+        When the attention factor depends on the mscales: "transformers", if both are given and not 0;
+        "both", if both are given; "deepseek", always, with the defaults 1 and 0; "paper", never.
     latent_mscale : {"transformers", "both", "deepseek", "paper"}
-        The same in models with multi-head latent attention.
+        As `mscale`, in models with multi-head latent attention.
     telechat3_mscale : {"telechat3", "deepseek"}
-        The rule of the rope type "telechat3-yarn".
+        The rule for the attention factor of the rope type "telechat3-yarn".
     truncate_within_kinds : bool
         Whether ``truncate`` is read in the rope dict of one kind of layer.
     by_architecture : bool
-        Whether models are converted to architectures of llama.cpp, some of which have a YaRN of their own.
+        Whether models are converted to architectures of llama.cpp, which may have their own rules for YaRN.
     dynamic : {"growing", "fixed", "ignored", "refused"}
-        How the rope type "dynamic" is treated.
+        How the rope type "dynamic" is interpreted: the base grows with the length; the base is fixed; the
+        scaling is ignored; the configuration is refused.
     longrope : frozenset of str
-        Optional keys that are read under "longrope".
+        Optional keys that are read for the rope type "longrope".
     always_long : bool
         Whether the long factors apply at every length.
     fallback : mapping
-        Maps rope types to the original length if none is given: a number, or the key that is read instead.
+        The original length for each rope type, if none is given: a number, or a key that is read instead.
     length_on_top : bool
         Whether an original length at the top level takes precedence over the one in the rope dict.
     rope_types : frozenset of str
         The rope types that the project knows.
     sections : bool
-        Whether ``mrope_interleaved`` decides the order of sections, and not the model type.
+        Whether ``mrope_interleaved`` decides the order of sections, instead of the model type.
     partial : bool
-        Whether ``partial_rotary_factor`` is read for every model type, and not only for some.
+        Whether ``partial_rotary_factor`` is read for every model type; otherwise only for some.
     """
 
     name: DialectName

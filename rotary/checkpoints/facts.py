@@ -1,4 +1,4 @@
-"""Facts about models, which are data: files of rotary/checkpoints/data/models."""
+"""Reads facts about models from the files in rotary/checkpoints/data/models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["facts"]
 
 @cache
 def facts(file: str) -> dict[str, Any]:
-    """Return the tables of a file, read when they are first needed; callers must not change them."""
+    """Return the tables of a file. The result is cached, so callers must not change it."""
     import tomllib
     from importlib.resources import files
 

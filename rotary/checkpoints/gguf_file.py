@@ -1,7 +1,7 @@
-"""Reads the header of a GGUF file: its metadata, and the factor tensors of the frequencies.
+"""Reads the metadata and the factor tensors of a GGUF file.
 
-The factor tensors change the frequencies, and the metadata do not say whether a file has them. Other tensors
-are not read. A damaged or hostile file costs no more time or memory than a sound one.
+The factor tensors change the frequencies, and the metadata do not show whether a file has such tensors. Other tensors
+are not read. A damaged or hostile file takes no more time or memory than a valid one.
 """
 
 from __future__ import annotations
@@ -25,56 +25,56 @@ _VERSIONS = (2, 3)
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _FLOAT32_TENSOR = 0
 _ALIGNMENT = 32  # the default
-# The letters of `struct`, by the number of the type. A boolean is a byte that is 0 or 1.
+# The format characters of `struct` for each type number. A boolean is a byte that is 0 or 1.
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, _BOOL, 10, 11, 12), "BbHhIifBQqd", strict=True))
 
-# Limits of ggml: the dimensions of a tensor, and their sizes, which it reads as int64.
-_DIMENSIONS = 4
-_LARGEST_SIZE = 2**63 - 1
+# Limits of ggml: the number of dimensions of a tensor, and the largest size, which ggml reads as int64.
+_MAX_DIMENSIONS = 4
+_MAX_SIZE = 2**63 - 1
 # Limits of this reader, far beyond published files.
-_HEADER = 128 * 2**20
-_KEYS = 2**16
-_TENSORS = 2**17
-_WANTED = 1024
-_LONGEST_LIST = 1024
-_LONGEST_STRING = 2**16
+_MAX_HEADER = 128 * 2**20
+_MAX_KEYS = 2**16
+_MAX_TENSORS = 2**17
+_MAX_WANTED = 1024
+_MAX_LIST = 1024
+_MAX_STRING = 2**16
 _CHUNK = 2**18
 
 
 class GgufHeader(NamedTuple):
-    """The metadata and tensors that were asked for."""
+    """The requested metadata and tensors."""
 
     metadata: dict[str, Any]
     tensors: dict[str, Array]
 
 
 class _Omitted:
-    """Replaces a value that is too long to keep; no check accepts it."""
+    """Replaces a value that is too long; no check accepts it."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, description: str) -> None:
+        self._description = description
 
     def __repr__(self) -> str:
-        return f"<{self._what}>"
+        return f"<{self._description}>"
 
 
 class _Tensor(NamedTuple):
-    """The shape, the type and the offset of a tensor."""
+    """The shape, the type number and the offset of a tensor."""
 
     shape: tuple[int, ...]
-    kind: int
+    type_number: int
     offset: int
 
 
 class _Reader:
-    """Reads numbers and strings, one after another."""
+    """Reads numbers and strings from a file in sequence."""
 
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
         self._path = path
         self._size = os.fstat(file.fileno()).st_size
-        # Bytes read ahead, their offset in the file, and how many of them are consumed.
-        self._bytes, self._begin, self._used = b"", 0, 0
+        # A buffer of bytes that were read, its offset in the file, and the number of consumed bytes.
+        self._bytes, self._buffer_start, self._used = b"", 0, 0
         self._key = ""
         self._set_order("<")
 
@@ -82,34 +82,36 @@ class _Reader:
         self._order = order
         self._structs = {letter: Struct(order + letter) for letter in "BbHhIifQqd"}
 
-    def fail(self, what: str) -> NoReturn:
-        """Raise an error that names the file, and the key or tensor that was reached."""
-        place = f" (at `{shown_name(self._key)}`)" if self._key else ""
+    def fail(self, problem: str) -> NoReturn:
+        """Raise an error that names the file and the current key or tensor."""
+        suffix = f" (at `{shown_name(self._key)}`)" if self._key else ""
         file = shown_name(self._path)
-        msg = f"`metadata` must be a GGUF file of version 2 or 3: {file} {what}{place}"
+        msg = (
+            f"`metadata` must be a GGUF file of version 2 or 3, got {file}, which {problem}{suffix}"
+        )
         raise ConfigError(msg)
 
     @property
-    def place(self) -> int:
+    def offset(self) -> int:
         """The offset of the next byte in the file."""
-        return self._begin + self._used
+        return self._buffer_start + self._used
 
     def _check_left(self, count: int) -> None:
-        """Refuse to read beyond the end of the file, or a header that is too long."""
-        if count > self._size - self.place:
+        """Raise if `count` more bytes exceed the file, or the limit of the header."""
+        if count > self._size - self.offset:
             self.fail("ends in the middle of its header")
-        if count > _HEADER - self.place:
-            self.fail(f"has a header of more than {_HEADER >> 20} MiB")
+        if count > _MAX_HEADER - self.offset:
+            self.fail(f"has a header of more than {_MAX_HEADER >> 20} MiB")
 
-    def _need(self, count: int) -> None:
-        """Read ahead until the buffer holds the next `count` bytes."""
+    def _fill(self, count: int) -> None:
+        """Read until the buffer contains the next `count` bytes."""
         if len(self._bytes) - self._used >= count:
             return
         self._check_left(count)
         rest = self._bytes[self._used :]
-        self._begin, self._used = self.place, 0
+        self._buffer_start, self._used = self.offset, 0
         self._bytes = rest + self._file.read(max(count - len(rest), _CHUNK))
-        if len(self._bytes) < count:  # the file became shorter
+        if len(self._bytes) < count:  # the file was truncated meanwhile
             self.fail("ends in the middle of its header")
 
     def skip(self, count: int) -> None:
@@ -118,48 +120,48 @@ class _Reader:
             self._used += count
             return
         self._check_left(count)
-        self._begin, self._used, self._bytes = self.place + count, 0, b""
-        self._file.seek(self._begin)
+        self._buffer_start, self._used, self._bytes = self.offset + count, 0, b""
+        self._file.seek(self._buffer_start)
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
-        self._need(count)
+        self._fill(count)
         self._used += count
         return self._bytes[self._used - count : self._used]
 
     def number(self, letter: str) -> Any:
         """Return the next number."""
         struct = self._structs[letter]
-        self._need(struct.size)
+        self._fill(struct.size)
         self._used += struct.size
         return struct.unpack_from(self._bytes, self._used - struct.size)[0]
 
     def start(self) -> tuple[int, int]:
-        """Read the beginning of a file, and return the numbers of its tensors and keys."""
+        """Read the beginning of a file, and return the number of tensors and the number of keys."""
         if self._size < 4 or self.take(4) != b"GGUF":
             self.fail("does not begin with GGUF")
         version = self.number("I")
-        if not version & 0xFFFF:  # ggml recognises the byte order by this
+        if not version & 0xFFFF:  # the test of ggml for the other byte order
             self._set_order(">")
             version = int.from_bytes(version.to_bytes(4, "little"), "big")
         if version not in _VERSIONS:
             self.fail(f"is of version {version}")
         tensors, keys = self.number("Q"), self.number("Q")
-        if keys > _KEYS:
-            self.fail(f"has {keys} keys, more than {_KEYS}")
-        if tensors > _TENSORS:
-            self.fail(f"has {tensors} tensors, more than {_TENSORS}")
+        if keys > _MAX_KEYS:
+            self.fail(f"has {keys} keys, more than {_MAX_KEYS}")
+        if tensors > _MAX_TENSORS:
+            self.fail(f"has {tensors} tensors, more than {_MAX_TENSORS}")
         return tensors, keys
 
     def forget_name(self) -> None:
-        """Leave the key or tensor out of later errors."""
+        """Leave the current key or tensor out of later errors."""
         self._key = ""
 
     def name(self, seen: set[str], kind: str) -> str:
-        """Return the next name of a key or tensor; names must be unique."""
+        """Return the next name of a key or tensor, which must be unique."""
         self._key = ""
         length = self.number("Q")
-        if length > _LONGEST_STRING:
+        if length > _MAX_STRING:
             self.fail(f"has a name of {length} bytes")
         content = self.take(length)
         try:
@@ -173,7 +175,7 @@ class _Reader:
         return name
 
     def value(self, *, wanted: bool) -> Any:
-        """Return the next value, or None if it is not wanted."""
+        """Return the next value; skip it and return None if it is not wanted."""
         kind = self.number("I")
         if kind == _ARRAY:
             return self._list(self.number("I"), self.number("Q"), wanted=wanted)
@@ -195,7 +197,7 @@ class _Reader:
     def _string(self, *, wanted: bool) -> Any:
         """Return the next string."""
         length = self.number("Q")
-        if wanted and length <= _LONGEST_STRING:
+        if wanted and length <= _MAX_STRING:
             return self.take(length).decode(errors="replace")
         self.skip(length)
         return _Omitted(f"a string of {length} bytes") if wanted else None
@@ -206,7 +208,7 @@ class _Reader:
             self.fail("has a list of lists")
         if kind != _STRING and kind not in _SCALARS:
             self.fail(f"has a value of the unknown type {kind}")
-        if wanted and count <= _LONGEST_LIST:
+        if wanted and count <= _MAX_LIST:
             return [
                 self._string(wanted=True) if kind == _STRING else self._scalar(kind)
                 for _ in range(count)
@@ -218,11 +220,11 @@ class _Reader:
         return _Omitted(f"a list of {count} values") if wanted else None
 
     def _skip_strings(self, count: int) -> None:
-        """Skip strings quickly, because a vocabulary has hundreds of thousands."""
+        """Skip strings without a method call for each, because a vocabulary has hundreds of thousands."""
         length = self._structs["Q"].unpack_from
         self._check_left(8 * count)
         while count:
-            self._need(8)
+            self._fill(8)
             content, used = self._bytes, self._used
             last = len(content) - 8
             while count and used <= last:
@@ -234,20 +236,20 @@ class _Reader:
     def tensor_info(self) -> _Tensor:
         """Return the shape, type and offset of the next tensor."""
         count = self.number("I")
-        if count > _DIMENSIONS:
-            self.fail(f"has a tensor of {count} dimensions, more than {_DIMENSIONS}")
+        if count > _MAX_DIMENSIONS:
+            self.fail(f"has a tensor of {count} dimensions, more than {_MAX_DIMENSIONS}")
         shape = tuple(self.number("Q") for _ in range(count))
-        if any(size > _LARGEST_SIZE for size in shape):
+        if any(size > _MAX_SIZE for size in shape):
             self.fail(f"has a tensor of shape {shape}")
         return _Tensor(shape, self.number("I"), self.number("Q"))
 
     def factors(self, name: str, tensor: _Tensor, start: int, alignment: int) -> Array:
         """Return a tensor of factors."""
         self._key = name
-        if tensor.kind != _FLOAT32_TENSOR:
+        if tensor.type_number != _FLOAT32_TENSOR:
             msg = (
                 f"`{name}` of {shown_name(self._path)} must be float32, tensor type {_FLOAT32_TENSOR}, "
-                f"got type {tensor.kind}"
+                f"got type {tensor.type_number}"
             )
             raise ConfigError(msg)
         shape = tensor.shape
@@ -264,7 +266,7 @@ class _Reader:
             self.fail("ends in the middle of its tensors")
         self._file.seek(start + tensor.offset)
         content = self._file.read(4 * count)
-        if len(content) < 4 * count:  # the file became shorter
+        if len(content) < 4 * count:  # the file was truncated meanwhile
             self.fail("ends in the middle of its tensors")
         return np.frombuffer(content, self._order + "f4").reshape(shape[::-1])
 
@@ -272,7 +274,7 @@ class _Reader:
 def read_header(
     path: str, tensors: Collection[str], is_wanted: Callable[[str], bool]
 ) -> GgufHeader:
-    """Read the keys of a file, and those of the named tensors that it has.
+    """Read the keys of a file, and the named tensors if the file has them.
 
     Parameters
     ----------
@@ -281,7 +283,7 @@ def read_header(
     tensors : collection of str
         Names of float32 tensors.
     is_wanted : callable
-        Says whether the value of a key is wanted.
+        Returns whether the value of a key is wanted.
 
     Returns
     -------
@@ -311,21 +313,21 @@ def read_header(
             value = reader.value(wanted=wanted)
             if wanted:
                 metadata[key] = value
-            if len(metadata) > _WANTED:
-                reader.fail(f"has more than {_WANTED} keys of an architecture")
-        places: dict[str, _Tensor] = {}
+            if len(metadata) > _MAX_WANTED:
+                reader.fail(f"has more than {_MAX_WANTED} keys of an architecture")
+        infos: dict[str, _Tensor] = {}
         seen = set()
         for _ in range(tensor_count):
             name = reader.name(seen, "the tensor ")
-            place = reader.tensor_info()
+            info = reader.tensor_info()
             if name in tensors:
-                places[name] = place
+                infos[name] = info
         reader.forget_name()
         alignment = metadata.get("general.alignment", _ALIGNMENT)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            reader.fail(f"has the `general.alignment` {shown(alignment)}, no power of two")
-        start = -(-reader.place // alignment) * alignment
-        found = {
-            name: reader.factors(name, place, start, alignment) for name, place in places.items()
+            reader.fail(f"has the `general.alignment` {shown(alignment)}, not a power of two")
+        start = -(-reader.offset // alignment) * alignment
+        factors = {
+            name: reader.factors(name, info, start, alignment) for name, info in infos.items()
         }
-        return GgufHeader(metadata, found)
+        return GgufHeader(metadata, factors)

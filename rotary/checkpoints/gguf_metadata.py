@@ -1,4 +1,4 @@
-"""The keys of a GGUF file as plain Python values, and its factor tensors."""
+"""The keys of a GGUF file as plain Python values, and the factor tensors of the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rotary._lib.errors import ConfigError, shown, shown_name, shown_text
 from rotary.angles.powers import as_factors
 
 from .gguf_file import read_header
-from .llama_cpp import architecture
+from .llama_cpp import find_architecture
 from .reader import Keys
 
 __all__ = [
@@ -27,17 +27,17 @@ __all__ = [
     "ROPE_FREQS",
     "SHORT",
     "Metadata",
-    "checked_tensors",
-    "heads",
-    "opened",
-    "refuse_unknown",
-    "rotary_width",
-    "section_sizes",
-    "width",
-    "window",
+    "as_head_count",
+    "as_rotary_width",
+    "as_section_sizes",
+    "as_width",
+    "as_window",
+    "check_tensors",
+    "load_metadata",
+    "refuse_unknown_keys",
 ]
 
-# The longest name of an architecture, so that a damaged one cannot make every key long.
+# The longest name of an architecture. The name is a part of every key, so a damaged one could make all keys long.
 _LONGEST_NAME = 256
 
 ROPE_FREQS = "rope_freqs.weight"
@@ -67,13 +67,13 @@ KEYS = (
 
 
 class Metadata(Keys):
-    """The keys of one architecture, by their names without the prefix of the architecture."""
+    """The keys of one architecture. Their names have no prefix with the name of the architecture."""
 
     def __init__(self, values: Mapping[Any, Any]) -> None:
         key = "general.architecture"
-        name = _plain_value(key, values[key]) if key in values else None
+        name = _value_as_plain(key, values[key]) if key in values else None
         if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
-            msg = f"`{key}` must be in the metadata and name an architecture, got {shown(name)}"
+            msg = f"`{key}` must be the name of an architecture, got {shown(name)}"
             raise ConfigError(msg)
         path = f"{name}."
         own = {
@@ -82,46 +82,46 @@ class Metadata(Keys):
             if isinstance(key, str) and key.startswith(path)
         }
         super().__init__(own, path, keep_nulls=True)
-        self.architecture = architecture(name)
+        self.architecture = find_architecture(name)
 
-    def value(self, key: str) -> Any:
-        """Return the value of a key as plain Python, numbers within strings as numbers."""
-        return _unquoted(_plain_value(f"{self.path}{key}", self.values[key]))
+    def raw_value(self, key: str) -> Any:
+        """Return the value of a key as a plain Python value; parse numbers in strings."""
+        return _parse_strings(_value_as_plain(f"{self.path}{key}", self.values[key]))
 
     def origin_of(self, key: str) -> str:
-        """Return the key itself."""
+        """Return the full key; without "given: ", because almost every number has a key."""
         return f"{self.path}{key}"
 
 
-def refuse_unknown(values: Mapping[Any, Any], own: Metadata) -> None:
-    """Raise if there is a key about rotation that is not known here."""
+def refuse_unknown_keys(values: Mapping[Any, Any], own: Metadata) -> None:
+    """Raise for a key about rotation that is not known or belongs to another architecture."""
     known = {f"{own.path}rope.{name}" for name in KEYS}
     for key, value in values.items():
         if isinstance(key, str) and ".rope." in key and key not in known:
             name = shown(own.architecture.name)
             is_own = key.startswith(f"{own.path}rope.")
-            why = "is not known" if is_own else f"is not of the architecture {name}"
-            text = shown(_plain_value(key, value))
-            msg = f"`{shown_name(key)}` {why}: leave it out if it changes nothing, got {text}"
+            why = "is not a known key" if is_own else f"is not a key of the architecture {name}"
+            text = shown(_value_as_plain(key, value))
+            msg = f"`{shown_name(key)}` {why}, got {text}; leave it out if it changes nothing"
             raise ConfigError(msg)
 
 
-def _plain_value(key: str, value: Any) -> Any:
-    """Return the value of a key as plain Python."""
+def _value_as_plain(key: str, value: Any) -> Any:
+    """Return a value as a plain Python value; errors name the key."""
     try:
-        return _plain(value)
+        return _as_plain(value)
     except ConfigError as error:
         msg = f"`{shown_name(key)}`: {error}"
         raise ConfigError(msg) from error
 
 
-def _plain(value: Any) -> Any:
-    """Return the value of any reader as plain Python: a field of gguf-py, an array, bytes."""
+def _as_plain(value: Any) -> Any:
+    """Return a value of any reader (a field of gguf-py, an array, bytes) as a plain Python value."""
     contents = getattr(value, "contents", None)
     if callable(contents):
         try:
             value = contents()
-        except Exception as error:  # the reader's own code, on a damaged file
+        except Exception as error:  # gguf-py may raise anything for a damaged file
             msg = f"a field of type {type(value).__name__} cannot be read: {shown_text(error)}"
             raise ConfigError(msg) from error
     if isinstance(value, np.ndarray | np.generic):
@@ -133,10 +133,10 @@ def _plain(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _unquoted(value: Any) -> Any:
-    """Parse the numbers within strings, because some readers give every value as a string."""
+def _parse_strings(value: Any) -> Any:
+    """Parse numbers in strings, because some readers return every value as a string."""
     if isinstance(value, str) and value.startswith("["):
-        return [_unquoted(part) for part in value.strip("[]").split(",")]
+        return [_parse_strings(part) for part in value.strip("[]").split(",")]
     if isinstance(value, str):
         words = {"true": True, "false": False}
         for read in (int, float, lambda text: words[text.strip().lower()]):
@@ -147,7 +147,7 @@ def _unquoted(value: Any) -> Any:
     return value
 
 
-def width(value: Any, name: str) -> int:
+def as_width(value: Any, name: str) -> int:
     """Return a number of channels."""
     count = as_positive_integer(value, name)
     if count > LARGEST_WIDTH:
@@ -156,37 +156,37 @@ def width(value: Any, name: str) -> int:
     return count
 
 
-def rotary_width(value: Any, name: str) -> int:
+def as_rotary_width(value: Any, name: str) -> int:
     """Return a number of rotated channels."""
-    return width(as_rotary_dim(value, name), name)
+    return as_width(as_rotary_dim(value, name), name)
 
 
-def heads(value: Any, name: str) -> int:
-    """Return a number of heads; of a list, that of the first layer, as in llama.cpp."""
+def as_head_count(value: Any, name: str) -> int:
+    """Return a number of heads. From a list, take the entry of the first layer, as llama.cpp does."""
     return as_positive_integer(value[0] if isinstance(value, list) and value else value, name)
 
 
-def window(value: Any, name: str) -> int:
-    """Return the width of the sliding window, 0 if there is none."""
+def as_window(value: Any, name: str) -> int:
+    """Return the width of the sliding window, or 0 if there is no window."""
     return int(as_non_negative_float(value, name))
 
 
-def section_sizes(value: Any, name: str) -> tuple[int, ...]:
-    """Return up to four numbers of pairs, one for each position axis."""
+def as_section_sizes(value: Any, name: str) -> tuple[int, ...]:
+    """Return four numbers of channel pairs, one for each position axis; missing ones are 0."""
     if not isinstance(value, list) or not 1 <= len(value) <= 4:
         msg = f"`{name}` must be a list of one to four integers, got {shown(value)}"
         raise TypeError(msg)
     sizes = tuple(int(as_non_negative_float(size, name)) for size in value)
     if list(sizes) != value:
-        msg = f"`{name}` must hold integers, got {shown(value)}"
+        msg = f"`{name}` must be a list of integers, got {shown(value)}"
         raise TypeError(msg)
     return (*sizes, 0, 0, 0)[:4]
 
 
-def checked_tensors(given: Any) -> dict[str, tuple[float, ...]]:
-    """Return the factor tensors, checked."""
+def check_tensors(given: Any) -> dict[str, tuple[float, ...]]:
+    """Return the checked factor tensors; tensors of other names are ignored."""
     if given is not None and not isinstance(given, Mapping):
-        msg = f"`tensors` must map names of tensors to arrays, got {type(given).__name__}"
+        msg = f"`tensors` must be a mapping of names to arrays, got {type(given).__name__}"
         raise TypeError(msg)
     found = {name: given[name] for name in _TENSORS if name in given} if given else {}
     try:
@@ -196,14 +196,17 @@ def checked_tensors(given: Any) -> dict[str, tuple[float, ...]]:
 
 
 def _is_read(key: str) -> bool:
-    """Whether the value of a key of a file is needed."""
+    """Whether the embedding may depend on the value of a key."""
     return key in _GENERAL or ".rope." in key or key.endswith(_WIDTHS)
 
 
-def opened(
+def load_metadata(
     metadata: Any, tensors: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Return keys and factor tensors, read from the file if the caller gives a path or a reader."""
+    """Return keys and factor tensors: the arguments, or the content of a file.
+
+    The tensors are None if it is not known whether the model has any.
+    """
     if isinstance(metadata, Mapping):
         return metadata, tensors
     is_path = isinstance(metadata, str | os.PathLike)
@@ -213,7 +216,10 @@ def opened(
         msg = f"`metadata` must be a mapping, a path or a GGUFReader, got {type(metadata).__name__}"
         raise TypeError(msg)
     if tensors is not None:
-        msg = "`tensors` must be left out if `metadata` is a file, which has its own"
+        msg = (
+            "`tensors` must be left out if `metadata` is a file, because they are read from the file, got "
+            f"{type(tensors).__name__}"
+        )
         raise ValueError(msg)
     values: Mapping[str, Any]
     if is_path:
@@ -221,19 +227,19 @@ def opened(
     else:
         values = metadata.fields
         found = {t.name: _factors_of(t) for t in metadata.tensors if t.name in _TENSORS}
-    parts = _unquoted(_plain(values.get("split.count", 1)))
-    # If this file is one of several parts, another part may have the tensors.
-    unknown = not found and parts not in (0, 1)
-    return values, None if unknown else found
+    parts = _parse_strings(_as_plain(values.get("split.count", 1)))
+    # If the model is split into several files, the tensors may be in another file.
+    in_other_file = not found and parts not in (0, 1)
+    return values, None if in_other_file else found
 
 
 def _factors_of(tensor: Any) -> Any:
-    """Return the numbers of a factor tensor of gguf-py's reader."""
+    """Return the factors in a tensor of gguf-py."""
     if tensor.tensor_type != 0:
         msg = (
             f"`{tensor.name}` must be float32, tensor type 0, got type {shown(tensor.tensor_type)}"
         )
         raise ConfigError(msg)
     values = np.asarray(tensor.data)
-    # Drop dimensions of size one.
+    # Drop axes of size one.
     return values.reshape(-1) if values.size == values.shape[-1] else values

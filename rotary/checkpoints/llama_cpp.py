@@ -1,4 +1,4 @@
-"""Facts about the architectures of llama.cpp, and the YaRN rules of some of them."""
+"""Facts about the architectures of llama.cpp, including their rules for YaRN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rotary.layouts import Layout
 from .facts import facts
 from .reader import Keys
 
-__all__ = ["Architecture", "architecture", "architecture_of_model", "check_softmax"]
+__all__ = ["Architecture", "architecture_of_model", "check_softmax", "find_architecture"]
 
 _LAYOUTS: dict[str, Layout] = {
     "NORM": "interleaved",
@@ -23,9 +23,9 @@ _LAYOUTS: dict[str, Layout] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """How llama.cpp rotates one architecture, and what the converter writes for it.
+    """How llama.cpp rotates one architecture, and which keys and tensors its converter writes.
 
-    The fields, but for the name, are the keys of a table in data/models/llama_cpp.toml.
+    All fields except `name` are keys of a table in data/models/llama_cpp.toml.
 
     Parameters
     ----------
@@ -33,27 +33,27 @@ class Architecture:
     rope_type : {"NORM", "NEOX", "MROPE", "IMROPE", "NONE"} or None
         None if the architecture is not known.
     unread : str or None
-        How its graph rotates, if the keys of a file do not describe that.
+        A description of the rotation, if the keys of a file cannot describe it.
     mrope_by_sections : bool
         Whether the rope type is MROPE if the file has sections.
     trailing : bool
-        Whether the last channels of a head are rotated, and not the first ones.
+        Whether the last channels of a head are rotated, instead of the first ones.
     whole_head : bool
-        Whether llama.cpp refuses a file that rotates only a part of each head.
+        Whether llama.cpp refuses a file that rotates only a fraction of each head.
     sliding_base : float or None
-        The default base of layers with a sliding window, if they do not share that of the other layers.
+        The default base of layers with a sliding window, if it differs from the base of the other layers.
     sliding_unscaled : bool
         Whether the scaling of the file does not apply to layers with a sliding window.
     log_multiplier : {"tenths", "whole"} or None
-        What yarn_log_multiplier counts: tenths of mscale_all_dim, mscale_all_dim itself, or unknown.
+        The unit of yarn_log_multiplier: a tenth of mscale_all_dim, or mscale_all_dim itself. None if not known.
     tied_mscale : bool
         Whether mscale equals mscale_all_dim.
     softmax : bool
-        Whether the graph multiplies the softmax scale by YaRN's temperature, whatever the scaling is.
+        Whether the softmax scale is multiplied by the square of YaRN's attention factor for every scaling type.
     beta_fast : float
         The default of yarn_beta_fast.
     yarn_attn_factor : bool
-        Whether llama.cpp reads the key of this name.
+        Whether llama.cpp reads the key rope.scaling.yarn_attn_factor.
     finetuned_switch : bool
         Whether ``scaling.finetuned = false`` disables rotation.
     alpha : bool
@@ -61,10 +61,11 @@ class Architecture:
     needs_rope_freqs : bool
         Whether layers of full attention need the tensor rope_freqs.
     llama3 : {"with_its_base", "always"} or None
-        When a context beyond 8192 means that the converter wrote the scaling of Llama 3.1, into a tensor and
-        no key: if the base is that of Llama 3, or for all released models.
+        When a context length above 8192 implies that the converter wrote the scaling of Llama 3.1, which it
+        writes as a tensor only: "with_its_base" if the base is that of Llama 3, "always" for every base.
     long_factors : {"announced", "unannounced"} or None
-        Whether another key implies the long and short factors that the converter writes without a scaling type.
+        Whether the converter writes long and short factors without a scaling type: "announced" if another key
+        implies them, "unannounced" if no key does.
     """
 
     name: str
@@ -88,29 +89,34 @@ class Architecture:
 
     @property
     def layout(self) -> Layout | None:
-        """The layout, or None if it is not known."""
+        """The layout of channel pairs, or None if the rope type is not known."""
         return _LAYOUTS.get(self.rope_type or "")
 
     def mscale(self, all_dim: float) -> float:
-        """Return the mscale that goes with an mscale_all_dim."""
+        """Return the mscale that llama.cpp uses together with an mscale_all_dim."""
         return all_dim if all_dim and self.tied_mscale else 1.0
 
 
-def architecture(name: str) -> Architecture:
-    """Return the facts about an architecture; an unknown one has only its name."""
-    return _known(name) if name in _facts()["architectures"] else Architecture(name=name)
+def find_architecture(name: str) -> Architecture:
+    """Return the facts about an architecture; for an unknown one, all facts have their defaults."""
+    return (
+        _known_architecture(name) if name in _facts()["architectures"] else Architecture(name=name)
+    )
 
 
 def architecture_of_model(model_type: str | None, *, latent: bool) -> Architecture:
-    """Return the architecture that a model type of transformers is converted to, if it has rules for YaRN."""
-    own = "deepseek2" if model_type is None and latent else ""
-    return architecture(_facts()["model_types"].get(model_type, own))
+    """Return the architecture to which a model type of transformers is converted, if it has rules for YaRN."""
+    default = "deepseek2" if model_type is None and latent else ""
+    return find_architecture(_facts()["model_types"].get(model_type, default))
 
 
-def check_softmax(own: Architecture, keys: Keys, key: str, factor: float) -> None:
-    """Refuse a factor for the softmax scale beside a scaling that has no number for it."""
-    if own.softmax and factor > 1.0:
-        must = f"must go with yarn, as the softmax scale of {own.name} does in llama.cpp"
+def check_softmax(architecture: Architecture, keys: Keys, key: str, factor: float) -> None:
+    """Raise if the softmax scale of an architecture would need a factor that the schedule does not have."""
+    if architecture.softmax and factor > 1.0:
+        must = (
+            f"must be 1 unless the scaling type is yarn, because {architecture.name} changes its softmax scale by "
+            "the rule of yarn"
+        )
         keys.fail(key, must, factor)
 
 
@@ -119,5 +125,5 @@ def _facts() -> dict[str, Any]:
 
 
 @cache
-def _known(name: str) -> Architecture:
+def _known_architecture(name: str) -> Architecture:
     return Architecture(name=name, **_facts()["architectures"][name])

@@ -10,55 +10,65 @@ from rotary.layouts import Layout
 
 from .facts import facts
 
-__all__ = ["FOLLOWS", "Model", "has_no_rotary", "is_recurrent", "known", "known_model", "part_type"]
+__all__ = [
+    "FOLLOWS",
+    "Model",
+    "has_no_rotary",
+    "is_recurrent",
+    "known_model",
+    "known_model_types",
+    "part_type",
+]
 
 FOLLOWS = "transformers 5.23.0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """How the code of one model type rotates, and the defaults of its configuration.
+    """How the code of one model type rotates, and the defaults of its configuration class.
 
-    The fields, but for the name, are the keys of a table in data/models/transformers.toml.
+    All fields except `name` are keys of a table in data/models/transformers.toml.
 
     Parameters
     ----------
     name : str
         The model type.
     layout, output_layout : {"half", "interleaved"}
-        The output layout is that of the input by default.
+        The layout of the input and of the output; by default, both are equal.
     interleave_key : bool
-        Whether ``rope_interleave = false`` makes both layouts half.
+        Whether both layouts are "half" if the key ``rope_interleave`` is false.
     sections : {"chunked", "interleaved", "ernie", "hunyuan"} or None
         How channel pairs are divided between several position axes.
     latent : bool
-        Whether attention is latent: ``qk_rope_head_dim`` channels are rotated, as an array of their own.
+        Whether the model has multi-head latent attention, with a separate array of ``qk_rope_head_dim``
+        rotated channels.
     softmax : bool
-        Whether the softmax scale is multiplied by YaRN's temperature.
+        Whether the softmax scale is multiplied by the square of YaRN's attention factor.
     trailing : bool
         Whether the last ``qk_rope_head_dim`` channels of the head are rotated.
     sliding : {"always", "windowed"} or None
-        Whether only layers with a sliding window have rotary: always, or if there is a window.
+        Whether only layers with a sliding window have rotary: always, or only if the configuration has a
+        window.
     negative : bool
         Whether pairs are rotated in the opposite direction.
     legacy : {"local", "global", "shared", "compressed", "windowed"} or None
-        How bases at the top level of the configuration apply to the kinds of layers.
+        The older form of the configuration, with bases at the top level; see rope_dicts.py.
     only : tuple of (str, object) or None
-        A key, and the value that it must have for the model to have rotary at all.
+        A key, and the value of the key with which the model has rotary.
     partial : bool
-        Whether a part of each head can be rotated, as ``partial_rotary_factor`` says; others rotate all of it.
+        Whether the code reads ``partial_rotary_factor``. If not, it rotates the whole head.
     mscales : bool
-        Whether LongRoPE's factors are ``short_mscale`` and ``long_mscale``.
+        Whether the attention factors of LongRoPE are ``short_mscale`` and ``long_mscale``.
     hybrid : bool
-        Whether some of its layers have no attention.
+        Whether some layers have no attention.
     reads : frozenset of str
-        Keys that are read besides the usual ones.
+        Keys that the code reads in addition to the common ones.
     unread : frozenset of str
-        Usual keys that are not read.
+        Common keys that the code does not read.
     without_rotary : list of str
         Kinds of layers that have no rotary by default.
     defaults : dict
-        Keys of the configuration and their defaults.
+        Defaults of the configuration class, by key.
     """
 
     name: str
@@ -86,8 +96,8 @@ def _facts() -> dict[str, Any]:
     return facts("transformers.toml")
 
 
-def known() -> list[str]:
-    """Return the names of all model types that are known."""
+def known_model_types() -> list[str]:
+    """Return the names of all known model types."""
     return sorted((*_facts()["models"], *_facts()["aliases"]))
 
 
@@ -97,12 +107,12 @@ def has_no_rotary(name: Any) -> bool:
 
 
 def is_recurrent(name: Any) -> bool:
-    """Whether a model type without rotation has recurrent layers, or several kinds of layers."""
+    """Whether a model type without rotation has recurrent layers or several kinds of layers."""
     return isinstance(name, str) and name in _facts()["recurrent"]
 
 
 def part_type(name: Any) -> Any:
-    """Return the model type of a part that does not name its own, by the type of the whole."""
+    """Return the model type of a part of a multimodal model, from the model type of the whole."""
     return _facts()["parts"].get(name, name) if isinstance(name, str) else name
 
 
@@ -118,10 +128,10 @@ def known_model(name: Any) -> Model | None:
 def _model(name: str) -> Model:
     table = _facts()["models"][name]
     defaults = dict(table.get("defaults", {}))
-    if "without_rotary" in table:  # TOML has no null, which is how a configuration says it
+    if "without_rotary" in table:  # a null in the configuration class, which TOML does not have
         kinds = dict.fromkeys(table["without_rotary"])
         defaults["rope_parameters"] = kinds | defaults["rope_parameters"]
     sets = {key: frozenset(table.get(key, ())) for key in ("reads", "unread")}
     only = tuple(table["only"]) if "only" in table else None
-    usual = {"output_layout": table["layout"]}
-    return Model(name=name, **usual | table | sets | {"only": only, "defaults": defaults})
+    layouts = {"output_layout": table["layout"]}
+    return Model(name=name, **layouts | table | sets | {"only": only, "defaults": defaults})

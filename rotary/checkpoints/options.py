@@ -18,7 +18,7 @@ __all__ = ["Options", "checked_options"]
 
 @dataclass(frozen=True)
 class Options:
-    """The caller's arguments, checked."""
+    """The arguments of the caller, checked."""
 
     layer_type: str | int | None
     layout: Layout | None
@@ -48,8 +48,8 @@ def checked_options(
         context_length = as_positive_integer(context_length, "context_length")
     if inv_freq is not None:
         inv_freq = as_frequencies(inv_freq, "inv_freq", (1,))
-    own = DIALECTS[as_choice(dialect, "dialect", tuple(DIALECTS))]
-    return Options(layer_type, layout, axes, context_length, inv_freq, own, strict)
+    rules = DIALECTS[as_choice(dialect, "dialect", tuple(DIALECTS))]
+    return Options(layer_type, layout, axes, context_length, inv_freq, rules, strict)
 
 
 def _index(value: Any) -> int:
@@ -57,7 +57,7 @@ def _index(value: Any) -> int:
     index = as_integer(value, "layer_type")
     if not 0 <= index < 2**31:
         msg = (
-            "`layer_type` must be a kind of layer or a layer's number, from 0 on and below 2**31, got "
+            "`layer_type` must be a kind of layer or the index of a layer, from 0 to 2**31 - 1, got "
             f"{shown(index)}"
         )
         raise ValueError(msg)

@@ -1,6 +1,6 @@
-"""Published checkpoints by name and format; their specifications are data, read and checked here.
+"""Reads and checks the specifications of published checkpoints, by name and format.
 
-Every table of rotary/checkpoints/data is a preset, and its name ends with its format::
+Every table in the files of rotary/checkpoints/data is a preset, whose name ends with its format::
 
     ["llama-3.2-1b-hf"]
     family = "llama"
@@ -15,8 +15,8 @@ Every table of rotary/checkpoints/data is a preset, and its name ends with its f
     scaling.kind = "Linear"
     scaling.factor = 2.0
 
-The other keys are arguments of `rotary.RotaryEmbedding`. Objects are tables: the kind of `scaling` and `decay` is
-a class, the kind of `sections` is a function, whose sizes are a list.
+The other keys are arguments of `rotary.RotaryEmbedding`. Arguments that are objects are tables with a `kind`: a class
+for `scaling` and `decay`, a function for `sections`. The sizes of sections are a list.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rotary.embedding import RotaryEmbedding
 
 __all__ = ["Preset", "Presets", "preset", "presets"]
 
-_LONGEST_NAME = 64  # of those that are compared with the known ones
+_LONGEST_NAME = 64  # only this many characters are compared with known names
 _FACTS = ("family", "format", "description")
 _REQUIRED = (*_FACTS, "source", "head_dim", "layout")
 _VALUES = (
@@ -61,12 +61,12 @@ class Preset:
     description : str
         A sentence or two.
     sources : mapping of str to str
-        The sources of the numbers: "numbers" is for all of them, but for the arguments that have a source
-        of their own, under their names.
+        The sources of the numbers. An argument may have a source under its own name. "numbers" is the
+        source of all other arguments.
     arguments : mapping of str to object
         Arguments of `rotary.RotaryEmbedding`; objects are tables with a ``kind``.
     file : str
-        The file of `rotary/checkpoints/data` that holds it.
+        The file in `rotary/checkpoints/data` that contains the preset.
 
     See Also
     --------
@@ -90,7 +90,7 @@ class Preset:
 
     @property
     def source(self) -> str:
-        """The source of its numbers."""
+        """The source of all numbers that have no separate source."""
         return self.sources["numbers"]
 
     def source_of(self, name: str) -> str:
@@ -109,9 +109,9 @@ class Preset:
         Raises
         ------
         TypeError
-            If `name` is no string.
+            If `name` is not a string.
         ValueError
-            If the preset does not give it, because a default has no source.
+            If the preset does not give the number. Defaults have no source.
 
         Examples
         --------
@@ -120,7 +120,7 @@ class Preset:
         >>> known.source_of("base")
         'transformers ..., models/mimi/configuration_mimi.py: the defaults are kyutai/mimi'
         """
-        as_choice(name, "name", _places(self.arguments))
+        as_choice(name, "name", _argument_names(self.arguments))
         return self.sources.get(name) or self.sources.get(name.partition(".")[0]) or self.source
 
 
@@ -159,12 +159,12 @@ class Presets(Mapping[str, Preset]):
 
 
 def presets() -> Presets:
-    """Return all published checkpoints whose specification is known.
+    """Return all presets: published checkpoints whose specification is known.
 
     Returns
     -------
     Presets
-        A mapping of names to `Preset`, in the order of their names.
+        A mapping of names to `Preset`, in alphabetical order.
 
     See Also
     --------
@@ -172,9 +172,9 @@ def presets() -> Presets:
 
     Notes
     -----
-    The layout of a checkpoint depends on its format, so the name ends with the format: "hf" are weights
-    for transformers, "gguf" for llama.cpp, "meta" those that Meta published. Every entry names the project
-    and the file of its numbers.
+    The layout of a checkpoint depends on its format, so the name ends with the format: "hf" for weights in
+    the format of transformers, "gguf" for llama.cpp, "meta" for weights as Meta published them. Every
+    preset names the project and the file from which its numbers are taken.
 
     Examples
     --------
@@ -197,11 +197,11 @@ def preset(
     Parameters
     ----------
     name : str
-        One of `rotary.presets`: the checkpoint and the format of its weights.
+        A name in `rotary.presets`: the checkpoint and the format of its weights.
     seq_axis : int, optional
         The sequence axis of the arrays, as for `rotary.RotaryEmbedding`.
     batch_axis : int or False, optional
-        Their batch axis, as for `rotary.RotaryEmbedding`.
+        The batch axis of the arrays, as for `rotary.RotaryEmbedding`.
 
     Returns
     -------
@@ -211,9 +211,9 @@ def preset(
     Raises
     ------
     TypeError
-        If `name` is no string, or an axis no integer.
+        If `name` is not a string, or an axis is not an integer.
     ValueError
-        If there is no such preset, or an axis does not fit.
+        If there is no such preset, or an axis is out of range.
 
     See Also
     --------
@@ -225,15 +225,15 @@ def preset(
     >>> rotary.preset("gpt-j-6b-hf", seq_axis=-3)
     RotaryEmbedding(256, layout='interleaved', base=10000.0, rotary_dim=64, seq_axis=-3)
     """
-    entry = _named(name)
-    made = _made(entry)
+    entry = _find(name)
+    rope = _make(entry)
     if seq_axis is not None or batch_axis is not None:
-        made = replace(made, seq_axis=seq_axis, batch_axis=batch_axis)
-    return made._explained(_origins(entry))
+        rope = replace(rope, seq_axis=seq_axis, batch_axis=batch_axis)
+    return rope._explained(_origins(entry))
 
 
-def _named(name: Any) -> Preset:
-    """Return the preset of a name."""
+def _find(name: Any) -> Preset:
+    """Return a preset by name; raise with similar names if there is none."""
     if not isinstance(name, str):
         msg = f"`name` must be a name of rotary.presets(), got {shown(name)} of type {type(name).__name__}"
         raise TypeError(msg)
@@ -247,17 +247,17 @@ def _named(name: Any) -> Preset:
 
 
 def _close_to(name: str, known: Mapping[str, Preset]) -> str:
-    """Suggest names for an error message."""
+    """Return a hint with similar names for an error message."""
     from difflib import get_close_matches
 
-    asked = name.lower()[:_LONGEST_NAME]
-    begun = [other for other in known if asked and other.startswith(asked)]
-    close = begun[:5] or get_close_matches(asked, known)
-    return f"; close to it: {', '.join(close)}" if close else ""
+    start = name.lower()[:_LONGEST_NAME]
+    longer = [other for other in known if start and other.startswith(start)]
+    close = longer[:5] or get_close_matches(start, known)
+    return f"; similar names: {', '.join(close)}" if close else ""
 
 
 def _origins(entry: Preset) -> dict[str, str]:
-    """Return the origin of every number of a preset, by its name in `explain`."""
+    """Return the origin of every number of a preset, by the name that `explain` prints."""
     names = list(entry.arguments)
     scaling_table = entry.arguments.get("scaling")
     if isinstance(scaling_table, Mapping):
@@ -269,43 +269,43 @@ def _origins(entry: Preset) -> dict[str, str]:
 # From tables to objects.
 
 
-def _made(entry: Preset) -> RotaryEmbedding:
-    """Return the embedding of a preset, without its origins."""
+def _make(entry: Preset) -> RotaryEmbedding:
+    """Return the embedding of a preset, without the origins of its numbers."""
     arguments = dict(entry.arguments)
     for name in _OBJECTS:
         if name in arguments:
             arguments[name] = _object(entry, name, arguments[name])
-    made: RotaryEmbedding = _called(entry, "the preset", RotaryEmbedding, arguments)
-    return made
+    rope: RotaryEmbedding = _call(entry, "the preset", RotaryEmbedding, arguments)
+    return rope
 
 
-def _object(entry: Preset, place: str, table: Any) -> Any:
-    """Return the object that a table with a `kind` describes."""
+def _object(entry: Preset, path: str, table: Any) -> Any:
+    """Return the object that a table describes."""
     if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
-        raise _error(entry.file, entry.name, place, "be a table with a `kind`", table)
+        raise _error(entry.file, entry.name, path, "be a table with a `kind`", table)
     arguments = {key: value for key, value in table.items() if key != "kind"}
     if "scaling" in arguments:
-        arguments["scaling"] = _object(entry, f"{place}.scaling", arguments["scaling"])
-    kinds = _kinds(place.rpartition(".")[2])
+        arguments["scaling"] = _object(entry, f"{path}.scaling", arguments["scaling"])
+    kinds = _kinds(path.rpartition(".")[2])
     if table["kind"] not in kinds:
-        words = f"be one of {', '.join(sorted(kinds))}"
-        raise _error(entry.file, entry.name, f"{place}.kind", words, table["kind"])
-    return _called(entry, place, kinds[table["kind"]], arguments)
+        expected = f"be one of {', '.join(sorted(kinds))}"
+        raise _error(entry.file, entry.name, f"{path}.kind", expected, table["kind"])
+    return _call(entry, path, kinds[table["kind"]], arguments)
 
 
-def _kinds(place: str) -> dict[str, Any]:
-    """Return the functions that a table may name."""
-    if place == "decay":
+def _kinds(path: str) -> dict[str, Any]:
+    """Return the classes or functions that a table may have as its kind, by name."""
+    if path == "decay":
         from rotary.decay import XPos
 
         return {"XPos": XPos}
-    module = {"scaling": scaling, "sections": sections}[place]
+    module = {"scaling": scaling, "sections": sections}[path]
     names = set(module.__all__) - {"Scaling", "Sections"}
     return {name: getattr(module, name) for name in names}
 
 
-def _called(entry: Preset, place: str, function: Any, arguments: dict[str, Any]) -> Any:
-    """Call a function; its errors become errors of the file."""
+def _call(entry: Preset, path: str, function: Any, arguments: dict[str, Any]) -> Any:
+    """Call a function, and raise its errors as errors of the file."""
     from inspect import Parameter, signature
 
     parameters = signature(function).parameters
@@ -313,8 +313,8 @@ def _called(entry: Preset, place: str, function: Any, arguments: dict[str, Any])
     named: dict[str, Any] = {}
     for key, value in arguments.items():
         if key not in parameters:
-            words = f"hold no other keys than kind, {', '.join(parameters)}"
-            raise _error(entry.file, entry.name, place, words, key)
+            expected = f"have no other keys than kind, {', '.join(parameters)}"
+            raise _error(entry.file, entry.name, path, expected, key)
         if parameters[key].kind is Parameter.VAR_POSITIONAL:
             several = value
         else:
@@ -322,7 +322,7 @@ def _called(entry: Preset, place: str, function: Any, arguments: dict[str, Any])
     try:
         return function(*several, **named)
     except (TypeError, ValueError) as error:
-        msg = f"rotary/checkpoints/data/{entry.file}: [{entry.name}] {place} does not fit: {error}"
+        msg = f"rotary/checkpoints/data/{entry.file}: [{entry.name}] {path} has invalid values: {error}"
         raise ConfigError(msg) from error
 
 
@@ -330,10 +330,10 @@ def _called(entry: Preset, place: str, function: Any, arguments: dict[str, Any])
 # From files to tables.
 
 
-def _error(file: str, name: str, place: str, expected: str, found: Any) -> ConfigError:
+def _error(file: str, name: str, path: str, expected: str, found: Any) -> ConfigError:
     """Return the error of a key in a file."""
     return ConfigError(
-        f"rotary/checkpoints/data/{file}: [{name}] `{place}` must {expected}, got {shown(found)}"
+        f"rotary/checkpoints/data/{file}: [{name}] `{path}` must {expected}, got {shown(found)}"
     )
 
 
@@ -345,15 +345,17 @@ def _read() -> Presets:
     found: dict[str, Preset] = {}
     for file in sorted(files(__package__).joinpath("data").iterdir(), key=lambda item: item.name):
         if file.name.endswith(".toml"):
-            for entry in _parsed(file.name, file.read_text(encoding="utf-8")):
+            for entry in _parse(file.name, file.read_text(encoding="utf-8")):
                 if entry.name in found:
-                    words = f"be unique, but {found[entry.name].file} has it as well"
-                    raise _error(file.name, entry.name, "name", words, entry.name)
+                    expected = (
+                        f"be unique, but {found[entry.name].file} has a preset of this name too"
+                    )
+                    raise _error(file.name, entry.name, "name", expected, entry.name)
                 found[entry.name] = entry
     return Presets({name: found[name] for name in sorted(found)})
 
 
-def _parsed(file: str, text: str) -> list[Preset]:
+def _parse(file: str, text: str) -> list[Preset]:
     """Return the presets of one file."""
     import tomllib
 
@@ -362,11 +364,11 @@ def _parsed(file: str, text: str) -> list[Preset]:
     except tomllib.TOMLDecodeError as error:
         msg = f"rotary/checkpoints/data/{file} must be TOML: {error}"
         raise ConfigError(msg) from error
-    return [_entry(file, name, table) for name, table in tables.items()]
+    return [_make_preset(file, name, table) for name, table in tables.items()]
 
 
-def _entry(file: str, name: str, table: Any) -> Preset:
-    """Return one preset, after checking its keys."""
+def _make_preset(file: str, name: str, table: Any) -> Preset:
+    """Check the keys of a table and return its preset."""
     if not isinstance(table, dict):
         raise _error(file, name, name, "be a table", table)
     known = (*_FACTS, "source", *_VALUES, *_OBJECTS)
@@ -378,10 +380,10 @@ def _entry(file: str, name: str, table: Any) -> Preset:
             raise _error(file, name, key, "be given", None)
     for key in _FACTS:
         if not isinstance(table[key], str) or not table[key].strip():
-            raise _error(file, name, key, "be a text", table[key])
+            raise _error(file, name, key, "be a string that is not empty", table[key])
     if not name.endswith(f"-{table['format']}"):
-        raise _error(file, name, "format", "be the end of the name", table["format"])
-    arguments = {key: _frozen(table[key]) for key in (*_VALUES, *_OBJECTS) if key in table}
+        raise _error(file, name, "format", "be the last part of the name", table["format"])
+    arguments = {key: _freeze(table[key]) for key in (*_VALUES, *_OBJECTS) if key in table}
     return Preset(
         name=name,
         family=table["family"],
@@ -393,29 +395,29 @@ def _entry(file: str, name: str, table: Any) -> Preset:
     )
 
 
-def _frozen(value: Any) -> Any:
+def _freeze(value: Any) -> Any:
     """Return an immutable copy of a value, nested values included."""
     if isinstance(value, dict):
-        return MappingProxyType({key: _frozen(part) for key, part in value.items()})
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+        return MappingProxyType({key: _freeze(part) for key, part in value.items()})
+    return tuple(map(_freeze, value)) if isinstance(value, list) else value
 
 
-def _places(arguments: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments, and of the fields of those that are tables."""
+def _argument_names(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arguments, and of the fields of arguments that are tables."""
     tables = {name: table for name, table in arguments.items() if isinstance(table, Mapping)}
     return [*arguments, *(f"{name}.{key}" for name, table in tables.items() for key in table)]
 
 
 def _sources(file: str, name: str, sources: Any, arguments: dict[str, Any]) -> Mapping[str, str]:
-    """Return the sources of the numbers, after checking their keys."""
+    """Check the keys of a table of sources and return the sources."""
     if not isinstance(sources, dict):
         raise _error(file, name, "source", "be a table", sources)
-    known = ("numbers", *_places(arguments))
+    known = ("numbers", *_argument_names(arguments))
     for key, text in sources.items():
         if key not in known:
             raise _error(file, name, f"source.{key}", f"be one of {', '.join(known)}", key)
         if not isinstance(text, str) or not text.strip():
-            raise _error(file, name, f"source.{key}", "be a text", text)
+            raise _error(file, name, f"source.{key}", "be a string that is not empty", text)
     for key in ("numbers", "layout"):
         if key not in sources:
             raise _error(file, name, f"source.{key}", "be given", None)

@@ -1,4 +1,4 @@
-"""Finds the rope keys of one layer, in the new and the old forms of configurations."""
+"""Finds the rope keys of one layer, in current and in older forms of configurations."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from rotary._lib.checks import as_positive_float
 from rotary._lib.errors import ConfigError, listed, shown, shown_name
 
-from .key_names import BASES, DICTS
-from .layers import Layer, as_layers, check_kind, kinds_of_layers
+from .key_names import BASES, ROPE_DICTS
+from .layers import Layer, as_layer_count, check_kind, kinds_of_layers
 from .models import FOLLOWS, Model
-from .reader import Found, Keys, agreed
+from .reader import Keys, Sourced, require_agreement
 from .schedules import LEGACY_TYPES
 
 __all__ = ["LEGACY_BASES", "plain_rope_dict", "rope_dict"]
@@ -20,20 +20,20 @@ __all__ = ["LEGACY_BASES", "plain_rope_dict", "rope_dict"]
 
 def rope_dict(
     top: Keys, model: Model | None, layer: Layer
-) -> tuple[Keys, bool, Found | None] | None:
-    """Return the rope keys of a layer, whether each kind has its own, and the base if it has a key of its own.
+) -> tuple[Keys, bool, Sourced | None] | None:
+    """Return three values: the rope dict of a layer, whether each kind has its own dict, and the base or None.
 
-    The result is None for a layer without rotary.
+    The base is not None if the kind of the layer has a separate key for it. Return None for a layer without rotary.
     """
     given = _given_dict(top)
     default = None if model is None else model.defaults.get("rope_parameters")
     if model is not None and model.legacy == "compressed" and layer.kind in _COMPRESSED:
         layer = replace(layer, kind=_COMPRESSED[layer.kind])
     if given is not None and _is_nested(given, top):
-        return _of_kind(top, given, layer)
-    legacy = _legacy(top, model)
+        return _dict_of_kind(top, given, layer)
+    legacy = _legacy_form(top, model)
     if legacy is not None:
-        return _of_legacy(top, model, given, layer, legacy)
+        return _dict_of_legacy_form(top, model, given, layer, legacy)
     if given is not None:
         if default is not None and _has_dicts(default):
             msg = (
@@ -46,17 +46,17 @@ def rope_dict(
         origin = f"the default of {model.name if model else ''} in {FOLLOWS}"
         given = Keys(default, "rope_parameters.", origin)
         if _has_dicts(default):
-            return _of_kind(top, Keys(default, given.path, origin, keep_nulls=True), layer)
+            return _dict_of_kind(top, Keys(default, given.path, origin, keep_nulls=True), layer)
     else:
         given = Keys({}, top.path)
     if not _is_scaled(top, layer):
-        given = _not_applied(given, top)
+        given = _without_scaling(given, top)
     if layer.kind is not None and not (model is not None and model.sliding):
         check_kind(top, layer.kind, ("full_attention", "sliding_attention", "chunked_attention"))
         if layer.kind not in _ATTENTION:
             msg = (
-                f"`layer_type` {shown(layer.kind)}: the configuration has one rotation for all layers that have "
-                "rotary and does not say whether these have it; leave layer_type out"
+                "`layer_type` must be left out, because the configuration has the same rotation for all layers with "
+                f"rotary and does not tell whether layers of this kind have it, got {shown(layer.kind)}"
             )
             raise ConfigError(msg)
     return given, False, None
@@ -74,7 +74,7 @@ _ATTENTION = {
     "global",
     "local",
 }
-# DeepSeek-V4 has other names for its rotations than for its layers.
+# DeepSeek-V4 has different names for kinds of layers and for their rotations.
 _COMPRESSED = {
     "sliding_attention": "main",
     "compressed_sparse_attention": "compress",
@@ -83,7 +83,7 @@ _COMPRESSED = {
 
 
 def _check_no_base(top: Keys, model: Model | None, default: Mapping[str, Any]) -> None:
-    """Refuse a single base if the default has a base for each kind of layer."""
+    """Raise for a single base if the default rope dict has a base for each kind of layer."""
     names = [
         name
         for name in BASES
@@ -92,46 +92,49 @@ def _check_no_base(top: Keys, model: Model | None, default: Mapping[str, Any]) -
     if names and _has_dicts(default):
         must = (
             f"must be given, with an object for each kind of layer, {listed(default, shown_name)}, because "
-            f"{model.name if model else ''} has a base for each"
+            f"{model.name if model else ''} has a different base for each kind"
         )
         got = f"only `{top.name(names[0])}` {shown(top.values[names[0]])}"
         top.fail("rope_parameters", must, got)
 
 
 def _is_scaled(top: Keys, layer: Layer) -> bool:
-    """Whether the rope dict applies to this layer; some models scale only some layers."""
+    """Whether the scaling applies to this layer; in some models it does not apply to every layer."""
     scaled = top.values.get("rope_scaling_layers")
     if scaled is None:
         return True
     name = top.name("rope_scaling_layers")
     if not isinstance(scaled, list | tuple) or not all(isinstance(index, int) for index in scaled):
-        msg = f"`{name}` must be a list of layers' numbers, got {shown(scaled)}"
+        msg = f"`{name}` must be a list of layer indices, got {shown(scaled)}"
         raise ConfigError(msg)
     if layer.index is not None:
         return layer.index in scaled
-    count = top.found("num_hidden_layers", as_layers)
+    count = top.get("num_hidden_layers", as_layer_count)
     if count is None or not set(range(count.value)) <= set(scaled):
-        msg = f"`layer_type` must be the number of a layer, because `{name}` lists those that are scaled, got None"
+        msg = (
+            f"`layer_type` must be the index of a layer, because `{name}` lists the layers with scaling, "
+            f"got {shown(layer.kind)}"
+        )
         raise ConfigError(msg)
     return True
 
 
-def _not_applied(given: Keys | None, top: Keys) -> Keys:
-    """Return empty rope keys, for a layer to which the given ones do not apply."""
+def _without_scaling(given: Keys | None, top: Keys) -> Keys:
+    """Return empty rope keys, for a layer to which the given rope dict does not apply."""
     if given is None or not given.values:
         return Keys({}, top.path)
     return Keys({}, top.path, f"the default: `{given.path.rstrip('.')}` is for other layers")
 
 
 def _has_dicts(values: Mapping[str, Any]) -> bool:
-    """Whether some values are objects, one for each kind of layer."""
+    """Whether some values are objects; the rope dict then has an object for each kind of layer."""
     return any(isinstance(value, Mapping) for value in values.values())
 
 
 def _given_dict(top: Keys) -> Keys | None:
-    """Return the rope dict, under its new name or its old one."""
+    """Return the rope dict, under its current or its older name; if both are given, merge them."""
     found = []
-    for name in DICTS:
+    for name in ROPE_DICTS:
         inner = top.inner(name)
         if inner is not None:
             value = top.values[name]
@@ -140,12 +143,10 @@ def _given_dict(top: Keys) -> Keys | None:
     if len(found) == 2:
         _check_same(top, *(keys.values for keys in found))
         typed = {"type", "rope_type"} & found[0].values.keys()
-        besides = {key: value for key, value in found[1].values.items() if value is not None}
+        older = {key: value for key, value in found[1].values.items() if value is not None}
         if typed:
-            besides = {
-                key: value for key, value in besides.items() if key not in ("type", "rope_type")
-            }
-        found[0].values = besides | found[0].values
+            older = {key: value for key, value in older.items() if key not in ("type", "rope_type")}
+        found[0].values = older | found[0].values
     if not found or not any(value is not None for value in found[0].values.values()):
         return None
     if _has_dicts(found[0].values) or set(found[0].values) & set(kinds_of_layers(top)):
@@ -154,7 +155,7 @@ def _given_dict(top: Keys) -> Keys | None:
 
 
 def _check_same(top: Keys, new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
-    """Refuse an old rope dict that contradicts the new one; either may leave keys out."""
+    """Raise if the older rope dict contradicts the current one; a key may be missing in either."""
     one, other = plain_rope_dict(new), plain_rope_dict(old)
     nested = _has_dicts(one) != _has_dicts(other) and one and other
     if nested or any(one[key] != other[key] for key in one.keys() & other.keys()):
@@ -164,7 +165,7 @@ def _check_same(top: Keys, new: Mapping[str, Any], old: Mapping[str, Any]) -> No
 
 
 def plain_rope_dict(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a rope dict with the new name of its type, and without nulls."""
+    """Return a rope dict with the current name of its type, without nulls, and with lists for tuples."""
     result = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in values.items()
@@ -183,12 +184,12 @@ def _is_nested(given: Keys, top: Keys) -> bool:
     return _has_dicts(given.values) or bool(set(given.values) & set(kinds_of_layers(top)))
 
 
-def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | None] | None:
-    """Return the rope dict of one kind of layer."""
+def _dict_of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Sourced | None] | None:
+    """Return the result of `rope_dict` if each kind of layer has its own dict."""
     for key, value in given.values.items():
         if value is not None and not isinstance(value, Mapping):
             must = (
-                "must be within a kind of layer, because the other keys are kinds "
+                "must be inside the object of a kind of layer, because the keys beside it are kinds "
                 f"({listed(given.values, shown_name)})"
             )
             given.fail(key, must, shown(value))
@@ -197,14 +198,14 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
         if len({repr(value) for value in given.values.values()}) > 1:
             msg = (
                 f"`layer_type` must be given, because `{given.path.rstrip('.')}` has a rotation for each kind of "
-                f"layer, one of {listed(given.values)}, got None"
+                f"layer, got None; write one of {listed(given.values)}"
             )
             raise ConfigError(msg)
         kind = next(iter(given.values))
     if kind not in given.values:
         if kind not in kinds_of_layers(top) or kind in _ATTENTION:
             check_kind(Keys({}), kind, given.values)
-        must = f"must describe the layers of the kind {shown(kind)}"
+        must = f"must be given, because there are layers of the kind {shown(kind)}"
         advice = "write their rope keys, or null if they have no rotary"
         given.fail(kind, must, "none", advice)
     value = given.values[kind]
@@ -213,7 +214,7 @@ def _of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Found | 
     )
 
 
-# Old forms: the top-level keys with the base of each kind of layer, and the kinds to which the rope dict applies.
+# Older forms: for each kind of layer, the top-level key of its base; and the kinds to which the rope dict applies.
 _LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "local": (
         {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
@@ -238,7 +239,7 @@ _LEGACY: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 }
 
 
-# The forms that read each of these keys.
+# The top-level keys of bases, each with the forms that read it.
 LEGACY_BASES = {
     key: {form for form, (bases, _) in _LEGACY.items() if key in bases.values()}
     for key in sorted(
@@ -247,8 +248,8 @@ LEGACY_BASES = {
 }
 
 
-def _legacy(top: Keys, model: Model | None) -> str | None:
-    """Return the name of the old form that has a base for each kind of layer, or None."""
+def _legacy_form(top: Keys, model: Model | None) -> str | None:
+    """Return the name of the older form if it has a base for each kind of layer, else None."""
     if model is not None:
         return model.legacy
     if "rope_local_base_freq" in top:
@@ -258,44 +259,45 @@ def _legacy(top: Keys, model: Model | None) -> str | None:
     return "global" if top.has_any(("global_rope_theta", "local_rope_theta")) else None
 
 
-def _of_legacy(
+def _dict_of_legacy_form(
     top: Keys, model: Model | None, given: Keys | None, layer: Layer, form: str
-) -> tuple[Keys, bool, Found | None] | None:
-    """Return the rope dict of a kind of layer in the old form."""
+) -> tuple[Keys, bool, Sourced | None] | None:
+    """Return the result of `rope_dict` for an older form with a base for each kind of layer."""
     bases, scaled = _LEGACY[form]
-    layer.needed_kind(top)
+    layer.require_kind(top)
     if layer.kind is None:
         msg = (
-            f"`layer_type` must be given, because the configuration has a base for each kind of layer, one of "
-            f"{listed(bases)}, got None"
+            "`layer_type` must be given, because the configuration has a base for each kind of layer, got None; "
+            f"write one of {listed(bases)}"
         )
         raise ConfigError(msg)
     check_kind(Keys({}), layer.kind, bases)
     keys = Keys({}, top.path) if given is None else given
     if layer.kind not in scaled:
-        keys = _not_applied(given, top)
+        keys = _without_scaling(given, top)
     key = bases[layer.kind]
-    base = top.found(key, as_positive_float)
-    # OLMo 3 reads the key for its full layers alone.
+    base = top.get(key, as_positive_float)
+    # OLMo 3 reads the key for layers with full attention only.
     fixed = form == "shared" and layer.kind not in scaled
     if (
         model is not None
         and base is not None
         and (fixed or (given is None and key in model.unread))
     ):
-        own = model.defaults["rope_parameters"][layer.kind]["rope_theta"]
-        if base.value != own:
+        default = model.defaults["rope_parameters"][layer.kind]["rope_theta"]
+        if base.value != default:
             must = (
-                f"is not read by the code of model type {shown(model.name)} in {FOLLOWS} for {layer.kind} layers, "
-                f"whose base is {own} there"
+                f"must be {default} or left out for {layer.kind} layers, because the code of model type "
+                f"{shown(model.name)} in {FOLLOWS} does not read it and uses {default}"
             )
             advice = "write rope_parameters, with an object for each kind of layer"
             top.fail(key, must, base.value, advice)
     if base is None:
         if model is None:
-            must = f"must be given, the base of {layer.kind} layers"
+            must = f"must be given, because it is the base of {layer.kind} layers"
             top.fail(key, must, "none")
         value = float(model.defaults["rope_parameters"][layer.kind]["rope_theta"])
-        base = Found(value, f"the default of {model.name} in {FOLLOWS}")
-    within = keys.found("rope_theta", as_positive_float) if keys is given else None
-    return keys, True, agreed([(top.name(key), base), (keys.name("rope_theta"), within)])
+        base = Sourced(value, f"the default of {model.name} in {FOLLOWS}")
+    in_dict = keys.get("rope_theta", as_positive_float) if keys is given else None
+    candidates = [(top.name(key), base), (keys.name("rope_theta"), in_dict)]
+    return keys, True, require_agreement(candidates)

@@ -28,16 +28,14 @@ from .base import (
     fill,
 )
 
-__all__ = [
-    "Yarn",
-]
+__all__ = ["Yarn", "yarn_mscale"]
 
 
 _MSCALE_RULES = ("transformers", "deepseek", "paper", "telechat3", "none")
 
 
-def _mscale(factor: float, mscale: float, slope: float = 0.1) -> float:
-    """Return ``slope * mscale * ln(factor) + 1``, or 1 for factors up to 1."""
+def yarn_mscale(factor: float, mscale: float, *, slope: float = 0.1) -> float:
+    """Return ``slope * mscale * ln(factor) + 1``, or 1 for factors up to 1: `m` in the formulas of `Yarn`."""
     return 1.0 if factor <= 1.0 else slope * mscale * math.log(factor) + 1.0
 
 
@@ -152,22 +150,27 @@ class Yarn(CheckedScaling):
         s, mscale, all_dim = self.factor, self.mscale, self.mscale_all_dim
         match self.mscale_rule:
             case "transformers" if mscale and all_dim:
-                value = _mscale(s, mscale) / _mscale(s, all_dim)
+                value = yarn_mscale(s, mscale) / yarn_mscale(s, all_dim)
                 formula = "m(mscale) / m(mscale_all_dim)"
             case "deepseek":
-                value = _mscale(s, 1.0 if mscale is None else mscale) / _mscale(s, all_dim or 0.0)
+                value = yarn_mscale(s, 1.0 if mscale is None else mscale) / yarn_mscale(
+                    s, all_dim or 0.0
+                )
                 formula = "m(mscale or 1) / m(mscale_all_dim or 0)"
             case "telechat3":
-                value, formula = _mscale(s, 1.0, slope=0.07), "0.07 ln(factor) + 1"
+                value, formula = yarn_mscale(s, 1.0, slope=0.07), "0.07 ln(factor) + 1"
             case "none":
                 value, formula = 1.0, "1"
             case _:
-                value, formula = _mscale(s, 1.0), "0.1 ln(factor) + 1"
+                value, formula = yarn_mscale(s, 1.0), "0.1 ln(factor) + 1"
         return Derived(value * self.attn_factor, f"{formula}, times attn_factor")
 
     def _softmax_factor(self) -> Derived:
         if self.mscale_all_dim and self.mscale_rule in ("transformers", "deepseek"):
-            return Derived(_mscale(self.factor, self.mscale_all_dim) ** 2, "m(mscale_all_dim) ** 2")
+            return Derived(
+                yarn_mscale(self.factor, self.mscale_all_dim) ** 2,
+                "m(mscale_all_dim) ** 2",
+            )
         return Derived(1.0, "1, because the rule uses no mscale_all_dim")
 
     def _pair(self, rotations: float, dim: int, base: float) -> float:

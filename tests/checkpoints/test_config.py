@@ -19,7 +19,7 @@ from rotary import ConfigError, scaling, sections
 from rotary.checkpoints.compare import compare_dialects
 from rotary.checkpoints.config import from_config
 from rotary.checkpoints.dialects import DIALECTS
-from rotary.checkpoints.models import known, known_model
+from rotary.checkpoints.models import known_model, known_model_types
 from rotary.scaling import NTK, Default, DynamicNTK, Linear, Llama3
 
 
@@ -113,8 +113,8 @@ def test_a_path_without_a_configuration_is_refused(tmp_path):
     ("text", "words"),
     [
         ("{", "must be a JSON file"),
-        ("[1]", "must hold a JSON object"),
-        ('{"head_dim": 64, "head_dim": 32}', "`head_dim` must be unique"),
+        ("[1]", "must be a JSON object"),
+        ('{"head_dim": 64, "head_dim": 32}', "`head_dim` must occur once"),
         (
             '{"model_type": "llama", "head_dim": 64, "rope_theta": NaN}',
             "`rope_theta` must be finite",
@@ -179,10 +179,10 @@ def test_only_listed_layers_are_scaled():
     keys |= {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_scaling_layers": [0, 2]}
     assert from_config(keys, layer_type=2).scaling == Linear(2)
     assert from_config(keys, layer_type=1).scaling == Default()
-    with pytest.raises(ConfigError, match="lists those that are scaled"):
+    with pytest.raises(ConfigError, match="lists the layers with scaling"):
         from_config(keys)
     assert from_config(keys | {"rope_scaling_layers": [0, 1, 2]}).scaling == Linear(2)
-    with pytest.raises(ConfigError, match="must be a list of layers' numbers"):
+    with pytest.raises(ConfigError, match="must be a list of layer indices"):
         from_config(keys | {"rope_scaling_layers": "all"})
 
 
@@ -204,9 +204,9 @@ def test_a_base_for_each_layer_needs_the_number_of_a_layer():
     keys = geometry("granite_swa", 1024, 16, 2048, layer_rope_theta=[1e4, 0, 1e6])
     assert from_config(keys, layer_type=2).base == 1e6
     assert from_config(keys, layer_type=1) is None
-    with pytest.raises(ConfigError, match="must be the number of a layer"):
+    with pytest.raises(ConfigError, match="must be the index of a layer"):
         from_config(keys)
-    with pytest.raises(ConfigError, match="entry for every layer"):
+    with pytest.raises(ConfigError, match="entry for layer"):
         from_config(keys, layer_type=7)
     same = keys | {"layer_rope_theta": [1e5, 1e5]}
     assert from_config(same).base == 1e5
@@ -219,8 +219,8 @@ def test_a_base_for_each_layer_needs_the_number_of_a_layer():
     [
         (MANY, None, ConfigError, "`layer_type` must be given"),
         (MANY, "global", ValueError, "must be one of 'conv', 'full_attention'"),
-        (MANY, 3, ValueError, "one of the 3 layers"),
-        (MANY, -1, ValueError, "from 0 on"),
+        (MANY, 3, ValueError, "index of a layer, below 3"),
+        (MANY, -1, ValueError, "from 0 to"),
         (MANY, 1.5, TypeError, "`layer_type` must be an integer"),
         (PUBLISHED["gemma-3-1b, local"][0], None, ConfigError, "`layer_type` must be given"),
         (PUBLISHED["llama-2-7b"][0], "conv", ValueError, "`layer_type` must be one of"),
@@ -228,7 +228,7 @@ def test_a_base_for_each_layer_needs_the_number_of_a_layer():
             PUBLISHED["llama-2-7b"][0] | {"layer_types": ["conv", "full_attention"]},
             "conv",
             ConfigError,
-            "does not say whether",
+            "does not tell whether",
         ),
         (
             MANY | {"layer_types": ["sliding_attention", "mamba"]},
@@ -241,7 +241,7 @@ def test_a_base_for_each_layer_needs_the_number_of_a_layer():
             MANY | {"rope_parameters": MANY["rope_parameters"] | {"rope_theta": 1e4}},
             0,
             ConfigError,
-            "must be within a kind of layer",
+            "must be inside the object of a kind of layer",
         ),
         (
             PUBLISHED["gemma-4, text, global"][0]
@@ -254,19 +254,19 @@ def test_a_base_for_each_layer_needs_the_number_of_a_layer():
             {"model_type": "laguna", "rope_theta": 1e4},
             "full_attention",
             ConfigError,
-            "has a base for each, got only `rope_theta`",
+            "has a different base for each kind, got only `rope_theta`",
         ),
         (
             PUBLISHED["smollm3-3b"][0] | {"no_rope_layers": [2]},
             None,
             ConfigError,
-            "list with 1 for layers that have rotary",
+            "list with 1 for each layer that has rotary",
         ),
         (
             PUBLISHED["smollm3-3b"][0] | {"num_hidden_layers": None},
             9,
             ConfigError,
-            "entry for every layer",
+            "entry for layer",
         ),
     ],
 )
@@ -299,7 +299,7 @@ def test_width_of_a_kind_of_layer():
     assert from_config(keys, layer_type="sliding_attention").head_dim == 256
     keys["layer_types"] = ["full_attention", "full_attention"]
     keys["per_layer_config"] = {"00": {"head_dim": 128}, "01": {"head_dim": 64}}
-    with pytest.raises(ConfigError, match="differ in head_dim"):
+    with pytest.raises(ConfigError, match="different values of head_dim"):
         from_config(keys, layer_type="full_attention")
     assert from_config(keys, layer_type=1).head_dim == 64
 
@@ -320,9 +320,7 @@ def test_a_part_and_the_whole_must_not_contradict_each_other():
     text = PUBLISHED["qwen2-vl-7b"][0] | {"model_type": "qwen2_vl_text", "vision_config": None}
     whole = {"model_type": "qwen2_vl", "rope_theta": 1e6, "text_config": text}
     assert from_config(whole) == from_config(text)
-    with pytest.raises(
-        ConfigError, match=r"`rope_theta` must be what `text_config\.rope_theta` is"
-    ):
+    with pytest.raises(ConfigError, match=r"`rope_theta` must equal `text_config\.rope_theta`"):
         from_config(whole | {"rope_theta": 5e5})
 
 
@@ -408,12 +406,12 @@ def test_deepseek_v4_rotates_the_last_channels():
 
 
 def test_every_known_model_type_can_be_looked_up():
-    for name in known():
+    for name in known_model_types():
         row = known_model(name)
         assert row.layout in ("half", "interleaved")
         assert row.output_layout in ("half", row.layout)
         assert row.sections in (None, "chunked", "interleaved", "ernie", "hunyuan")
-    assert len(known()) > 190
+    assert len(known_model_types()) > 190
     assert known_model("nothing") is None
     assert known_model(None) is None
 
@@ -435,12 +433,15 @@ def yarn(**more):
 REFUSED = {
     "no width": ({"model_type": "llama"}, "`head_dim` must be given"),
     "no heads": ({"model_type": "llama", "hidden_size": 64}, "got no num_attention_heads"),
-    "no multiple": (LLAMA | {"num_attention_heads": 30}, "no multiple of 30 heads"),
-    "odd": (LLAMA | {"head_dim": 127}, "an even number of channels, got 127"),
+    "no multiple": (LLAMA | {"num_attention_heads": 30}, "must be a multiple of the 30 heads"),
+    "odd": (LLAMA | {"head_dim": 127}, "an even number of rotated channels, got 127"),
     "odd part": (LLAMA | {"partial_rotary_factor": 0.3, "head_dim": 50}, "got 15"),
     "no part": (LLAMA | {"partial_rotary_factor": 0}, "`partial_rotary_factor` must be above 0"),
     "large part": (LLAMA | {"partial_rotary_factor": 1.5}, "must be from 0 to 1"),
-    "tiny part": (LLAMA | {"partial_rotary_factor": 0.001}, "an even number of channels, got 0"),
+    "tiny part": (
+        LLAMA | {"partial_rotary_factor": 0.001},
+        "an even number of rotated channels, got 0",
+    ),
     "fraction": (LLAMA | {"head_dim": 64.5}, "`head_dim` must be an integer"),
     "huge": (LLAMA | {"head_dim": 10**9}, "`head_dim` must be at most"),
     "negative": (LLAMA | {"head_dim": -2}, "`head_dim` must be at least 1"),
@@ -493,26 +494,29 @@ REFUSED = {
     "no dict": (LLAMA | {"rope_scaling": "yarn"}, "`rope_scaling` must be a JSON object"),
     "number of a type": (with_rope(rope_type=3), "`rope_scaling.rope_type` must be a string"),
     "unknown type": (with_rope(rope_type="yarm", factor=2.0), "did you mean `yarn`"),
-    "unknown type at all": (with_rope(rope_type="spiral"), "known are axial, deepseek_yarn"),
+    "unknown type at all": (with_rope(rope_type="spiral"), "known names are axial, deepseek_yarn"),
     "type of others": (with_rope(type="ntk", factor=2.0), "dialects that know it: vllm"),
-    "axial": (with_rope(rope_type="axial"), "'axial' has a position axis for height"),
+    "axial": (with_rope(rope_type="axial"), "got 'axial': .* order of height"),
     "unknown key": (
         yarn(beta_fats=32),
-        "`rope_scaling.beta_fats` is no known rope key.*`beta_fast`",
+        "`rope_scaling.beta_fats` is not a known rope key.*`beta_fast`",
     ),
-    "unknown key on top": (LLAMA | {"rope_tetha": 1e4}, "`rope_tetha` is no known.*`rope_theta`"),
-    "unknown on top": (LLAMA | {"my_rope_thing": 1}, "`my_rope_thing` is no known rope key"),
+    "unknown key on top": (
+        LLAMA | {"rope_tetha": 1e4},
+        "`rope_tetha` is not a known.*`rope_theta`",
+    ),
+    "unknown on top": (LLAMA | {"my_rope_thing": 1}, "`my_rope_thing` is not a known rope key"),
     "key of another type": (
         with_rope(rope_type="default", factor=8.0),
         "not read by the rope type",
     ),
-    "factor without a type": (with_rope(factor=8.0), "write the rope_type that is meant"),
+    "factor without a type": (with_rope(factor=8.0), "write a rope_type that reads it"),
     "no factor": (with_rope(rope_type="linear"), "`rope_scaling.factor` must be given"),
     "negative factor": (
         with_rope(rope_type="linear", factor=-2.0),
         "`rope_scaling.factor` must be pos",
     ),
-    "no length": (with_rope(rope_type="yarn", factor=4.0), "projects disagree on the default"),
+    "no length": (with_rope(rope_type="yarn", factor=4.0), "defaults of projects differ"),
     "llama3 part": (
         with_rope(rope_type="llama3", **llama3(8.0) | {"low_freq_factor": None}),
         "`rope_scaling.low_freq_factor` must be given",
@@ -532,7 +536,7 @@ REFUSED = {
             long_factor=[1.0],
             original_max_position_embeddings=4096,
         ),
-        "`rope_scaling.short_factor` must hold 64 numbers.*got 1",
+        "`rope_scaling.short_factor` must have 64 numbers.*got 1",
     ),
     "no list": (
         with_rope(rope_type="longrope", long_factor=[1.0], original_max_position_embeddings=4096),
@@ -547,7 +551,10 @@ REFUSED = {
         ),
         "`rope_scaling.short_factor` must hold positive finite numbers",
     ),
-    "sections": (with_rope(type="mrope", mrope_section=[16, 24, 25]), "add up to the 64 pairs"),
+    "sections": (
+        with_rope(type="mrope", mrope_section=[16, 24, 25]),
+        "add up to the 64 channel pairs",
+    ),
     "one section": (with_rope(type="mrope", mrope_section=64), "list of two to four numbers"),
     "negative section": (
         with_rope(type="mrope", mrope_section=[-1, 33, 32]),
@@ -559,12 +566,12 @@ REFUSED = {
     ),
     "sections that do not deal out": (
         PUBLISHED["qwen3-vl-8b, text"][0] | {"rope_scaling": {"mrope_section": [16, 24, 24]}},
-        "`rope_scaling.mrope_section` does not fit interleaved sections",
+        "`rope_scaling.mrope_section` must be sizes of interleaved sections",
     ),
     "order of sections": (
         PUBLISHED["qwen3-vl-8b, text"][0]
         | {"rope_scaling": {"mrope_section": [24, 20, 20], "mrope_interleaved": False}},
-        "must be True for interleaved sections",
+        "must be True, because .* interleaved sections",
     ),
     "no length for dynamic": (
         {
@@ -582,7 +589,7 @@ REFUSED = {
                 "sliding_attention": GPT_OSS | {"rope_theta": 1e4},
             }
         },
-        "looks for the key only outside",
+        "reads the key only at the top level",
     ),
 }
 
@@ -891,7 +898,7 @@ def test_no_softmax_factor_for_a_model_that_does_not_scale_its_softmax():
     rope = from_config(keys)
     assert rope.softmax_factor == 1.0
     assert rope.attention_factor == 1.0
-    assert "leaves its softmax alone" in rope.explain()
+    assert "own code has no such factor" in rope.explain()
 
 
 def test_phi_3_has_a_schedule_beyond_its_original_length():
@@ -927,13 +934,16 @@ def test_redundant_keys_change_nothing(model_type, keys):
     [
         ({"rope_interleaved": True}, "must be False for model type 'llama'.*half"),
         ({"rope_interleave": True}, "must be False for model type 'llama'"),
-        ({"use_mrope": True}, "`use_mrope`.*got True; write the mrope_section"),
-        ({"use_rope": False}, "`use_rope`.*got False; the model's own code"),
+        ({"use_mrope": True}, "`use_mrope`.*got True; write mrope_section"),
+        ({"use_rope": False}, "`use_rope`.*got False; see the model's own code"),
         ({"rope_ratio": 500}, "with the base 10000 \\* rope_ratio"),
         ({"use_scaled_rope": True}, "'llama3' and its factors"),
         ({"use_dynamic_ntk": True}, "grows with the length"),
         ({"rotary_scaling_factor": 2}, "write rope_scaling"),
-        ({"rotary_scaling_factor": None, "rope_scaling": {"interleaved": True}}, "no known rope"),
+        (
+            {"rotary_scaling_factor": None, "rope_scaling": {"interleaved": True}},
+            "not a known rope",
+        ),
     ],
 )
 def test_a_switch_with_an_effect_is_refused(keys, words):
@@ -968,7 +978,7 @@ def test_a_pattern_of_layers_gives_their_kinds():
     bert |= {"global_attn_every_n_layers": 3, "global_rope_theta": 1.6e5, "local_rope_theta": 1e4}
     assert [from_config(bert, layer_type=i).base for i in range(4)] == [1.6e5, 1e4, 1e4, 1.6e5]
     for keys in (cohere2, gemma | {"sliding_window_pattern": None}):
-        with pytest.raises(ConfigError, match="no layer_types to give the kind of layer 3"):
+        with pytest.raises(ConfigError, match="no layer_types with the kind of layer 3"):
             from_config(keys, layer_type=3)
     with pytest.raises(ConfigError, match="`sliding_window_pattern` must be at least 1"):
         from_config(gemma | {"sliding_window_pattern": 0}, layer_type=3)
@@ -994,7 +1004,7 @@ def test_the_base_of_dbrx_is_within_its_attention():
     assert rope.base == 5e5
     assert "given: attn_config.rope_theta" in rope.explain()
     keys["attn_config"] = {"rope": False, "rope_theta": 10_000}
-    with pytest.raises(ConfigError, match="`attn_config.rope` is no known rope key"):
+    with pytest.raises(ConfigError, match="`attn_config.rope` is not a known rope key"):
         from_config(keys)
 
 
@@ -1036,7 +1046,7 @@ def test_the_origin_of_a_number_is_the_key_it_came_from():
     assert words in from_config(text).explain()
     nanochat = from_config(geometry("nanochat", 768, 6, 2048, rope_theta=1e5)).explain()
     assert re.search(r"scaling +Custom +derived: nanochat rotates pairs in the opposite", nanochat)
-    assert re.search(r"base +None +within the frequencies: 100000.0, given: rope_theta", nanochat)
+    assert re.search(r"base +None +part of the frequencies: 100000.0, given: rope_theta", nanochat)
     gemma = PUBLISHED["gemma-3-4b, text, global"][0]
     local = from_config(gemma, layer_type="sliding_attention").explain()
     assert re.search(r"scaling +Default +the default: `rope_scaling` is for other layers", local)

@@ -95,7 +95,7 @@ STRICT = {
     "longrope, no length": "must be given for the rope type",
     "yarn, attn_factor": "does not read it",
     "longrope, mscales": "does not read it",
-    "yarn, not truncated": "looks for the key only outside",
+    "yarn, not truncated": "reads the key only at the top level",
 }
 
 
@@ -271,7 +271,7 @@ REFUSALS = (
     "must give an even number of channels",
     "must be at most head_dim",
     "must agree with qk_rope_head_dim",
-    "has a base for each, got only `rope_theta`",
+    "has a different base for each kind, got only `rope_theta`",
 )
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import rotary
 from rotary import ConfigError, from_gguf, scaling, sections
-from rotary.checkpoints.builder import embedding
+from rotary.checkpoints.builder import make_embedding
 from rotary.checkpoints.facts import facts
 from rotary.checkpoints.layer_keys import read_layer_keys
-from rotary.checkpoints.llama_cpp import architecture as known_architecture
+from rotary.checkpoints.llama_cpp import find_architecture as known_architecture
 from rotary.checkpoints.options import checked_options
 
 F32 = np.float32
@@ -215,7 +215,7 @@ def test_llama_31_has_its_scaling_in_a_tensor():
 
 
 def test_llama_31_without_its_tensor_is_refused():
-    with pytest.raises(ConfigError, match=r"`rope_freqs.weight` must be there.*tensors=\{\}"):
+    with pytest.raises(ConfigError, match=r"`rope_freqs.weight` must be present.*tensors=\{\}"):
         from_gguf(LLAMA_31)
     assert from_gguf(LLAMA_31, tensors={}).scaling == scaling.Default()
 
@@ -339,7 +339,7 @@ def test_gemma_4_rotates_part_of_its_wide_heads():
     )
     sliding = from_gguf(metadata, tensors=factors, layer_type="sliding_attention")
     assert (sliding.head_dim, sliding.base, sliding.scaling) == (256, 1e4, scaling.Default())
-    with pytest.raises(ConfigError, match="`rope_freqs.weight` must be there"):
+    with pytest.raises(ConfigError, match="`rope_freqs.weight` must be present"):
         from_gguf(metadata, layer_type="full_attention")
 
 
@@ -431,11 +431,14 @@ def test_following_the_advice_for_phi_3_never_gives_plain_frequencies(architectu
     key = f"{architecture}.rope.scaling.attn_factor"
     without = {name: value for name, value in whole.items() if name != key}
     for metadata in (whole, whole | {key: 1.0}, without):
-        message = "`rope_factors_long.weight` and `rope_factors_short.weight` must be there"
+        message = "`rope_factors_long.weight` and `rope_factors_short.weight` must be present"
         with pytest.raises(ConfigError, match=f"{message}.*give `tensors`, or the path"):
             from_gguf(metadata)
         for tensors in ({}, {"rope_freqs.weight": np.full(48, 2.0, F32)}):
-            with pytest.raises(ConfigError, match=f"{message}.*got no such tensor; without"):
+            with pytest.raises(
+                ConfigError,
+                match=f"{message}.*got no such tensor; the frequencies are not known without",
+            ):
                 from_gguf(metadata, tensors=tensors)
         rope = from_gguf(metadata, tensors=phi_3_factors())
         assert rope == from_gguf(
@@ -467,7 +470,7 @@ def test_phi_3_as_it_was_trained_has_no_factors():
     ids=lambda value: value["general.architecture"] if isinstance(value, dict) else None,
 )
 def test_factors_without_a_key_are_asked_for(metadata, name):
-    with pytest.raises(ConfigError, match=rf"`{name}.*must be there.*write tensors=\{{\}} if"):
+    with pytest.raises(ConfigError, match=rf"`{name}.*must be present.*write tensors=\{{\}} if"):
         from_gguf(metadata)
     assert from_gguf(metadata, tensors={}).scaling == scaling.Default()
 
@@ -609,17 +612,23 @@ def check_file_of_configuration(model_type, architecture, rope_type, rope):
     linear = rope_type == "linear" or rope.get("extrapolation_factor") == 0.0
     if architecture in LATENT and linear:
         # Their graphs multiply the softmax scale all the same.
-        with pytest.raises(ConfigError, match="`rope_parameters.factor` must go with yarn"):
-            embedding(read_layer_keys(config, options))
-        with pytest.raises(ConfigError, match="rope.scaling.factor` must go with yarn"):
+        with pytest.raises(
+            ConfigError, match="`rope_parameters.factor` must be 1 unless the scaling type is yarn"
+        ):
+            make_embedding(read_layer_keys(config, options))
+        with pytest.raises(
+            ConfigError, match="rope.scaling.factor` must be 1 unless the scaling type is yarn"
+        ):
             from_gguf(written(architecture, rope_type, rope, 64)[0])
         return
-    by_config = embedding(read_layer_keys(config, options))
+    by_config = make_embedding(read_layer_keys(config, options))
     metadata, tensors = written(architecture, rope_type, rope, by_config.rotary_dim)
     value = by_config.attention_factor
     if "attention_factor" in rope or "attn_factor" in rope:
         # llama.cpp does not read this key of its converter: the file is unclear, and the call decides.
-        with pytest.raises(ConfigError, match="yarn_attn_factor` is not read by llama.cpp"):
+        with pytest.raises(
+            ConfigError, match="yarn_attn_factor` must be left out .* llama.cpp does not read"
+        ):
             from_gguf(metadata, tensors=tensors)
         by_file = from_gguf(metadata, tensors=tensors, attention_factor=value)
         assert value == pytest.approx(0.1 * math.log(4) + 1)
@@ -740,7 +749,9 @@ def test_layout_of_the_call():
 
 def test_unknown_architecture_needs_a_layout():
     metadata = of("mystery", attention__key_length=64)
-    with pytest.raises(ConfigError, match=r"`general.architecture`.*'mystery': write layout="):
+    with pytest.raises(
+        ConfigError, match=r"`layout` must be given.*`general.architecture` 'mystery'"
+    ):
         from_gguf(metadata)
     assert from_gguf(metadata, layout="half").head_dim == 64
 
@@ -757,14 +768,14 @@ def test_heads_by_layer():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rope__dimensions": 64}, r"`llama.rope.dimensions` is not known"),
-        ({"rope__scaling__yarn_gamma": 1.0}, r"`llama.rope.scaling.yarn_gamma` is not known"),
+        ({"rope__dimensions": 64}, r"`llama.rope.dimensions` is not a known key"),
+        ({"rope__scaling__yarn_gamma": 1.0}, r"`llama.rope.scaling.yarn_gamma` is not a known key"),
         ({"rope__freq_base": math.nan}, r"`llama.rope.freq_base` must be finite, got nan"),
         ({"rope__freq_base": -1.0}, r"`llama.rope.freq_base` must be positive, got -1.0"),
         ({"rope__freq_base": "much"}, r"`llama.rope.freq_base` must be a real number, got 'much'"),
         (
             {"rope__freq_base": 0.5, "rope__scaling__type": "yarn", "rope__scaling__factor": 2.0},
-            "fit",
+            "do not describe a rotation",
         ),
         ({"rope__dimension_count": 63}, r"`llama.rope.dimension_count` must be even"),
         ({"rope__dimension_count": 64.5}, r"`llama.rope.dimension_count` must be an integer"),
@@ -772,19 +783,22 @@ def test_heads_by_layer():
             {"rope__dimension_count": 32},
             r"`llama.rope.dimension_count` must be 64, because this architecture",
         ),
-        ({"rope__dimension_count": 128}, r"`llama.rope.dimension_count` must be at most the 64"),
+        (
+            {"rope__dimension_count": 128},
+            r"`rotary_dim` must be at most head_dim 64, got 128 .*llama.rope.dimension_count",
+        ),
         ({"attention__key_length": 2**40}, r"`llama.attention.key_length` must be at most 65536"),
         ({"embedding_length": 577}, r"`llama.embedding_length` must be a multiple of the 9 heads"),
         (
             {"embedding_length": 9 * 2**20},
-            r"`llama.embedding_length` must give at most 65536 channels to a head, got 9437184",
+            r"`head_dim` must be at most 65536 channels, got 1048576 .*llama.embedding_length",
         ),
         ({"context_length": 0}, r"`llama.context_length` must be at least 1"),
         ({"context_length": 2**64 - 1}, r"`llama.context_length` must be at most 2\*\*53"),
         ({"rope__scaling__type": "ntk"}, r"`llama.rope.scaling.type` must be one of .*'yarn'"),
         (
             {"rope__scaling__type": "yarn"},
-            r"`llama.rope.scaling.factor` must be there and positive",
+            r"`llama.rope.scaling.factor` must be present and positive",
         ),
         ({"rope__scaling__type": "longrope"}, r"`rope_factors_long.weight` and"),
         ({"rope__scaling__yarn_ext_factor": 1.5}, r"yarn_ext_factor` must be at most 1"),
@@ -794,16 +808,16 @@ def test_heads_by_layer():
         ),
         (
             {"rope__scaling__attn_factor": 1.2},
-            r"`llama.rope.scaling.attn_factor` must go with yarn or factor tensors",
+            r"`llama.rope.scaling.attn_factor` must be 1 without the scaling type yarn or factor tensors",
         ),
         (
             {"rope__dimension_sections": [8, 12, 12, 0]},
-            r"`llama.rope.dimension_sections` is not read",
+            r"`llama.rope.dimension_sections` must be left out",
         ),
         ({"rope__dimension_sections": 3}, r"`llama.rope.dimension_sections` must be a list"),
         (
             {"rope__dimension_sections": [1.5, 2]},
-            r"`llama.rope.dimension_sections` must hold integers",
+            r"`llama.rope.dimension_sections` must be a list of integers",
         ),
     ],
 )
@@ -815,25 +829,28 @@ def test_refused_values(values, message):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, r"`general.architecture` must be in the metadata"),
-        ({"general.architecture": 3}, r"`general.architecture` must be in the metadata"),
-        (SMOLLM2 | {"general.architecture": "qwen2"}, r"`llama.rope.* is not of the architecture"),
-        (of("llama"), r"`llama.rope.dimension_count` must be there"),
+        ({}, r"`general.architecture` must be the name"),
+        ({"general.architecture": 3}, r"`general.architecture` must be the name"),
+        (
+            SMOLLM2 | {"general.architecture": "qwen2"},
+            r"`llama.rope.* is not a key of the architecture",
+        ),
+        (of("llama"), r"`llama.rope.dimension_count` must be present"),
         (
             of("deepseek2", attention__key_length=192),
-            r"`deepseek2.rope.dimension_count` must be there",
+            r"`deepseek2.rope.dimension_count` must be present",
         ),
         (
             of("qwen2vl", attention__key_length=128),
-            r"`qwen2vl.rope.dimension_sections` must be there",
+            r"`qwen2vl.rope.dimension_sections` must be present",
         ),
         (
             QWEN_2_VL | of("qwen2vl", rope__dimension_sections=[16, 24, 20, 0]),
-            "must add up to the 64 pairs",
+            "must add up to the 64 channel pairs",
         ),
         (
             of("deepseek4", attention__key_length=512),
-            "'deepseek4' cannot be read: it has two kinds",
+            "'deepseek4', which has two kinds",
         ),
         (
             QWEN_2_YARN | of("qwen2", rope__scaling__yarn_log_multiplier=0.1),
@@ -841,16 +858,16 @@ def test_refused_values(values, message):
         ),
         (
             {k: v for k, v in QWEN_2_YARN.items() if "context_length" not in k},
-            r"`qwen2.rope.scaling.original_context_length` must be there for yarn",
+            r"`qwen2.rope.scaling.original_context_length` must be present for yarn",
         ),
         (
             QWEN_2_YARN | of("qwen2", rope__scaling__yarn_beta_fast=0.5),
-            "do not fit together.*beta_fast",
+            "do not describe a rotation.*beta_fast",
         ),
         (
             QWEN_2_YARN
             | of("qwen2", rope__scaling__yarn_beta_slow=1e-308, rope__scaling__yarn_beta_fast=1.0),
-            "do not fit together",
+            "do not describe a rotation",
         ),
     ],
 )
@@ -862,16 +879,16 @@ def test_refused_metadata(metadata, message):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"rope_freqs.weight": np.ones(31, F32)}, r"`rope_freqs.weight` must hold 32 numbers"),
+        ({"rope_freqs.weight": np.ones(31, F32)}, r"`rope_freqs.weight` must have 32 numbers"),
         ({"rope_freqs.weight": np.zeros(32, F32)}, r"`rope_freqs.weight` must hold positive"),
         ({"rope_freqs.weight": np.ones((2, 16), F32)}, r"`rope_freqs.weight` must have shape"),
         (
             {"rope_factors_long.weight": np.ones(32, F32)},
-            r"`rope_factors_short.weight` must be there",
+            r"`rope_factors_short.weight` must be present",
         ),
         (
             phi_3_factors(32) | {"rope_freqs.weight": np.ones(32, F32)},
-            r"`rope_freqs.weight` must not be there together",
+            r"`rope_freqs.weight` must not be present together",
         ),
     ],
 )
@@ -881,13 +898,13 @@ def test_refused_tensors(tensors, message):
 
 
 def test_factors_and_yarn_are_refused():
-    with pytest.raises(ConfigError, match="must not be there together with yarn"):
+    with pytest.raises(ConfigError, match="must not be present together with yarn"):
         from_gguf(QWEN_2_YARN, tensors=phi_3_factors(64))
 
 
 def test_longrope_needs_a_length():
     metadata = {k: v for k, v in PHI_3.items() if k != "phi3.context_length"}
-    with pytest.raises(ConfigError, match=r"`phi3.context_length` must be there, or given"):
+    with pytest.raises(ConfigError, match=r"`phi3.context_length` must be present or given"):
         from_gguf(metadata, tensors=phi_3_factors())
 
 
@@ -905,13 +922,13 @@ def test_arguments_are_checked():
         TypeError, match="`metadata` must be a mapping, a path or a GGUFReader, got int"
     ):
         from_gguf(3)
-    with pytest.raises(TypeError, match="`tensors` must map names"):
+    with pytest.raises(TypeError, match="`tensors` must be a mapping of names"):
         from_gguf(SMOLLM2, tensors=[1])
     with pytest.raises(TypeError, match="must hold real numbers"):
         from_gguf(SMOLLM2, tensors={"rope_freqs.weight": ["a"] * 32})
     with pytest.raises(ValueError, match="`layer_type` must be one of"):
         from_gguf(SMOLLM2, layer_type="global")
-    with pytest.raises(ConfigError, match="`layer_type` must be left out"):
+    with pytest.raises(ConfigError, match="`layer_type` must be 'full_attention' or left out"):
         from_gguf(SMOLLM2, layer_type="sliding_attention")
     with pytest.raises(ValueError, match="`layout` must be"):
         from_gguf(SMOLLM2, layout="neox")
@@ -1047,7 +1064,7 @@ def test_a_path_has_its_own_tensors(tmp_path):
 def test_part_of_a_file_may_lack_a_tensor(tmp_path):
     path = tmp_path / "model-00002-of-00003.gguf"
     path.write_bytes(gguf_file(LLAMA_31 | {"split.count": 3}))
-    with pytest.raises(ConfigError, match=r"`rope_freqs.weight` must be there"):
+    with pytest.raises(ConfigError, match=r"`rope_freqs.weight` must be present"):
         from_gguf(path)
 
 

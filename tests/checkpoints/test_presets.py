@@ -17,10 +17,10 @@ import rotary
 from rotary import ConfigError
 from rotary.checkpoints.presets import (
     Preset,
-    _entry,
-    _made,
+    _make,
+    _make_preset,
     _origins,
-    _parsed,
+    _parse,
     _read,
     preset,
     presets,
@@ -323,7 +323,7 @@ def test_seq_axis_passes_through():
     ],
 )
 def test_unknown_names_suggest_others(asked, suggested):
-    with pytest.raises(ValueError, match=f"`name` must .*{asked!r}; close to it: .*{suggested}"):
+    with pytest.raises(ValueError, match=f"`name` must .*{asked!r}; similar names: .*{suggested}"):
         preset(asked)
 
 
@@ -355,7 +355,7 @@ def table(**changes):
 
 
 def made(**changes):
-    return _made(_entry("x.toml", "a-hf", table(**changes)))
+    return _make(_make_preset("x.toml", "a-hf", table(**changes)))
 
 
 def test_the_reader_makes_presets():
@@ -381,12 +381,15 @@ def test_the_reader_makes_presets():
         ({"seq_axis": -2}, "`seq_axis` must be one of"),
         ({"layout": None}, "`layout` must be given"),
         ({"source": None}, "`source` must be given"),
-        ({"family": 3}, "`family` must be a text, got 3"),
-        ({"description": " "}, "`description` must be a text"),
-        ({"format": "gguf"}, "`format` must be the end of the name, got 'gguf'"),
+        ({"family": 3}, "`family` must be a string that is not empty, got 3"),
+        ({"description": " "}, "`description` must be a string that is not empty"),
+        ({"format": "gguf"}, "`format` must be the last part of the name, got 'gguf'"),
         ({"source": "here"}, "`source` must be a table"),
         ({"source": {"numbers": "x"}}, "`source.layout` must be given"),
-        ({"source": {"numbers": "x", "layout": ""}}, "`source.layout` must be a text"),
+        (
+            {"source": {"numbers": "x", "layout": ""}},
+            "`source.layout` must be a string that is not empty",
+        ),
         (
             {"source": {"numbers": "x", "layout": "x", "rotary_dim": "x"}},
             "`source.rotary_dim` must be one of numbers, head_dim, layout, base, got",
@@ -398,9 +401,9 @@ def test_the_reader_makes_presets():
             },
             "`source.scaling.alpha` must be one of",
         ),
-        ({"layout": "halves"}, "the preset does not fit: `layout` must"),
-        ({"head_dim": 7}, "the preset does not fit"),
-        ({"base": "x"}, "the preset does not fit: `base` must be a real number"),
+        ({"layout": "halves"}, "the preset has invalid values: `layout` must"),
+        ({"head_dim": 7}, "the preset has invalid values"),
+        ({"base": "x"}, "the preset has invalid values: `base` must be a real number"),
         ({"scaling": 2.0}, "`scaling` must be a table with a `kind`, got 2.0"),
         ({"scaling": {"factor": 2.0}}, "`scaling` must be a table with a `kind`"),
         (
@@ -410,15 +413,18 @@ def test_the_reader_makes_presets():
         ({"scaling": {"kind": "Scaling"}}, "`scaling.kind` must be one of"),
         (
             {"scaling": {"kind": "Linear", "scale": 2.0}},
-            "`scaling` must hold no other keys .*'scale'",
+            "`scaling` must have no other keys .*'scale'",
         ),
-        ({"scaling": {"kind": "Linear", "factor": -1.0}}, "scaling does not fit: `factor` must"),
+        (
+            {"scaling": {"kind": "Linear", "factor": -1.0}},
+            "scaling has invalid values: `factor` must",
+        ),
         (
             {"scaling": {"kind": "Clip", "clip_low_n": 1, "scaling": {"kind": "Linear"}}},
-            "scaling.scaling does not fit: .*factor",
+            "scaling.scaling has invalid values: .*factor",
         ),
         ({"sections": {"kind": "Sections"}}, "`sections.kind` must be one of"),
-        ({"sections": {"kind": "chunked", "sizes": [9]}}, "the preset does not fit"),
+        ({"sections": {"kind": "chunked", "sizes": [9]}}, "the preset has invalid values"),
         ({"decay": {"kind": "ALiBi"}}, "`decay.kind` must be one of XPos"),
     ],
 )
@@ -429,11 +435,11 @@ def test_the_reader_is_strict(changes, message):
 
 def test_other_files_are_refused_as_data():
     with pytest.raises(ConfigError, match=r"rotary/checkpoints/data/x\.toml must be TOML"):
-        _parsed("x.toml", "a = ")
+        _parse("x.toml", "a = ")
     with pytest.raises(ConfigError, match=r"\[a-hf\] `a-hf` must be a table, got 1"):
-        _parsed("x.toml", '"a-hf" = 1')
+        _parse("x.toml", '"a-hf" = 1')
     with pytest.raises(ConfigError, match="must be TOML"):
-        _parsed("x.toml", '["a-hf"]\n["a-hf"]')
+        _parse("x.toml", '["a-hf"]\n["a-hf"]')
 
 
 def test_a_name_in_two_files_is_refused(tmp_path, monkeypatch):

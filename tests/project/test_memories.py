@@ -39,7 +39,7 @@ ALLOWED = {
         "LayerKeys.origins": "lives as long as a configuration is read",
         "LayerKeys.unread": "lives as long as a configuration is read",
     },
-    "rotary/checkpoints/llama_cpp.py": {"_known": "one for each known architecture"},
+    "rotary/checkpoints/llama_cpp.py": {"_known_architecture": "one for each known architecture"},
     "rotary/checkpoints/models.py": {"_model": "one for each known model"},
     "rotary/cli/selftest.py": {"_cos_sin": "in the process of the self-test alone"},
     "rotary/call/passes.py": {
