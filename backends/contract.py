@@ -381,8 +381,8 @@ class DeferredTable:
 
 # Types of position arguments that are not arrays of another library.
 HOST_POSITION_TYPES = (NoneType, int, float, list, tuple, np.ndarray, np.generic)
-# `positions`, `offset`, `cu_seqlens` and `delta` as the user gave them, or None.
-PositionArgs: TypeAlias = tuple[Any, Any, Any, Any]
+# `positions`, `offset`, `cu_seqlens` and `delta` as the user gave them, or None; or the user's `cos` and `sin`.
+PositionArgs: TypeAlias = tuple[Any, ...]
 
 
 class Call(NamedTuple):
@@ -438,6 +438,39 @@ class Call(NamedTuple):
         return table
 
 
+class TablesCall(NamedTuple):
+    """A call that gives cosine and sine in place of positions, as a backend plans it.
+
+    Attributes
+    ----------
+    array, output : array
+        Those of the first call of this kind, checked, as in `Call`. `output` is None if the call gives no `out`.
+    tables : tuple of array
+        Cosine and sine of the first call.
+    spec : ArraySpec
+        How the array is rotated, in one pass. Its axes are those on which the tables differ.
+    on_host : bool
+        Whether the array and the tables are known on the host.
+    read : callable
+        Returns the tables of a call, given the array and both: a `Table` if they are known on the host, else a
+        `TracedTable` of the array's library.
+    check_output : callable
+        Raises unless an output can hold the result, given the array, both tables and the output.
+    """
+
+    array: Array
+    tables: tuple[Array, Array]
+    output: Array | None
+    spec: ArraySpec
+    on_host: bool
+    read: Callable[[Array, tuple[Array, Array]], Table | TracedTable]
+    check_output: Callable[[Array, tuple[Array, Array], Array], None]
+
+    def without_arrays(self) -> TablesCall:
+        """Drop references to arrays, because plans outlive calls."""
+        return self._replace(array=None, tables=(None, None), output=None)
+
+
 class Plan(Protocol):
     """A function that rotates arrays of the shapes, strides and dtypes that it was made for."""
 
@@ -455,3 +488,6 @@ class Backend(Protocol):
 
     def plan(self, call: Call) -> Plan:
         """Return the plan of a call."""
+
+    def plan_with_tables(self, call: TablesCall) -> Plan:
+        """Return the plan of a call that gives cosine and sine in place of positions."""

@@ -29,6 +29,7 @@ from .contract import (
     PositionArgs,
     RowPositions,
     Table,
+    TablesCall,
     TracedTable,
 )
 
@@ -38,6 +39,11 @@ AnyTable: TypeAlias = Table | TracedTable | DeferredTable
 def plan(call: Call) -> Plan:
     """Return the plan of a call."""
     return LibraryPlan(call)
+
+
+def plan_with_tables(call: TablesCall) -> Plan:
+    """Return the plan of a call that gives its tables."""
+    return TablesPlan(call)
 
 
 class _Own(NamedTuple):
@@ -109,6 +115,31 @@ class LibraryPlan:
 
         second = None if passes.second_angles is None else table(passes.second_angles)
         return _Own(backend, axes, [table(angles) for angles in passes.angles], second)
+
+
+class TablesPlan:
+    """How an array of any library is rotated by tables that come with each call."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: TablesCall) -> None:
+        self._call = call.without_arrays()
+
+    def __call__(
+        self,
+        arrays: Sequence[Array],
+        tables: tuple[Array, ...],
+        outputs: Sequence[Array] | None,
+    ) -> Sequence[Array]:
+        """Return the array rotated."""
+        call = self._call
+        (x,), (cosine, sine) = arrays, tables
+        (output,) = outputs or (None,)
+        if output is not None:
+            call.check_output(x, (cosine, sine), output)
+        (pairing,) = call.spec.pairings
+        table = call.read(x, (cosine, sine))
+        return [portable.rotate(x, table, call.spec.axes, pairing, output)]
 
 
 def _of_block(

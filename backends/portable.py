@@ -109,8 +109,7 @@ def _rotated_by(
     x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, xp: Namespace
 ) -> Array:
     """Return x rotated; cosine and sine are (heads or 1, batch or 1, sequence or 1, pairs)."""
-    cosine = _align(cosine, x.ndim, axes, xp)
-    sine = _align(sine, x.ndim, axes, xp)
+    cosine, sine = _aligned(cosine, sine, x.ndim, axes, xp)
     if pairing.inverse:
         sine = -sine
     is_complex = "complex" in dtype_name(x)
@@ -161,11 +160,19 @@ def _joined(xp: Namespace, parts: list[Array]) -> Array:
     return join(parts, axis=-1)
 
 
-def _align(table: Array, ndim: int, axes: Axes, xp: Namespace) -> Array:
-    """Return a table (heads, *extra, batch, sequence, pairs) with its axes in the order of those of an array."""
+def _aligned(
+    cosine: Array, sine: Array, ndim: int, axes: Axes, xp: Namespace
+) -> tuple[Array, Array]:
+    """Return tables (heads, *extra, batch, sequence, pairs) with their axes in the order of those of an array."""
     order, places = axes.table_order(ndim)
-    sizes = [1 if place is None else table.shape[place] for place in places]
-    return xp.reshape(xp.permute_dims(table, order), (*sizes, table.shape[-1]))
+    cosine, sine = (
+        xp.reshape(
+            xp.permute_dims(table, order),
+            (*[1 if place is None else table.shape[place] for place in places], table.shape[-1]),
+        )
+        for table in (cosine, sine)
+    )
+    return cosine, sine
 
 
 # ------------------------------------------------------------------------------------------------

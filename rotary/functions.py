@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Never, overload
-
-import numpy as np
+from typing import Never, overload
 
 from ._lib import compiler, hints, libraries
-from ._lib.checks import as_bool, as_integer, as_positive_float, as_rotary_dim
-from ._lib.libraries import UNKNOWN
+from ._lib.checks import as_positive_float, as_rotary_dim
 from ._lib.typing import (
     AnyArray,
     Array,
@@ -18,31 +15,19 @@ from ._lib.typing import (
     Float64Array,
     FloatArray,
     FrequenciesLike,
-    HostArray,
     HostPositions,
     OutLike,
     PositionsLike,
 )
 from .angles.phases import frequencies
 from .angles.powers import as_frequencies, powers
-from .backends import kernel_for, portable
-from .backends.contract import Angles, Axes, Pairing, Table, TracedTable, reorder_axes
-from .call.arrays import (
-    as_outputs,
-    as_table_dtype,
-    check_array,
-    check_has_library,
-    check_no_overlap,
-    check_unmasked,
-)
-from .call.rows import PositionShape
-from .call.shapes import NamedShape, axes_of, axis_options, compute_dtype, shape_of
-from .layouts import Layout, check_layout
+from .backends.contract import Angles
+from .call import plans
+from .call.arrays import as_table_dtype
+from .layouts import Layout
 from .tables import lookup
 
 __all__ = ["apply_rotary", "cos_sin", "inv_freq", "sinusoidal"]
-
-TABLE_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 @hints.named
@@ -278,136 +263,8 @@ def apply_rotary(  # numpydoc ignore=PR01
     """
     if unknown:
         hints.refuse(apply_rotary, unknown)
-    for part, name in ((x, "x"), (cos, "cos"), (sin, "sin")):
-        check_has_library(part, name)
-    check_array(x, "x")
-    check_layout(layout)
-    backwards = as_bool(inverse, "inverse")
-    shape = shape_of(x, "x")
-    (own_axes,) = axes_of([shape], axis_options(seq_axis, batch_axis, 1))
-    cosine, sine, axes = _own_tables(x, shape, cos, sin, own_axes)
-    start = _checked_start(rotary_start, shape, cosine.shape[-1])
-    (output,) = as_outputs(out, (x,), ("x",))
-    if output is not None:
-        check_no_overlap(output, (cos, sin), ("cos", "sin"))
-    pairing = Pairing(start, int(cosine.shape[-1]), layout, layout, backwards)
-    result: ArrayT
-    on_gpu = None if isinstance(x, np.ndarray) else _on_gpu(x, cosine, sine, axes, pairing, output)
-    if on_gpu is not None:
-        result = on_gpu
-    elif isinstance(x, np.ndarray) and isinstance(cosine, np.ndarray):
-        result = kernel_for(x).rotate(x, _packed(cosine, sine), axes, pairing, output)
-    else:
-        table = TracedTable(cosine[None, ...], sine[None, ...])
-        result = portable.rotate(x, table, axes, pairing, output)
+    result: ArrayT = _rotate(x, cos, sin, layout, rotary_start, seq_axis, batch_axis, inverse, out)
     return result
 
 
-def _own_tables(
-    x: Array, shape: NamedShape, cos: Any, sin: Any, axes: Axes
-) -> tuple[Array, Array, Axes]:
-    """Return a caller's tables (*extra, batch or 1, sequence, pairs) in the dtype and library of x, and its axes."""
-    for part, name in ((cos, "cos"), (sin, "sin")):
-        _check_own_table(part, name, shape, axes)
-    if tuple(cos.shape) != tuple(sin.shape):
-        msg = f"`sin` must have the shape of `cos`, {tuple(cos.shape)}, got {tuple(sin.shape)}"
-        raise ValueError(msg)
-    cosine, sine = (_in_library_of(x, part, name) for part, name in ((cos, "cos"), (sin, "sin")))
-    xp, sizes = libraries.namespace(cosine), tuple(cosine.shape)
-    if len(sizes) == 2:
-        return xp.reshape(cosine, (1, *sizes)), xp.reshape(sine, (1, *sizes)), axes
-    if _fits_batch(sizes, shape, axes):
-        return cosine, sine, axes
-    own, order = axes.for_positions(sizes[:-1], by_head=False)
-    cosine, sine = (reorder_axes(part, own, order, lead=0, tail=1) for part in (cosine, sine))
-    return cosine, sine, own
-
-
-def _fits_batch(sizes: tuple[int, ...], shape: NamedShape, axes: Axes) -> bool:
-    """Return whether a table has the shape (1, S, r/2) or (B, S, r/2)."""
-    fit = PositionShape(shape.name, shape.sizes[:-1], axes)
-    length = shape.sizes[axes.sequence]
-    return len(sizes) == 3 and fit.fits_batch(sizes[0]) and sizes[1] in (length, UNKNOWN)
-
-
-def _check_own_table(part: Any, name: str, shape: NamedShape, axes: Axes) -> None:
-    """Raise unless a caller's table is floating and fits an array."""
-    check_unmasked(part, name)
-    own = shape_of(part, name)
-    if own.dtype not in TABLE_DTYPES:
-        msg = f"`{name}` must be floating, got dtype {part.dtype}"
-        raise TypeError(msg)
-    length = shape.sizes[axes.sequence]
-    fit = PositionShape(shape.name, shape.sizes[:-1], axes)
-    if (
-        own.sizes[:-1] != (length,)
-        and not _fits_batch(own.sizes, shape, axes)
-        and not fit.fits_shape(own.sizes[:-1])
-    ):
-        each = "" if fit.batch is None else f", ({fit.batch}, {length}, r/2)"
-        if len(fit.sizes) > 1:
-            each += f" or ({', '.join(map(str, fit.size_texts()))}, r/2)"
-        msg = f"`{name}` must have shape ({length}, r/2){each} for x of {shape}, got {own}"
-        raise ValueError(msg)
-
-
-def _in_library_of(x: Array, part: Array, name: str) -> Array:
-    """Return part of a table in the computing dtype and the library of x; traced, in its own."""
-    dtype = compute_dtype(libraries.dtype_name(x))
-    if libraries.namespace(part) is not libraries.namespace(x):
-        host = libraries.to_host(part)
-        if host is not None and isinstance(x, np.ndarray):
-            part = host
-        elif host is not None:
-            part = _as_array_like(x, host.astype(dtype))
-        elif not isinstance(x, np.ndarray):
-            msg = f"`{name}` must be of the library of `x`, or known on the host, got {type(part)}"
-            raise TypeError(msg)
-    if libraries.dtype_name(part) == dtype:
-        return part
-    xp = libraries.namespace(part)
-    return xp.astype(part, getattr(xp, dtype))
-
-
-def _on_gpu(
-    x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, out: Array | None
-) -> Array | None:
-    """Return an array on a GPU rotated, None if its kernels have no part in it."""
-    from .backends.cuda import tables as on_gpu
-
-    return on_gpu.rotate(x, cosine, sine, axes, pairing, out)
-
-
-def _as_array_like(x: Array, host: HostArray) -> Array:
-    """Return a table of the host as an array of the library and on the device of x."""
-    from .backends.cuda import memory
-
-    if memory.owner_of(x) == memory.CUPY:
-        return memory.upload(host, x)
-    return libraries.from_host(host, libraries.namespace(x), x)
-
-
-def _packed(cosine: HostArray, sine: HostArray) -> Table:
-    """Return a caller's tables (*extra, batch or 1, sequence, pairs) as the kernels read them."""
-    *leading, pairs = cosine.shape
-    values = np.ascontiguousarray(np.stack([cosine, sine]).reshape(2, 1, -1, pairs))
-    index = np.arange(values.shape[2], dtype=np.int64).reshape(leading)
-    return Table(values, index, 0, leading[-1])
-
-
-def _checked_start(rotary_start: Any, shape: NamedShape, pairs: int) -> int:
-    """Return the first channel that turns, checked against the channels there are."""
-    start = as_integer(rotary_start, "rotary_start")
-    width = pairs if shape.is_complex else 2 * pairs
-    channels = shape.sizes[-1]
-    if start < 0:
-        msg = f"`rotary_start` must be at least 0, got {start}"
-        raise ValueError(msg)
-    if not width or start + width > channels:
-        msg = (
-            f"`cos` must hold one number for each pair of channels of x: width {pairs} turns {width} "
-            f"channels from {start} on, of {channels}; of a table that holds every number twice, "
-            "give one half"
-        )
-        raise ValueError(msg)
-    return start
+_rotate = compiler.untraced(plans.rotate_by_tables, instead=plans.rotate_by_tables_once)

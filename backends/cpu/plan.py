@@ -9,7 +9,7 @@ import numpy as np
 
 from rotary._lib.libraries import dtype_name
 from rotary._lib.typing import HostArray, TableDType
-from rotary.backends import library
+from rotary.backends import library, portable
 from rotary.backends.contract import (
     Angles,
     Axes,
@@ -20,6 +20,7 @@ from rotary.backends.contract import (
     RowPositions,
     Table,
     TableRows,
+    TablesCall,
 )
 from rotary.runtime.pool import SMALLEST, empty_like
 
@@ -47,6 +48,11 @@ def plan(call: Call) -> Plan:
     found = HostPlan(call)
     direct: Plan = found if found.direct is None else DirectPlan(call, found, *found.direct)
     return direct
+
+
+def plan_with_tables(call: TablesCall) -> Plan:
+    """Return the plan of a call that gives its tables."""
+    return TablesPlan(call)
 
 
 class Step(NamedTuple):
@@ -88,36 +94,89 @@ class Steps(NamedTuple):
     wanted: list[Wanted]
 
 
+class Storage:
+    """How arrays and outputs of certain strides and dtypes are given to the kernels: as they are, viewed or copied.
+
+    Attributes
+    ----------
+    plain : bool
+        Whether the kernels take all of them as they are.
+    real : list of str or None
+        The dtype as which the kernels read each complex array.
+    new : callable
+        Returns memory for the result of an array.
+    """
+
+    __slots__ = ("_copied", "new", "plain", "real")
+
+    def __init__(self, arrays: Sequence[HostArray], outputs: Sequence[HostArray] | None) -> None:
+        # What is copied because the kernels cannot read it or write to it where it lies.
+        self._copied = not all(is_plain(x) for x in (*arrays, *(outputs or ())))
+        self.real = [STORAGE[x.dtype.name] if x.dtype.kind == "c" else None for x in arrays]
+        self.plain = not self._copied and not any(self.real)
+        simple = all(type(x) is np.ndarray and _is_simply_made(x) for x in arrays)
+        self.new = np.empty_like if simple else empty_like
+
+    def prepared(
+        self, arrays: Sequence[HostArray], outputs: Sequence[HostArray] | None
+    ) -> tuple[Sequence[HostArray], Sequence[HostArray], Sequence[HostArray]]:
+        """Return arrays and results as the kernels take them, and the latter as they are."""
+        sources, targets = arrays, outputs
+        if self._copied:
+            sources = [
+                x if is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
+                for x in arrays
+            ]
+            if outputs is not None:
+                targets = [
+                    y if is_plain(y) else empty_like(x)
+                    for x, y in zip(sources, outputs, strict=True)
+                ]
+        if targets is None:
+            targets = [self.new(x) for x in sources]
+        if not any(self.real):
+            return sources, targets, targets
+        xs = [x.view(real) if real else x for x, real in zip(sources, self.real, strict=True)]
+        ys = [
+            own if x is y else y.view(real) if real else y
+            for x, y, own, real in zip(sources, targets, xs, self.real, strict=True)
+        ]
+        return xs, ys, targets
+
+    def finished(
+        self,
+        arrays: Sequence[HostArray],
+        targets: Sequence[HostArray],
+        outputs: Sequence[HostArray] | None,
+    ) -> Sequence[HostArray]:
+        """Return results as the caller gets them, given those that the kernels wrote."""
+        if outputs is None:
+            if not self._copied:
+                return targets
+            return [
+                y if x.dtype.isnative else y.astype(x.dtype)
+                for x, y in zip(arrays, targets, strict=True)
+            ]
+        for target, output in zip(targets, outputs, strict=True):
+            if target is not output:
+                output[...] = target
+        return outputs
+
+
 class HostPlan:
     """How NumPy arrays of certain shapes, strides and dtypes are rotated."""
 
-    __slots__ = (
-        "_axes",
-        "_call",
-        "_copied",
-        "_new",
-        "_of_axes",
-        "_plain",
-        "_real",
-        "direct",
-    )
+    __slots__ = ("_axes", "_call", "_of_axes", "_storage", "direct")
 
     def __init__(self, call: Call) -> None:
         self._call = call._replace(arrays=(), outputs=None)
         self._axes = [spec.axes for spec in call.specs]
-        arrays, outputs = call.arrays, call.outputs or ()
-        # What is copied because the kernels cannot read it or write to it where it lies.
-        self._copied = not all(is_plain(x) for x in (*arrays, *outputs))
-        # The dtype as which the kernels read each complex array.
-        self._real = [STORAGE[x.dtype.name] if x.dtype.kind == "c" else None for x in arrays]
-        self._plain = not self._copied and not any(self._real)
-        simple = all(type(x) is np.ndarray and _is_simply_made(x) for x in arrays)
-        self._new = np.empty_like if simple else empty_like
+        self._storage = Storage(call.arrays, call.outputs)
         self._of_axes: dict[Any, Steps] = {}
-        xs, ys, _ = self._prepared(arrays, call.outputs)
+        xs, ys, _ = self._storage.prepared(call.arrays, call.outputs)
         made = self._of_axes[None] = self._made(xs, ys, [(None, axes) for axes in self._axes])
-        direct = self._plain and all(x.ndim == 4 for x in arrays)
-        self.direct = _direct(made, len(arrays)) if direct else None
+        direct = self._storage.plain and all(x.ndim == 4 for x in call.arrays)
+        self.direct = _direct(made, len(call.arrays)) if direct else None
 
     def __call__(
         self, arrays: Sequence[HostArray], where: PositionArgs, outputs: Sequence[HostArray] | None
@@ -137,11 +196,12 @@ class HostPlan:
             rows = call.read(where, call.position_shapes)
         if rows.start is None and type(rows.positions) is not np.ndarray:
             return library.LibraryPlan(call).at(rows, arrays, outputs)
-        if self._plain:
-            xs, ys = arrays, [self._new(x) for x in arrays] if outputs is None else outputs
+        storage = self._storage
+        if storage.plain:
+            xs, ys = arrays, [storage.new(x) for x in arrays] if outputs is None else outputs
             targets = ys
         else:
-            xs, ys, targets = self._prepared(arrays, outputs)
+            xs, ys, targets = storage.prepared(arrays, outputs)
         along: list[tuple[RowPositions, Axes]] = [(rows, axes) for axes in self._axes]
         key = None
         if rows.per_array_axis:
@@ -187,43 +247,7 @@ class HostPlan:
                 (ys[first], ys[last]),
                 tables[step.table],
             )
-        if outputs is None:
-            if not self._copied:
-                return targets
-            return [
-                y if x.dtype.isnative else y.astype(x.dtype)
-                for x, y in zip(arrays, targets, strict=True)
-            ]
-        for target, output in zip(targets, outputs, strict=True):
-            if target is not output:
-                output[...] = target
-        return outputs
-
-    def _prepared(
-        self, arrays: Sequence[HostArray], outputs: Sequence[HostArray] | None
-    ) -> tuple[Sequence[HostArray], Sequence[HostArray], Sequence[HostArray]]:
-        """Return arrays and results as the kernels take them, and the latter as they are."""
-        sources, targets = arrays, outputs
-        if self._copied:
-            sources = [
-                x if is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
-                for x in arrays
-            ]
-            if outputs is not None:
-                targets = [
-                    y if is_plain(y) else empty_like(x)
-                    for x, y in zip(sources, outputs, strict=True)
-                ]
-        if targets is None:
-            targets = [self._new(x) for x in sources]
-        if not any(self._real):
-            return sources, targets, targets
-        xs = [x.view(real) if real else x for x, real in zip(sources, self._real, strict=True)]
-        ys = [
-            own if x is y else y.view(real) if real else y
-            for x, y, own, real in zip(sources, targets, xs, self._real, strict=True)
-        ]
-        return xs, ys, targets
+        return targets if storage.plain else storage.finished(arrays, targets, outputs)
 
     def _made(
         self,
@@ -248,7 +272,7 @@ class HostPlan:
                     reader = call.table_reader(angles, spec.dtype)
                     wanted.append(Wanted(angles, spec.dtype, i, reader))
                 pairing = spec.pairings[number]
-                if self._real[i]:
+                if self._storage.real[i]:
                     pairing = as_interleaved(pairing)
                 # The kernel takes two arrays at once if one part is all of each.
                 alone = i if axes.extra or len(axes.head_axes(x.ndim)) > 1 else None
@@ -261,6 +285,47 @@ class HostPlan:
                     pair = members[k], members[min(k + 1, len(members) - 1)]
                     steps.append(_step(pair, sources, ys, along, pairing, table, not number))
         return Steps(steps, wanted)
+
+
+class TablesPlan:
+    """How a NumPy array is rotated by tables that come with each call."""
+
+    __slots__ = ("_call", "_step", "_storage")
+
+    def __init__(self, call: TablesCall) -> None:
+        arrays, outputs = (call.array,), None if call.output is None else (call.output,)
+        self._call = call.without_arrays()
+        self._storage = Storage(arrays, outputs)
+        xs, ys, _ = self._storage.prepared(arrays, outputs)
+        (pairing,) = call.spec.pairings
+        if self._storage.real[0]:
+            pairing = as_interleaved(pairing)
+        along = [(None, call.spec.axes)]
+        self._step = _step((0, 0), xs, ys, along, pairing, 0, True) if call.array.size else None
+
+    def __call__(
+        self,
+        arrays: Sequence[HostArray],
+        tables: tuple[Any, ...],
+        outputs: Sequence[HostArray] | None,
+    ) -> Sequence[HostArray]:
+        """Return the array rotated."""
+        call, step, storage = self._call, self._step, self._storage
+        cosine, sine = tables
+        if outputs is not None:
+            call.check_output(arrays[0], (cosine, sine), outputs[0])
+        if step is None:
+            return outputs or [np.empty_like(arrays[0], subok=False)]
+        table = call.read(arrays[0], (cosine, sine))
+        assert isinstance(table, Table)
+        kernel = step.launch.serial or step.launch.ready()
+        if kernel is None:  # Numba has failed
+            (pairing,), (output,) = call.spec.pairings, outputs or (None,)
+            return [portable.rotate(arrays[0], table, call.spec.axes, pairing, output)]
+        xs, ys, targets = storage.prepared(arrays, outputs)
+        rows = table.values, table.index, 0, table.values.shape[2], table.step
+        step.launch.over(step.blocks, kernel, (xs[0], xs[0]), (ys[0], ys[0]), rows)
+        return storage.finished(arrays, targets, outputs)
 
 
 class DirectPlan:
@@ -285,7 +350,7 @@ class DirectPlan:
         self._otherwise = plan
         self._launch = launch
         self._reader = reader
-        self._new = plan._new
+        self._new = plan._storage.new
         shapes = call.position_shapes
         self._length = shapes.length
         self._limit = LARGEST if call.limit is None else call.limit

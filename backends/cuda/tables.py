@@ -6,14 +6,24 @@ The kernels compute a table by rotating channel pairs (1, 0).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import mod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from rotary._lib.libraries import check_precision
+from rotary._lib.libraries import check_precision, is_raw_gpu_memory, namespace, to_host
 from rotary._lib.memo import TABLES, remembered
 from rotary._lib.typing import Array, TableDType
-from rotary.backends.contract import Angles, Axes, GpuView, Pairing, RowPositions
+from rotary.backends.contract import (
+    Angles,
+    Axes,
+    GpuView,
+    Pairing,
+    Plan,
+    RowPositions,
+    TablesCall,
+    TracedTable,
+)
 
 from . import launch as cuda
 from . import memory
@@ -99,78 +109,189 @@ def _ones(pairs: int, dtype: TableDType, device: int) -> Any:
     return kept.value
 
 
-def rotate(
-    x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, out: Array | None
-) -> Array | None:
-    """Rotate an array by tables (*extra, batch or 1, sequence, pairs); None if kernels cannot."""
-    parts = [x, cosine, sine] if out is None else [x, cosine, sine, out]
-    owner = None if isinstance(x, np.ndarray) else memory.owner_of(x)
-    if owner is None or not memory.usable("x") or memory.asks_for_gradient(parts):
-        return None
-    if any(memory.owner_of(part) != owner for part in parts):
-        return None
-    names = ["x", "cos", "sin", "out"][: len(parts)]
-    with memory.driver.scope(memory.device_of(x, owner)):
-        if owner != memory.OTHER:
-            return _rotated(parts, names, owner, axes, pairing)
-        if memory.would_narrow(x):
-            return None
-        ours = [memory.as_cupy(part, name) for part, name in zip(parts, names, strict=True)]
-        result = _rotated(ours, names, memory.CUPY, axes, pairing)
-        memory.driver.keep_alive(ours)
-        return memory.to_original_library(result, x) if out is None else out
+# ------------------------------------------------------------------------------------------------
+# Tables of a caller's own.
 
 
-def _rotated(
-    parts: Sequence[Array], names: Sequence[str], owner: str, axes: Axes, pairing: Pairing
-) -> Array:
-    """Rotate on the current GPU, given x, cosine, sine and perhaps an output, of CuPy or torch."""
-    x, cosine, sine, *outputs = parts
-    out = outputs[0] if outputs else None
-    if axes.extra:
-        return _by_index(parts, owner, axes, pairing)
-    views = [memory.view_of(part, owner) for part in parts]
-    memory.check_devices(views, names)
-    memory.check_aligned(views, names)
-    if not memory.has_contiguous_channels(views[0]):
-        return _rotated([memory.contiguous(x), *parts[1:]], names, owner, axes, pairing)
-    if out is not None and not memory.has_contiguous_channels(views[-1]):
-        memory.assign(out, _rotated(parts[:3], names[:3], owner, axes, pairing))
-        return out
-    device = views[0].device
-    with memory.driver.stream(memory.stream_of(owner, device), device):
-        if out is None:
-            result_spec = memory.result_spec(
-                memory.like(views[0], owner), owner, like=views[0].dtype
-            )
-            (result,) = memory.empty([result_spec], [x])
+def owner_and_layouts(
+    x: Any, tables: tuple[Any, Any], outputs: Sequence[Any]
+) -> tuple[str | None, tuple[Any, ...] | None]:
+    """Return what kind of library has the arrays of a call on a GPU, and what a plan's key holds of them.
+
+    The owner is None if kernels cannot rotate the array, and the rest if the call is too rare for a key.
+    """
+    owner = memory.owner_of(x)
+    given = (x, *tables, *outputs)
+    if owner is None or not memory.usable("x") or memory.asks_for_gradient(given):
+        return None, None
+    if owner == memory.OTHER and (is_raw_gpu_memory(x) or memory.would_narrow(x)):
+        return None, None
+    if any(memory.owner_of(output) != owner for output in outputs):
+        return None, None
+    key = memory.key_of((x,), outputs, owner) if len(outputs) < 2 else None
+    for part in tables:
+        if type(part) is np.ndarray:  # uploaded in each call
+            own: tuple[Any, ...] | None = (part.shape, part.dtype)
+        elif memory.owner_of(part) == owner:
+            own = memory.layout_of(part, owner)
+        elif to_host(part) is None or namespace(part) is namespace(x):
+            return None, None
         else:
-            result = out
-        _launched(
-            views[0],
-            memory.view_of(result, owner),
-            axes,
-            pairing,
-            *cuda.tables_of(cosine[None], sine[None]),
+            own = None
+        key = None if key is None or own is None else (*key, *own)
+    return owner, key
+
+
+def plan_with_tables(call: TablesCall, owner: str) -> Plan:
+    """Return the plan of a call that gives its tables, whose arrays belong to one kind of library."""
+    with memory.driver.scope(memory.device_of(call.array, owner)):
+        return _ForeignPlan(call) if owner == memory.OTHER else _Plan(call, owner)
+
+
+class _ForeignPlan:
+    """The plan for any library but CuPy and torch. CuPy arrays share the memory of the caller's arrays."""
+
+    def __init__(self, call: TablesCall) -> None:
+        self._call = call.without_arrays()
+        # The plan of the CuPy arrays, with its key: their strides are not known before a call.
+        self._planned: tuple[Any, _Plan] | None = None
+
+    def __call__(
+        self, arrays: Sequence[Array], tables: tuple[Array, ...], outputs: Sequence[Array] | None
+    ) -> Sequence[Array]:
+        (x,) = arrays
+        table = _read(self._call, x, tables, outputs)
+        with memory.driver.scope(memory.device_of(x, memory.OTHER)):
+            parts = zip((x, *table, *(outputs or ())), ("x", "cos", "sin", "out"), strict=False)
+            own, cosine, sine, *targets = ours = [memory.as_cupy(*part) for part in parts]
+            key = memory.key_of([own], targets, memory.CUPY)
+            planned = self._planned  # read once, because another thread may replace it
+            if planned is None or planned[0] != key:
+                output = targets[0] if targets else None
+                call = self._call._replace(array=own, tables=(cosine, sine), output=output)
+                planned = self._planned = key, _Plan(call, memory.CUPY)
+            results = planned[1].rotated(own, (cosine, sine), targets)
+            memory.driver.keep_alive(ours)
+            return outputs or [memory.to_original_library(results[0], x)]
+
+
+class _Part(NamedTuple):
+    """A part of an array that one table rotates: its place, where it and its result begin, and its launches."""
+
+    place: tuple[int, ...]
+    x_start: int
+    y_start: int
+    launches: list[cuda.Launch]
+
+
+class _Plan:
+    """The plan for an array of CuPy or torch."""
+
+    def __init__(self, call: TablesCall, owner: str) -> None:
+        parts = [("x", call.array), *zip(("cos", "sin"), call.tables, strict=True)]
+        parts += [] if call.output is None else [("out", call.output)]
+        # Tables that lie on the host are uploaded to the GPU of the array.
+        there = [(name, part) for name, part in parts if memory.owner_of(part) == owner]
+        names, views = (
+            [name for name, _ in there],
+            [memory.view_of(part, owner) for _, part in there],
         )
-    if out is not None and owner == memory.TORCH:
-        memory.bump_version([out])
-    return result
+        memory.check_devices(views, names)
+        memory.check_aligned(views, names)
+        self._call, self._owner = call.without_arrays(), owner
+        x, target = views[0], None if call.output is None else views[-1]
+        self._device = x.device
+        # Kernels need contiguous channels, so others are copied.
+        self._copies_array = not memory.has_contiguous_channels(x)
+        self._copies_result = target is not None and not memory.has_contiguous_channels(target)
+        if self._copies_array:
+            x = memory.row_major(x)
+        result = memory.like(x, owner)
+        self._spec = memory.result_spec(result, owner, like=x.dtype)
+        self._sizes = [memory.channel_size(x)] * 2
+        direct = None if self._copies_result else target
+        self._parts = _parts(x, direct or result, call.spec.axes, call.spec.pairings[0])
+
+    def __call__(
+        self, arrays: Sequence[Array], tables: tuple[Array, ...], outputs: Sequence[Array] | None
+    ) -> Sequence[Array]:
+        """Rotate on the current stream of the array's library."""
+        (x,) = arrays
+        with memory.driver.scope(self._device):
+            table = _read(self._call, x, tables, outputs)
+            return self.rotated(x, table, outputs)
+
+    def rotated(
+        self, x: Array, table: tuple[Array, Array], outputs: Sequence[Array] | None
+    ) -> Sequence[Array]:
+        """Rotate on the current GPU, given cosine and sine as they were read."""
+        owner = self._owner
+        with memory.driver.stream(memory.stream_of(owner, self._device), self._device):
+            source = memory.contiguous(x) if self._copies_array else x
+            results = outputs
+            if not outputs or self._copies_result:
+                results = memory.empty([self._spec], [source])
+            assert results
+            addresses = memory.addresses_of((source, *results), owner)
+            if any(map(mod, addresses, self._sizes)):
+                self._check_aligned(x, outputs)
+            self._launch(table, *addresses)
+        if not outputs:
+            return results
+        if self._copies_result:
+            memory.assign(outputs[0], results[0])
+        elif owner == memory.TORCH:
+            memory.bump_version(outputs)
+        return outputs
+
+    def _launch(self, table: tuple[Array, Array], x: int, y: int) -> None:
+        cosine, sine = table
+        for place, x_start, y_start, launches in self._parts:
+            own = (cosine, sine)
+            if place:
+                own = cosine[(slice(None), *place)], sine[(slice(None), *place)]
+            angle_source, row_positions = cuda.tables_of(*own)
+            for launch in launches:
+                launch([x + x_start], [y + y_start], angle_source, row_positions)
+
+    def _check_aligned(self, x: Array, outputs: Sequence[Array] | None) -> None:
+        """Raise for arrays that are not aligned, although others of their layout were."""
+        for part, name in zip((x, *(outputs or ())), ("x", "out"), strict=False):
+            memory.check_aligned([memory.view_of(part, self._owner)], [name])
 
 
-def _by_index(parts: Sequence[Array], owner: str, axes: Axes, pairing: Pairing) -> Array:
-    """Rotate by tables that differ on more axes than batch and sequence, one index of these at a time."""
-    x, cosine, sine, *outputs = parts
-    views = memory.view_of(x, owner)
-    with memory.driver.stream(memory.stream_of(owner, views.device), views.device):
-        result_spec = memory.result_spec(memory.like(views, owner), owner, like=views.dtype)
-        out = outputs[0] if outputs else memory.empty([result_spec], [x])[0]
+def _read(
+    call: TablesCall, x: Array, tables: tuple[Array, ...], outputs: Sequence[Array] | None
+) -> tuple[Array, Array]:
+    """Return cosine and sine on the GPU of an array, after a check of the output."""
+    cosine, sine = tables
+    for output in outputs or ():
+        call.check_output(x, (cosine, sine), output)
+    table = call.read(x, (cosine, sine))
+    assert isinstance(table, TracedTable)
+    return table.cosine, table.sine
+
+
+def _parts(x: GpuView, y: GpuView, axes: Axes, pairing: Pairing) -> list[_Part]:
+    """Return the parts of an array and its result: all, unless tables differ on more axes than batch and sequence."""
+    in_place = x.address == y.address != 0
     rest = axes.without_extra()
-    for index in np.ndindex(*cosine.shape[: len(axes.extra)]):
-        where = axes.at(index, x.ndim)
-        own = [x[where], cosine[index], sine[index], out[where]]
-        _rotated(own, ["x", "cos", "sin", "out"], owner, rest, pairing)
-    return out
+    kept = tuple(axis for axis in range(x.ndim) if axis not in axes.extra)
+    own, target = x.permuted(kept), y.permuted(kept)
+    launches = _launches_of(own[1:5], target[1:5], rest, pairing, in_place=in_place)
+    return [
+        _Part(
+            index,
+            sum(i * x.strides[axis] for i, axis in zip(index, axes.extra, strict=True)),
+            sum(i * y.strides[axis] for i, axis in zip(index, axes.extra, strict=True)),
+            launches,
+        )
+        for index in np.ndindex(*[x.shape[axis] for axis in axes.extra])
+    ]
+
+
+# ------------------------------------------------------------------------------------------------
+# Tables for a caller.
 
 
 def _launched(

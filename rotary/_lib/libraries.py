@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import numbers
 import sys
+from collections.abc import Iterable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -237,6 +238,32 @@ def is_ordinary_tensor(x: Array) -> bool:
     return not is_traced and torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
+def key_of_eager(arrays: Iterable[Any]) -> tuple[Any, ...] | None:
+    """Return what tells arrays of NumPy, torch and JAX apart but for their numbers; None if others are among them.
+
+    That is class, shape and dtype, and NumPy's strides. None as well if an array is traced.
+    """
+    key: list[Any] = []
+    for x in arrays:
+        if type(x) is np.ndarray:
+            key += x.shape, x.strides, x.dtype
+        elif array_api_compat.is_torch_array(x):
+            import torch
+
+            if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.layout != torch.strided:
+                return None
+            key += type(x), tuple(x.shape), x.dtype
+        elif array_api_compat.is_jax_array(x):
+            import jax
+
+            if isinstance(x, jax.core.Tracer):
+                return None
+            key += type(x), x.shape, x.dtype
+        else:
+            return None
+    return tuple(key)
+
+
 def call_torch_private(name: str, *arguments: Any) -> bool:
     """Return the result of a private function of torch; False if this release of torch lacks the function."""
     import torch
@@ -302,9 +329,11 @@ def from_host(table: HostArray, xp: Namespace, like: Array) -> Array:
         import torch
 
         return torch.from_numpy(table).to(like.device)
-    if array_api_compat.is_jax_array(like) and not is_jax_tracer(like):
+    if array_api_compat.is_jax_array(like):
         import jax
 
+        if isinstance(like, jax.core.Tracer):
+            return xp.asarray(table)
         # The table must be on the device of `like` only if `like` is committed to one device.
         devices = list(like.devices()) if like.committed else []
         return jax.device_put(table, devices[0] if len(devices) == 1 else None, may_alias=True)

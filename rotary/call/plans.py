@@ -14,19 +14,27 @@ from typing import Any, Protocol
 import numpy as np
 
 from rotary import backends
-from rotary._lib import memo
+from rotary._lib import libraries, memo
 from rotary._lib.memo import Memo
 from rotary._lib.typing import Array, HostArray, TableDType
 from rotary.angles.phases import merged
 from rotary.backends import library, portable
-from rotary.backends.contract import Angles, Call, Plan, PositionArgs, RowPositions
+from rotary.backends.contract import (
+    Angles,
+    Call,
+    Plan,
+    PositionArgs,
+    RowPositions,
+    TablesCall,
+)
 from rotary.tables import lookup
 from rotary.tables.windows import LARGEST_POSITION, Reader
 
 from .arrays import as_outputs, check_array, check_has_library, names_of
+from .own_tables import TableOptions, tables_call
 from .passes import Rotation
 from .rows import PositionShapes, read_delta, read_rows, read_shift_to
-from .shapes import AxisOptions, NamedShape, array_specs, axis_options, shape_of
+from .shapes import AxisOptions, NamedShape, array_specs, axes_key, shape_of
 
 PLANS_REMEMBERED = 4096
 # One use in so many is counted; a prime, so that few patterns of calls fall into step with it.
@@ -102,7 +110,7 @@ def rotate(
             return results[0] if len(results) == 1 else tuple(results)
         owner, layout = _on_gpu(arrays, outputs)
         if layout is not None:
-            key = (*kind, role, *_axes_key(seq_axis, batch_axis, len(arrays)), *layout)
+            key = (*kind, role, *axes_key(seq_axis, batch_axis, len(arrays)), *layout)
     plan = None if key is None else _plans.held.get(key)
     if plan is not None:
         # As `_plans.get`, without a call. Every use moves its plan behind those used less recently; counting one in
@@ -164,18 +172,90 @@ def _key(
         key += seq_axis, batch_axis
     else:
         try:
-            key += _axes_key(seq_axis, batch_axis, len(arrays))
+            key += axes_key(seq_axis, batch_axis, len(arrays))
         except (TypeError, ValueError):
             return None
     return tuple(key)
 
 
-def _axes_key(seq_axis: Any, batch_axis: Any, count: int) -> tuple[Hashable, ...]:
-    """Return the axes that a call names as parts of a key."""
-    if seq_axis is None and batch_axis is None:
-        return None, None
-    options = axis_options(seq_axis, batch_axis, count)
-    return options.seq_axis, options.batch_axis
+# ------------------------------------------------------------------------------------------------
+# Tables of the caller's own.
+
+
+def rotate_by_tables(
+    x: Any,
+    cos: Any,
+    sin: Any,
+    layout: Any,
+    rotary_start: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    inverse: Any,
+    out: Any,
+) -> Any:
+    """Rotate an array by the caller's own tables; the arguments are those of `rotary.apply_rotary`.
+
+    Returns
+    -------
+    array
+    """
+    options = TableOptions(layout, rotary_start, seq_axis, batch_axis, inverse)
+    outputs = out if out is None or isinstance(out, tuple | list) else (out,)
+    owner, layouts = None, None
+    if type(x) is not np.ndarray:
+        from rotary.backends.cuda import tables as cuda
+
+        owner, layouts = cuda.owner_and_layouts(x, (cos, sin), outputs or ())
+    if owner is None:
+        layouts = libraries.key_of_eager((x, cos, sin, *(outputs or ())))
+    fixed = options.key()
+    key = None
+    if fixed is not None and layouts is not None:
+        # An empty tuple of outputs, which is refused when a plan is made, is another kind than none.
+        kind = None if outputs is None else tuple([output is x for output in outputs])
+        key = *fixed, *layouts, kind
+    plan = None if key is None else _plans.get(key)
+    if plan is None:
+        plan = _plan_with_tables(tables_call(options, x, (cos, sin), out), owner)
+        if key is not None:
+            _plans.keep(key, plan)
+    return plan((x,), (cos, sin), outputs)[0]
+
+
+def rotate_by_tables_once(
+    x: Any,
+    cos: Any,
+    sin: Any,
+    layout: Any,
+    rotary_start: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    inverse: Any,
+    out: Any,
+) -> Any:
+    """Do the same by operations that the compiler of torch can trace, with a plan that serves this call alone.
+
+    Returns
+    -------
+    array
+    """
+    options = TableOptions(layout, rotary_start, seq_axis, batch_axis, inverse)
+    call = tables_call(options, x, (cos, sin), out)
+    outputs = None if call.output is None else (call.output,)
+    return library.plan_with_tables(call)((x,), (cos, sin), outputs)[0]
+
+
+def _plan_with_tables(call: TablesCall, owner: str | None) -> Plan:
+    """Return the plan of a call with tables; `owner` says what kind of library has its arrays on a GPU."""
+    if owner is not None:
+        from rotary.backends.cuda import tables as cuda
+
+        return cuda.plan_with_tables(call, owner)
+    if backends.host() is portable or not call.on_host:
+        return library.plan_with_tables(call)
+    from rotary.backends.cpu import plan as numba
+
+    return numba.plan_with_tables(call)
 
 
 # ------------------------------------------------------------------------------------------------

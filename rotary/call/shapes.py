@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rotary._lib import libraries, memo
@@ -107,6 +107,14 @@ def axis_options(
         *defaults,
         packed,
     )
+
+
+def axes_key(seq_axis: Any, batch_axis: Any, count: int) -> tuple[Hashable, ...]:
+    """Return the axes that a call names as parts of a plan's key, in which False and 0 differ."""
+    if (seq_axis is None or type(seq_axis) is int) and batch_axis is None:
+        return seq_axis, None
+    options = axis_options(seq_axis, batch_axis, count)
+    return options.seq_axis, options.batch_axis
 
 
 def _checked_entries(value: Any, name: str, count: int, check: Callable[[Any], Any]) -> Any:

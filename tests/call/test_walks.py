@@ -42,6 +42,7 @@ def array(*shape, dtype=np.float32):
 Q, K = array(1, 4, 1, 32), array(1, 2, 1, 32)
 SEVERAL = array(2, 4, 3, 32), array(2, 2, 3, 32)
 KEYS = SEVERAL[1]
+UNROTATED = ROPE.tables([0, 0, 0])
 count = itertools.count(3)
 
 
@@ -55,6 +56,16 @@ def several(*dtypes):
         )
         for dtype in dtypes
         for name, size in (("positions", 3), ("offset", 2))
+    }
+
+
+def own_tables(kinds):
+    """Calls of `apply_rotary` with tables of several kinds."""
+    return {
+        f"own tables{kind}": (
+            lambda pair=pair: rotary.apply_rotary(SEVERAL[0], *pair, layout="half", seq_axis=-2)
+        )
+        for kind, pair in kinds.items()
     }
 
 
@@ -99,6 +110,17 @@ KINDS = {
     "a float": lambda: ROPE(Q, K, offset=next(count) + 0.5),
     **several("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"),
     **several("float16", "float32", "float64"),
+    **own_tables(
+        {
+            "": ROPE.tables([5, 6, 9]),
+            " of another dtype": ROPE.tables([5, 6, 9], "float64"),
+            " by row of the batch": ROPE.tables([[5, 6, 9], [1, 2, 3]]),
+            " by head": [np.ones((2, 4, 3, 16), np.float32)] * 2,
+        }
+    ),
+    "own tables in place": lambda: rotary.apply_rotary(
+        SEVERAL[0], *UNROTATED, out=SEVERAL[0], layout="half", seq_axis=-2
+    ),
     "one axis for each array": lambda: ROPE(
         array(2, 3, 4, 32), KEYS, seq_axis=(1, 2), offset=next(count)
     ),
@@ -164,6 +186,8 @@ def test_tensors(gradient):
     q, k = (torch.from_numpy(x.copy()).requires_grad_(gradient) for x in (Q, K))
     check(lambda: ROPE(q, k, offset=next(count)), LIBRARY)
     check(lambda: ROPE(q, k, positions=torch.tensor([next(count)])), LIBRARY)
+    tables = [torch.from_numpy(part.copy()) for part in ROPE.tables([7])]
+    check(lambda: rotary.apply_rotary(q, *tables, layout="half", seq_axis=-2), LIBRARY)
 
 
 @pytest.mark.library("jax")
@@ -172,3 +196,9 @@ def test_eager_arrays_of_jax():
 
     q, k = jax.numpy.asarray(Q), jax.numpy.asarray(K)
     check(lambda: ROPE(q, k, offset=next(count)), LIBRARY)
+    cos, sin = ROPE.tables([7])
+    for tables in ((cos, sin), (jax.numpy.asarray(cos), jax.numpy.asarray(sin))):
+        check(
+            lambda tables=tables: rotary.apply_rotary(q, *tables, layout="half", seq_axis=-2),
+            LIBRARY,
+        )
