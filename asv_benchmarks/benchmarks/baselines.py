@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
 import numpy as np
 
 from . import BASE, HEAD_DIM, PREFILL, Timed, once, randn
@@ -33,6 +36,27 @@ class Rotate(Timed):
 
     def time_scale_in_place(self, dtype: str) -> None:
         np.multiply(self.x, 1.0, out=self.x)
+
+
+class Scale(Timed):
+    """Beside `rotate.InPlace` and `rotate.Width`: a multiplication in place by as many threads as Numba has."""
+
+    params = ["8 MiB", "32 MiB", "256 MiB"]
+    param_names = ("size",)
+
+    @once
+    def setup(self, size: str) -> None:
+        @numba.njit(parallel=True)
+        def scale(x: np.ndarray[Any, Any], factor: np.float32) -> None:
+            for i in numba.prange(x.size):
+                x[i] *= factor
+
+        self.scale, self.factor = scale, np.float32(1)
+        self.x = np.ones(int(size.split(maxsplit=1)[0]) * 2**18, np.float32)
+        self.time_in_place(size)
+
+    def time_in_place(self, size: str) -> None:
+        self.scale(self.x, self.factor)
 
 
 class Tables(Timed):

@@ -12,6 +12,8 @@ from . import HEAD_DIM, PREFILL, Timed, embedding, once, randn
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 LAYOUTS = ["half", "interleaved"]
+# Sequences of 32 heads, by the size of the array in float32.
+SIZES = {"8 MiB": 512, "32 MiB": 2048, "256 MiB": 16384}
 
 
 class Dtype(Timed):
@@ -37,6 +39,65 @@ class Dtype(Timed):
 
     def time_in_place(self, dtype: str, layout: str) -> None:
         self.rope(self.x, out=self.x)
+
+
+class InPlace(Timed):
+    """In place, by dtype, layout, order of the axes and size; `baselines.Scale` reads and writes as much."""
+
+    params = (DTYPES, LAYOUTS, ["tokens_first", "heads_first"], list(SIZES))
+    param_names = ("dtype", "layout", "order", "size")
+
+    @once
+    def setup(self, dtype: str, layout: str, order: str, size: str) -> None:
+        length = SIZES[size]
+        self.rope = embedding(layout, seq_axis=-3 if order == "tokens_first" else -2)
+        front = (length, 32) if order == "tokens_first" else (32, length)
+        self.x = randn((1, *front, HEAD_DIM), dtype)
+        self.rope(self.x, out=self.x)
+
+    def time_in_place(self, dtype: str, layout: str, order: str, size: str) -> None:
+        self.rope(self.x, out=self.x)
+
+
+class Width(Timed):
+    """By the number of channels, 32 MiB of them: a byte should take as long as one of 128 channels."""
+
+    params = ([128, 112, 100, 96, 80, 64, 48, 16, 8], ["bfloat16", "float32"])
+    param_names = ("head_dim", "dtype")
+
+    @once
+    def setup(self, head_dim: int, dtype: str) -> None:
+        row = 32 * head_dim * np.dtype("int16" if dtype == "bfloat16" else dtype).itemsize
+        shape = 1, 32 * 2**20 // row, 32, head_dim
+        self.rope = rotary.RotaryEmbedding(head_dim, layout="half", base=10_000.0, seq_axis=-3)
+        self.x = randn(shape, dtype)
+        self.out = np.empty_like(self.x)
+        self.rope(self.x, out=self.out)
+        self.rope(self.x, out=self.x)
+
+    def time_out(self, head_dim: int, dtype: str) -> None:
+        self.rope(self.x, out=self.out)
+
+    def time_in_place(self, head_dim: int, dtype: str) -> None:
+        self.rope(self.x, out=self.x)
+
+
+class Batch(Timed):
+    """One new token of each of 32 sequences, 640 KiB: two threads already gain."""
+
+    params = ["bfloat16", "float32"]
+    param_names = ("dtype",)
+
+    @once
+    def setup(self, dtype: str) -> None:
+        self.rope = embedding()
+        self.pair: tuple[Any, Any] = tuple(
+            randn((32, heads, 1, HEAD_DIM), dtype) for heads in (32, 8)
+        )
+        self.rope(*self.pair, offset=4095, out=self.pair)
+
+    def time_in_place(self, dtype: str) -> None:
+        self.rope(*self.pair, offset=4095, out=self.pair)
 
 
 class Memory:
