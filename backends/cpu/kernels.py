@@ -2,21 +2,43 @@
 
 All compiled code is in this one file, because Numba's disk cache notices changes only in the file of the function that
 it compiled. The formulas of tables are plain functions of NumPy arrays, or of a `Vector`, for which they write code. So
-tables have the same bits with and without Numba, and a new process does not wait for type inference and vectorisation.
-The kernels are loops, which `rotary.backends.cpu.jit` compiles serial and parallel. A rotation moves more bytes than it
-computes: its loops follow the order of memory, over vectors that this module writes in LLVM's terms.
+tables have the same bits with and without Numba. The tables use no fused multiply-add: products and sums are rounded
+one by one, on every machine.
 
-The tables use no fused multiply-add: products and sums are rounded one by one, on every machine.
+Each kernel is a function of one integer, the address of a call: a block of integers, which are addresses, counts and
+strides (`CALL`). Its code is written in LLVM's terms by the classes below. Numba has no types to infer then and no
+loops to transform, and compiles a kernel in a fraction of a second.
+
+The walk of a rotation, `Rotation.walk`::
+
+    tokens of the call    |  chunk 0  |  chunk 1  |  chunk 2  |     one for each thread
+                                 |
+    some tokens of a chunk       |     `Blocks`: one token, or some if a head's tokens are closer in memory than heads
+      some heads                 |     `Blocks`: all heads, or some of them
+        a token of these         |     reads cosine and sine, which stay in registers for its heads
+          a head of these     [a row]
+
+    a row    x   | before |   first channels   |   second channels   | after |
+                                |      read all of it, in the order of memory
+                            channels -> numbers
+                                |      a stage before the rotation belongs here
+                            (a, b) -> (a cos - b sin, b cos + a sin)
+                                |      a stage after the rotation belongs here
+                            numbers -> channels
+                                |      write all of it, in the order of memory
+             out | before |   first channels   |   second channels   | after |
+
+`Rotation.row_of` alone says where a row of the result is. A row is read before it is written, so that it may be rotated
+in place, and so that reads and writes each follow the order of memory. Alternating between the two halves of a row
+would defeat the processor's prefetching. The processor prefetches by itself then: prefetching by instructions costs
+more than it gains on the processors where it was measured (Zen 4 and Zen 5), except for results past the caches.
 """
 
 from __future__ import annotations
 
 import platform
-
-# `torch.export` replaces this in all threads while it runs, and Numba would not know the replacement.
-from builtins import min  # noqa: A004, UP029  (see above)
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +54,7 @@ try:
     if COMPILED:
         import llvmlite.binding
         from llvmlite import ir
-        from numba import njit, prange, types
+        from numba import types
         from numba.core import cgutils
         from numba.extending import intrinsic
         from numba.np import arrayobj
@@ -40,8 +62,6 @@ except BaseException as error:  # noqa: BLE001  (an import may raise anything; `
     WITHOUT, COMPILED = error, False
 
 if COMPILED:
-    # For functions that only kernels call: the wrappers for Python and C take a tenth of the compilation.
-    loop = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
     def _converts_half() -> bool:
         """Return whether the processor compiled for converts float16; LLVM aborts where it cannot."""
@@ -50,13 +70,13 @@ if COMPILED:
         if platform.machine().lower() in ("aarch64", "arm64"):
             return True
         return bool(llvmlite.binding.get_host_cpu_features().get("f16c", False))
+
+    HALF_IN_HARDWARE = _converts_half()
 else:
-    prange = range
 
-    def _as_it_is(function: Any) -> Any:
-        return function
-
-    loop = intrinsic = _as_it_is
+    def intrinsic(function: Any = None, **_: Any) -> Any:
+        """Return a function as it is, because nothing compiles it."""
+        return intrinsic if function is None else function
 
 
 # ------------------------------------------------------------------------------------------------
@@ -224,11 +244,7 @@ def cos_sin(high, low, dtype):
 
 
 # ------------------------------------------------------------------------------------------------
-# Filling tables: the formulas, written down once in LLVM's terms.
-
-# How many lanes of a row are computed side by side: as many of these as it has. Those at the end are the
-# last so many, some of them for the second time.
-WIDTHS = (16, 4, 1)
+# Writing code in LLVM's terms: numbers, memory, loops, and work that is divided among threads.
 
 
 def _operation(name, *, swapped=False):  # pragma: compiled
@@ -236,18 +252,20 @@ def _operation(name, *, swapped=False):  # pragma: compiled
 
     def apply(self, other):
         pair = self.value, self.value_of(other)
-        write = getattr(self.builder, "f" + name if self.kind == np.float64 else name)
+        real = issubclass(self.kind, np.floating)
+        write = getattr(self.builder, "f" + name if real else name)
         return Vector(self.builder, write(*reversed(pair) if swapped else pair), self.kind)
 
     return apply
 
 
 def _comparison(order):  # pragma: compiled
-    """Return the method that compares two vectors of unsigned integers, or one with a number."""
+    """Return the method that compares two vectors of integers, or one with a number."""
 
     def compare(self, other):
-        found = self.builder.icmp_unsigned(order, self.value, self.value_of(other))
-        return Vector(self.builder, found, np.bool_)
+        signed = self.kind == np.int64
+        write = self.builder.icmp_signed if signed else self.builder.icmp_unsigned
+        return Vector(self.builder, write(order, self.value, self.value_of(other)), np.bool_)
 
     return compare
 
@@ -258,7 +276,7 @@ def _some(element, count):  # pragma: compiled
 
 
 class Vector:
-    """Several numbers in one register, for formulas that generate code; they use it as they use an array."""
+    """One number or several in a register, for formulas that write code; they use it as they use an array."""
 
     __array_ufunc__ = None  # NumPy's numbers leave operations to this class
 
@@ -267,18 +285,23 @@ class Vector:
         self.count = getattr(value.type, "count", 1)
 
     def value_of(self, other):  # pragma: compiled
-        """Return the value of a vector, or of a number in every lane."""
+        """Return the value of a vector, or of a number in every place."""
         if isinstance(other, Vector):
             return other.value
         number = self.kind(other).item()
         return ir.Constant(self.value.type, number if self.count == 1 else [number] * self.count)
 
     def where(self, yes, no):  # pragma: compiled
-        """Return one vector where this one is true, another where it is not."""
-        return Vector(self.builder, self.builder.select(self.value, yes.value, no.value), yes.kind)
+        """Return one vector where this one is true, another where it is not; one of them may be a number."""
+        known = yes if isinstance(yes, Vector) else no
+        chosen = self.builder.select(self.value, known.value_of(yes), known.value_of(no))
+        return Vector(self.builder, chosen, known.kind)
 
     def __neg__(self):  # pragma: compiled
         return Vector(self.builder, self.builder.fneg(self.value), self.kind)
+
+    def __invert__(self):  # pragma: compiled
+        return Vector(self.builder, self.builder.not_(self.value), self.kind)
 
     def astype(self, kind):  # pragma: compiled
         """Return the numbers converted as NumPy converts them."""
@@ -298,180 +321,21 @@ class Vector:
     __add__ = __radd__ = _operation("add")
     __sub__, __rsub__ = _operation("sub"), _operation("sub", swapped=True)
     __mul__ = __rmul__ = _operation("mul")
+    __floordiv__ = _operation("sdiv")  # of numbers that are not negative
     __and__, __or__, __xor__ = _operation("and_"), _operation("or_"), _operation("xor")
     __lshift__, __rshift__ = _operation("shl"), _operation("lshr")
-    __eq__, __lt__ = _comparison("=="), _comparison("<")
+    __eq__, __ne__ = _comparison("=="), _comparison("!=")
+    __lt__, __le__, __gt__ = _comparison("<"), _comparison("<="), _comparison(">")
 
 
-class Cells:
-    """Vectors of words that change in each round of a loop, zero at first."""
-
-    def __init__(self, builder, number, count):  # pragma: compiled
-        kind = _some(ir.IntType(64), count)
-        self.builder = builder
-        self.places = [cgutils.alloca_once(builder, kind) for _ in range(number)]
-        for place in self.places:
-            builder.store(ir.Constant(kind, None), place)
-
-    def get(self):  # pragma: compiled
-        """Return the vectors."""
-        return [Vector(self.builder, self.builder.load(place), np.uint64) for place in self.places]
-
-    def set(self, vectors):  # pragma: compiled
-        """Replace them."""
-        for place, vector in zip(self.places, vectors, strict=True):
-            self.builder.store(vector.value, place)
+def _smaller(a, b):  # pragma: compiled
+    """Return the smaller of two integers."""
+    return (a < b).where(a, b)
 
 
-def _everywhere(builder, number, count, kind):  # pragma: compiled
-    """Return a vector of equal numbers."""
-    if count == 1:
-        return Vector(builder, number, kind)
-    empty = ir.Constant(ir.VectorType(number.type, count), ir.Undefined)
-    first = builder.insert_element(empty, number, ir.IntType(32)(0))
-    return Vector(builder, _lanes(builder, [0] * count, first), kind)
-
-
-@intrinsic
-def fill_row(
-    typing_context,
-    kind,
-    limbs,
-    limb_count,
-    opposite,
-    digits,
-    shift,
-    negative,
-    positions,
-    axes,
-    lanes,
-    factor,
-    cosine,
-    sine,
-):  # pragma: compiled
-    """Write cosine and sine at one position, times the attention factor; see `fill_chunk`.
-
-    All but the table's dtype and the factor are addresses and counts. Upper digits that are zero, as most
-    positions have them, are not multiplied.
-    """
-    dtype = np.float32 if kind.dtype == types.float32 else np.float64
-    size = kind.dtype.bitwidth // 8
-    half, word = ir.IntType(32), ir.IntType(64)
-
-    def generate(context, builder, signature, arguments):
-        limbs, limb_count, opposite, digits, shift, negative = arguments[1:7]
-        positions, axes, lanes, factor, cosine, sine = arguments[7:]
-
-        def read(place, element, count):
-            pointer = builder.inttoptr(place, _some(element, count).as_pointer())
-            return builder.load(pointer, align=1)
-
-        def number(first, index):
-            return read(_at(builder, first, index, 8), word, 1)
-
-        def turns(axis, i, count):
-            """Return the phase on one axis as two words, and 1 if it is negative, else 0."""
-            entry = builder.mul(axis, positions)
-            own = _at(builder, digits, entry, 8 * DIGITS)
-            used = word(1)
-            for place in range(1, DIGITS):
-                there = builder.icmp_unsigned("!=", number(own, word(place)), word(0))
-                used = builder.select(there, word(place + 1), used)
-            least = builder.add(builder.mul(axis, limb_count), number(shift, entry))
-            phase = Cells(builder, PHASE_LIMBS, count)
-            with cgutils.for_range(builder, used) as loop:
-                digit = builder.trunc(number(own, loop.index), half)
-                digit = _everywhere(builder, digit, count, np.uint32).astype(np.uint64)
-                first = builder.add(least, builder.sub(word(DIGITS - 1), loop.index))
-                parts = []
-                for k in range(PHASE_LIMBS):
-                    limb = builder.add(builder.mul(builder.add(first, word(k)), lanes), i)
-                    part = read(_at(builder, limbs, limb, 4), half, count)
-                    parts.append(Vector(builder, part, np.uint32).astype(np.uint64))
-                phase.set(add_product(digit, parts, phase.get()))
-            signs = _at(builder, opposite, builder.add(builder.mul(axis, lanes), i), 8)
-            signs = Vector(builder, read(signs, word, count), np.uint64)
-            own_sign = _everywhere(builder, number(negative, entry), count, np.uint64)
-            return *top_words(phase.get()), signs ^ own_sign
-
-        def fill(i, count):
-            total = Cells(builder, 2, count)
-            with cgutils.for_range(builder, axes) as loop:
-                total.set(add_signed(*total.get(), *turns(loop.index, i, count)))
-            high, low = total.get()
-            scale = _everywhere(builder, factor, count, np.float64)
-            for row, found in zip((cosine, sine), cos_sin(high, low, dtype), strict=True):
-                scaled = found * scale
-                scaled = scaled if dtype == np.float64 else scaled.astype(np.float32)
-                _store(builder, scaled.value, _at(builder, row, i, size), size, 0)
-
-        left = lanes
-        for count in WIDTHS:
-            enough = builder.icmp_signed(">=", left, word(count))
-            stop = builder.select(enough, left, word(0))
-            last = builder.sub(left, word(count))
-            with cgutils.for_range_slice(builder, word(0), stop, word(count)) as (i, _):
-                beyond = builder.icmp_signed(">", i, last)
-                fill(builder.select(beyond, last, i), count)
-            left = builder.sub(left, stop)
-        return context.get_dummy_value()
-
-    return types.void(kind, *[types.int64] * 9, types.float64, types.int64, types.int64), generate
-
-
-def fill_chunk(  # pragma: compiled
-    limbs, opposite, digits, shift, negative, factor, table, row, chunk, chunks
-):
-    """Fill one of several equal chunks of a table (2, heads, rows, pairs), beginning at ``row``.
-
-    Row ``row + p`` is that of position p, given as `rotary.angles.phases.Multipliers`: digits (axes, n, 3),
-    shift and negative (axes, n). The frequencies are limbs (heads, axes, limbs, lanes) and opposite
-    (heads, axes, lanes), 1 where negative.
-    """
-    heads, axes, limb_count, lanes = limbs.shape
-    n = shift.shape[1]
-    for p in range(chunk * n // chunks, (chunk + 1) * n // chunks):
-        for head in range(heads):
-            cosine = address(table) + head * table.strides[1] + (row + p) * table.strides[2]
-            fill_row(
-                table.dtype,
-                address(limbs) + head * limbs.strides[0],
-                limb_count,
-                address(opposite) + head * opposite.strides[0],
-                address(digits) + p * digits.strides[1],
-                address(shift) + p * shift.strides[1],
-                address(negative) + p * negative.strides[1],
-                n,
-                axes,
-                lanes,
-                factor,
-                cosine,
-                cosine + table.strides[0],
-            )
-
-
-one_chunk = loop(fill_chunk)
-
-
-def fill_table(  # pragma: compiled
-    limbs, opposite, digits, shift, negative, factor, table, row, chunks
-):
-    """Fill a table's rows from ``row`` on, in as many chunks as there are threads."""
-    for chunk in prange(chunks):
-        one_chunk(limbs, opposite, digits, shift, negative, factor, table, row, chunk, chunks)
-
-
-# ------------------------------------------------------------------------------------------------
-# Vectors of channels, in LLVM's terms: addresses are integers, and nothing is checked.
-
-LINE = 64
-# What is streamed where lines are not whole: the processor gathers it into lines, if it comes in their order.
-PIECE = 16
-# How many bytes before its use a line is prefetched: less is too late if memory is busy.
-AHEAD = 8192
-# How many tokens are turned head by head where a head's tokens lie closer together than a token's heads: so
-# many rows of the table stay in a core's own cache, and so many of a head are long enough for the memory.
-BLOCK = 256
+def _size(number):  # pragma: compiled
+    """Return an integer without its sign."""
+    return (number < 0).where(0 - number, number)
 
 
 def _integers(value, like):  # pragma: compiled
@@ -480,368 +344,431 @@ def _integers(value, like):  # pragma: compiled
 
 
 def _lanes(builder, order, vector, other=None):  # pragma: compiled
-    """Return some lanes of a vector, or of two after each other."""
+    """Return some numbers of a vector, or of two after each other."""
     indices = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), list(order))
     return builder.shuffle_vector(vector, other or ir.Constant(vector.type, ir.Undefined), indices)
 
 
-def _load(builder, address, element, count):  # pragma: compiled
-    """Read a vector from any address: to say that it is aligned makes nothing faster."""
-    pointer = builder.inttoptr(address, ir.VectorType(element, count).as_pointer())
-    return builder.load(pointer, align=1)
+def _everywhere(builder, number, kind):  # pragma: compiled
+    """Return a vector of a type whose numbers are equal; the number itself if the type is that of one."""
+    if kind == number.type:
+        return number
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
+    return _lanes(builder, [0] * kind.count, first)
 
 
-def _store(builder, vector, address, item, piece):  # pragma: compiled
-    """Write a vector; if `piece` is not None, past the caches, in aligned pieces of so many bytes."""
-    if not piece:
-        builder.store(vector, builder.inttoptr(address, vector.type.as_pointer()), align=1)
-        return
-    count = min(piece // item, vector.type.count)
-    for first in range(0, vector.type.count, count):
-        part = _lanes(builder, range(first, first + count), vector)
-        place = builder.add(address, address.type(first * item))
-        stored = builder.store(part, builder.inttoptr(place, part.type.as_pointer()), align=piece)
-        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+class Variable:
+    """A number or a vector that changes while the code runs."""
+
+    def __init__(self, first):  # pragma: compiled
+        self.builder, self.kind = first.builder, first.kind
+        self.place = cgutils.alloca_once(self.builder, first.value.type)
+        self.set(first)
+
+    def get(self):  # pragma: compiled
+        """Return its value here."""
+        return Vector(self.builder, self.builder.load(self.place), self.kind)
+
+    def set(self, vector):  # pragma: compiled
+        """Give it another value."""
+        self.builder.store(vector.value, self.place)
 
 
-def _prefetch(builder, address, write):  # pragma: compiled
-    """Prefetch a cache line, for writing or reading; any address is allowed."""
-    word = ir.IntType(32)
-    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
-    kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [pointer, word(int(write)), word(3), word(1)])
+class Code:
+    """A place in the code that is being written. Addresses are integers there, and nothing checks them."""
+
+    def __init__(self, builder):  # pragma: compiled
+        self.builder = builder
+
+    def integer(self, value):  # pragma: compiled
+        """Return a 64-bit integer, given a constant or a value of LLVM."""
+        value = value if isinstance(value, ir.Value) else ir.IntType(64)(value)
+        return Vector(self.builder, value, np.int64)
+
+    def integer_at(self, address):  # pragma: compiled
+        """Return the integer at an aligned address."""
+        pointer = self.builder.inttoptr(address.value, ir.IntType(64).as_pointer())
+        return self.integer(self.builder.load(pointer))
+
+    def integers_at(self, address, count):  # pragma: compiled
+        """Return integers that follow one another in memory."""
+        return [self.integer_at(address + 8 * i) for i in range(count)]
+
+    def load(self, address, kind):  # pragma: compiled
+        """Return what is at any address: to say that it is aligned makes nothing faster."""
+        return self.builder.load(self.builder.inttoptr(address.value, kind.as_pointer()), align=1)
+
+    def store(self, value, address):  # pragma: compiled
+        """Write a number or a vector to any address."""
+        pointer = self.builder.inttoptr(address.value, value.type.as_pointer())
+        self.builder.store(value, pointer, align=1)
+
+    def stream(self, vector, address, item, piece):  # pragma: compiled
+        """Write a vector past the caches, in aligned pieces of so many bytes."""
+        builder = self.builder
+        count = min(piece // item, vector.type.count)
+        for first in range(0, vector.type.count, count):
+            part = _lanes(builder, range(first, first + count), vector)
+            place = builder.inttoptr((address + first * item).value, part.type.as_pointer())
+            stored = builder.store(part, place, align=count * item)
+            stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+
+    def prefetch(self, address):  # pragma: compiled
+        """Prefetch a cache line for reading; any address is allowed."""
+        word = ir.IntType(32)
+        pointer = self.builder.inttoptr(address.value, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(function, [pointer, word(0), word(3), word(1)])
+
+    def copy(self, source, target, count):  # pragma: compiled
+        """Copy bytes between addresses."""
+        byte = ir.IntType(8).as_pointer()
+        target, source = (self.builder.inttoptr(each.value, byte) for each in (target, source))
+        cgutils.raw_memcpy(self.builder, target, source, count.value, 1)
+
+    def when(self, condition):  # pragma: compiled
+        """Begin code that runs if a condition holds."""
+        return self.builder.if_then(condition.value)
+
+    @contextmanager
+    def each(self, count):  # pragma: compiled
+        """Begin a loop over 0 .. count - 1."""
+        with cgutils.for_range(self.builder, count.value) as loop:
+            yield self.integer(loop.index)
+
+    @contextmanager
+    def steps(self, stop, step):  # pragma: compiled
+        """Begin a loop over 0, step, 2 step ... below an integer."""
+        bounds = self.integer(0).value, stop.value, step.value
+        with cgutils.for_range_slice(self.builder, *bounds) as (i, _):
+            yield self.integer(i)
+
+    @contextmanager
+    def until(self, done, stop):  # pragma: compiled
+        """Begin a loop that ends when a variable has reached an integer."""
+        check, body, end = (self.builder.append_basic_block() for _ in range(3))
+        self.builder.branch(check)
+        self.builder.position_at_end(check)
+        self.builder.cbranch((done.get() < stop).value, body, end)
+        self.builder.position_at_end(body)
+        yield
+        self.builder.branch(check)
+        self.builder.position_at_end(end)
+
+    @contextmanager
+    def case(self, number, count):  # pragma: compiled
+        """Begin a choice between cases 0 .. count - 1; the value begins the code of each."""
+        builder = self.builder
+        other, end = (builder.append_basic_block() for _ in range(2))
+        switch = builder.switch(number.value, other)
+
+        def cases():
+            for i in range(count):
+                block = builder.append_basic_block()
+                switch.add_case(ir.IntType(64)(i), block)
+                builder.position_at_end(block)
+                yield i
+                builder.branch(end)
+
+        yield cases()
+        builder.position_at_end(other)
+        builder.unreachable()
+        builder.position_at_end(end)
 
 
-def _widened(builder, stored, dtype):  # pragma: compiled
-    """Convert stored channels to numbers to compute with."""
-    count = stored.type.count
-    words, floats = (ir.VectorType(kind, count) for kind in (ir.IntType(32), ir.FloatType()))
-    if dtype == BFLOAT16_BITS:
-        # The bits of a bfloat16 are the upper half of a float32's.
-        order = [lane for channel in range(count) for lane in (count, channel)]
-        return builder.bitcast(_lanes(builder, order, stored, _integers(0, stored)), floats)
-    if dtype == FLOAT16_BITS and HALF_IN_HARDWARE:
-        halves = builder.bitcast(stored, ir.VectorType(ir.HalfType(), count))
-        return builder.fpext(halves, floats)
-    if dtype == FLOAT16_BITS:
-        bits = builder.zext(stored, words)
-        size = builder.shl(builder.and_(bits, _integers(0x7FFF, bits)), _integers(13, bits))
-        # The exponent's bias differs by 112; a product gets subnormal numbers right as well.
-        bias = ir.Constant(floats, [2.0**112] * count)
-        wide = builder.bitcast(builder.fmul(builder.bitcast(size, floats), bias), words)
-        special = builder.icmp_unsigned(">=", size, _integers(0x7C00 << 13, size))
-        wide = builder.select(special, builder.or_(size, _integers(0x7F800000, size)), wide)
-        sign = builder.shl(builder.and_(bits, _integers(0x8000, bits)), _integers(16, bits))
-        return builder.bitcast(builder.or_(wide, sign), floats)
-    return stored
+class Kernel:
+    """Writes a function of the address of a call, whose work is divided into chunks.
 
-
-def _narrowed(builder, number, dtype):  # pragma: compiled
-    """Convert computed numbers to their storage, rounded once, ties to even; a NaN stays one."""
-    count = number.type.count
-    words, halves = (ir.VectorType(ir.IntType(size), count) for size in (32, 16))
-    if dtype == BFLOAT16_BITS:
-        bits = builder.bitcast(number, words)
-        last = builder.and_(bits, _integers(0x10000, bits))
-        odd = builder.icmp_unsigned("!=", last, _integers(0, bits))
-        up = builder.select(odd, _integers(0x8000, bits), _integers(0x7FFF, bits))
-        # A NaN that was computed is quiet, and stays one without its lower half.
-        is_number = builder.fcmp_ordered("ord", number, number)
-        rounded = builder.select(is_number, builder.add(bits, up), bits)
-        parts = builder.bitcast(rounded, ir.VectorType(ir.IntType(16), 2 * count))
-        return _lanes(builder, range(1, 2 * count, 2), parts)
-    if dtype == FLOAT16_BITS and HALF_IN_HARDWARE:
-        return builder.bitcast(builder.fptrunc(number, ir.VectorType(ir.HalfType(), count)), halves)
-    if dtype == FLOAT16_BITS:
-        bits = builder.bitcast(number, words)
-        size = builder.and_(bits, _integers(0x7FFFFFFF, bits))
-        shifted = builder.lshr(size, _integers(13, bits))
-        tie = builder.and_(shifted, _integers(1, bits))
-        half = builder.add(builder.add(size, _integers(0xFFF - (112 << 23), bits)), tie)
-        half = builder.lshr(half, _integers(13, bits))
-        # Subnormal: a sum with 0.5 rounds to multiples of 2**-24, which are the float16's.
-        middle = ir.Constant(number.type, [0.5] * count)
-        small = builder.bitcast(builder.fadd(builder.bitcast(size, number.type), middle), words)
-        small = builder.sub(small, _integers(0x3F000000, bits))
-        nan = builder.or_(builder.and_(shifted, _integers(0x3FF, bits)), _integers(0x7E00, bits))
-        infinity = _integers(0x7C00, bits)
-        for order, bound, instead in (
-            ("<", 0x38800000, small),
-            (">=", 0x47800000, infinity),
-            (">", 0x7F800000, nan),
-        ):
-            where = builder.icmp_unsigned(order, size, _integers(bound, bits))
-            half = builder.select(where, instead, half)
-        sign = builder.and_(builder.lshr(bits, _integers(16, bits)), _integers(0x8000, bits))
-        return builder.trunc(builder.or_(half, sign), halves)
-    return number
-
-
-def _at(builder, address, index, size):  # pragma: compiled
-    """Return the address of an element."""
-    size = size if isinstance(size, ir.Value) else index.type(size)
-    return builder.add(address, builder.mul(index, size))
-
-
-def _pairs(builder, half, row, i, lanes, item, count):  # pragma: compiled
-    """Return the addresses of both channels of pair i: i and i + lanes if `half`, else 2 i and 2 i + 1."""
-    if half:
-        return _at(builder, row, i, item), _at(builder, row, builder.add(i, lanes), item)
-    first = _at(builder, row, i, 2 * item)
-    return first, builder.add(first, first.type(count * item))
-
-
-def _read_pairs(builder, half, row, i, lanes, item, count, element):  # pragma: compiled
-    """Read some pairs: their first channels, and their second ones."""
-    lower, upper = _pairs(builder, half, row, i, lanes, item, count)
-    if half:
-        return tuple(_load(builder, place, element, count) for place in (lower, upper))
-    mixed = _load(builder, lower, element, 2 * count)
-    return tuple(_lanes(builder, range(k, 2 * count, 2), mixed) for k in (0, 1))
-
-
-def _write_pairs(builder, half, row, i, lanes, item, a, b, piece):  # pragma: compiled
-    """Write some pairs."""
-    count = a.type.count
-    lower, upper = _pairs(builder, half, row, i, lanes, item, count)
-    if half:
-        _store(builder, a, lower, item, piece)
-        _store(builder, b, upper, item, piece)
-    else:
-        order = [lane for pair in range(count) for lane in (pair, count + pair)]
-        _store(builder, _lanes(builder, order, a, b), lower, item, piece)
-
-
-@intrinsic
-def turn_pairs(
-    typing_context,
-    kind,
-    half,
-    stream,
-    count,
-    some,
-    x,
-    out,
-    x_step,
-    out_step,
-    x_row,
-    out_row,
-    x_ahead,
-    out_ahead,
-    lanes,
-    entry,
-    entry_step,
-    table_first,
-    table_step,
-    sine_table,
-    sign,
-):  # pragma: compiled
-    """Turn the pairs of some rows, or of twos of rows by the same angles.
-
-    As many pairs at a time are turned as fill a cache line, then eight, then one; they are read before one
-    of them is written, so that `out` may be `x`. Twos of rows are for 16-bit numbers, whose conversions
-    leave no time to read the angles for each row, and for float32 where many tokens' angles come from the
-    second cache, for every head anew. Before a row is turned the lines of a later one, so many
-    bytes ahead, are asked for: those that will be written, or, in code that streams, those to be read. The
-    processor fetches by itself what else is read. `half` is None in code for interleaved pairs. `stream`
-    says how large the pieces are that are written past the caches, LINE, PIECE or 0 for none, and is None in
-    code that never does.
+    The address of the call and the number of a chunk are all that `chunk` is given. Numba's `numba_parallel_for` has
+    threads work on the chunks; loops over `prange` are compiled to calls of it as well, but in ten times the time.
     """
-    halves, streams = half != types.none, stream != types.none
-    dtype, computed = kind.dtype, ir.DoubleType() if sign == types.float64 else ir.FloatType()
-    stored = ir.IntType(16) if dtype.bitwidth == 16 else computed
-    item, table_item = dtype.bitwidth // 8, sign.bitwidth // 8
-    line = LINE // item
 
-    def generate(context, builder, signature, arguments):
-        piece, count, some, x, out, x_step, out_step, x_row, out_row = arguments[2:11]
-        x_ahead, out_ahead, lanes, entry, entry_step = arguments[11:16]
-        table_first, table_step, sine_table, sign = arguments[16:]
+    def __init__(self, builder):  # pragma: compiled
+        self.module = builder.module
+        self.code = Code(builder)
 
-        def turn_block(places, c, s, i, count, piece):
-            cosine, sine = (
-                _load(builder, _at(builder, row, i, table_item), computed, count) for row in (c, s)
-            )
-            signs = ir.Constant(sine.type, ir.Undefined)
-            signs = builder.insert_element(signs, sign, ir.IntType(32)(0))
-            sine = builder.fmul(_lanes(builder, [0] * count, signs), sine)
-            order = back = list(range(count))
-            if halves and dtype == BFLOAT16_BITS and count > 1:
-                # Neighbours apart, as the halves of words. In their own order LLVM makes ordinary stores of some
-                # pieces that are to be streamed: beside the others they take ten times as long.
-                order = [*range(0, count, 2), *range(1, count, 2)]
-                back = [order.index(channel) for channel in range(count)]
-            cosine, sine = (_lanes(builder, order, row) for row in (cosine, sine))
-            found = [
-                [
-                    _lanes(builder, order, channels)
-                    for channels in _read_pairs(
-                        builder, halves, source, i, lanes, item, count, stored
-                    )
+    @property
+    def builder(self):  # pragma: compiled
+        """The place where code is written now."""
+        return self.code.builder
+
+    @contextmanager
+    def function(self, name, result, *kinds):  # pragma: compiled
+        """Begin a function that only this kernel calls; the value is the function and its arguments."""
+        outside = self.code
+        function = ir.Function(self.module, ir.FunctionType(result, kinds), f"rotary.{name}")
+        function.linkage = "internal"
+        # LLVM would unroll loops and make copies of them, which takes it more time than they save.
+        function.attributes.add("noinline")
+        function.attributes.add("optsize")
+        self.code = Code(ir.IRBuilder(function.append_basic_block("entry")))
+        yield function, function.args
+        self.code = outside
+
+    def chunk_function(self):  # pragma: compiled
+        """Write the function that does one chunk of a call."""
+        word = ir.IntType(64)
+        with self.function("chunk", ir.VoidType(), word, word) as (function, arguments):
+            self.chunk(*map(self.code.integer, arguments))
+            self.builder.ret_void()
+        return function
+
+    def chunk(self, call, number):
+        """Write the work on one chunk."""
+        raise NotImplementedError
+
+    def task_function(self, chunk):  # pragma: compiled
+        """Write the function that Numba's threads run for several chunks each, whose numbers are given as pointers."""
+        word, byte = ir.IntType(64), ir.IntType(8).as_pointer()
+        kinds = byte.as_pointer(), word.as_pointer(), word.as_pointer(), byte
+        with self.function("task", ir.VoidType(), *kinds) as (function, arguments):
+            code, builder = self.code, self.builder
+            pointers, counts, _, call = arguments
+            first = code.integer(builder.ptrtoint(builder.load(pointers), word))
+            with code.each(code.integer(builder.load(counts))) as i:
+                builder.call(chunk, [builder.ptrtoint(call, word), (first + i).value])
+            builder.ret_void()
+        return function
+
+    def run(self, call, chunks, team):  # pragma: compiled
+        """Write the work on all chunks: in this thread if there is no address of `numba_parallel_for`."""
+        chunk = self.chunk_function()
+        task = self.task_function(chunk)
+        code, builder = self.code, self.builder
+        word, byte = ir.IntType(64), ir.IntType(8).as_pointer()
+        with builder.if_else((team == 0).value) as (alone, together):
+            with alone, code.each(chunks) as i:
+                builder.call(chunk, [call.value, i.value])
+            with together:
+                first = builder.inttoptr(word(0), byte)
+                pointers, counts, steps = (
+                    cgutils.alloca_once_value(builder, value)
+                    for value in (first, chunks.value, word(1))
+                )
+                kind = ir.FunctionType(ir.VoidType(), [byte] * 5 + [word] * 3)
+                addresses = [
+                    builder.bitcast(each, byte) for each in (task, pointers, counts, steps)
                 ]
-                for source, _ in places
-            ]
-            for (_, target), pair in zip(places, found, strict=True):
-                a, b = (_widened(builder, channels, dtype) for channels in pair)
-                first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
-                second = builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
-                a, b = (
-                    _lanes(builder, back, _narrowed(builder, number, dtype))
-                    for number in (first, second)
-                )
-                _write_pairs(builder, halves, target, i, lanes, item, a, b, piece)
-
-        def turn_blocks(places, angles, first, stop, count, ways):
-            for size, asked in ways:
-                with (
-                    builder.if_then(asked),
-                    cgutils.for_range_slice(builder, first, stop, lanes.type(count)) as (i, _),
-                ):
-                    c, s = angles
-                    turn_block(places, c, s, i, count, size)
-
-        def whole(count):
-            return builder.and_(lanes, lanes.type(-count))
-
-        def ask_for(row, write):
-            turning = builder.mul(lanes, lanes.type(2 * item))
-            with cgutils.for_range_slice(builder, none, turning, lanes.type(LINE)) as (i, _):
-                _prefetch(builder, builder.add(row, i), write)
-
-        @contextmanager
-        def each_row():
-            with cgutils.for_range(builder, count) as loop:
-                pointer = builder.inttoptr(
-                    _at(builder, entry, entry_step, loop.index), lanes.type.as_pointer()
-                )
-                c = builder.add(builder.load(pointer), table_first)
-                c = _at(builder, c, table_step, loop.index)
-                source = _at(builder, x, x_step, loop.index)
-                target = _at(builder, out, out_step, loop.index)
-                yield source, target, (c, builder.add(c, sine_table))
-
-        def turn_together(number):
-            with each_row() as (source, target, angles):
-                with cgutils.for_range(builder, some) as row:
-                    if not streams:
-                        soon = _at(builder, target, out_row, row.index)
-                        ask_for(builder.add(soon, out_ahead), write=True)
-                    else:
-                        soon = _at(builder, source, x_row, row.index)
-                        ask_for(builder.add(soon, x_ahead), write=False)
-                beside = builder.add(source, x_row), builder.add(target, out_row)
-                places = [(source, target), beside][:number]
-                turn_blocks(places, angles, none, done, line, in_lines)
-
-        none, done = lanes.type(0), whole(line)
-        two = builder.icmp_signed("==", some, lanes.type(2))
-        if item == 2:
-            done = builder.select(two, done, none)
-        ordinarily = in_lines = in_pieces = [(0, ir.IntType(1)(1))]
-        if streams:
-            asked = {
-                size: builder.icmp_signed("==", piece, lanes.type(size))
-                for size in (LINE, PIECE, 0)
-            }
-            done = builder.select(asked[0], none, done)
-            in_lines = [(size, asked[size]) for size in (LINE, PIECE)]
-            in_pieces = [(PIECE, builder.not_(asked[0])), (0, asked[0])]
-        if item == 4:
-            with builder.if_else(two) as (both, one):
-                with both:
-                    turn_together(2)
-                with one:
-                    turn_together(1)
-        else:
-            turn_together(2 if item == 2 else 1)
-        with (
-            builder.if_then(builder.icmp_signed("<", done, lanes)),
-            each_row() as (source, target, angles),
-            cgutils.for_range(builder, some) as row,
-        ):
-            alone = [
-                (
-                    _at(builder, source, x_row, row.index),
-                    _at(builder, target, out_row, row.index),
-                )
-            ]
-            for width in (line, 8) if line > 8 else (8,):
-                turn_blocks(alone, angles, done, whole(width), width, in_pieces)
-                done = whole(width)
-            turn_blocks(alone, angles, done, lanes, 1, ordinarily)
-        return context.get_dummy_value()
-
-    return types.void(kind, half, stream, *[types.int64] * 16, sign), generate
+                addresses.append(builder.inttoptr(call.value, byte))
+                # There is one loop, one pointer that advances with it, and no more threads than chunks.
+                sizes = [word(0), word(1), chunks.value]
+                builder.call(builder.inttoptr(team.value, kind.as_pointer()), [*addresses, *sizes])
 
 
-@intrinsic
-def rearrange_pairs(typing_context, kind, half, x, out, lanes):  # pragma: compiled
-    """Copy all pairs of a row from the other layout into halves, or, where `half` is None, side by side."""
-    halves = half != types.none
-    item, element = kind.dtype.bitwidth // 8, ir.IntType(kind.dtype.bitwidth)
+class Arguments:
+    """The arguments of a function that Numba compiles, for a call that consists of integers."""
 
-    def generate(context, builder, signature, arguments):
-        x, out, lanes = arguments[2:]
-        done = lanes.type(0)
-        for count in sorted({LINE // item, 8, 1}, reverse=True):
-            whole, step = builder.and_(lanes, lanes.type(-count)), lanes.type(count)
-            with cgutils.for_range_slice(builder, done, whole, step) as (i, _):
-                a, b = _read_pairs(builder, not halves, x, i, lanes, item, count, element)
-                _write_pairs(builder, halves, out, i, lanes, item, a, b, 0)
-            done = whole
-        return context.get_dummy_value()
+    def __init__(self, context, builder, signature, values):  # pragma: compiled
+        self.builder, self.values, self.kinds = builder, values, signature.args
+        self.arrays = {
+            i: arrayobj.make_array(kind)(context, builder, values[i])
+            for i, kind in enumerate(self.kinds)
+            if isinstance(kind, types.Array)
+        }
 
-    return types.void(kind, half, *[types.int64] * 3), generate
+    def address(self, i):  # pragma: compiled
+        """Return the address of an array's first element; Numba does not know that it refers to the memory."""
+        return self.builder.ptrtoint(self.arrays[i].data, ir.IntType(64))
 
+    def shape(self, i):  # pragma: compiled
+        """Return the sizes of the axes of an array."""
+        return cgutils.unpack_tuple(self.builder, self.arrays[i].shape, self.kinds[i].ndim)
 
-@intrinsic
-def copy_bytes(typing_context, source, target, count):  # pragma: compiled
-    """Copy bytes between addresses."""
-
-    def generate(context, builder, signature, arguments):
-        source, target = (
-            builder.inttoptr(place, ir.IntType(8).as_pointer()) for place in arguments[:2]
-        )
-        cgutils.raw_memcpy(builder, target, source, arguments[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
-
-
-@intrinsic
-def fence(typing_context):  # pragma: compiled
-    """Wait until streamed data is in memory."""
-
-    def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
-def address(typing_context, array):  # pragma: compiled
-    """Return the address of the first element; Numba does not know that it refers to the memory of the array."""
-
-    def generate(context, builder, signature, arguments):
-        source = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.ptrtoint(source.data, ir.IntType(64))
-
-    return types.int64(array), generate
-
-
-if COMPILED:
-    # The storage of 16-bit numbers, which Numba does not compute with: see `STORAGE` in cpu.py.
-    FLOAT16_BITS, BFLOAT16_BITS = types.uint16, types.int16
-    HALF_IN_HARDWARE = _converts_half()
+    def block(self, entries):  # pragma: compiled
+        """Write integers to a block on the stack and return its address."""
+        word = ir.IntType(64)
+        place = cgutils.alloca_once(self.builder, word, size=len(entries))
+        for i, entry in enumerate(entries):
+            self.builder.store(entry, self.builder.gep(place, [ir.IntType(32)(i)]))
+        return self.builder.ptrtoint(place, word)
 
 
 # ------------------------------------------------------------------------------------------------
-# Rotating pairs.
+# Filling tables.
+
+# How many pairs of a row are computed at once: as many of these as it has. Those at the end are the last so many, some
+# of them for the second time.
+WIDTHS = (16, 4, 1)
+
+# The entries of a call that fills a table. Row ``ROW + p`` is that of position p, given as
+# `rotary.angles.phases.Multipliers`.
+(
+    FILL_LIMBS,  # address of the frequencies' limbs (heads, axes, limbs, pairs)
+    FILL_OPPOSITE,  # address (heads, axes, pairs): 1 where a frequency is negative
+    FILL_DIGITS,  # address of the positions' digits (axes, positions, 3)
+    FILL_SHIFT,  # address (axes, positions)
+    FILL_NEGATIVE,  # address (axes, positions): 1 where a position is negative
+    FILL_FACTOR,  # the bits of the attention factor
+    FILL_TABLE,  # address of the table (2, heads, rows, pairs)
+    FILL_HEADS,
+    FILL_AXES,
+    FILL_LIMB_COUNT,
+    FILL_PAIRS,
+    FILL_POSITIONS,
+    FILL_ROWS,  # of the whole table
+    FILL_ROW,  # the first row that is filled
+    FILL_CHUNKS,
+    FILL_TEAM,
+    FILL_CALL,
+) = range(17)
 
 
-# The entries of a row of `geometry`: the memory layout of one array and its result, in bytes except for counts.
+class Fill(Kernel):
+    """Writes the kernel that fills tables of one dtype."""
+
+    def __init__(self, builder, dtype):  # pragma: compiled
+        super().__init__(builder)
+        self.dtype = dtype
+        self.item = np.dtype(dtype).itemsize
+
+    def write(self, address):  # pragma: compiled
+        """Write the kernel."""
+        call = self.code.integer(address)
+        chunks, team = (self.code.integer_at(call + 8 * i) for i in (FILL_CHUNKS, FILL_TEAM))
+        self.run(call, chunks, team)
+
+    def chunk(self, call, number):  # pragma: compiled
+        """Fill the rows of some positions."""
+        code, item = self.code, self.item
+        entry = code.integers_at(call, FILL_CALL)
+        count, pairs, chunks = entry[FILL_POSITIONS], entry[FILL_PAIRS], entry[FILL_CHUNKS]
+        first, last = ((part * count) // chunks for part in (number, number + 1))
+        row_size = pairs * item
+        head_size = entry[FILL_ROWS] * row_size
+        axes_size = entry[FILL_AXES] * pairs
+        with code.each(last - first) as i, code.each(entry[FILL_HEADS]) as head:
+            place = first + i
+            cosine = entry[FILL_TABLE] + head * head_size + (entry[FILL_ROW] + place) * row_size
+            sine = cosine + entry[FILL_HEADS] * head_size
+            limbs = entry[FILL_LIMBS] + head * axes_size * entry[FILL_LIMB_COUNT] * 4
+            opposite = entry[FILL_OPPOSITE] + head * axes_size * 8
+            self.row(entry, place, limbs, opposite, cosine, sine)
+
+    def row(self, entry, place, limbs, opposite, cosine, sine):  # pragma: compiled
+        """Write cosine and sine at one position, times the attention factor."""
+        code, left = self.code, entry[FILL_PAIRS]
+        for width in WIDTHS:
+            stop = (left < width).where(code.integer(0), left)
+            last = left - width
+            with code.steps(stop, code.integer(width)) as i:
+                pair = _smaller(i, last)
+                found = self.angles(entry, place, limbs, opposite, pair, width)
+                for address, numbers in zip((cosine, sine), found, strict=True):
+                    code.store(numbers.value, address + pair * self.item)
+            left = left - stop
+
+    def angles(self, entry, place, limbs, opposite, pair, width):  # pragma: compiled
+        """Return cosine and sine of some pairs at one position."""
+        code, builder = self.code, self.builder
+        zero = Vector(builder, ir.Constant(_some(ir.IntType(64), width), None), np.uint64)
+        total = [Variable(zero) for _ in range(2)]
+        with code.each(entry[FILL_AXES]) as axis:
+            own = axis * entry[FILL_POSITIONS] + place
+            opposed = opposite + (axis * entry[FILL_PAIRS] + pair) * 8
+            opposed = Vector(builder, code.load(opposed, zero.value.type), np.uint64)
+            negative = code.integer_at(entry[FILL_NEGATIVE] + own * 8).value
+            negative = Vector(builder, _everywhere(builder, negative, zero.value.type), np.uint64)
+            high, low = (each.get() for each in total)
+            more_high, more_low = self.phase(entry, own, axis, limbs, pair, width)
+            found = add_signed(high, low, more_high, more_low, opposed ^ negative)
+            for variable, value in zip(total, found, strict=True):
+                variable.set(value)
+        factor = builder.bitcast(entry[FILL_FACTOR].value, ir.DoubleType())
+        kind = _some(factor.type, width)
+        factor = Vector(builder, _everywhere(builder, factor, kind), np.float64)
+        high, low = (each.get() for each in total)
+        scaled = [found * factor for found in cos_sin(high, low, self.dtype)]
+        return scaled if self.dtype == np.float64 else [each.astype(np.float32) for each in scaled]
+
+    def phase(self, entry, own, axis, limbs, pair, width):  # pragma: compiled
+        """Return the phase of some pairs on one axis as two words.
+
+        Upper digits that are zero, as most positions have them, are not multiplied.
+        """
+        code, builder, pairs = self.code, self.builder, entry[FILL_PAIRS]
+        digits = entry[FILL_DIGITS] + own * (8 * DIGITS)
+        used = code.integer(1)
+        for place in range(1, DIGITS):
+            used = (code.integer_at(digits + 8 * place) != 0).where(place + 1, used)
+        least = axis * entry[FILL_LIMB_COUNT] + code.integer_at(entry[FILL_SHIFT] + own * 8)
+        zero = Vector(builder, ir.Constant(_some(ir.IntType(64), width), None), np.uint64)
+        phase = [Variable(zero) for _ in range(PHASE_LIMBS)]
+        with code.each(used) as place:
+            # Two factors of 32 bits are multiplied faster than two of 64.
+            digit = builder.trunc(code.integer_at(digits + place * 8).value, ir.IntType(32))
+            digit = _everywhere(builder, digit, _some(digit.type, width))
+            digit = Vector(builder, digit, np.uint32).astype(np.uint64)
+            first = limbs + ((least + (DIGITS - 1) - place) * pairs + pair) * 4
+            parts = []
+            for _ in range(PHASE_LIMBS):
+                words = code.load(first, _some(ir.IntType(32), width))
+                parts.append(Vector(builder, words, np.uint32).astype(np.uint64))
+                first = first + pairs * 4
+            found = add_product(digit, parts, [each.get() for each in phase])
+            for variable, value in zip(phase, found, strict=True):
+                variable.set(value)
+        return top_words([each.get() for each in phase])
+
+
+@intrinsic
+def run_fill(
+    typing_context,
+    limbs,
+    opposite,
+    digits,
+    shift,
+    negative,
+    factor,
+    table,
+    row,
+    chunks,
+    team,
+):  # pragma: compiled
+    """Make the call of the arguments and do it."""
+    dtype = np.float32 if table.dtype == types.float32 else np.float64
+
+    def generate(context, builder, signature, values):
+        given = Arguments(context, builder, signature, values)
+        heads, axes, limb_count, pairs = given.shape(0)
+        row, chunks, team = values[7:]
+        call = given.block(
+            [
+                *(given.address(i) for i in range(5)),
+                builder.bitcast(values[5], ir.IntType(64)),
+                given.address(6),
+                heads,
+                axes,
+                limb_count,
+                pairs,
+                given.shape(3)[1],
+                given.shape(6)[2],
+                row,
+                chunks,
+                team,
+            ]
+        )
+        Fill(builder, dtype).write(call)
+        return context.get_dummy_value()
+
+    arguments = limbs, opposite, digits, shift, negative, factor, table, row, chunks, team
+    return types.void(*arguments), generate
+
+
+def fill_table(  # pragma: compiled
+    limbs, opposite, digits, shift, negative, factor, table, row, chunks, team
+):
+    """Fill a table (2, heads, rows, pairs) from one of its rows on; see `FILL_CALL`."""
+    run_fill(limbs, opposite, digits, shift, negative, factor, table, row, chunks, team)
+
+
+# ------------------------------------------------------------------------------------------------
+# What a rotation is given.
+
+# The dtypes of arrays. Numba does not compute with the 16-bit ones.
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+# The entries of a row of `LAYOUT`: the memory layout of one array and its result, in bytes except for counts.
 (
     TOKENS,  # batch times length
     LENGTH,
@@ -862,226 +789,658 @@ if COMPILED:
     GEOMETRY,
 ) = range(17)
 
-# The answers of `rotate`; it has written nothing unless it is DONE.
+# The entries of a call that rotates one array, or two by the same table. All memory is the caller's.
+(
+    LAYOUT,  # address of the arrays' memory layouts, one row for each
+    ARRAYS,  # how many arrays there are
+    X,  # address of the first element of the first array
+    OUT,  # the same of its result, which may be the array itself
+    X2,  # the same of the second array, if there is one
+    OUT2,
+    TABLE,  # address of cosine and sine (2, heads or 1, rows, pairs)
+    TABLES,  # how many tables there are: one for each head, or 1
+    ROWS,
+    PAIRS,
+    INDEX,  # address of int64 (batch or 1, sequence or 1), see `STEP`
+    INDEX_BATCH,  # its sizes
+    INDEX_LENGTH,
+    START,  # the position of the first row of the table
+    STOP,  # all positions must be below this one
+    STEP,  # token s of batch b has position ``index[b, s] + STEP * s``
+    INVERSE,  # 1 rotates back, 0 forward
+    DISJOINT,  # 1 if the caller has checked that no result overlaps another array or result
+    ASIDE,  # address of memory for one row in each chunk, if the layout of the pairs changes
+    CHUNKS,  # into how many parts the tokens are divided
+    TEAM,  # address of Numba's `numba_parallel_for`, for a thread for each chunk; 0 for this thread alone
+    CALL,
+) = range(22)
+
+# The answers of a kernel that rotates; it has written nothing unless it is DONE.
 DONE, BEYOND_TABLE, OVERLAP = range(3)
 
 
-@loop
-def rotate_tokens(  # pragma: compiled
-    kind,
-    x_first,
-    out_first,
-    geometry,
-    table,
-    index,
-    origin,
-    step,
-    sign,
-    half,
-    stream,
-    scratch,
-    first,
-    last,
-):
-    """Rotate tokens first .. last - 1 of an array, counted through batch and sequence; see `rotate`.
+# ------------------------------------------------------------------------------------------------
+# Channels as numbers.
 
-    Arrays are addresses and strides in bytes: Numba's indexing costs more than the rotation of a row.
-    The walk is in the order of memory: through the heads of a token, or, where the tokens of a head lie
-    closer together, through some tokens of a head. A row whose layout changes is rearranged aside first.
+
+class Channels:
+    """Converts the channels of a dtype to numbers to compute with, and back.
+
+    Numbers are vectors of float64 or float32. Channels of bfloat16 that share a word are in two vectors: those with
+    even numbers, and those with odd ones.
     """
-    length, heads = geometry[LENGTH], geometry[HEADS]
-    x_batch, x_token, x_head = geometry[X_BATCH], geometry[X_TOKEN], geometry[X_HEAD]
-    out_batch, out_token, out_head = geometry[OUT_BATCH], geometry[OUT_TOKEN], geometry[OUT_HEAD]
-    before, after = geometry[BEFORE], geometry[AFTER]
-    moved = geometry[MOVED] != 0
-    tables, entries, lanes = table.shape[1:]
-    item, entry_size = kind.itemsize, lanes * table.itemsize
-    turning = 2 * lanes * item
-    size = before + turning + after
-    copy = size != turning and x_first != out_first
-    sine_table = tables * entries * entry_size
-    own_table = entries * entry_size if tables > 1 else 0
-    table_first = address(table)
-    # Rows are rotated in one go if they are whole blocks and nothing else has to happen between them.
-    one_by_one = copy or moved or turning // 2 % LINE != 0
-    piece = stream
-    if stream is not None:
-        # An unaligned streaming store would end the process.
-        places = out_first | out_batch | out_token | out_head | before | turning // 2
-        piece = LINE if places % LINE == 0 else PIECE if places % PIECE == 0 else 0
-        one_by_one = one_by_one or piece == 0
-    by_head = heads == 1 or abs(x_head) > abs(x_token)
-    by_twos = item == 2 or (item == 4 and by_head)
-    two = 2 if by_twos and tables == 1 and not moved else 1
-    entry_first = address(scratch)
-    aside = entry_first + BLOCK * scratch.itemsize
-    token = first
-    while token < last:
-        batch = token // length
-        row = token - batch * length
-        tokens = min(length - row, last - token)
-        tokens = min(tokens, BLOCK if by_head else 1)
-        token += tokens
-        x_tokens = x_first + batch * x_batch + row * x_token + before
-        out_tokens = out_first + batch * out_batch + row * out_token + before
-        for i in range(tokens):
-            place = index[min(batch, index.shape[0] - 1), min(row + i, index.shape[1] - 1)]
-            scratch[i] = table_first + (place - origin + step * (row + i)) * entry_size
-        head = 0
-        while head < heads:
-            some = two if head + two <= heads else 1
-            a, b = x_tokens + head * x_head, out_tokens + head * out_head
-            x_next, out_next = x_token - head * x_head, out_token - head * out_head
-            cosine = head * own_table
-            if by_head:
-                rows, entry_step, table_step = tokens, scratch.itemsize, 0
-                x_step, out_step = x_token, out_token
-                x_next += (tokens - 1) * x_token
-                out_next += (tokens - 1) * out_token
-                head += some
-                if head < heads:
-                    x_next, out_next = some * x_head, some * out_head
+
+    def __init__(self, builder, dtype):  # pragma: compiled
+        self.builder, self.dtype = builder, dtype
+        self.number = ir.DoubleType() if dtype == "float64" else ir.FloatType()
+        self.stored = ir.IntType(16) if dtype in ("float16", "bfloat16") else self.number
+
+    def divided(self, numbers):  # pragma: compiled
+        """Return a vector of numbers, one for each channel, divided as those of channels are."""
+        count = numbers.type.count
+        if self.dtype != "bfloat16" or count % 2:
+            return [numbers]
+        return [_lanes(self.builder, range(first, count, 2), numbers) for first in (0, 1)]
+
+    def numbers(self, stored):  # pragma: compiled
+        """Return channels as numbers."""
+        builder, count = self.builder, stored.type.count
+        if self.dtype == "bfloat16":
+            # The bits of a bfloat16 are the upper half of a float32's.
+            if count % 2:
+                words = builder.zext(stored, ir.VectorType(ir.IntType(32), count))
+                found = [builder.shl(words, _integers(16, words))]
             else:
-                rows, entry_step, table_step = (heads - head) // some, 0, own_table
-                x_step, out_step = some * x_head, some * out_head
-                head += some * rows
-            # What is asked for is some rows ahead, and behind the last row what is turned next.
-            ahead = min(rows, AHEAD // (size * some) + 1)
-            x_ahead, out_ahead = ahead * x_step, ahead * out_step
-            i = 0
-            while i < rows:
-                if i == rows - ahead:
-                    x_ahead += x_next - rows * x_step
-                    out_ahead += out_next - rows * out_step
-                source, soon, count = a, x_ahead, ahead if i == rows - ahead else rows - ahead
-                if one_by_one or (item == 2 and some == 1):
-                    count = 1
-                if copy:
-                    for j in range(some):
-                        p, q = a + j * x_head, b + j * out_head
-                        if before > 0:
-                            copy_bytes(p - before, q - before, before)
-                        if after > 0:
-                            copy_bytes(p + turning, q + turning, after)
-                if moved:
-                    rearrange_pairs(kind.dtype, half, a, aside, lanes)
-                    source, soon = aside, a + x_ahead - aside
-                turn_pairs(
-                    kind.dtype,
-                    half,
-                    piece,
-                    count,
-                    some,
-                    source,
-                    b,
-                    x_step,
-                    out_step,
-                    x_head,
-                    out_head,
-                    soon,
-                    out_ahead,
-                    lanes,
-                    entry_first + i * entry_step,
-                    entry_step,
-                    cosine + i * table_step,
-                    table_step,
-                    sine_table,
-                    sign,
+                words = builder.bitcast(stored, ir.VectorType(ir.IntType(32), count // 2))
+                even = builder.shl(words, _integers(16, words))
+                found = [even, builder.and_(words, _integers(0xFFFF0000, words))]
+            kind = ir.VectorType(ir.FloatType(), words.type.count)
+            return [builder.bitcast(bits, kind) for bits in found]
+        if self.dtype == "float16" and HALF_IN_HARDWARE:
+            halves = builder.bitcast(stored, ir.VectorType(ir.HalfType(), count))
+            return [builder.fpext(halves, ir.VectorType(ir.FloatType(), count))]
+        return [self._from_half(stored)] if self.dtype == "float16" else [stored]
+
+    def channels(self, numbers):  # pragma: compiled
+        """Return numbers as channels: rounded once, ties to even; a NaN stays one."""
+        builder, (first, *others) = self.builder, numbers
+        halves = ir.VectorType(ir.IntType(16), first.type.count * len(numbers))
+        if self.dtype == "bfloat16":
+            first, *others = map(self._rounded_to_upper_half, numbers)
+            low = builder.lshr(first, _integers(16, first))
+            if not others:
+                return builder.trunc(low, halves)
+            high = builder.and_(others[0], _integers(0xFFFF0000, first))
+            return builder.bitcast(builder.or_(low, high), halves)
+        if self.dtype == "float16" and HALF_IN_HARDWARE:
+            kind = ir.VectorType(ir.HalfType(), first.type.count)
+            return builder.bitcast(builder.fptrunc(first, kind), halves)
+        return self._to_half(first) if self.dtype == "float16" else first
+
+    def _rounded_to_upper_half(self, number):  # pragma: compiled
+        """Return the bits of float32 numbers whose upper halves are the nearest bfloat16.
+
+        The processor's own conversion flushes subnormal numbers, and to look for them costs what it gains.
+        """
+        builder = self.builder
+        bits = builder.bitcast(number, ir.VectorType(ir.IntType(32), number.type.count))
+        last = builder.and_(bits, _integers(0x10000, bits))
+        odd = builder.icmp_unsigned("!=", last, _integers(0, bits))
+        up = builder.select(odd, _integers(0x8000, bits), _integers(0x7FFF, bits))
+        # A NaN that was computed is quiet, and stays one without its lower half.
+        is_number = builder.fcmp_ordered("ord", number, number)
+        return builder.select(is_number, builder.add(bits, up), bits)
+
+    def _from_half(self, stored):  # pragma: compiled
+        """Return float16 as float32 without the processor's conversion."""
+        builder, count = self.builder, stored.type.count
+        words, floats = (ir.VectorType(kind, count) for kind in (ir.IntType(32), ir.FloatType()))
+        bits = builder.zext(stored, words)
+        size = builder.shl(builder.and_(bits, _integers(0x7FFF, bits)), _integers(13, bits))
+        # The exponent's bias differs by 112; a product gets subnormal numbers right as well.
+        bias = ir.Constant(floats, [2.0**112] * count)
+        wide = builder.bitcast(builder.fmul(builder.bitcast(size, floats), bias), words)
+        special = builder.icmp_unsigned(">=", size, _integers(0x7C00 << 13, size))
+        wide = builder.select(special, builder.or_(size, _integers(0x7F800000, size)), wide)
+        sign = builder.shl(builder.and_(bits, _integers(0x8000, bits)), _integers(16, bits))
+        return builder.bitcast(builder.or_(wide, sign), floats)
+
+    def _to_half(self, number):  # pragma: compiled
+        """Return float32 rounded to float16 without the processor's conversion."""
+        builder, count = self.builder, number.type.count
+        words, halves = (ir.VectorType(ir.IntType(size), count) for size in (32, 16))
+        bits = builder.bitcast(number, words)
+        size = builder.and_(bits, _integers(0x7FFFFFFF, bits))
+        shifted = builder.lshr(size, _integers(13, bits))
+        tie = builder.and_(shifted, _integers(1, bits))
+        half = builder.add(builder.add(size, _integers(0xFFF - (112 << 23), bits)), tie)
+        half = builder.lshr(half, _integers(13, bits))
+        # Subnormal: a sum with 0.5 rounds to multiples of 2**-24, which are the float16's.
+        middle = ir.Constant(number.type, [0.5] * count)
+        small = builder.bitcast(builder.fadd(builder.bitcast(size, number.type), middle), words)
+        small = builder.sub(small, _integers(0x3F000000, bits))
+        nan = builder.or_(builder.and_(shifted, _integers(0x3FF, bits)), _integers(0x7E00, bits))
+        infinity = _integers(0x7C00, bits)
+        for order, bound, instead in (
+            ("<", 0x38800000, small),
+            (">=", 0x47800000, infinity),
+            (">", 0x7F800000, nan),
+        ):
+            there = builder.icmp_unsigned(order, size, _integers(bound, bits))
+            half = builder.select(there, instead, half)
+        sign = builder.and_(builder.lshr(bits, _integers(16, bits)), _integers(0x8000, bits))
+        return builder.trunc(builder.or_(half, sign), halves)
+
+
+# ------------------------------------------------------------------------------------------------
+# Rotating channel pairs.
+
+# Bytes of a cache line: as many channels are read at once.
+LINE = 64
+# Bytes that are streamed at once if whole cache lines are not possible: the processor joins the pieces of a line if
+# they come in their order.
+PIECE = 16
+# How many bytes before its use a line is prefetched for streamed results: less is too late if memory is busy.
+AHEAD = 2048
+# How many pairs of a row have their cosine and sine in registers.
+HELD = 64
+
+
+class Run(NamedTuple):
+    """Rows that are rotated by the same angles, such as the heads of a token.
+
+    Attributes
+    ----------
+    x, out : Vector
+        The addresses of the first row and of its result.
+    x_step, out_step : Vector
+        The distances from one row to the next.
+    count : Vector
+        How many rows there are.
+    second : Vector
+        The distance from the first to the second channel of a pair in the half layout.
+    pairs : Vector
+        How many pairs are rotated.
+    cosine, sine : Vector
+        The addresses of the angles.
+    """
+
+    x: Any
+    out: Any
+    x_step: Any
+    out_step: Any
+    count: Any
+    second: Any
+    pairs: Any
+    cosine: Any
+    sine: Any
+
+
+class Rotation(Kernel):
+    """Writes the kernel that rotates arrays of one dtype into one layout; see the drawing above.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+    dtype : str
+    halves : bool
+        Whether the pairs of the result are in two halves of a row; else their channels are side by side.
+    streams : bool
+        Whether results are written past the caches.
+    """
+
+    def __init__(self, builder, dtype, *, halves, streams):  # pragma: compiled
+        super().__init__(builder)
+        self.dtype, self.halves, self.streams = dtype, halves, streams
+        self.item = {"float64": 8, "float32": 4}.get(dtype, 2)
+        self.table_item = 8 if dtype == "float64" else 4
+        self.line = LINE // self.item
+
+    @property
+    def channels(self):  # pragma: compiled
+        """What converts channels, in the place where code is written now."""
+        return Channels(self.builder, self.dtype)
+
+    # --------------------------------------------------------------------------------------------
+    # The walk.
+
+    def blocks(self, heads, x_head, x_token):  # pragma: compiled
+        """Choose the order of the walk: return how many tokens, and how many of their heads, make a block.
+
+        The walk goes through a block token by token, and through the heads of each. If the tokens of a head lie
+        closer together than the heads of a token, as in (batch, heads, sequence, channels), so many tokens have
+        their rows of the table in a core's own cache, and so many heads share the reading of one; more heads are
+        more streams than the processor prefetches.
+        """
+        integer = self.code.integer
+        by_head = (heads == 1) | (_size(x_head) > _size(x_token))
+        return by_head.where(integer(256), 1), by_head.where(integer(4), heads)
+
+    def walk_function(self):  # pragma: compiled
+        """Write the function that rotates tokens first .. last - 1 of an array, counted through batch and sequence."""
+        word = ir.IntType(64)
+        with self.function("walk", ir.VoidType(), *[word] * 7) as (function, arguments):
+            self.walk(*map(self.code.integer, arguments))
+            if self.streams:
+                # What is streamed must be in memory before other threads read it.
+                self.builder.fence("seq_cst")
+            self.builder.ret_void()
+        return function
+
+    def walk(self, call, layout, x_first, out_first, first, last, aside):  # pragma: compiled
+        """Rotate some tokens of an array."""
+        code, zero = self.code, self.code.integer(0)
+        entry, own = code.integers_at(call, CALL), code.integers_at(layout, GEOMETRY)
+        pairs, length, heads = entry[PAIRS], own[LENGTH], own[HEADS]
+        second = pairs * self.item
+        row_size = pairs * self.table_item
+        one_table = entry[ROWS] * row_size
+        sine_table = entry[TABLES] * one_table
+        own_table = (entry[TABLES] > 1).where(one_table, zero)
+        index_step = (entry[INDEX_LENGTH] > 1).where(8, zero)
+        index_batch = (entry[INDEX_BATCH] > 1).where(entry[INDEX_LENGTH] * 8, zero)
+        copies = (own[BEFORE] + own[AFTER] > 0) & (x_first != out_first)
+        moves = own[MOVED] != 0
+        # Rows are rotated one by one if each needs more than its rotation.
+        one_by_one = copies | moves | (entry[TABLES] > 1)
+        places = out_first | own[OUT_BATCH] | own[OUT_TOKEN] | own[OUT_HEAD] | own[BEFORE] | second
+        piece = self.piece(places) if self.streams else None
+        some_tokens, some_heads = self.blocks(heads, own[X_HEAD], own[X_TOKEN])
+
+        done = Variable(first)
+        with code.until(done, last):
+            batch = done.get() // length
+            row = done.get() - batch * length
+            tokens = _smaller(_smaller(length - row, last - done.get()), some_tokens)
+            done.set(done.get() + tokens)
+            with code.steps(heads, some_heads) as head, code.each(tokens) as i:
+                token = row + i
+                index = entry[INDEX] + batch * index_batch + token * index_step
+                position = code.integer_at(index) + entry[STEP] * token
+                cosine = entry[TABLE] + (position - entry[START]) * row_size + head * own_table
+                x = x_first + batch * own[X_BATCH] + token * own[X_TOKEN] + head * own[X_HEAD]
+                out = self.row_of(out_first, own, batch, token, head)
+                rows = _smaller(heads - head, some_heads)
+                run = Run(
+                    x + own[BEFORE],
+                    out + own[BEFORE],
+                    own[X_HEAD],
+                    own[OUT_HEAD],
+                    one_by_one.where(1, rows),
+                    second,
+                    pairs,
+                    cosine,
+                    cosine + sine_table,
                 )
-                i += count
-                a += count * x_step
-                b += count * out_step
-    if stream is not None:
-        fence()
+                with code.each(one_by_one.where(rows, 1)) as j:
+                    this = run._replace(
+                        x=run.x + j * run.x_step,
+                        out=run.out + j * run.out_step,
+                        cosine=run.cosine + j * own_table,
+                        sine=run.sine + j * own_table,
+                    )
+                    with code.when(copies):
+                        self.copy_others(this, own)
+                    with code.when(moves):
+                        self.rearrange(this, aside)
+                    this = this._replace(x=moves.where(aside, this.x))
+                    self.rotate(this, entry[INVERSE], piece)
 
+    def row_of(self, out_first, own, batch, token, head):  # pragma: compiled
+        """Return where the result of a row is."""
+        return out_first + batch * own[OUT_BATCH] + token * own[OUT_TOKEN] + head * own[OUT_HEAD]
 
-@loop
-def positions_in_table(index, step, longest, start, stop):  # pragma: compiled
-    """Return whether all of so many rows read positions start .. stop - 1."""
-    last = step * (longest - 1)
-    if last > stop - 1 - start:
-        return False
-    for batch in range(index.shape[0]):
-        for row in range(index.shape[1]):
-            place = index[batch, row]
-            if place < start or place > stop - 1 - last:
-                return False
-    return True
+    def piece(self, places):  # pragma: compiled
+        """Return in pieces of how many bytes results are streamed; 0 for not at all.
 
+        An unaligned streaming store would end the process.
+        """
+        integer = self.code.integer
+        lines, pieces = ((places & (size - 1)) == 0 for size in (LINE, PIECE))
+        return lines.where(LINE, pieces.where(PIECE, integer(0)))
 
-@loop
-def outputs_disjoint(x_firsts, out_firsts, geometry):  # pragma: compiled
-    """Return whether no result overlaps another array or result; it may be its own array."""
-    for i in range(geometry.shape[0]):
-        low, high = out_firsts[i] + geometry[i, OUT_LOW], out_firsts[i] + geometry[i, OUT_HIGH]
-        for j in range(geometry.shape[0]):
-            same = i == j and x_firsts[i] == out_firsts[i]
+    def copy_others(self, run, own):  # pragma: compiled
+        """Copy the channels of a row that are not rotated."""
+        size = run.second * 2
+        self.code.copy(run.x - own[BEFORE], run.out - own[BEFORE], own[BEFORE])
+        self.code.copy(run.x + size, run.out + size, own[AFTER])
+
+    def rearrange(self, run, aside):  # pragma: compiled
+        """Copy the pairs of a row from the other layout into this one."""
+        code, done = self.code, self.code.integer(0)
+        for width in dict.fromkeys((self.line, 8, 1)):
+            rounds = (run.pairs - done) // width
+            with code.each(rounds) as i:
+                first = (done + i * width) * self.item
+                source, target = (run.x, aside) if self.halves else (aside, run.x)
+                mixed, lower = source + first * 2, target + first
+                vector, twice = (
+                    ir.VectorType(self.channels.stored, count) for count in (width, 2 * width)
+                )
+                if self.halves:
+                    both = code.load(mixed, twice)
+                    for k, place in enumerate((lower, lower + run.second)):
+                        code.store(_lanes(self.builder, range(k, 2 * width, 2), both), place)
+                else:
+                    a, b = (code.load(place, vector) for place in (lower, lower + run.second))
+                    order = [lane for pair in range(width) for lane in (pair, width + pair)]
+                    code.store(_lanes(self.builder, order, a, b), mixed)
+            done = done + rounds * width
+
+    # --------------------------------------------------------------------------------------------
+    # The rows of a run.
+
+    def rotate(self, run, inverse, piece):  # pragma: compiled
+        """Rotate the rows of a run; long ones in parts, of which the last has at least a line's pairs."""
+        code, done = self.code, Variable(self.code.integer(0))
+        cases = self.cases()
+        with code.until(done, run.pairs):
+            first = done.get()
+            left = run.pairs - first
+            part = (left < HELD + self.line).where(HELD // 2, code.integer(HELD))
+            part = (left <= HELD).where(left, part)
+            done.set(first + part)
+            channels = first * (self.item if self.halves else 2 * self.item)
+            this = run._replace(
+                x=run.x + channels,
+                out=run.out + channels,
+                pairs=part,
+                cosine=run.cosine + first * self.table_item,
+                sine=run.sine + first * self.table_item,
+            )
+            number = code.integer(0)
+            for i, (width, times) in enumerate(cases):
+                least = width if times == 1 else width * (times - 1) + 1
+                number = (part < least).where(number, i)
+            with code.case(number, len(cases)) as each:
+                for i in each:
+                    self.rotate_rows(this, cases[i], inverse, piece)
+
+    def cases(self):  # pragma: compiled
+        """Return how rows are divided, by the number of pairs: how many are rotated at once, and how often.
+
+        The last time it is the row's last pairs, some of them for the second time.
+        """
+        small = [self.line >> k for k in range(self.line.bit_length() - 1, 0, -1)]
+        cases = [(width, times) for width in small for times in ((1, 2) if width > 1 else (1,))]
+        return cases + [(self.line, times) for times in range(1, HELD // self.line + 1)]
+
+    def rotate_rows(self, run, case, inverse, piece):  # pragma: compiled
+        """Rotate rows that are divided in one way; the whole row is read before it is written."""
+        code, item = self.code, self.item
+        width, times = case
+        firsts = [code.integer(width * i) for i in range(times - 1)] + [run.pairs - width]
+        angles = [self.angles(run, first, width, inverse) for first in firsts]
+        kind = ir.VectorType(self.channels.stored, width if self.halves else 2 * width)
+        with code.each(run.count) as i:
+            x, out = run.x + i * run.x_step, run.out + i * run.out_step
+            if self.halves:
+                places = [first * item for first in firsts]
+                places += [place + run.second for place in places]
+            else:
+                places = [first * (2 * item) for first in firsts]
+            if self.streams:
+                for byte in range(0, 2 * width * times * item, LINE):
+                    code.prefetch(x + byte + AHEAD)
+            read = [code.load(x + place, kind) for place in places]
+            results = self.rotated(read, angles)
+            self.write(results, [out + place for place in places], piece)
+
+    def angles(self, run, first, width, inverse):  # pragma: compiled
+        """Return cosines and sines of some pairs, divided as the numbers that they are multiplied with."""
+        builder, channels = self.builder, self.channels
+        number = channels.number
+        kind = ir.VectorType(number, width)
+        cosine, sine = (
+            self.code.load(place + first * self.table_item, kind)
+            for place in (run.cosine, run.sine)
+        )
+        sign = builder.select((inverse == 0).value, number(1), number(-1))
+        sine = builder.fmul(_everywhere(builder, sign, kind), sine)
+        if self.halves:
+            both = channels.divided(cosine), channels.divided(sine)
+            return list(zip(*both, strict=True))
+        if self.dtype == "bfloat16":
+            return [(cosine, sine)]
+        twice = [pair for pair in range(width) for _ in range(2)]
+        cosine, sine = (_lanes(builder, twice, each) for each in (cosine, sine))
+        signs = ir.Constant(sine.type, [-1.0, 1.0] * width)
+        return [(cosine, builder.fmul(sine, signs))]
+
+    def rotated(self, read, angles):  # pragma: compiled
+        """Return the channels of a row rotated, in the same order."""
+        channels = self.channels
+        if not self.halves:
+            return [
+                channels.channels(self.rotated_side_by_side(channels.numbers(stored), *own))
+                for stored, (own,) in zip(read, angles, strict=True)
+            ]
+        count = len(angles)
+        lower, upper = [], []
+        for first, second, own in zip(read[:count], read[count:], angles, strict=True):
+            both = channels.numbers(first), channels.numbers(second), own
+            pairs = [
+                self.rotated_pairs(a, b, cosine, sine)
+                for a, b, (cosine, sine) in zip(*both, strict=True)
+            ]
+            lower.append(channels.channels([a for a, _ in pairs]))
+            upper.append(channels.channels([b for _, b in pairs]))
+        return lower + upper
+
+    def rotated_side_by_side(self, numbers, cosine, sine):  # pragma: compiled
+        """Return pairs rotated whose channels are side by side: (a, b) cos + (b, a) (-sin, sin)."""
+        if len(numbers) > 1:
+            first, second = numbers
+            return list(self.rotated_pairs(first, second, cosine, sine))
+        builder, (mixed,) = self.builder, numbers
+        swapped = _lanes(builder, [i ^ 1 for i in range(mixed.type.count)], mixed)
+        return [builder.fadd(builder.fmul(mixed, cosine), builder.fmul(swapped, sine))]
+
+    def rotated_pairs(self, a, b, cosine, sine):  # pragma: compiled
+        """Return the first and the second channels of pairs rotated."""
+        builder = self.builder
+        first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
+        return first, builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
+
+    def write(self, results, places, piece):  # pragma: compiled
+        """Write the channels of a row."""
+        code, streamed = self.code, self.code.integer(0)
+        # Short rows are not streamed: LLVM would fuse storing with rounding, which makes ordinary stores of some.
+        short = results[0].type.count * self.item < LINE
+        for size in () if short or not self.streams else (LINE, PIECE):
+            with code.when(piece == size):
+                for result, place in zip(results, places, strict=True):
+                    code.stream(result, place, self.item, size)
+            streamed = (piece == size).where(1, streamed)
+        with code.when(streamed == 0):
+            for result, place in zip(results, places, strict=True):
+                code.store(result, place)
+
+    # --------------------------------------------------------------------------------------------
+    # The call.
+
+    def write_kernel(self, address):  # pragma: compiled
+        """Write the kernel and return its answer."""
+        code = self.code
+        call = code.integer(address)
+        answer = code.integer(self.builder.call(self.check_function(), [call.value]))
+        self.walk_of = self.walk_function()
+        chunks, team = (code.integer_at(call + 8 * i) for i in (CHUNKS, TEAM))
+        with code.when(answer == DONE):
+            self.run(call, chunks, team)
+        return answer.value
+
+    def chunk(self, call, number):  # pragma: compiled
+        """Rotate some tokens of each array."""
+        code = self.code
+        entry = code.integers_at(call, CALL)
+        aside = entry[ASIDE] + number * entry[PAIRS] * (2 * self.item)
+        with code.each(entry[ARRAYS]) as i:
+            layout = entry[LAYOUT] + i * (8 * GEOMETRY)
+            tokens = code.integer_at(layout + 8 * TOKENS)
+            first, last = ((part * tokens) // entry[CHUNKS] for part in (number, number + 1))
+            x, out = ((i == 0).where(entry[a], entry[b]) for a, b in ((X, X2), (OUT, OUT2)))
+            arguments = call, layout, x, out, first, last, aside
+            self.builder.call(self.walk_of, [each.value for each in arguments])
+
+    def check_function(self):  # pragma: compiled
+        """Write the function that checks a call and returns the answer."""
+        word = ir.IntType(64)
+        with self.function("check", word, word) as (function, (call,)):
+            code = self.code
+            entry = code.integers_at(code.integer(call), CALL)
+            answer = Variable(code.integer(DONE))
+            with code.when(entry[DISJOINT] == 0), code.when(self.overlap(entry)):
+                answer.set(code.integer(OVERLAP))
+            with code.each(entry[ARRAYS]) as i:
+                length = code.integer_at(entry[LAYOUT] + i * (8 * GEOMETRY) + 8 * LENGTH)
+                with code.when(self.beyond_table(entry, length)):
+                    answer.set(code.integer(BEYOND_TABLE))
+            self.builder.ret(answer.get().value)
+        return function
+
+    def beyond_table(self, entry, length):  # pragma: compiled
+        """Return whether the table has no row for a position of a sequence of so many tokens."""
+        code = self.code
+        start, stop, index = entry[START], entry[STOP], entry[INDEX]
+        low, high = (Variable(code.integer_at(index)) for _ in range(2))
+        with code.each(entry[INDEX_BATCH] * entry[INDEX_LENGTH]) as i:
+            position = code.integer_at(index + i * 8)
+            low.set(_smaller(low.get(), position))
+            high.set((high.get() < position).where(position, high.get()))
+        last = entry[STEP] * (length - 1)
+        beyond = (low.get() < start) | (high.get() > stop - 1 - last)
+        return beyond | (last > stop - 1 - start)
+
+    def overlap(self, entry):  # pragma: compiled
+        """Return whether a result overlaps another array or result; it may be its own array."""
+        code = self.code
+        several = entry[ARRAYS] > 1
+        spans = []
+        for number, (x, out) in enumerate(((entry[X], entry[OUT]), (entry[X2], entry[OUT2]))):
+            # A layout that is not there is not read.
+            skipped = several.where(8 * GEOMETRY * number, code.integer(0))
+            own = code.integers_at(entry[LAYOUT] + skipped, GEOMETRY)
+            same = x == out
             for k in range(X_BATCH, X_BATCH + 3):
-                same = same and geometry[i, k] == geometry[i, k + 3]
-            a, b = x_firsts[j] + geometry[j, X_LOW], x_firsts[j] + geometry[j, X_HIGH]
-            if not same and low < b and a < high:
-                return False
-            a, b = out_firsts[j] + geometry[j, OUT_LOW], out_firsts[j] + geometry[j, OUT_HIGH]
-            if i != j and low < b and a < high:
-                return False
-    return True
+                same = same & (own[k] == own[k + 3])
+            span = (x + own[X_LOW], x + own[X_HIGH]), (out + own[OUT_LOW], out + own[OUT_HIGH])
+            spans.append((*span, same))
+
+        def meet(one, other):
+            return (one[0] < other[1]) & (other[0] < one[1])
+
+        (x, out, same), (x2, out2, same2) = spans
+        own = meet(out, x) & ~same
+        others = meet(out2, x2) & ~same2 | meet(out, x2) | meet(out2, x) | meet(out, out2)
+        return own | (several & others)
 
 
-def rotate(  # pragma: compiled
+@intrinsic(prefer_literal=True)
+def run_rotation(typing_context, dtype, halves, streams, call):  # pragma: compiled
+    """Rotate the arrays of a call, given its address; the others are numbers known to the compiler."""
+
+    def generate(context, builder, signature, values):
+        kernel = Rotation(
+            builder,
+            DTYPES[dtype.literal_value],
+            halves=halves.literal_value,
+            streams=streams.literal_value,
+        )
+        return kernel.write_kernel(values[3])
+
+    return types.int64(dtype, halves, streams, types.int64), generate
+
+
+def rotation(dtype: str, *, halves: bool, streams: bool) -> Any:
+    """Return the function that rotates arrays of one dtype into one layout, to be compiled as int64(int64).
+
+    It takes the address of a call, `CALL`, whose memory the caller keeps alive, and returns its answer.
+    """
+    number = DTYPES.index(dtype)
+
+    def rotate(call):  # pragma: compiled
+        return run_rotation(number, halves, streams, call)
+
+    return rotate
+
+
+@intrinsic
+def call_kernel(
+    typing_context,
+    kernel,
+    layout,
+    arrays,
     x,
     out,
     x2,
     out2,
-    geometry,
     table,
     index,
     start,
     stop,
     step,
-    sign,
+    inverse,
     disjoint,
-    half,
-    stream,
+    aside,
     chunks,
-):
-    """Rotate one array or two by the same table, in as many chunks as threads.
+    team,
+):  # pragma: compiled
+    """Make the call of the arguments and give it to a kernel."""
 
-    Only the addresses of the arrays are used; a row of `geometry` describes the memory layout of each. The table
-    holds cosine and sine. Its shape is (2, heads or 1, rows, pairs), and its first row is for position `start`. Token
-    s of batch b has position ``index[b, s] + step * s``; either axis of the index may have length 1. `sign` -1 rotates
-    back. `half` is True if the layout of the result is half, `stream` if the result is written past the caches;
-    otherwise they are None, because these variants are compiled separately. Errors are found before the first byte is
-    written: a position outside start .. stop - 1, and, unless `disjoint` says that the caller has checked, a result
-    that overlaps another array or result.
+    def generate(context, builder, signature, values):
+        given = Arguments(context, builder, signature, values)
+        addresses = [given.address(i) for i in range(3, 9)]
+        entries = [*values[1:3], *addresses[:5], *given.shape(7)[1:], addresses[5]]
+        call = given.block([*entries, *given.shape(8), *values[9:]])
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word])
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), [call])
+
+    first = kernel, layout, arrays, x, out, x2, out2, table, index
+    last = start, stop, step, inverse, disjoint, aside, chunks, team
+    return types.int64(*first, *last), generate
+
+
+def rotate(  # pragma: compiled
+    kernel,
+    layout,
+    arrays,
+    x,
+    out,
+    x2,
+    out2,
+    table,
+    index,
+    start,
+    stop,
+    step,
+    inverse,
+    disjoint,
+    aside,
+    chunks,
+    team,
+):
+    """Call a kernel, given its address, for one array or two; see `CALL`.
+
+    Only the addresses of the arrays, and the shapes of table and index, are used.
     """
-    arrays = geometry.shape[0]
-    x_firsts, out_firsts = (address(x), address(x2)), (address(out), address(out2))
-    for i in range(arrays):
-        if not positions_in_table(index, step, geometry[i, LENGTH], start, stop):
-            return BEYOND_TABLE
-    if not disjoint and not outputs_disjoint(x_firsts, out_firsts, geometry):
-        return OVERLAP
-    row = table.shape[3] * 2 * out.itemsize
-    for chunk in prange(chunks):
-        # Where the rows of some tokens are, and room for a row whose layout changes.
-        scratch = np.empty(BLOCK + row // 8 + 1, np.int64)
-        for i in range(arrays):
-            tokens = geometry[i, TOKENS]
-            rotate_tokens(
-                out,
-                x_firsts[i],
-                out_firsts[i],
-                geometry[i],
-                table,
-                index,
-                start,
-                step,
-                sign,
-                half,
-                stream,
-                scratch,
-                chunk * tokens // chunks,
-                (chunk + 1) * tokens // chunks,
-            )
-        scratch[0] = 0  # addresses own nothing: this use keeps the memory until here
-    return DONE
+    return call_kernel(
+        kernel,
+        layout,
+        arrays,
+        x,
+        out,
+        x2,
+        out2,
+        table,
+        index,
+        start,
+        stop,
+        step,
+        inverse,
+        disjoint,
+        aside,
+        chunks,
+        team,
+    )

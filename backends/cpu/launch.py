@@ -32,14 +32,13 @@ from .threads import (
     ROW_BYTES_PER_THREAD,
     _numba_threads_start,
     _numba_threads_started,
-    thread_count,
+    threads_for,
 )
 
-# How a channel of each dtype lies in memory as the kernels read it: a 16-bit number as its bits (the
-# signedness tells float16 from bfloat16), a complex one as two real channels.
+# How Numba reads a channel of each dtype: a 16-bit number as its bits, a complex one as two real channels.
 STORAGE = {
     "float16": "uint16",
-    "bfloat16": "int16",
+    "bfloat16": "uint16",
     "float32": "float32",
     "float64": "float64",
     "complex64": "float32",
@@ -83,20 +82,16 @@ def fill_table(
     row: int,
 ) -> None:
     """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``."""
-    threads, nbytes = 1, 2 * positions.shape[1] * table[0, :, 0].nbytes
-    if nbytes >= 2 * ROW_BYTES_PER_THREAD:
-        threads = thread_count(nbytes, ROW_BYTES_PER_THREAD)
-    dtype = table.dtype.name
-    kernel = compiled(Variant(None, dtype, parallel=True)) if threads > 1 else None
-    chunks: tuple[int, ...] = (threads,)
-    if kernel is None:
-        serial = Variant(None, dtype)
-        kernel, chunks = _compiled.get(serial) or compiled(serial), (0, 1)
+    variant = Variant("table", table.dtype.name)
+    kernel = _compiled.get(variant) or compiled(variant)
     if kernel is None:
         portable.fill_table(frequencies, positions, factor, table, row)
         return
+    threads, nbytes = (1, 0), 2 * positions.shape[1] * table[0, :, 0].nbytes
+    if nbytes >= 2 * ROW_BYTES_PER_THREAD:
+        threads = threads_for(nbytes, ROW_BYTES_PER_THREAD)
     numbers = multipliers(positions)
-    kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, *chunks)
+    kernel(frequencies.limbs, frequencies.negative, *numbers, factor, table, row, *threads)
 
 
 def rotate(
@@ -169,14 +164,14 @@ class Launch:
     """
 
     __slots__ = (
-        "_geometry",
-        "_half",
+        "_address",
+        "_aside",
+        "_inverse",
+        "_layout",
         "_nbytes",
-        "_runs",
-        "_sign",
-        "_streaming",
+        "_storage",
         "_variant",
-        "serial",
+        "kernel",
     )
 
     def __init__(
@@ -188,14 +183,17 @@ class Launch:
         nbytes: int,
         streaming: bool,
     ) -> None:
-        self._variant = Variant(pairing.target, STORAGE[dtype], streaming)
-        self._half, self._streaming = self._variant.flags
-        self._geometry = np.array(geometry, np.int64)
+        self._variant = Variant("rotation", dtype, pairing.target, streaming)
+        self._storage = STORAGE[dtype]
+        self._layout = np.array(geometry, np.int64)
+        self._address = self._layout.ctypes.data
         self._nbytes = nbytes
-        self._sign = -1.0 if pairing.inverse else 1.0
-        self._runs: dict[bool, Callable[..., int]] = {}
-        # What `ready` returns for arrays that one thread rotates, once it is known.
-        self.serial: tuple[Callable[..., int], int] | None = None
+        self._inverse = int(pairing.inverse)
+        # The bytes of a row if its layout changes.
+        moves = pairing.source != pairing.target
+        self._aside = 2 * pairing.pairs * np.dtype(self._storage).itemsize if moves else 0
+        # What `ready` returns once it is known.
+        self.kernel: tuple[Callable[..., int], int] | None = None
 
     def __call__(
         self, arrays: Sequence[HostArray], results: Sequence[HostArray], rows: TableRows
@@ -204,50 +202,41 @@ class Launch:
 
         Returns what the kernel answers: 0, or why it did nothing.
         """
-        threads = 1
+        kernel = self.kernel or self.ready()
+        if kernel is None:
+            return NO_KERNEL
+        run, address = kernel
+        threads = 1, 0
         if self._nbytes >= 2 * BYTES_PER_THREAD:
-            threads = thread_count(self._nbytes, BYTES_PER_THREAD)
-        run = self._runs.get(threads > 1)
-        if run is None:
-            ready = self.ready()
-            if ready is None:
-                return NO_KERNEL
-            run, threads = ready
+            threads = threads_for(self._nbytes, BYTES_PER_THREAD)
+        aside = np.empty(threads[0] * self._aside, np.uint8) if self._aside else None
         values, index, start, stop, step = rows
         return run(
+            address,
+            self._address,
+            len(self._layout),
             arrays[0],
             results[0],
             arrays[-1],
             results[-1],
-            self._geometry,
             values,
             index,
             start,
             stop,
             step,
-            self._sign,
-            False,
-            self._half,
-            self._streaming,
-            threads,
+            self._inverse,
+            0,
+            0 if aside is None else aside.ctypes.data,
+            *threads,
         )
 
     def ready(self) -> tuple[Callable[..., int], int] | None:
-        """Return the compiled kernel itself and for how many threads, None if Numba fails."""
-        threads = 1
-        if self._nbytes >= 2 * BYTES_PER_THREAD:
-            threads = thread_count(self._nbytes, BYTES_PER_THREAD)
-        for count in dict.fromkeys((threads, 1)):
-            run = self._runs.get(count > 1)
-            if run is not None:
-                return run, count
-            function = compiled(self._variant._replace(parallel=count > 1))
-            if function is not None:
-                run = self._runs[count > 1] = entry_point(function)
-                if self._nbytes < 2 * BYTES_PER_THREAD:
-                    self.serial = run, 1
-                return run, count
-        return None
+        """Return the function that calls the kernel, and the kernel's address; None if Numba fails."""
+        kernel, call = compiled(self._variant), compiled(Variant("call", self._storage))
+        if kernel is None or call is None:
+            return None
+        self.kernel = entry_point(call), kernel.address
+        return self.kernel
 
     def over(
         self,
@@ -261,25 +250,30 @@ class Launch:
 
         The table has a row for every position, and no result lies where it must not.
         """
-        run, threads = kernel
+        run, address = kernel
+        threads = 1, 0
+        if self._nbytes >= 2 * BYTES_PER_THREAD:
+            threads = threads_for(self._nbytes, BYTES_PER_THREAD)
+        aside = np.empty(threads[0] * self._aside, np.uint8) if self._aside else None
         values, index, start, stop, step = rows
         for first, last, place in blocks:
             answer = run(
+                address,
+                self._address,
+                len(self._layout),
                 arrays[0][first],
                 results[0][first],
                 arrays[1][last],
                 results[1][last],
-                self._geometry,
                 values,
                 index[place],
                 start,
                 stop,
                 step,
-                self._sign,
-                True,
-                self._half,
-                self._streaming,
-                threads,
+                self._inverse,
+                1,
+                0 if aside is None else aside.ctypes.data,
+                *threads,
             )
             assert answer == DONE, (
                 f"the table has no row for some position: the kernel answers {answer}"
@@ -359,24 +353,29 @@ def warm_up(dtype: str) -> None:
     """Compile everything that rotating arrays of a dtype may run."""
     storage = STORAGE[dtype]
     layouts: Sequence[Layout] = ("interleaved",) if dtype.startswith("complex") else LAYOUTS
-    # Compiling a parallel kernel starts Numba's threads, which fails if no threading layer can be loaded.
-    for parallel in (False, True) if _numba_threads_start() else (False,):
-        for layout, streaming in product(layouts, (False, True)):
-            compiled(Variant(layout, storage, streaming, parallel))
-        table = "float64" if storage == "float64" else "float32"
-        compiled(Variant(None, table, parallel=parallel))
+    _numba_threads_start()
+    compiled(Variant("call", storage))
+    real = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+    for layout, streaming in product(layouts, (False, True)):
+        compiled(Variant("rotation", real, layout, streaming))
+    compiled(Variant("table", "float64" if storage == "float64" else "float32"))
 
 
 def configuration() -> list[tuple[str, Any]]:
     """Return what decides about speed here, by name."""
     started = _numba_threads_started()
-    folders = {str(kernel.stats.cache_path) for kernel in _compiled.values()}
+    # A kernel that rotates is in the same folder as the function that calls it.
+    folders = {
+        str(function.stats.cache_path)
+        for variant, function in _compiled.items()
+        if variant.kind != "rotation"
+    }
     return [
         ("threading layer", numba.threading_layer() if started else "not started"),
         ("numba threads", numba.config.NUMBA_NUM_THREADS),
         ("cache folder", ", ".join(sorted(folders)) or "none yet"),
         (
             "compiled",
-            ", ".join(sorted(f"{each.kernel} {each.dtype}" for each in _compiled)) or "nothing yet",
+            ", ".join(sorted(f"{each.name} {each.dtype}" for each in _compiled)) or "nothing yet",
         ),
     ]

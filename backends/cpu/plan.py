@@ -233,7 +233,7 @@ class HostPlan:
             for i, table in zip(missing, call.tables(asked), strict=True):
                 assert isinstance(table, Table)
                 tables[i] = table.values, table.index, 0, table.values.shape[2], table.step
-        ready = [step.launch.serial or step.launch.ready() for step in steps]
+        ready = [step.launch.kernel or step.launch.ready() for step in steps]
         if None in ready:  # Numba has failed
             return library.LibraryPlan(call).at(rows, arrays, outputs)
         for step, kernel in zip(steps, ready, strict=True):

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 
+import llvmlite.binding
 import numba
 
 from rotary.runtime.threads import thread_limit
@@ -58,6 +59,28 @@ def thread_count(nbytes: int, bytes_per_thread: int) -> int:
     if wanted < 2 or not parallel_is_safe():
         return 1
     return min(wanted, _numba_threads())
+
+
+def threads_for(nbytes: int, bytes_per_thread: int) -> tuple[int, int]:
+    """Return how many threads should work on so many bytes, and what has them do so, see `team`."""
+    count = thread_count(nbytes, bytes_per_thread)
+    address = team() if count > 1 else 0
+    return (count, address) if address else (1, 0)
+
+
+def team() -> int:
+    """Return the address of `numba_parallel_for`, by which Numba's threads are told to work; 0 if it is not there.
+
+    Numba gives it this name for the code that it compiles for `prange`.
+    """
+    address = llvmlite.binding.address_of_symbol("numba_parallel_for")
+    if not address:
+        failed(
+            "threads",
+            "Numba's threads cannot be told to work, because it has no `numba_parallel_for`",
+        )
+        report()
+    return address or 0
 
 
 def _numba_threads_start() -> bool:

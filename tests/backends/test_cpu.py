@@ -33,17 +33,23 @@ def nothing_failed(monkeypatch):
     ("error", "warnings"),
     [(RuntimeError("cannot cache function"), 0), (EOFError("Ran out of input"), 1)],
 )
-def test_a_cache_that_fails_is_done_without(monkeypatch, recwarn, nothing_failed, error, warnings):
-    whole = jit.numba.njit
+@pytest.mark.parametrize(
+    ("decorator", "variant"),
+    [("cfunc", ("rotation", "float32", "half")), ("njit", ("call", "float32"))],
+)
+def test_a_cache_that_fails_is_done_without(
+    monkeypatch, recwarn, nothing_failed, error, warnings, decorator, variant
+):
+    variant = jit.Variant(*variant)
+    whole = getattr(jit.numba, decorator)
 
-    def njit(*arguments, cache=False, **options):
+    def decorate(*arguments, cache=False, **options):
         if cache:
             raise error
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(jit.numba, "njit", njit)
-    kernel = jit._compile(jit.Variant("half", "float32"))
-    assert len(kernel.signatures) == 1
+    monkeypatch.setattr(jit.numba, decorator, decorate)
+    assert jit._compile(variant)
     guard.report()
     assert [w.category for w in recwarn] == [RuntimeWarning] * warnings
 

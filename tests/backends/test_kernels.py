@@ -18,7 +18,7 @@ from rotary.backends.cpu import kernels
 
 pytestmark = pytest.mark.compiled
 if kernels.COMPILED:
-    from rotary.backends.cpu import jit
+    from rotary.backends.cpu import jit, threads
     from rotary.backends.cpu import launch as cpu
 
 DTYPES = {
@@ -72,23 +72,26 @@ def launch(
     source, target = ("half" if half else "interleaved" for half in halves)
     pairing = Pairing(start, lanes, source, target)
     geometry = np.array([cpu._geometry(x, out, pairing) for x, out in pairs], np.int64)
-    storage = cpu.STORAGE[pairs[0][0].dtype.name]
-    variant = jit.Variant(target, storage, bool(stream), parallel=chunks > 1)
-    kernel = jit.compiled(variant)
-    (compiled,) = (
-        kernel.overloads.values()
-    )  # which, unlike the choice by types, takes unaligned arrays
-    return compiled.entry_point(
+    name = pairs[0][0].dtype.name
+    storage = cpu.STORAGE[name]
+    kernel = jit.compiled(jit.Variant("rotation", name, target, bool(stream)))
+    call = jit.entry_point(jit.compiled(jit.Variant("call", storage)))
+    aside = np.empty((chunks, 2 * lanes), storage)
+    assert threads._numba_threads_start()
+    return call(
+        kernel.address,
+        geometry.ctypes.data,
+        len(pairs),
         *(each.view(storage) for each in (*pairs[0], *pairs[-1])),
-        geometry,
         table,
         index,
         *(rows or (0, table.shape[2])),
         step,
-        sign,
-        apart,
-        *variant.flags,
+        int(sign < 0),
+        int(apart),
+        aside.ctypes.data,
         chunks,
+        threads.team() if chunks > 1 else 0,
     )
 
 
@@ -350,7 +353,7 @@ def test_large_results_alone_are_streamed(monkeypatch):
     compiled = jit.compiled
     monkeypatch.setattr(plan, "streaming_size", lambda: 2**20)
     monkeypatch.setattr(
-        cpu, "compiled", lambda variant: asked.append(variant.kernel) or compiled(variant)
+        cpu, "compiled", lambda variant: asked.append(variant.name) or compiled(variant)
     )
     rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=0)
     rope(np.zeros((3, 64), np.float32))  # its table is there from now on
@@ -358,7 +361,7 @@ def test_large_results_alone_are_streamed(monkeypatch):
     large, small = np.zeros((2**17 // 64, 64), np.float32), np.zeros((2**16 // 64, 64), np.float32)
     for x, out in (large, None), (large, large), (small, None):
         rope(x, out=out)
-    assert [kernel for kernel in asked if kernel != "fill_table"] == [
+    assert [name for name in asked if name.startswith("rotate")] == [
         "rotate_half_streaming",
         "rotate_half",
         "rotate_half",
@@ -371,9 +374,9 @@ def test_what_is_streamed_in_pieces_is_streamed_whole(monkeypatch, layout):
     """An ordinary store among those past the caches takes ten times as long; LLVM fuses rounding with storing."""
     monkeypatch.setenv("ROTARY_CACHE", "0")
     counts = set()
-    for storage in ("uint16", "int16"):
-        kernel = jit._compile(jit.Variant(layout, storage, streaming=True))
-        (code,) = kernel.inspect_asm().values()
+    for dtype in ("float16", "bfloat16"):
+        kernel = jit._compile(jit.Variant("rotation", dtype, layout, streaming=True))
+        code = kernel._library.get_asm_str()
         counts.add(len(re.findall(r"\bv?movnt\w+\s+%xmm", code)))
     assert len(counts) == 1
     assert counts.pop() >= 8

@@ -57,12 +57,11 @@ def test_warm_up_compiles_every_kernel_of_a_dtype(none_compiled, dtype):
 @pytest.mark.compiled
 def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
     rotary.warm_up(dtypes=["float16", np.float64, np.dtype("complex64"), ml_dtypes.bfloat16])
-    found = {each.dtype for each in none_compiled if each.kernel == "rotate_interleaved"}
-    assert found == {"uint16", "float64", "float32", "int16"}
-    assert (
-        jit.Variant("half", "float32") not in none_compiled
-    )  # because complex numbers are interleaved
-    tables = {each.dtype for each in none_compiled if each.layout is None}
+    found = {each.dtype for each in none_compiled if each.name == "rotate_interleaved"}
+    assert found == {"float16", "float64", "float32", "bfloat16"}
+    # Complex numbers are interleaved.
+    assert jit.Variant("rotation", "float32", "half") not in none_compiled
+    tables = {each.dtype for each in none_compiled if each.kind == "table"}
     assert tables == {"float32", "float64"}
 
 
@@ -70,7 +69,7 @@ def test_warm_up_takes_several_dtypes_in_any_form(none_compiled):
 def test_warm_up_is_for_float32_by_default(none_compiled):
     rotary.warm_up()
     assert {each.dtype for each in none_compiled} == {"float32"}
-    assert {each.parallel for each in none_compiled} == {True, False}
+    assert {each.streaming for each in none_compiled} == {True, False}
 
 
 @pytest.mark.compiled

@@ -40,7 +40,7 @@ AT_THE_TOP = {
     "rotary.backends.cpu.jit": {"numba", "numpy"},
     "rotary.backends.cpu.kernels": {"llvmlite", "numba", "numpy"},
     "rotary.backends.cpu.launch": {"numba", "numpy"},
-    "rotary.backends.cpu.threads": {"numba"},
+    "rotary.backends.cpu.threads": {"llvmlite", "numba"},
 }
 ALLOWED = {"array_api_compat", "numpy"}
 LONGEST_MODULE = 600

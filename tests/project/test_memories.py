@@ -67,7 +67,6 @@ ALLOWED = {
         "_compiled": "compiled kernels are never dropped; one for each Variant",
         "entry_point": "one for each compiled kernel",
     },
-    "backends/cpu/launch.py": {"Launch._runs": "one for serial and one for parallel"},
     "backends/cpu/plan.py": {
         "HostPlan._of_axes": "one for each set of axes that positions differ on",
         "DirectPlan._shapes": "one for each shape that positions may have",
