@@ -318,7 +318,7 @@ class TablesPlan:
             return outputs or [np.empty_like(arrays[0], subok=False)]
         table = call.read(arrays[0], (cosine, sine))
         assert isinstance(table, Table)
-        kernel = step.launch.serial or step.launch.ready()
+        kernel = step.launch.kernel or step.launch.ready()
         if kernel is None:  # Numba has failed
             (pairing,), (output,) = call.spec.pairings, outputs or (None,)
             return [portable.rotate(arrays[0], table, call.spec.axes, pairing, output)]
