@@ -407,19 +407,11 @@ class DirectPlan:
             or (positions is not None and offset is not None)
         ):
             return None
-        window = self._reader.latest()
-        if window is None:
-            return None
         index = np.array(given, np.int64, order="C", ndmin=2)
-        if positions is None:
-            return (
-                window.values,
-                index.reshape(-1, 1),
-                window.start,
-                min(window.stop, self._limit),
-                1,
-            )
-        return window.values, index, window.start, min(window.stop, self._limit), 0
+        step = int(positions is None)
+        index = index.reshape(-1, 1) if step else index
+        found: TableRows | None = self._reader.given(index, step, self._length, self._limit)
+        return found
 
 
 def _direct(made: Steps, count: int) -> tuple[Launch, Any] | None:

@@ -94,7 +94,8 @@ def _new_window(
     except (OverflowError, ValueError):
         first, last = start, stop
         table = look_up(angles, RowPositions(None, first, last - first), dtype)
-    return Window(first, last, cuda.uploaded_table(table.values)), table.values.nbytes
+    values = table.gather()[:, :, 0]  # without the other rows of the host's window
+    return Window(first, last, cuda.uploaded_table(values)), values.nbytes
 
 
 def _ones(pairs: int, dtype: TableDType, device: int) -> Any:

@@ -28,7 +28,8 @@ from rotary.backends.contract import (
     TablesCall,
 )
 from rotary.tables import lookup
-from rotary.tables.windows import LARGEST_POSITION, Reader
+from rotary.tables.reader import Reader
+from rotary.tables.windows import LARGEST_POSITION
 
 from .arrays import as_outputs, check_array, check_has_library, names_of
 from .own_tables import TableOptions, tables_call

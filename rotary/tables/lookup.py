@@ -14,7 +14,8 @@ from rotary.backends import traced
 from rotary.backends.contract import Angles, GpuView, RowPositions, Table, TracedTable
 from rotary.positions.reading import check_below, read_positions
 
-from .windows import LARGEST_POSITION, cached_window, computed, window_for_scattered
+from .scattered import scattered_rows
+from .windows import LARGEST_POSITION, cached_window, computed
 
 
 def tables_of(
@@ -36,8 +37,8 @@ def tables_of(
 def table_of(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | TracedTable:
     """Return the table of rows, made of host arrays or, where rows are traced, of their library's.
 
-    Consecutive positions, and scattered ones that are dense enough or many by now, share the cached
-    window; others are computed here.
+    Rows of consecutive positions, and of scattered ones that are close together or asked for again, are those of the
+    cache. Others are computed here.
     """
     if rows.start is None and type(rows.positions) is not np.ndarray:
         return traced.traced_table(angles, rows, dtype)
@@ -56,12 +57,9 @@ def table_of(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | T
         if single is not None:
             frequencies, positions = single, positions[:1]
     if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
-        least, greatest = int(positions.min()), int(positions.max())
-        count = positions.size
-        window = window_for_scattered(frequencies, factor, dtype, least, greatest + 1, count)
-        if window is not None:
-            index = np.ascontiguousarray(positions[0] - window.start)
-            return Table(window.values, index, 0, rows.length)
+        found = scattered_rows(frequencies, factor, dtype, positions[0])
+        if found is not None:
+            return Table(*found, 0, rows.length)
     values = computed(frequencies, positions.reshape(frequencies.axes, -1), factor, dtype)
     index = np.arange(values.shape[2], dtype=np.int64).reshape(positions.shape[1:])
     return Table(values, index, 0, positions.shape[-1])

@@ -1,16 +1,22 @@
 """The one cache of cosine and sine, shared by every specification and backend.
 
 A table depends on frequencies, factor, dtype and positions alone, so equal tables are computed once. The cache holds
-windows: ranges of consecutive positions, which grow geometrically if a call reads past their end. Scattered positions
-are computed for each call, until a window over all of them would have cost no more. Such a window takes a quarter of
-the cache at most, so that a large position costs no memory. Beyond a limit in bytes, the least recently used windows
-are dropped.
+parts of tables:
+
+- A `Window` has the rows of consecutive positions. It has room for more rows than it is made with. Later calls compute
+  these in place, a few at a time. A window without room left is followed by a new one. So no row is ever copied, and
+  a call computes few rows more than it reads.
+- `scattered.Runs` has the rows of several ranges of positions: those that the sequences of a batch read next.
+
+Rows never change once they are computed. Thus threads may share them, and tables that were given out stay valid when
+the cache drops a part. No part is larger than what calls asked for suggests, so a large position costs no memory.
+Beyond a limit in bytes, the least recently used parts are dropped.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +25,8 @@ from rotary import backends
 from rotary._lib import libraries, memo
 from rotary._lib.checks import as_nbytes
 from rotary._lib.memo import TABLES, Memo, PlansInfo
-from rotary._lib.typing import HostArray, TableDType
+from rotary._lib.typing import HostArray, Int64Array, TableDType
 from rotary.angles.phases import Frequencies
-from rotary.backends.contract import TableRows
 from rotary.runtime import pool
 
 __all__ = [
@@ -32,18 +37,18 @@ __all__ = [
 ]
 
 
-# Windows of one table: several streams may decode at distant positions.
-WINDOWS = 8
-# A window grows by as many rows as it has, or, near the limit, by one of these fractions of them, and at least by
-# LEAST_GROWTH rows. Growth copies its rows, and a stream of single tokens should seldom cause it.
-LEAST_GROWTH, SHARES = 256, (1, 2, 4, 8)
-# Scattered positions get a window if it has fewer rows than this many times the positions that calls asked for so far,
-# and takes at most this share of the cache.
-SPARSEST, SHARE = 2, 1 / 4
-# For how many tables scattered positions are counted.
-COUNTS_REMEMBERED = 256
+# Parts of one table: many streams may decode at distant positions.
+PARTS = 32
+# A window grows by about so many bytes at once, and by so many rows at most. Computing them takes less than 0.1 ms.
+STEP_BYTES, STEP_ROWS = 64 * 2**10, 512
+# A window that follows another may hold twice as many rows, up to so many bytes. The cache keeps `PARTS` such windows
+# of a stream of tokens, so this also bounds the memory of a stream.
+STREAM_BYTES = 2**20
+# A window has room for as many rows again as the call asks for, but for at most so many bytes of them.
+ROOM_BYTES = 16 * 2**20
 LARGEST_POSITION = 2**63 - 1
 
+# Frequencies, factor and dtype of a table.
 Key = tuple[Any, ...]
 
 
@@ -54,9 +59,9 @@ class CacheInfo(NamedTuple):
     ----------
     hits, misses : int
         Requests for consecutive positions that were, or were not, all in the cache. Requests for scattered
-        positions count if a window holds them, or is made for them, and not if they are computed for one call.
+        positions count if the cache holds them, or keeps them, and not if they are computed for one call.
     entries : int
-        Windows in the cache: ranges of positions.
+        Parts of tables in the cache, each for one range of positions or for those of a batch.
     nbytes : int
         Bytes that they occupy.
     limit : int
@@ -80,233 +85,304 @@ class CacheInfo(NamedTuple):
         return memo.plans_info()
 
 
-class Window:
-    """Rows of a table for positions ``start .. stop - 1``.
+class Part:
+    """Rows of a table that the cache keeps or drops together.
 
     Attributes
     ----------
-    start, stop : int
-    values : float array (2, heads, stop - start, pairs)
+    key : hashable
+        Equal for equal parts of one table only.
+    values : float array (2, heads, rows, pairs)
+    reference : callable
+        A weak reference to the part, for readers, which keep no memory.
     read : bool
         Whether a `Reader` used it, without asking the cache, since the cache last checked.
-    reference : weak reference
-        To itself, for readers, which keep no memory.
     """
 
-    __slots__ = ("__weakref__", "read", "reference", "start", "stop", "values")
+    __slots__ = ("__weakref__", "key", "read", "reference", "values")
 
-    def __init__(self, start: int, stop: int, values: HostArray) -> None:
-        self.start = start
-        self.stop = stop
+    def __init__(self, key: Hashable, values: HostArray) -> None:
+        self.key = key
         self.values = values
         self.read = False
-        self.reference = weakref.ref(self)
+        self.reference: Callable[[], Any] = weakref.ref(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows that were computed."""
+        return int(self.values.nbytes)
+
+    def was_read(self) -> bool:
+        """Return whether a reader used it since the last such question."""
+        read, self.read = self.read, False
+        return read
 
 
-class _Windows(Memo[tuple[int, int], Window]):
-    """The windows of one table, by their first position and their end, and the one that was read last."""
+class Window(Part):
+    """Rows of a table for positions ``start .. stop - 1``, with room for positions below `end`.
+
+    Attributes
+    ----------
+    start, stop, end : int
+        `stop` grows when rows are computed.
+    values : float array
+        ``values[:, :, i]`` is the row of position ``start + i``.
+    record : int64 array (3,)
+        `start`, `stop`, and how often compiled code read the window since the cache last checked.
+
+    Notes
+    -----
+    Compiled code may keep `record`, `reference` and the address of `values`, which never moves, but no reference to
+    the window, so that the cache may drop it. While it holds the interpreter's lock, the row of a position is
+    computed and its memory is valid if `reference` still refers to the window and
+    ``record[0] <= position < record[1]``. It adds 1 to ``record[2]``, which counts as a hit and as a use.
+    """
+
+    __slots__ = ("_row_bytes", "end", "record", "start", "stop")
+
+    def __init__(self, start: int, values: HostArray) -> None:
+        rows = values.shape[2]
+        self.start = self.stop = start
+        self.end = start + rows
+        self.record: Int64Array = np.array([start, start, 0], np.int64)
+        self._row_bytes = int(values.nbytes // rows)
+        super().__init__((start, self.end), values)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows that were computed."""
+        return (self.stop - self.start) * self._row_bytes
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Return whether the rows of positions start .. stop - 1 are computed."""
+        return self.start <= start and stop <= self.stop
+
+    def rows(self, positions: Int64Array) -> Int64Array | None:
+        """Return the rows of positions, C-contiguous; None if one of them has none."""
+        if self.covers(int(positions.min()), int(positions.max()) + 1):
+            return np.ascontiguousarray(positions - self.start)
+        return None
+
+    def fill(self, frequencies: Frequencies, factor: float, stop: int) -> None:
+        """Compute the rows up to a position.
+
+        Threads that do so at once write the same bytes, so none has to wait.
+        """
+        first = self.stop
+        if first < stop:
+            positions = np.arange(first, stop, dtype=np.int64)[None]
+            row = first - self.start
+            backends.host().fill_table(frequencies, positions, factor, self.values, row)
+            self.stop = max(self.stop, stop)
+            self.record[1] = self.stop
+
+    def was_read(self) -> bool:
+        """Return whether a reader used it since the last such question."""
+        self.count_reads()
+        return super().was_read()
+
+    def count_reads(self) -> None:
+        """Count what compiled code read as hits."""
+        reads = int(self.record[2])
+        if reads:
+            self.record[2] -= reads
+            TABLES.hits += reads
+            self.read = True
+
+
+class Parts(Memo[Hashable, Any]):
+    """The parts of one table, by their keys, and the one that was read last."""
 
     __slots__ = ("latest",)
 
-    def __init__(self, window: Window) -> None:
-        super().__init__(WINDOWS)
-        self.latest: Callable[[], Window | None] = window.reference
-        self.held[window.start, window.stop] = window
+    def __init__(self, part: Part) -> None:
+        super().__init__(PARTS)
+        self.latest: Callable[[], Any] = part.reference
+        self.held[part.key] = part
 
-    def find(self, start: int, stop: int) -> Window | None:
+    def window(self, start: int, stop: int) -> Window | None:
         """Return a window that holds positions start .. stop - 1, and count this as a use; None if there is none."""
-        for window in self.values():
-            if _covers(window, start, stop):
+        for window in self.windows():
+            if window.covers(start, stop):
                 self.use(window)
                 return window
         return None
 
-    def use(self, window: Window) -> None:
-        """Count a use of a window."""
-        self.touch((window.start, window.stop))
-        self.latest = window.reference
+    def windows(self) -> list[Window]:
+        """Return the windows, most recently used first."""
+        return [part for part in reversed(self.values()) if type(part) is Window]
+
+    def count_reads(self) -> None:
+        """Count what compiled code read as hits."""
+        for window in self.windows():
+            window.count_reads()
+
+    def _trim_count(self) -> None:
+        """Drop parts beyond the limit of their number; those that a `Reader` used meanwhile come last."""
+        spared = 0
+        while len(self.held) > self.limit:
+            self.thin(must=spared > self.limit)
+            spared += 1
+
+    def use(self, part: Part) -> None:
+        """Count a use of a part."""
+        self.touch(part.key)
+        self.latest = part.reference
 
     def sizes(self) -> list[int]:
-        """Return the bytes of each window."""
-        return [window.values.nbytes for window in self.values()]
+        """Return the bytes of each part."""
+        return [part.nbytes for part in self.values()]
 
     def thin(self, must: bool) -> bool:
-        """Drop the least recently used window and return whether others are left; spare it once if it was read."""
-        windows = self.values()
-        for window in windows[:1]:
-            if window.read and not must:  # a `Reader` does not tell the cache that it uses a window
-                window.read = False
-                self.touch((window.start, window.stop))
+        """Drop the least recently used part and return whether others are left; spare it once if it was read."""
+        parts = self.values()
+        for part in parts[:1]:
+            # A `Reader` does not tell the cache that it uses a part.
+            if part.was_read() and not must:
+                self.touch(part.key)
+                self.touch(getattr(self.latest(), "key", None))  # which is still the one used last
                 return True
-        if len(windows) > 1:  # else the whole entry is dropped, so that none is left empty
-            self.held.pop((windows[0].start, windows[0].stop), None)
-        return len(windows) > 1
+        if len(parts) > 1:  # else the whole entry is dropped, so that none is left empty
+            self.pop(parts[0].key)
+        return len(parts) > 1
 
 
-# By table, for how many scattered positions calls asked since it had no window for them.
-scattered_counts = memo.registered(COUNTS_REMEMBERED)
+class Space(NamedTuple):
+    """Numbers of rows of a table, which follow from the bytes of one.
+
+    Attributes
+    ----------
+    step : int
+        A window grows by so many at once.
+    stream, room : int
+        How many rows a window of a stream has room for, and a window has room for beside those asked for.
+    limit : int
+        So many fit the cache.
+    """
+
+    step: int
+    stream: int
+    room: int
+    limit: int
+
+
+def space_of(frequencies: Frequencies, dtype: TableDType) -> Space:
+    """Return how many rows of a table fit the sizes above."""
+    row_bytes = 2 * frequencies.heads * frequencies.pairs * np.dtype(dtype).itemsize
+    return Space(
+        min(max(STEP_BYTES // row_bytes, 1), STEP_ROWS),
+        max(STREAM_BYTES // row_bytes, 1),
+        max(ROOM_BYTES // row_bytes, 1),
+        TABLES.limit // row_bytes,
+    )
 
 
 def cached_window(
     frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int
 ) -> Window:
-    """Return a window that holds positions start .. stop - 1.
+    """Return a window in which the rows of positions start .. stop - 1 are computed.
 
-    Two threads that ask for the same window at once may both compute it, and both results are right.
+    Two threads that ask for the same window at once may both compute it, and both results are right. Its `stop` may
+    then be less than what was asked for here, until the next call.
     """
     key = (frequencies.key, factor, dtype)
-    windows = _windows_of(key)
-    window = _find(windows, start, stop)
-    if window is not None:
-        return window
-    TABLES.misses += 1
-    neighbour = _neighbour(windows, start, stop)
-    window = _grown(neighbour, frequencies, factor, dtype, start, stop, TABLES.limit)
-    return _keep(key, window)
-
-
-def window_for_scattered(
-    frequencies: Frequencies, factor: float, dtype: TableDType, start: int, stop: int, count: int
-) -> Window | None:
-    """Return a window for `count` of the positions start .. stop - 1; None if this call had better compute them.
-
-    It does until a window would have cost no more than all such calls so far. So decoders of several sequences soon
-    share a window, and rare positions never cost more than twice what they need.
-    """
-    key = (frequencies.key, factor, dtype)
-    windows = _windows_of(key)
-    window = _find(windows, start, stop)
-    if window is not None or stop > LARGEST_POSITION:
-        return window
-    new = stop - start
-    row_bytes = _row_bytes(frequencies, dtype)
-    neighbour = _neighbour(windows, start, stop)
-    # A window without room to grow would be copied, or computed again, for every few rows.
-    if neighbour is not None and _stretched(neighbour, start, stop, TABLES.limit // row_bytes):
-        new -= min(stop, neighbour.stop) - max(start, neighbour.start)
-    fits = (stop - start) * row_bytes <= TABLES.limit * SHARE
-    asked = count + ((scattered_counts.pop(key) or 0) if fits else 0)
-    if new >= SPARSEST * asked:
-        if fits:
-            scattered_counts.keep(key, asked)
-        return None
-    return cached_window(frequencies, factor, dtype, start, stop)
-
-
-def _windows_of(key: Key) -> _Windows | None:
-    """Return the windows of a table, and count this as a use."""
-    windows: _Windows | None = TABLES.held.get(key)
-    if windows is not None:
-        TABLES.touch(key)
-    return windows
-
-
-def _find(windows: _Windows | None, start: int, stop: int) -> Window | None:
-    """Return a window that holds positions start .. stop - 1, and count this as a hit; None if there is none."""
-    window = None if windows is None else windows.find(start, stop)
+    parts = parts_of(key)
+    window = None if parts is None else parts.window(start, stop)
     if window is not None:
         TABLES.hits += 1
-    return window
-
-
-def _keep(key: Key, window: Window) -> Window:
-    """Keep a window and drop those that it contains, or return one that another thread has kept."""
-    if window.values.nbytes > TABLES.limit:
         return window
-    windows: _Windows = TABLES.first(key, _Windows(window))
-    start, stop = window.start, window.stop
-    window = windows.find(start, stop) or windows.first((start, stop), window)
-    windows.use(window)
-    for old in windows.values():
-        if old is not window and _covers(window, old.start, old.stop):
-            windows.pop((old.start, old.stop))
-    windows.trim()
-    TABLES.trim()
-    return window
+    TABLES.misses += 1
+    space = space_of(frequencies, dtype)
+    windows = [] if parts is None else parts.windows()
+    window = growing(windows, start, stop, space)
+    if window is None:
+        first, last, end = _extent(windows, start, stop, space)
+        window = Window(first, _memory(frequencies, last - first, end - first, dtype))
+    else:
+        last = max(stop, min(window.stop + space.step, window.end, window.start + space.limit))
+    window.fill(frequencies, factor, last)
+    return _keep(key, window, start, stop)
 
 
-def _grown(
-    old: Window | None,
-    frequencies: Frequencies,
-    factor: float,
-    dtype: TableDType,
-    start: int,
-    stop: int,
-    limit: int,
-) -> Window:
-    """Return a window over an old one and new positions, longer than asked if there is room."""
-    if old is not None:
-        most = limit // _row_bytes(frequencies, dtype)
-        rows = _stretched(old, start, stop, most)
-        overlap = start < old.stop and old.start < stop
-        if rows is None and overlap and max(old.stop, stop) - min(old.start, start) <= most:
-            rows = min(old.start, start), max(old.stop, stop)
-        if rows is not None:
-            return _extended(old, frequencies, factor, dtype, *rows)
-    positions = np.arange(start, stop, dtype=np.int64)[None]
-    return Window(start, stop, computed(frequencies, positions, factor, dtype))
-
-
-def _stretched(old: Window, start: int, stop: int, most: int) -> tuple[int, int] | None:
-    """Return start and stop of a window over an old one and new positions; None if the limit leaves no room to grow."""
-    for share in SHARES:
-        growth = max((old.stop - old.start) // share, LEAST_GROWTH)
-        first, last = old.start, old.stop
-        if start < first:
-            first = max(min(start, first - growth), -LARGEST_POSITION)
-        if stop > last:
-            last = min(max(stop, last + growth), LARGEST_POSITION)
-        if last - first <= most:
-            return first, last
-    return None
-
-
-def _row_bytes(frequencies: Frequencies, dtype: TableDType) -> int:
-    """Return how many bytes the cosines and sines of one position take."""
-    return 2 * frequencies.heads * frequencies.pairs * np.dtype(dtype).itemsize
-
-
-def _covers(window: Window, start: int, stop: int) -> bool:
-    """Return whether a window holds positions start .. stop - 1."""
-    return window.start <= start and stop <= window.stop
-
-
-def _neighbour(windows: _Windows | None, start: int, stop: int) -> Window | None:
-    """Return a window that positions start .. stop - 1 overlap or continue; None if there is none."""
-    for window in reversed(() if windows is None else windows.values()):
-        if start <= window.stop and window.start <= stop:
+def growing(windows: list[Window], start: int, stop: int, space: Space) -> Window | None:
+    """Return a window that has room for positions start .. stop - 1 and few others before them; None if none has."""
+    for window in windows:
+        if (
+            window.start <= start <= window.stop + space.step
+            and stop <= window.end
+            and stop - window.start <= space.limit
+        ):
             return window
     return None
 
 
-def _extended(
-    old: Window,
-    frequencies: Frequencies,
-    factor: float,
-    dtype: TableDType,
-    start: int,
-    stop: int,
-) -> Window:
-    """Return a copy of an old window with new rows before and after."""
-    values = _empty(frequencies, stop - start, dtype)
-    row = old.start - start
-    values[:, :, row : row + old.stop - old.start] = old.values
-    fill = backends.host().fill_table
-    for first, last in ((start, old.start), (old.stop, stop)):
-        if first < last:
-            fill(
-                frequencies,
-                np.arange(first, last, dtype=np.int64)[None],
-                factor,
-                values,
-                first - start,
-            )
-    return Window(start, stop, values)
+def _extent(windows: list[Window], start: int, stop: int, space: Space) -> tuple[int, int, int]:
+    """Return which positions a new window has, first .. last - 1, and below which end it has room for more.
+
+    It has those asked for. A window that continues another one, in either direction, has more at once, because
+    a stream of tokens will probably ask for them.
+    """
+    length = stop - start
+    room = length + min(max(length, space.step), space.room)
+    first, last = start, stop
+    before = [window for window in windows if window.start <= start <= window.stop]
+    if before:
+        last = max(stop, start + space.step)
+        room = max(room, min(2 * (before[0].end - before[0].start), space.stream))
+        room += -room % space.step
+    elif any(start < window.start <= stop for window in windows):
+        first = max(min(start, stop - 2 * length, stop - space.step), -LARGEST_POSITION)
+        room = stop - first
+    if max(last, stop) - first > space.limit:
+        first, last = start, stop
+    room = max(last - first, min(room, space.limit))
+    return first, min(last, LARGEST_POSITION), min(first + room, LARGEST_POSITION)
 
 
-def _empty(frequencies: Frequencies, rows: int, dtype: TableDType) -> HostArray:
-    """Return memory for a table."""
-    return libraries.aligned((2, frequencies.heads, rows, frequencies.pairs), dtype)
+def _keep(key: Hashable, window: Window, start: int, stop: int) -> Window:
+    """Keep a window and drop those that it contains, or return one that another thread has kept."""
+    if window.nbytes > TABLES.limit:
+        return window
+    parts: Parts = TABLES.first(key, Parts(window))
+    other = parts.window(start, stop)
+    if other is None:
+        parts.keep(window.key, window)
+        parts.use(window)
+    else:
+        window = other
+    for old in parts.windows():
+        if old is not window and window.covers(old.start, old.stop):
+            parts.pop(old.key)
+    TABLES.trim()
+    return window
+
+
+def keep_part(key: Hashable, part: Part) -> None:
+    """Keep a part of a table, if it fits the cache."""
+    if part.nbytes <= TABLES.limit:
+        parts: Parts = TABLES.first(key, Parts(part))
+        parts.keep(part.key, part)
+        parts.use(part)
+        TABLES.trim()
+
+
+def parts_of(key: Hashable) -> Parts | None:
+    """Return the parts of a table, and count this as a use."""
+    parts: Parts | None = TABLES.held.get(key)
+    if parts is not None:
+        TABLES.touch(key)
+    return parts
+
+
+def _memory(frequencies: Frequencies, rows: int, room: int, dtype: TableDType) -> HostArray:
+    """Return memory for a table with room for more rows than it needs, or without if there is too little memory.
+
+    The operating system provides memory when it is first written to, so that room alone takes none.
+    """
+    try:
+        return libraries.aligned((2, frequencies.heads, room, frequencies.pairs), dtype)
+    except MemoryError:
+        return libraries.aligned((2, frequencies.heads, rows, frequencies.pairs), dtype)
 
 
 def computed(
@@ -318,69 +394,6 @@ def computed(
     if values.size:
         backends.host().fill_table(frequencies, np.ascontiguousarray(positions), factor, values, 0)
     return values
-
-
-# The index of rows that count up.
-COUNTED = np.zeros((1, 1), np.int64)
-
-
-class Reader:
-    """Reads one table repeatedly, and asks the cache only if the window that it read last does not suffice.
-
-    It holds only a weak reference to the window, so that the cache may drop it.
-    """
-
-    __slots__ = ("_key", "_table", "_window")
-
-    def __init__(self, frequencies: Frequencies, factor: float, dtype: TableDType) -> None:
-        self._table = frequencies, factor, dtype
-        self._key: Key = (frequencies.key, factor, dtype)
-        self._window: Callable[[], Window | None] = _no_window
-
-    def counted(self, first: int, length: int) -> TableRows | None:
-        """Return the rows for positions that count up from a first one, None if the cache cannot hold them."""
-        stop = first + length
-        if stop > LARGEST_POSITION or first < -LARGEST_POSITION or not length:
-            return None
-        window = self._window()
-        if window is None or first < window.start or window.stop < stop:
-            window = cached_window(*self._table, first, stop)
-            self._window = window.reference
-        else:
-            window.read = True
-            TABLES.hits += 1
-        return window.values, COUNTED, window.start - first, window.stop - first, 1
-
-    def scattered(self, positions: HostArray) -> TableRows | None:
-        """Return the rows for int64 positions (axes, ...) that the window read last has, None for others."""
-        if positions.dtype != np.int64 or not positions.size:
-            return None
-        if positions.shape[0] > 1 and not (positions == positions[:1]).all():
-            return None
-        windows: _Windows | None = TABLES.held.get(self._key)
-        window = None if windows is None else windows.latest()
-        if (
-            window is None
-            or int(positions.min()) < window.start
-            or window.stop <= int(positions.max())
-        ):
-            return None
-        window.read = True
-        TABLES.hits += 1
-        index = np.ascontiguousarray(positions[0] - window.start)
-        return window.values, index, 0, window.values.shape[2], 0
-
-    def latest(self) -> Window | None:
-        """Return the window that anybody read last, if there is one: it may hold what is looked for."""
-        windows: _Windows | None = TABLES.held.get(self._key)
-        window = None if windows is None else windows.latest()
-        if window is not None:
-            TABLES.hits += 1
-        return window
-
-
-def _no_window() -> None:
-    """Stand for the weak reference of a reader that has read nothing."""
 
 
 def cache_info() -> CacheInfo:
@@ -405,7 +418,11 @@ def cache_info() -> CacheInfo:
     """
     while True:
         limit = TABLES.limit  # read once, because another thread may set it
-        sizes = [nbytes for entry in TABLES.trim() for nbytes in entry.sizes()]
+        entries = TABLES.trim()
+        for entry in entries:
+            if isinstance(entry, Parts):
+                entry.count_reads()
+        sizes = [nbytes for entry in entries for nbytes in entry.sizes()]
         if sum(sizes) <= limit:  # else another thread kept a table meanwhile
             return CacheInfo(TABLES.hits, TABLES.misses, len(sizes), sum(sizes), limit)
 

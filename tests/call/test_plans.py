@@ -350,7 +350,7 @@ def test_plans_hold_neither_tables_nor_arrays(fresh_cache):
     rope(*given)
     rope(*given)
     (plan,) = plans._plans.values()
-    window = plan._reader._window
+    window = plan._reader.window
     assert window() is not None
     rotary.cache_clear()
     assert window() is None
@@ -415,7 +415,7 @@ def test_threads_share_plans(fresh_cache):
 def test_a_window_is_found_however_many_there_are(fresh_cache):
     rope = embedding()
     q, k = arrays()
-    places = [10**6 * n for n in range(windows.WINDOWS + 4)]
+    places = [10**6 * n for n in range(windows.PARTS + 4)]
     for _ in range(3):
         for offset in places:
             same(rope(q, k, offset=offset), anew(rope)(q, k, offset=offset))

@@ -25,7 +25,7 @@ from rotary._lib import memo
 from rotary.runtime import pool
 from rotary.runtime import threads as _threads
 from rotary.tables import lookup as tables
-from rotary.tables import windows
+from rotary.tables import reader, scattered, windows
 
 host = importlib.import_module("rotary.backends.cpu.host")
 
@@ -39,7 +39,7 @@ def own_limits(monkeypatch):
     """Small limits, so that there is something to drop, and the usual ones afterwards, as well as any tracer."""
     before = pool.info().limit
     tracer = sys.gettrace()  # of coverage, which else would measure nothing from here on
-    monkeypatch.setattr(windows, "WINDOWS", 2)
+    monkeypatch.setattr(windows, "PARTS", 2)
     rotary.cache_clear()
     yield
     rotary.set_cache_limit(memo.DEFAULT_TABLE_LIMIT)
@@ -181,22 +181,24 @@ def check_rows(base, start, length):
 def check_accounts():
     """What is told is what is there, and within the limits."""
     info = rotary.cache_info()
-    held = [window for kept in memo.TABLES.held.values() for window in kept.values()]
+    held = [part for kept in memo.TABLES.held.values() for part in kept.values()]
     assert all(len(kept.held) for kept in memo.TABLES.held.values())
     assert info.entries == len(held)
-    assert info.nbytes == sum(window.values.nbytes for window in held) <= info.limit
+    assert info.nbytes == sum(part.nbytes for part in held) <= info.limit
     blocks = info.pool
     assert blocks.nbytes <= blocks.limit
     assert bool(blocks.blocks) == bool(blocks.nbytes)
 
 
 def fill_tables():
-    """Windows that are made, grow, take in others, are too many, and are counted before they are made."""
+    """Windows that are made, grow, replace others and are too many, and rows of batches that are kept."""
     first, second, third = map(embedding, BASES)
     first.tables(np.arange(20))
     first.tables(np.arange(10, 40))
     second.tables([0, 15, 30])
     second.tables([0, 7, 30])
+    for step in range(4):
+        second.tables([step, 1000 + step])
     for place in (0, 1000, 2000):
         third.tables(np.arange(place, place + 3))
     first.tables(np.arange(90))
@@ -287,7 +289,7 @@ WORK = {
 }
 # Instructions of these tell everything about those whose state they keep.
 FILES = {
-    "tables": (tables.__file__, windows.__file__, memo.__file__),
+    "tables": tuple(each.__file__ for each in (tables, windows, scattered, reader, memo)),
     "pool": (pool.__file__,),
     "calls": FOLDERS,
 }

@@ -17,7 +17,7 @@ from rotary import backends
 from rotary._lib import memo
 from rotary.angles.phases import frequencies
 from rotary.scaling import Custom
-from rotary.tables import windows
+from rotary.tables import scattered, windows
 
 UNIX = 1_700_000_000
 DEFAULT = 256 * 2**20
@@ -58,10 +58,35 @@ def exact(rope, positions, dtype="float32"):
     return values[:, 0]
 
 
+def table(rope, dtype="float32"):
+    """What says how large the rows of a table are."""
+    return rope._frequencies, dtype
+
+
+def cached(rope, dtype="float32"):
+    """The parts of a table in the cache, least recently used first."""
+    parts = memo.TABLES.held.get((rope._frequencies.key, rope.attention_factor, dtype))
+    return [] if parts is None else parts.values()
+
+
+@pytest.fixture
+def filled(monkeypatch):
+    """How many rows were computed, one number each time."""
+    counts = []
+    fill = backends.host().fill_table
+
+    def count(frequencies, positions, *rest):
+        counts.append(positions.shape[1])
+        fill(frequencies, positions, *rest)
+
+    monkeypatch.setattr(backends.host(), "fill_table", count)
+    return counts
+
+
 def accounts():
-    """What the cache really holds: windows, and bytes of them."""
-    held = [window for kept in memo.TABLES.held.values() for window in kept.values()]
-    return len(held), sum(window.values.nbytes for window in held)
+    """What the cache really holds: parts of tables, and bytes of them."""
+    held = [part for kept in memo.TABLES.held.values() for part in kept.values()]
+    return len(held), sum(part.nbytes for part in held)
 
 
 def check_accounts():
@@ -260,64 +285,70 @@ def test_scattered_and_fractional_positions_are_not_kept():
     assert rotary.cache_info() == (0, 0, 0, 0, DEFAULT)
 
 
-def test_decoders_of_several_sequences_soon_read_a_window():
-    """When about as many rows have been made as it has; from then on it grows with them."""
+def test_decoders_of_several_sequences_soon_read_a_window(filled):
+    """As soon as it costs no more than the rows that they asked for; from then on it grows with them."""
     rope = embedding()
     x = np.random.default_rng(0).standard_normal((4, 1, 64)).astype(np.float32)
     starts = np.array([0, 37, 150, 199])
     results = [rope(x, offset=starts + step) for step in range(40)]
-    info = check_accounts()
-    assert (info.misses, info.entries) == (2, 1)  # made, and grown
-    assert info.hits >= 40 - 200 / windows.SPARSEST / len(starts) - 2
+    (window,) = [part for part in cached(rope) if type(part) is windows.Window]
+    # Rows of batches, a window, and its growth.
+    most = scattered.ROWS_PER_READ * 4 * 40
+    assert sum(filled) <= 2 * most + windows.space_of(*table(rope)).step
+    before = len(filled)
     for step in range(40, 140):
         rope(x, offset=starts + step)
-    assert check_accounts()[1:3] == (2, 1)
+    assert len(filled) <= before + 1
+    assert window.covers(139, 199 + 140)
     for step, result in enumerate(results):
         rotary.cache_clear()
         np.testing.assert_array_equal(rope(x, offset=starts + step), result)
         assert rotary.cache_info().entries == 0
 
 
-def test_positions_whose_window_would_fill_the_cache_are_made_apart():
+def test_positions_asked_for_again_are_kept(filled):
+    """The layers of a model ask for the same positions. They are kept, not a window from the first to the last."""
     rope = embedding()
-    row_bytes = 2 * 32 * 4
-    rotary.set_cache_limit(4000 * row_bytes)
-    for _ in range(2000):
-        rope.tables([0, 1001])
-    assert rotary.cache_info()[:3] == (0, 0, 0)
-    for _ in range(500):
-        rope.tables([0, 999])
-    assert rotary.cache_info()[1:3] == (1, 1)
+    expected = exact(rope, [5, 10**6, -UNIX])
+    filled.clear()
+    for _ in range(20):
+        np.testing.assert_array_equal(rope.tables([5, 10**6, -UNIX]), expected)
+    assert filled == [3, 6]
+    assert check_accounts()[:4] == (18, 1, 1, 6 * 2 * 32 * 4)
 
 
 @pytest.mark.parametrize("said", ["offset", "positions"])
 @pytest.mark.parametrize("rows", [2300, 4000])
-def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(monkeypatch, said, rows):
-    """Where a window may not become twice as long it grows by less, and where it has no room rows are made apart."""
+def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(filled, said, rows):
     rotary.set_cache_limit(4000 * 2 * 32 * 4)
     rope = embedding()
     rope.tables(np.arange(rows))
-    made = []
-    fill = backends.host().fill_table
-
-    def counted(frequencies, positions, *rest):
-        made.append(positions.shape[1])
-        fill(frequencies, positions, *rest)
-
-    monkeypatch.setattr(backends.host(), "fill_table", counted)
+    filled.clear()
     x = np.ones((2, 1, 64), np.float32)
     for step in range(50):
         where = np.array([rows - 700, rows]) + step
         rope(x, **{said: where if said == "offset" else where[:, None]})
-    assert sum(made) <= {2300: 2300 // 2, 4000: 50 * 2}[rows]
-    assert check_accounts()[1:3] == ({2300: 2, 4000: 1}[rows], 1)
+    assert sum(filled) <= scattered.ROWS_PER_READ * 2 * 50 + windows.space_of(*table(rope)).step
+    assert len(filled) <= 7
+    check_accounts()
 
 
-def test_few_tables_are_counted(monkeypatch):
-    monkeypatch.setattr(windows.scattered_counts, "limit", 3)
+def test_few_tables_are_watched(monkeypatch):
+    monkeypatch.setattr(scattered.watched, "limit", 3)
     for head_dim in range(2, 40, 2):
         embedding(head_dim).tables([0, 1000])
-        assert len(windows.scattered_counts.held) <= 3
+        assert len(scattered.watched.held) <= 3
+
+
+def test_what_is_watched_of_a_table_is_bounded():
+    rope = embedding(dim=2)
+    rng = np.random.default_rng(0)
+    for size in (2, 10, 1000, 2000, 5000) * 3:
+        rope.tables(rng.integers(0, 2**60, size))
+    (seen,) = scattered.watched.values()
+    assert len(seen.batches) <= scattered.BATCHES_WATCHED
+    assert all(each.starts.size <= scattered.PLACES_WATCHED for each in seen.batches)
+    assert rotary.cache_info().entries == 0
 
 
 def test_nothing_is_kept_of_no_positions():
@@ -344,48 +375,139 @@ def test_cache_clear_forgets_and_counts_anew():
 # Growing.
 
 
-def test_a_stream_of_tokens_grows_geometrically():
+@pytest.mark.parametrize("first", [0, 10**9, -7000, -(2**63), 2**63 - 1 - 20_000])
+def test_a_stream_of_tokens_computes_every_row_once(filled, first):
+    """Nothing is copied, no call computes many rows, and old windows are dropped."""
     rope = embedding()
-    expected = exact(rope, np.arange(20_000))
-    largest = 0
+    step = windows.space_of(*table(rope)).step
+    expected = exact(rope, first + np.arange(20_000))
+    filled.clear()
     for place in range(20_000):
-        cos, sin = rope.tables(place)
+        cos, sin = rope.tables(first + place)
         if place % 97 == 0:
             np.testing.assert_array_equal(cos, expected[0, place])
             np.testing.assert_array_equal(sin, expected[1, place])
-        largest = max(largest, rotary.cache_info().nbytes)
     info = check_accounts()
-    assert info.misses < 12
-    assert info.entries == 1
-    assert largest <= 2 * 20_000 * 32 * 4 * 2
+    assert sum(filled) <= 20_000 + step
+    assert max(filled) <= step
+    assert info.misses <= 20_000 / step + 2
+    assert info.nbytes <= windows.PARTS * windows.STREAM_BYTES
+    assert max(part.values.nbytes for part in cached(rope)) <= windows.STREAM_BYTES
 
 
-def test_a_growing_prefix_is_computed_once():
+@pytest.mark.parametrize("prompt", [100, 5000])
+def test_a_stream_after_a_prompt_computes_no_row_twice(filled, prompt):
+    rope = embedding()
+    step = windows.space_of(*table(rope)).step
+    rope.tables(np.arange(prompt))
+    held = [part.copy() for part in rope.tables(np.arange(prompt))]
+    spots = addresses(rope, np.arange(prompt))
+    for place in range(prompt, 3 * prompt):
+        np.testing.assert_array_equal(rope.tables(place), exact(rope, [place])[:, 0])
+    assert addresses(rope, np.arange(prompt)) == spots
+    np.testing.assert_array_equal(rope.tables(np.arange(prompt)), held)
+    # `exact` computes one row each.
+    assert sum(filled) - 2 * prompt <= 3 * prompt + step
+
+
+@pytest.mark.parametrize("spread", [4000, 10**6])
+@pytest.mark.parametrize("batch", [2, 7, 40])
+def test_batches_spread_far_compute_few_rows_more_than_they_read(filled, batch, spread):
+    """No call computes many, though their positions lie too far apart for a window."""
+    rope = embedding()
+    step = windows.space_of(*table(rope)).step
+    starts = np.random.default_rng(batch).integers(-spread, spread, batch)
+    x = np.ones((batch, 2, 1, 64), np.float32)
+    steps = 400
+    for token in range(steps):
+        before = len(filled)
+        got = rope(x, offset=starts + token)
+        assert sum(filled[before:]) <= max(batch, scattered.MOST_STEPS * step)
+        if token % 61 == 0:
+            one = embedding()(x[-1:], offset=int(starts[-1]) + token)
+            np.testing.assert_array_equal(got[-1:], one)
+    info = check_accounts()
+    most = scattered.ROWS_PER_READ * batch * steps
+    assert sum(filled) <= most + 2 * scattered.MOST_STEPS * step
+    assert info.nbytes <= 2 * scattered.MOST_STEPS * windows.STEP_BYTES
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_batches_that_take_turns_keep_their_rows(filled, groups):
+    rope = embedding()
+    rng = np.random.default_rng(0)
+    starts = [rng.integers(0, 10**6, 8) for _ in range(groups)]
+    x = np.ones((8, 1, 64), np.float32)
+    for token in range(200):
+        for own in starts:
+            rope(x, offset=own + token)
+    assert len(filled) <= groups * 12
+    assert check_accounts().entries <= groups + 1
+
+
+def test_a_batch_that_changes_keeps_the_rows_of_the_others(filled):
+    """Sequences leave, change places and join."""
+    rope = embedding()
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 10**6, 20)
+    for token in range(100):
+        rope(np.ones((20, 1, 64), np.float32), offset=starts + token)
+    filled.clear()
+    rows = scattered.MOST_STEPS * windows.space_of(*table(rope)).step
+    results = []
+    for token in range(100, 110):
+        own = rng.permutation(starts)[: 20 - token % 7] + token
+        if token == 105:
+            own[3] = UNIX
+        results.append((own, rope(np.ones((own.size, 1, 64), np.float32), offset=own)))
+    assert sum(filled) <= 2 * rows + 20
+    for own, got in results:
+        for each, place in zip(got, own, strict=True):
+            one = rope(np.ones((1, 64), np.float32), offset=int(place))
+            np.testing.assert_array_equal(each, one)
+
+
+def test_a_growing_prefix_is_seldom_computed_anew(filled):
     rope = embedding()
     for length in range(1, 3000):
         rope.tables(np.arange(length))
-    info = check_accounts()
-    assert info.misses < 9
+    check_accounts()
+    assert sum(filled) <= 4 * 3000
     np.testing.assert_array_equal(rope.tables(np.arange(2999)), exact(rope, np.arange(2999)))
+    assert check_accounts().entries == 1
 
 
-def test_a_range_that_grows_downwards_grows_geometrically_too():
+def test_a_range_that_grows_downwards_is_seldom_computed_anew(filled):
     rope = embedding()
     for length in range(1, 2000):
         rope.tables(np.arange(-length, 1))
     info = check_accounts()
     assert info.misses < 9
+    assert sum(filled) <= 4 * 2 * 2000
     np.testing.assert_array_equal(rope.tables(np.arange(-1999, 1)), exact(rope, range(-1999, 1)))
 
 
-def test_a_window_takes_in_what_overlaps_or_touches_it():
+def test_a_stream_of_tokens_backwards_computes_every_row_once(filled):
+    rope = embedding()
+    step = windows.space_of(*table(rope)).step
+    for place in range(5000, 0, -1):
+        rope.tables(place)
+    assert sum(filled) <= 5000 + step
+    assert max(filled) <= step
+    check_accounts()
+
+
+def test_a_window_replaces_those_that_it_contains():
     rope = embedding()
     for start, stop in ((100, 200), (200, 230), (90, 100), (50, 600), (-10, 60)):
         table = rope.tables(np.arange(start, stop))
         np.testing.assert_array_equal(table, exact(rope, range(start, stop)))
-        assert check_accounts().entries == 1
+        check_accounts()
     table = rope.tables(np.arange(-10, 600))
     np.testing.assert_array_equal(table, exact(rope, range(-10, 600)))
+    found = [part for part in cached(rope) if part.covers(-10, 600)]
+    assert len(found) == 1
+    assert all(part.start < -10 or part.stop > 600 for part in cached(rope) if part is not found[0])
 
 
 def test_a_first_window_holds_no_more_than_was_asked():
@@ -402,9 +524,9 @@ def test_several_streams_at_far_places():
             if step % 53 == 0:
                 np.testing.assert_array_equal(cos, exact(rope, [start + step])[0, 0])
     info = check_accounts()
-    assert info.entries == len(starts)
-    assert info.misses < 5 * len(starts)
-    assert info.nbytes <= len(starts) * 1100 * 32 * 4 * 2
+    step = windows.space_of(*table(rope)).step
+    assert info.misses <= len(starts) * (600 / step + 2)
+    assert info.nbytes <= len(starts) * (600 + step) * 32 * 4 * 2
 
 
 def test_many_streams_are_bounded():
@@ -413,8 +535,21 @@ def test_many_streams_are_bounded():
     for start in range(0, 10**7, 10**4):
         rope.tables(start + np.arange(3))
     info = check_accounts()
-    assert info.entries <= 16
-    assert info.nbytes <= 16 * 3 * 32 * 4 * 2
+    assert info.entries <= windows.PARTS
+    assert info.nbytes <= windows.PARTS * 3 * 32 * 4 * 2
+
+
+def test_a_window_that_is_read_outlasts_many_others():
+    """A plan reads its window without asking the cache, which asks before it drops one."""
+    rope = embedding()
+    x = np.ones((50, 64), np.float32)
+    rope(x)
+    (kept,) = cached(rope)
+    other = np.ones((1, 64), np.float32)
+    for start in range(10**6, 2 * 10**6, 10**4):
+        rope(x)
+        rope(other, offset=start)
+    assert kept in cached(rope)
 
 
 @pytest.mark.parametrize("start", [UNIX, 1000 * UNIX, 10**9 * UNIX, -UNIX, 2**62, -(2**63)])
@@ -495,39 +630,33 @@ def test_the_limit_holds_while_tables_grow():
             check_accounts()
 
 
-def test_near_the_limit_a_window_still_takes_in_what_fits():
+def test_near_the_limit_a_window_still_grows_by_what_fits():
     rope = embedding()
-    rotary.set_cache_limit(1000 * 32 * 4 * 2)
+    row_bytes = 32 * 4 * 2
+    step = windows.space_of(*table(rope)).step
+    rotary.set_cache_limit(1000 * row_bytes)
     rope.tables(np.arange(600))
-    rope.tables(np.arange(600, 700))  # twice as long would not fit, half as long again does
-    assert check_accounts()[1:4] == (2, 1, 900 * 32 * 4 * 2)
+    rope.tables(np.arange(600, 610))
+    assert check_accounts()[1:4] == (2, 1, (600 + step) * row_bytes)
     rope.tables(np.arange(10, 1000))  # what is asked for at once need not leave room to grow in
-    assert check_accounts()[1:4] == (3, 1, 1000 * 32 * 4 * 2)
+    assert check_accounts()[1:4] == (3, 1, 1000 * row_bytes)
 
 
 @pytest.mark.parametrize("rows", [2300, 3000, 4000, 5000])
-def test_a_stream_of_tokens_near_the_limit_seldom_copies_its_table(monkeypatch, rows):
-    """As it would for every token where the window may not become twice as long."""
+def test_a_stream_of_tokens_near_the_limit_computes_every_row_once(filled, rows):
     rotary.set_cache_limit(4000 * 2 * 32 * 4)
     rope = embedding()
+    step = windows.space_of(*table(rope)).step
     rope.tables(np.arange(rows))
-    grown = []
-    extended = windows._extended
-
-    def counted(old, *rest):
-        grown.append(old.stop - old.start)
-        return extended(old, *rest)
-
-    monkeypatch.setattr(windows, "_extended", counted)
+    filled.clear()
     tokens = 4000
     x = np.ones((1, 64), np.float32)
-    for step in range(tokens):
-        got = rope(x, offset=rows + step)
-        if step % 500 == 0:
-            np.testing.assert_array_equal(got, embedding()(x, offset=rows + step))
+    results = {place: rope(x, offset=place) for place in range(rows, rows + tokens)}
     check_accounts()
-    assert len(grown) < 20
-    assert sum(grown) < 5 * tokens
+    assert sum(filled) <= tokens + step
+    for place in range(rows, rows + tokens, 500):
+        rotary.cache_clear()
+        np.testing.assert_array_equal(results[place], rope(x, offset=place))
 
 
 def test_a_table_larger_than_the_limit_is_computed_each_time():
@@ -629,10 +758,35 @@ def test_tables_stay_valid_while_others_come_and_go():
     np.testing.assert_array_equal(held, copies)
 
 
+def test_a_window_does_not_compute_many_rows_that_nobody_asked_for(filled):
+    rope = embedding()
+    step = windows.space_of(*table(rope)).step
+    rope.tables(np.arange(40 * step))
+    filled.clear()
+    rope.tables(40 * step + step // 2)  # few rows lie between
+    rope.tables(60 * step)
+    rope.tables(60 * step + 1)
+    assert sum(filled) <= 3 * step
+    assert check_accounts().entries == 2
+
+
+def test_a_window_does_not_outgrow_the_cache():
+    rope = embedding()
+    rope.tables(np.arange(900))  # which has room for more than the cache then has
+    rotary.set_cache_limit(1000 * 32 * 4 * 2)
+    rope.tables(np.arange(900, 1100))
+    assert all(part.nbytes <= 1000 * 32 * 4 * 2 for part in cached(rope))
+    hits = check_accounts().hits
+    rope.tables(np.arange(900, 1100))
+    assert check_accounts().hits == hits + 1
+
+
 def test_growth_leaves_tables_in_use_alone():
     rope = embedding()
     held = rope.tables(np.arange(50))
     copies = [part.copy() for part in held]
+    rope.tables(np.arange(20, 90))  # in the same memory
+    assert addresses(rope, np.arange(50)) == [address(part) for part in held]
     rope.tables(np.arange(-20, 5000))
     assert not np.shares_memory(held[0], rope.tables(np.arange(50))[0])
     np.testing.assert_array_equal(held, copies)
