@@ -84,10 +84,7 @@ def rotate_all(
     results = [_as_torch(y) for y in on_host(own, known, None)]
     if not recorded:
         return results
-    # The caller may go on writing to positions before the gradient is asked for.
-    kept = tuple(
-        [deepcopy(each) if isinstance(each, list | tuple | np.ndarray) else each for each in known]
-    )
+    kept = kept_for_backward(known)
     return [
         differentiable(x, y, partial(_back, back, i, kept)) if x.requires_grad else y
         for i, (x, y) in enumerate(zip(arrays, results, strict=True))
@@ -134,6 +131,16 @@ def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | No
 
 # ------------------------------------------------------------------------------------------------
 # Gradients.
+
+
+def kept_for_backward(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return arguments by value: the caller may write to arrays and lists before the gradient is computed."""
+    return tuple(
+        [
+            deepcopy(each) if isinstance(each, list | tuple | np.ndarray) else each
+            for each in arguments
+        ]
+    )
 
 
 def differentiable(

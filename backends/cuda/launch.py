@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rotary._lib.memo import remembered
 from rotary._lib.typing import Array, HostArray
 from rotary.angles.phases import Frequencies, merged
 from rotary.backends.contract import Angles, Axes, GpuView, Pairing, RowPositions
@@ -19,9 +20,9 @@ from rotary.backends.contract import Angles, Axes, GpuView, Pairing, RowPosition
 from . import memory
 from . import parameters as cuda_struct
 from .memory import (
+    CHANNEL_BYTES,
     CUPY,
     REAL,
-    channel_size,
     contiguous,
     owner_of,
     size_of_position,
@@ -31,6 +32,8 @@ from .memory import (
 # In radians per position. Above it, float positions need a table.
 FASTEST_FOR_FLOATS = 2.0**20
 MAX_ROWS = 2**31 - 1
+# Layouts of tables, of which the rows that tokens read are remembered.
+TABLES_REMEMBERED = 1024
 # Sequences that start below it stay within int64.
 FAR = 2**62
 
@@ -101,9 +104,9 @@ def row_positions(rows: RowPositions) -> KernelPositions:
         return KernelPositions(fields, (0, *bounds[1:]), owners=owners)
     assert rows.positions is not None
     views = _on_device(rows.positions)
-    steps = [_step(views, axis) for axis in range(3)]
+    steps = [step if size > 1 else 0 for size, step in zip(views.shape, views.strides, strict=True)]
     return KernelPositions(
-        (views.address, *steps, bounds[0], 0, 0, int(rows.consecutive), limit),
+        (views.address, *steps[:3], bounds[0], 0, 0, int(rows.consecutive), limit),
         (cuda_struct.POSITION_TYPES[views.dtype], *bounds[1:]),
         "float" in views.dtype,
         steps[0] == 0,
@@ -122,15 +125,10 @@ def _on_device(values: HostArray | GpuView) -> GpuView:
 
 def _contiguous_bounds(bounds: GpuView) -> GpuView:
     """Return contiguous bounds, because kernels search them without a stride."""
-    if _step(bounds, 0) in (0, size_of_position(bounds.dtype)):
+    if bounds.shape[0] == 1 or bounds.strides[0] in (0, size_of_position(bounds.dtype)):
         return bounds
     owner = str(owner_of(bounds.owner))
     return view_of(contiguous(bounds.owner), owner)
-
-
-def _step(x: GpuView, axis: int) -> int:
-    """Return the stride of an axis, 0 if its size is 1."""
-    return x.strides[axis] if x.shape[axis] > 1 else 0
 
 
 def are_too_fast(frequencies: Frequencies) -> bool:
@@ -185,34 +183,47 @@ def uploaded_table(values: HostArray) -> AngleSource:
     return _from_table(cosine, sine)
 
 
-def tables_of(cosine: Array, sine: Array) -> tuple[AngleSource, KernelPositions]:
+def tables_of(cosine: Array, sine: Array, owner: str) -> tuple[AngleSource, KernelPositions]:
     """Return tables (heads or 1, batch or 1, sequence or 1, pairs) on a GPU, and the row that each token reads."""
-    parts = [cosine, sine]
-    views = [view_of(part, str(owner_of(part))) for part in parts]
-    if not _are_rows(*views):
-        parts = [contiguous(part) for part in parts]
-        views = [view_of(part, str(owner_of(part))) for part in parts]
-    heads, batch, length, pairs = views[0].shape
-    by_batch, by_token = (_step(views[0], axis) for axis in (1, 2))
-    row = by_token or by_batch or pairs * channel_size(views[0])
+    first, second = view_of(cosine, owner), view_of(sine, owner)
+    rows = _rows_of(first.shape, first.strides, second.strides, first.dtype)
+    if rows is None:
+        first, second = (view_of(contiguous(part), owner) for part in (cosine, sine))
+        rows = _rows_of(first.shape, first.strides, second.strides, first.dtype)
+    assert rows is not None
+    size = CHANNEL_BYTES[first.dtype]
+    if (first.address | second.address) % size:
+        for view, name in ((first, "cos"), (second, "sin")):
+            memory.check_alignment(view, size, name)
+    shape, strides, positions = rows
+    flat = (view._replace(shape=shape, strides=strides) for view in (first, second))
+    return _from_table(*flat), positions
+
+
+@remembered(TABLES_REMEMBERED)
+def _rows_of(
+    shape: tuple[int, ...], strides: tuple[int, ...], others: tuple[int, ...], dtype: str
+) -> tuple[tuple[int, ...], tuple[int, ...], KernelPositions] | None:
+    """Return shape and strides of tables (heads, rows, pairs), and the row that each token reads.
+
+    None unless cosine and sine have equal strides, and batch and sequence can be walked as rows.
+    """
+    heads, batch, length, pairs = shape
+    size = CHANNEL_BYTES[dtype]
+    by_batch = strides[1] if batch > 1 else 0
+    by_token = strides[2] if length > 1 else 0
+    if (
+        strides != others
+        or (pairs > 1 and strides[3] != size)
+        or min(by_batch, by_token) < 0
+        or (by_token and by_batch % by_token)
+    ):
+        return None
+    row = by_token or by_batch or pairs * size
     steps = by_batch // row, by_token // row
-    rows = 1 + steps[0] * (batch - 1) + steps[1] * (length - 1)
-    flat = [
-        view._replace(shape=(heads, rows, pairs), strides=(view.strides[0], row, view.strides[3]))
-        for view in views
-    ]
-    return _from_table(*flat), KernelPositions((0, 0, 0, 0, 0, 0, *steps, cuda_struct.NO_LIMIT))
-
-
-def _are_rows(cosine: GpuView, sine: GpuView) -> bool:
-    """Return whether both tables have equal strides, and batch and sequence can be walked as rows."""
-    by_batch, by_token = _step(cosine, 1), _step(cosine, 2)
-    return (
-        cosine.strides == sine.strides
-        and (cosine.shape[-1] == 1 or cosine.strides[-1] == channel_size(cosine))
-        and min(by_batch, by_token) >= 0
-        and (by_token == 0 or by_batch % by_token == 0)
-    )
+    count = 1 + steps[0] * (batch - 1) + steps[1] * (length - 1)
+    positions = KernelPositions((0, 0, 0, 0, 0, 0, *steps, cuda_struct.NO_LIMIT))
+    return (heads, count, pairs), (strides[0], row, strides[3]), positions
 
 
 def _from_table(cosine: GpuView, sine: GpuView) -> AngleSource:
@@ -253,7 +264,7 @@ def blocks_of(
     There are several blocks if one stride does not reach all heads, and none if the array is empty. `copy` says
     whether to copy the channels that are not rotated.
     """
-    if not x.size:
+    if 0 in x.shape:
         return []
     channels = (1 if x.dtype in REAL else 2) * pairing.pairs
     copy = copy and channels < x.shape[-1]
@@ -261,7 +272,8 @@ def blocks_of(
     heads = max(groups, key=lambda group: group[0], default=(1, 0, 0))
     front = (axes.batch, axes.sequence)
     (x_batch, x_token), (y_batch, y_token) = (
-        [0 if axis is None else _step(view, axis) for axis in front] for view in (x, y)
+        [0 if axis is None or view.shape[axis] == 1 else view.strides[axis] for axis in front]
+        for view in (x, y)
     )
     walked = [group for group in groups if group is not heads]
     return [
@@ -281,7 +293,7 @@ def blocks_of(
 def _head_axes(x: GpuView, y: GpuView, axes: Axes) -> list[tuple[int, int, int]]:
     """Return the axes of heads as (size, stride in x, stride in y), merged if one stride reaches both."""
     groups: list[tuple[int, int, int]] = []
-    for axis in axes.head_axes(x.ndim):
+    for axis in axes.head_axes(len(x.shape)):
         size, steps = x.shape[axis], (x.strides[axis], y.strides[axis])
         if size == 1:
             continue

@@ -37,6 +37,11 @@ CUPY, TORCH, OTHER = "cupy", "torch", "other"
 # Kernels read a complex channel as two real ones.
 REAL = {"complex64": "float32", "complex128": "float64"}
 
+# The bytes of an element of each dtype, and of a channel as kernels read it.
+CHANNEL_BYTES = {dtype: VECTOR_BYTES // width for dtype, width in WIDTHS.items()}
+CHANNEL_BYTES |= {dtype: CHANNEL_BYTES[real] for dtype, real in REAL.items()}
+ITEM_BYTES = {dtype: size * (2 if dtype in REAL else 1) for dtype, size in CHANNEL_BYTES.items()}
+
 # Everything that needs a GPU's driver goes through this object, which tests replace.
 driver = Driver()
 
@@ -156,31 +161,23 @@ def addresses_of(arrays: Sequence[Array], owner: str) -> list[int]:
 
 def row_major(x: GpuView) -> GpuView:
     """Return the view that a C-contiguous copy of an array will have, without an address."""
-    steps = [math.prod(x.shape[axis + 1 :]) * size_of(x) for axis in range(x.ndim)]
+    steps = [math.prod(x.shape[axis + 1 :]) * ITEM_BYTES[x.dtype] for axis in range(len(x.shape))]
     return x._replace(address=0, strides=tuple(steps), owner=None)
-
-
-def channel_size(x: GpuView) -> int:
-    """Return the bytes of a real channel; a complex one is two of them."""
-    return VECTOR_BYTES // WIDTHS[REAL.get(x.dtype, x.dtype)]
-
-
-def size_of(x: GpuView) -> int:
-    """Return the bytes of an element."""
-    return channel_size(x) * (2 if x.dtype in REAL else 1)
 
 
 def has_contiguous_channels(x: GpuView) -> bool:
     """Return whether the last axis is contiguous."""
-    return not x.size or not x.ndim or x.shape[-1] == 1 or x.strides[-1] == size_of(x)
+    return 0 in x.shape or not x.shape or x.shape[-1] == 1 or x.strides[-1] == ITEM_BYTES[x.dtype]
 
 
 def span_of(x: GpuView) -> tuple[int, int]:
     """Return the range of bytes that an array occupies, relative to its first element."""
-    if not x.size:
+    if 0 in x.shape:
         return 0, 0
     reach = [step * (n - 1) for step, n in zip(x.strides, x.shape, strict=True)]
-    return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + size_of(x)
+    return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + ITEM_BYTES[
+        x.dtype
+    ]
 
 
 class _AddressOnly:
@@ -235,12 +232,12 @@ def like(x: GpuView, owner: str) -> GpuView:
     In memory, CuPy's results have the axis order of the array, as NumPy's have. torch's are C-contiguous, as they are
     on the host and as torch.compile expects.
     """
-    *front, last = range(x.ndim)
+    *front, last = range(len(x.shape))
     if owner == CUPY:
         front.sort(key=lambda axis: -abs(x.strides[axis]))
     order = [*front, last]
-    strides = [0] * x.ndim
-    step = size_of(x)
+    strides = [0] * len(x.shape)
+    step = ITEM_BYTES[x.dtype]
     for axis in reversed(order):
         strides[axis] = step
         step *= max(x.shape[axis], 1)
@@ -261,7 +258,7 @@ class ResultSpec(NamedTuple):
 
 def result_spec(view: GpuView, owner: str, *, like: str | None = None) -> ResultSpec:
     """Return how to allocate the array that a view describes, for an array of dtype `like`."""
-    size = size_of(view)
+    size = ITEM_BYTES[view.dtype]
     dtype = None
     if owner == TORCH:
         import torch
@@ -270,24 +267,25 @@ def result_spec(view: GpuView, owner: str, *, like: str | None = None) -> Result
     elif like != view.dtype:  # NumPy cannot make bfloat16 from its name
         dtype = np.dtype(view.dtype)
     steps = [step // size for step in view.strides]
-    return ResultSpec(owner, view.shape, view.strides, steps, dtype, view.size * size)
+    return ResultSpec(owner, view.shape, view.strides, steps, dtype, math.prod(view.shape) * size)
 
 
-def empty(specs: Sequence[ResultSpec], likes: Sequence[Array]) -> list[Array]:
-    """Allocate results, each by its array's library, on the current GPU and stream."""
+def empty(specs: Sequence[ResultSpec], likes: Sequence[Array]) -> tuple[list[Array], list[int]]:
+    """Allocate results, each by its array's library, on the current GPU and stream; return them and their addresses."""
     if specs[0].owner == TORCH:
-        return [
+        tensors = [
             like.new_empty_strided(each.shape, each.steps, dtype=each.dtype)
             for each, like in zip(specs, likes, strict=True)
         ]
+        return tensors, [x.data_ptr() for x in tensors]
     import cupy
 
-    return [
-        cupy.ndarray(
-            each.shape, each.dtype or like.dtype, cupy.cuda.alloc(each.nbytes), each.strides
-        )
-        for each, like in zip(specs, likes, strict=True)
+    memory = [cupy.cuda.alloc(each.nbytes) for each in specs]
+    arrays = [
+        cupy.ndarray(each.shape, each.dtype or like.dtype, own, each.strides)
+        for each, like, own in zip(specs, likes, memory, strict=True)
     ]
+    return arrays, [own.ptr for own in memory]
 
 
 def stream_of(owner: str, device: int) -> int | None:
@@ -436,7 +434,9 @@ def owner_of_all(
     """
     cupy = sys.modules.get("cupy")
     if cupy is not None and {*map(type, arrays)} == {cupy.ndarray}:
-        return CUPY if usable("x") else None  # most calls, found in the least time
+        # Most calls, found in the least time.
+        ready = driver.installed and not driver.is_foreign and driver.missing is None
+        return CUPY if ready or usable("x") else None
     owners = [None if type(x) is np.ndarray else owner_of(x) for x in arrays]
     owner = owners[0]
     if owners.count(owner) != len(owners):
@@ -469,17 +469,23 @@ def key_of(
     """Return the part of a plan's key that arrays and outputs decide, None if an output has another owner."""
     key: list[Any] = [owner]
     for x in arrays:
-        key += layout_of(x, owner)
+        if owner == CUPY:  # as `layout_of`, without a call
+            key += x.shape, x.strides, x.dtype, x.data.device_id
+        else:
+            key += layout_of(x, owner)
     for x, output in zip(arrays, outputs or (), strict=False):
         if output is x:
             key.append(True)
             continue
         if owner_of(output) != owner:
             return None
+        if owner == CUPY:
+            key += output.shape, output.strides, output.dtype, output.data.device_id
+            key.append(output.data.ptr == x.data.ptr)
+            continue
         key += layout_of(output, owner)
-        if owner != OTHER:
-            same = addresses_of((x, output), owner)
-            key.append(same[0] == same[1])
+        if owner == TORCH:
+            key.append(output.data_ptr() == x.data_ptr())
     return tuple(key)
 
 
@@ -498,7 +504,7 @@ def check_devices(views: Sequence[GpuView], names: Sequence[str]) -> None:
 def check_aligned(views: Sequence[GpuView], names: Sequence[str]) -> None:
     """Raise for arrays that are not aligned to the size of their elements, which no GPU can read."""
     for view, name in zip(views, names, strict=True):
-        check_alignment(view, channel_size(view), name)
+        check_alignment(view, CHANNEL_BYTES[view.dtype], name)
 
 
 def check_alignment(view: GpuView, size: int, name: str) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from operator import mod
 from typing import Any, NamedTuple, TypeAlias
@@ -19,7 +17,9 @@ import numpy as np
 from rotary._lib.memo import Memo
 from rotary._lib.typing import Array, TableDType
 from rotary.angles.phases import of_head
+from rotary.backends import contract, library
 from rotary.backends.contract import (
+    HOST_POSITION_TYPES,
     Angles,
     ArraySpec,
     Axes,
@@ -29,31 +29,30 @@ from rotary.backends.contract import (
     Passes,
     PositionArgs,
     RowPositions,
-    TracedTable,
 )
 
 from . import launch as cuda
 from . import memory
-from .tables import window_of
+from .overlap import Overlap
+from .tables import CallTables
 
 # All dtypes of positions that kernels read are aligned at multiples of it.
 POSITION_BYTES = 8
 # Layouts of position arrays that each plan remembers.
 POSITIONS_REMEMBERED = 1024
-# Address differences of interleaved arrays, such as slices of a packed qkv, that were proved not to overlap.
-DISJOINT_REMEMBERED = 256
-
-# New arrays or outputs, or None, with no side effects, if kernels cannot read the positions or record the gradient.
-Results: TypeAlias = Sequence[Array] | None
-Run: TypeAlias = Callable[[Sequence[Array], PositionArgs, Sequence[Array] | None], Results]
+# Where tokens are, as a call says it or as kernels read it; None if kernels cannot, because it is traced or learned.
+Rows: TypeAlias = RowPositions | cuda.KernelPositions | None
 
 
-def plan(call: Call, owner: str) -> Run:
+def plan(call: Call, owner: str) -> contract.Plan:
     """Return the plan of a call whose arrays belong to one kind of library, `owner`."""
+    return plan_of_kernels(call, owner) if owner != memory.OTHER else _ForeignPlan(call)
+
+
+def plan_of_kernels(call: Call, owner: str) -> Plan | _CopyingPlan:
+    """Return the plan of a call on arrays of CuPy or torch."""
     # Allocations and streams belong to the current GPU, so this must be the arrays' own.
     with memory.driver.scope(memory.device_of(call.arrays[0], owner)):
-        if owner == memory.OTHER:
-            return _ForeignPlan(call)
         views = [memory.view_of(x, owner) for x in call.arrays]
         targets = call.outputs and [memory.view_of(x, owner) for x in call.outputs]
         if all(map(memory.has_contiguous_channels, (*views, *(targets or ())))):
@@ -71,22 +70,27 @@ class _ForeignPlan:
 
     def __init__(self, call: Call) -> None:
         self._call = _without_arrays(call)
+        self._fallback = library.plan(call)
         # The plan of the CuPy arrays, with its key: their strides are not known before a call.
-        self._planned: tuple[Any, Run] | None = None
+        self._planned: tuple[Any, Plan | _CopyingPlan] | None = None
 
     def __call__(
         self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None
-    ) -> Results:
+    ) -> Sequence[Array]:
         with memory.driver.scope(memory.device_of(arrays[0], memory.OTHER)):
             names = self._call.names
             ours = [memory.as_cupy(x, name) for x, name in zip(arrays, names, strict=True)]
             targets = None if outputs is None else self._outputs_as_cupy(outputs, arrays, ours)
             if outputs is not None:
                 self._call.check_outputs(arrays, outputs)
-            results = self._plan(ours, targets)(ours, positions, targets)
+            own = self._plan(ours, targets)
+            rows = own.read(positions)
+            if rows is None:
+                return self._fallback(arrays, positions, outputs)
+            results = own.rotate(rows, ours, positions, targets)
             memory.driver.keep_alive([*ours, *(targets or ())])
-            if results is None or outputs is not None:
-                return results and outputs
+            if outputs is not None:
+                return outputs
             return [
                 memory.to_original_library(result, x)
                 for result, x in zip(results, arrays, strict=True)
@@ -103,12 +107,14 @@ class _ForeignPlan:
             targets.append(own if output is x else memory.as_cupy(output, name))
         return targets
 
-    def _plan(self, arrays: Sequence[Array], outputs: Sequence[Array] | None) -> Run:
+    def _plan(
+        self, arrays: Sequence[Array], outputs: Sequence[Array] | None
+    ) -> Plan | _CopyingPlan:
         key = memory.key_of(arrays, outputs, memory.CUPY)
         planned = self._planned  # read once, because another thread may replace it
         if planned is None or planned[0] != key:
             call = self._call._replace(arrays=arrays, outputs=outputs)
-            planned = self._planned = key, plan(call, memory.CUPY)
+            planned = self._planned = key, plan_of_kernels(call, memory.CUPY)
         return planned[1]
 
 
@@ -118,28 +124,46 @@ class _CopyingPlan:
     def __init__(self, call: Call, owner: str, views: Sequence[GpuView]) -> None:
         self._check_outputs = call.check_outputs
         self._device = views[0].device
-        self._run = Plan(call, owner, [memory.row_major(x) for x in views], None)
+        self._plan = Plan(call, owner, [memory.row_major(x) for x in views], None)
+        self.read = self._plan.read
 
     def __call__(
         self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None
-    ) -> Results:
+    ) -> Sequence[Array]:
         if outputs is not None:
             self._check_outputs(arrays, outputs)
         with memory.driver.scope(self._device):
-            results = self._run([memory.contiguous(x) for x in arrays], positions, None)
-            if outputs is None or results is None:
-                return results
-            for output, result in zip(outputs, results, strict=True):
-                memory.assign(output, result)
-        return outputs
+            copies = [memory.contiguous(x) for x in arrays]
+            return _assigned(self._plan(copies, positions, None), outputs)
+
+    def rotate(
+        self,
+        rows: RowPositions | cuda.KernelPositions,
+        arrays: Sequence[Array],
+        positions: PositionArgs,
+        outputs: Sequence[Array] | None,
+    ) -> Sequence[Array]:
+        """Rotate on the current GPU; outputs were checked."""
+        copies = [memory.contiguous(x) for x in arrays]
+        return _assigned(self._plan.rotate(rows, copies, positions, None), outputs)
+
+
+def _assigned(results: Sequence[Array], outputs: Sequence[Array] | None) -> Sequence[Array]:
+    """Return results, copied to outputs if there are some."""
+    if outputs is None:
+        return results
+    for output, result in zip(outputs, results, strict=True):
+        memory.assign(output, result)
+    return outputs
 
 
 class _Group(NamedTuple):
-    """Launches that share their angles, and the dtype of the table in case the angles need one."""
+    """Launches that share their angles, the dtype of the table in case these need one, and whether floats need it."""
 
     launches: list[cuda.Launch]
     angles: Angles
     dtype: TableDType
+    too_fast: bool
 
 
 class Plan:
@@ -185,65 +209,95 @@ class Plan:
             _groups(call.passes, specs, number, views, targets or wanted, self._batches, length)
             for number in range(len(call.passes[0].angles))
         ]
-        self._sizes = [memory.channel_size(view) for view in (*views, *(targets or ()))]
-        self._spans = [memory.span_of(view) for view in (*views, *(targets or ()))]
-        self._pairs = _must_be_disjoint(views, targets or ())
-        self._disjoint: Memo[tuple[int, ...], bool] = Memo(DISJOINT_REMEMBERED)
+        self._sizes = [memory.CHANNEL_BYTES[view.dtype] for view in (*views, *(targets or ()))]
+        self._overlap = Overlap(views, targets or ())
         self._angle_sources: dict[tuple[int, bool, bool], cuda.AngleSource] = {}
         self._positions: Memo[Any, cuda.KernelPositions] = Memo(POSITIONS_REMEMBERED)
         self._heads = call.passes[0].angles[0].frequencies.heads
         self._parts: dict[Any, Plan] = {}
-        self._may_need_table = any(
-            angles.scale is not None or cuda.are_too_fast(angles.frequencies)
-            for own in call.passes
-            for angles in own.angles
+        # Whether some angles are multiplied by a scale, and are therefore read from a table.
+        self._scaled = any(angles.scale is not None for own in call.passes for angles in own.angles)
+        self._may_need_table = self._scaled or any(
+            group.too_fast for groups in self._passes for group in groups
         )
-
-    # ---------------------------------------------------------------------------------------------
-    # Overlap.
-
-    def _outputs_disjoint(self, addresses: Sequence[int]) -> bool:
-        """Return whether the outputs are known to overlap no other array of the call."""
-        spans = self._spans
-        for i, j in self._pairs:
-            a, b = addresses[i], addresses[j]
-            if a + spans[i][0] < b + spans[j][1] and b + spans[j][0] < a + spans[i][1]:
-                return self._disjoint.get(_distances(addresses)) is not None
-        return True
-
-    def _mark_disjoint(self, addresses: Sequence[int]) -> None:
-        """Remember that outputs do not overlap, as `check_outputs` has proved."""
-        self._disjoint.keep(_distances(addresses), True)
+        # The largest offset from which on positions need no check.
+        self._last_offset = cuda.FAR if call.limit is None else min(cuda.FAR, call.limit - length)
+        self._length = length
+        self._fallback = library.plan(call)
 
     # ---------------------------------------------------------------------------------------------
     # Running.
 
     def __call__(
         self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None
-    ) -> Results:
+    ) -> Sequence[Array]:
         """Rotate on the current stream of the arrays' library."""
-        xs, ys = memory.addresses_of(arrays, self._owner), None
-        addresses = xs
-        if outputs is not None:
-            ys = memory.addresses_of(outputs, self._owner)
-            addresses = xs + ys
-            if not self._outputs_disjoint(addresses):
-                self._call.check_outputs(arrays, outputs)
-                self._mark_disjoint(addresses)
+        with memory.driver.scope(self._device):
+            recorded = self._owner == memory.TORCH and memory.asks_for_gradient(
+                [*arrays, *(outputs or ())]
+            )
+            # Autograd records a write to `out` only if torch's own operations do it.
+            rows = None if recorded and outputs is not None else self.read(positions)
+            if rows is None:
+                return self._fallback(arrays, positions, outputs)
+            if recorded:
+                return self._differentiable(rows, arrays, positions)
+            return self.rotate(rows, arrays, positions, outputs)
+
+    def read(self, positions: PositionArgs) -> Rows:
+        """Return positions as kernels or a table need them; None if kernels cannot read them.
+
+        This is outside of torch's stream, which waits for CuPy's current stream if positions are of CuPy.
+        """
+        given, offset, bounds, delta = positions
+        if bounds is delta is None:
+            first = 0 if offset is None else offset
+            if given is None and type(first) is int and 0 <= first <= self._last_offset:
+                if self._scaled:
+                    return RowPositions(None, first, self._length)
+                return cuda.consecutive_from(first)
+            value = offset if given is None else given
+            if (
+                self._positions.held
+                and not self._may_need_table
+                and not isinstance(value, HOST_POSITION_TYPES)
+            ):
+                found = self._cached_positions(given, offset)
+                if found is not None:
+                    return found
+        rows = self._call.read(positions, self._extent)
+        known = rows.start is not None or isinstance(rows.positions, np.ndarray | GpuView)
+        return rows if known else None
+
+    def rotate(
+        self,
+        rows: RowPositions | cuda.KernelPositions,
+        arrays: Sequence[Array],
+        positions: PositionArgs,
+        outputs: Sequence[Array] | None,
+    ) -> Sequence[Array]:
+        """Rotate on the current GPU, by positions as `read` returns them."""
+        owner, count = self._owner, len(arrays)
+        addresses = memory.addresses_of((*arrays, *(outputs or ())), owner)
+        if outputs is not None and not self._overlap.is_excluded(addresses):
+            self._call.check_outputs(arrays, outputs)
+            self._overlap.exclude(addresses)
         if any(map(mod, addresses, self._sizes)):
             self._check_aligned(arrays, outputs)
-        with memory.driver.scope(self._device):
-            if self._owner == memory.CUPY:
-                return self._rotated(arrays, positions, outputs, (xs, ys), nullcontext())
-            stream = memory.stream_of(self._owner, self._device)
+        on_stream: AbstractContextManager[Any] = nullcontext()
+        if owner == memory.TORCH:
+            stream = memory.stream_of(owner, self._device)
             on_stream = memory.driver.stream(stream, self._device)
-            if memory.asks_for_gradient([*arrays, *(outputs or ())]):
-                # Autograd records a write to `out` only if torch's own operations do it.
-                if outputs is not None:
-                    return None
-                return self._differentiable(arrays, positions, stream)
-            results = self._rotated(arrays, positions, outputs, (xs, ys), on_stream)
-        if outputs is not None and results is not None:
+        with on_stream:
+            xs, ys = addresses[:count], addresses[count:]
+            results = outputs
+            if results is None:
+                results, ys = memory.empty(self._specs, arrays)
+            if isinstance(rows, RowPositions) and rows.per_array_axis:
+                self._by_axis(arrays, positions, results, rows)
+            else:
+                self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
+        if outputs is not None and owner == memory.TORCH:
             memory.bump_version(outputs)
         return results
 
@@ -254,30 +308,6 @@ class Plan:
             (outputs or (), _output_names(outputs or ())),
         ):
             memory.check_aligned([memory.view_of(x, self._owner) for x in group], names)
-
-    def _rotated(
-        self,
-        arrays: Sequence[Array],
-        positions: PositionArgs,
-        outputs: Sequence[Array] | None,
-        addresses: tuple[Sequence[int], Sequence[int] | None],
-        on_stream: AbstractContextManager[Any],
-    ) -> Results:
-        """Rotate on the current GPU."""
-        # Positions are read outside `on_stream`: to read those of CuPy, torch's stream waits for CuPy's current stream.
-        rows = self._cached_positions(positions) or self._call.read(positions, self._extent)
-        xs, ys = addresses
-        with on_stream:
-            if isinstance(rows, RowPositions):
-                if rows.per_array_axis:
-                    return self._by_axis(arrays, positions, outputs, rows)
-                if rows.start is None and not _are_known(rows):
-                    return None
-            if outputs is None or ys is None:
-                outputs = memory.empty(self._specs, arrays)
-                ys = memory.addresses_of(outputs, self._owner)
-            self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
-        return outputs
 
     def _read_again(self, positions: PositionArgs) -> RowPositions:
         """Read positions as arrays of their library, whose operations compute tables on their GPU."""
@@ -296,17 +326,25 @@ class Plan:
         `positions` are those of the whole call. Without them, nothing is cached.
         """
         row_positions = rows if isinstance(rows, cuda.KernelPositions) else None
+        floats = (
+            isinstance(rows, RowPositions)
+            and rows.positions is not None
+            and "float" in str(rows.positions.dtype)
+        )
+        tables: CallTables | None = None
         for groups in self._passes:
-            for launches, angles, dtype in groups:
+            for launches, angles, dtype, too_fast in groups:
                 if isinstance(rows, RowPositions) and (
-                    angles.scale is not None or _needs_table(angles, rows)
+                    angles.scale is not None or (too_fast and floats)
                 ):
-                    angle_source, own = self._table(angles, rows, dtype, read_again)
+                    tables = tables or CallTables(rows, self._device, self._call.table, read_again)
+                    angle_source, own = tables.find(angles, dtype)
                 else:
                     if row_positions is None:
                         assert isinstance(rows, RowPositions)
                         row_positions = cuda.row_positions(rows)
-                        self._cache_positions(positions, rows, row_positions)
+                        if positions is not None and isinstance(rows.positions, GpuView):
+                            self._cache_positions(positions, rows.positions, row_positions)
                     own = row_positions
                     # The kernels compute the angles, on one axis if positions are equal on all axes.
                     key = (id(angles), row_positions.floats, row_positions.alike)
@@ -317,8 +355,8 @@ class Plan:
                     angle_source = found
                 for launch in launches:
                     launch(xs, ys, angle_source, own)
-        if isinstance(rows, RowPositions) and (rows.start is None or rows.bounds is not None):
-            read = _gpu_arrays(rows)
+        if isinstance(rows, RowPositions):
+            read = [each.owner for each in (rows.positions, rows.bounds) if type(each) is GpuView]
             if read:
                 memory.driver.keep_alive(read)
 
@@ -326,15 +364,11 @@ class Plan:
         self,
         arrays: Sequence[Array],
         positions: PositionArgs,
-        outputs: Sequence[Array] | None,
+        results: Sequence[Array],
         rows: RowPositions,
-    ) -> Results:
+    ) -> None:
         """Rotate by positions that differ on more axes than batch and sequence, with launches for each index."""
-        if not _are_known(replace(rows, per_array_axis=False)):
-            return None
-        if outputs is None:
-            outputs = memory.empty(self._specs, arrays)
-        for i, (x, result) in enumerate(zip(arrays, outputs, strict=True)):
+        for i, (x, result) in enumerate(zip(arrays, results, strict=True)):
             own, axes = rows.for_array(self._call.specs[i].axes, self._heads)
             assert own.positions is not None
             for index in np.ndindex(own.positions.shape[1 : len(axes.extra) + 1]):
@@ -345,7 +379,6 @@ class Plan:
                 self._part(i, axes, head, part, target)._launch(
                     own.at(index), [part.address], [target.address], read_again
                 )
-        return outputs
 
     def _read_part_again(
         self, positions: PositionArgs, i: int, index: tuple[int, ...]
@@ -374,49 +407,14 @@ class Plan:
             found = self._parts.setdefault((i, axes, head), made)
         return found
 
-    def _table(
-        self,
-        angles: Angles,
-        rows: RowPositions,
-        dtype: TableDType,
-        read_again: Callable[[], RowPositions],
-    ) -> tuple[cuda.AngleSource, cuda.KernelPositions]:
-        """Return angles as a table on the GPU, and which of its rows each token reads."""
-        if rows.start is not None:
-            window = window_of(angles, rows, dtype, self._device, self._call.table)
-            index = replace(rows, start=rows.start - window.first, limit=None)
-            return window.angle_source, cuda.row_positions(index)
-        if isinstance(rows.positions, GpuView):
-            table = self._call.table(angles, read_again(), dtype)
-            assert isinstance(table, TracedTable)
-            return cuda.tables_of(table.cosine, table.sine)
-        if rows.bounds is not None:
-            msg = (
-                "`cu_seqlens` must be known on the host, or all sequences must begin at one position, if angles are "
-                "read from a table, as with `decay`: pass `positions` instead"
-            )
-            raise TypeError(msg)
-        table = self._call.table(angles, rows, dtype)
-        assert not isinstance(table, TracedTable)
-        index = RowPositions(table.index[None], None, rows.length, consecutive=table.step == 1)
-        return cuda.uploaded_table(table.values), cuda.row_positions(index)
-
     # A decoder passes the same kind of positions for each token: an integer offset, or an array on the GPU.
 
-    def _cached_positions(self, positions: PositionArgs) -> cuda.KernelPositions | None:
-        """Return positions without reading them as the first call did; None if they have to be read."""
-        given, offset, bounds, delta = positions
-        if self._may_need_table or bounds is not None or delta is not None:
+    def _cached_positions(self, given: Any, offset: Any) -> cuda.KernelPositions | None:
+        """Return `positions` or `offset` on the GPU without reading them as the first call did, None if unknown."""
+        if given is not None and offset is not None:
             return None
-        name, value = "positions", given
-        if given is None:
-            name, value = "offset", 0 if offset is None else offset
-            if type(value) is int:
-                near = self._call.limit is None and 0 <= value < cuda.FAR
-                return cuda.consecutive_from(value) if near else None
-        elif offset is not None:
-            return None
-        if not self._positions.held or memory.owner_of(value) != self._owner:
+        name, value = ("offset", offset) if given is None else ("positions", given)
+        if memory.owner_of(value) != self._owner:
             return None
         if self._owner == memory.TORCH and memory.asks_for_gradient([value]):
             return None
@@ -428,48 +426,32 @@ class Plan:
         return found.of(address, value)
 
     def _cache_positions(
-        self,
-        positions: PositionArgs | None,
-        rows: RowPositions,
-        row_positions: cuda.KernelPositions,
+        self, positions: PositionArgs, view: GpuView, row_positions: cuda.KernelPositions
     ) -> None:
-        """Remember the layout of positions that lie on the GPU."""
-        named = None if positions is None else _named(positions)
-        view = rows.positions
-        if named is None or not isinstance(view, GpuView) or view.owner is not named[1]:
-            return
-        if memory.owner_of(view.owner) == self._owner:
-            key = named[0], *memory.layout_of(view.owner, self._owner)
+        """Remember the layout of positions that lie on the GPU, if nothing else says where tokens are."""
+        given, offset, bounds, delta = positions
+        name, value = ("offset", offset) if given is None else ("positions", given)
+        alone = bounds is delta is None and (given is None or offset is None)
+        if alone and view.owner is value and memory.owner_of(value) == self._owner:
+            key = name, *memory.layout_of(value, self._owner)
             self._positions.keep(key, row_positions._replace(owners=()))
 
     # ---------------------------------------------------------------------------------------------
     # torch's gradients.
 
     def _differentiable(
-        self, arrays: Sequence[Array], positions: PositionArgs, stream: int | None
-    ) -> Results:
+        self,
+        rows: RowPositions | cuda.KernelPositions,
+        arrays: Sequence[Array],
+        positions: PositionArgs,
+    ) -> Sequence[Array]:
         """Rotate by an operation that torch differentiates."""
-        from rotary.backends.torch import differentiable_together
+        from rotary.backends.torch import differentiable_together, kept_for_backward
 
-        rows = self._call.read(positions, self._extent)
-        if not _are_known(rows):
-            return None
-        # The caller may write to positions on the host before the gradient is computed.
-        given, offset, bounds, delta = (
-            deepcopy(each) if isinstance(each, list | tuple | np.ndarray) else each
-            for each in positions
-        )
-
-        with memory.driver.stream(stream, self._device):
-            results = memory.empty(self._specs, arrays)
-            xs, ys = (memory.addresses_of(each, self._owner) for each in (arrays, results))
-            self._launch(rows, xs, ys, partial(self._read_again, positions), positions)
-        return differentiable_together(
-            arrays,
-            results,
-            partial(_transpose, self._call, (given, offset, bounds, delta)),
-            _gpu_arrays(rows),
-        )
+        results = self.rotate(rows, arrays, positions, None)
+        kept = kept_for_backward(positions)
+        back = partial(_transpose, self._call, kept)
+        return differentiable_together(arrays, results, back, kept)
 
 
 def _transpose(call: Call, positions: PositionArgs, gradients: Sequence[Array]) -> Sequence[Array]:
@@ -507,7 +489,9 @@ def _groups(
             copy = not number and not in_place
             blocks += cuda.blocks_of(i, views[i], targets[i], specs[i].axes, pairing, copy=copy)
         launches = cuda.launches_of(blocks, x, pairing, batches[members[0]], length)
-        groups.append(_Group(launches, passes[members[0]].angles[number], spec.dtype))
+        angles = passes[members[0]].angles[number]
+        too_fast = cuda.are_too_fast(angles.frequencies)
+        groups.append(_Group(launches, angles, spec.dtype, too_fast))
     return groups
 
 
@@ -519,48 +503,3 @@ def _check_in_place(pairing: Pairing, x: GpuView) -> None:
             f"{pairing.target!r}: on a GPU other pairs may be read after this one is written"
         )
         raise ValueError(msg)
-
-
-def _must_be_disjoint(
-    views: Sequence[GpuView], targets: Sequence[GpuView]
-) -> list[tuple[int, int]]:
-    """Return the pairs of arrays that must not overlap, by number: inputs first, then outputs."""
-    pairs = []
-    count = len(views)
-    for i, y in enumerate(targets):
-        for j, x in enumerate(views):
-            if i != j or (y.address, y.strides) != (x.address, x.strides):
-                pairs.append((count + i, j))
-        pairs += [(count + i, count + j) for j in range(i)]
-    return pairs
-
-
-def _distances(addresses: Sequence[int]) -> tuple[int, ...]:
-    """Return addresses relative to the first one."""
-    return tuple([address - addresses[0] for address in addresses])
-
-
-def _needs_table(angles: Angles, rows: RowPositions) -> bool:
-    """Return whether the kernels cannot compute the angles, which no scale multiplies."""
-    floats = rows.positions is not None and "float" in str(rows.positions.dtype)
-    return floats and cuda.are_too_fast(angles.frequencies)
-
-
-def _are_known(rows: RowPositions) -> bool:
-    """Return whether kernels can read the positions: neither if they are traced nor if they have the array's axes."""
-    return not rows.per_array_axis and (not rows.traced or isinstance(rows.positions, GpuView))
-
-
-def _gpu_arrays(rows: RowPositions) -> list[Any]:
-    """Return the arrays on the GPU that kernels read positions from."""
-    return [part.owner for part in (rows.positions, rows.bounds) if isinstance(part, GpuView)]
-
-
-def _named(positions: PositionArgs) -> tuple[str, Any] | None:
-    """Return `positions` or `offset` with its name, or None if the call gives more than one argument."""
-    given, offset, bounds, delta = positions
-    if bounds is not None or delta is not None:
-        return None
-    if given is None:
-        return "offset", 0 if offset is None else offset
-    return None if offset is not None else ("positions", given)

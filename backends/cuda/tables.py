@@ -6,6 +6,8 @@ The kernels compute a table by rotating channel pairs (1, 0).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from operator import mod
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,10 +29,13 @@ from rotary.backends.contract import (
 
 from . import launch as cuda
 from . import memory
+from .overlap import Overlap
 
 LAUNCHES_REMEMBERED = 1024
 # Windows of a table begin and end at multiples of this number of rows.
 PAGE = 1024
+# Positions on the host are found in a window if they lie this close together. Others have a table of their own.
+WIDEST = 4 * PAGE
 LookUp: TypeAlias = Callable[[Angles, RowPositions, TableDType], Any]
 # Shape, strides, dtype and GPU: a view without address and owner.
 Layout: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
@@ -57,28 +62,101 @@ class Window(NamedTuple):
     angle_source: cuda.AngleSource
 
 
-def window_of(
-    angles: Angles, rows: RowPositions, dtype: TableDType, device: int, look_up: LookUp
-) -> Window:
-    """Return a cached table on a GPU that holds consecutive rows.
+class CallTables:
+    """Finds tables on a GPU for the angles of one call, all at the same positions.
 
-    Each stream has its own. Another stream could read a table before it is complete, or after its memory is reused.
+    Parameters
+    ----------
+    rows : RowPositions
+    device : int
+    look_up : callable
+        Returns a table of the host, or of the library of positions on the GPU.
+    read_again : callable
+        Reads the positions of the call as arrays of their library, whose operations compute tables on their GPU.
     """
-    assert rows.start is not None
-    start, stop = rows.start, rows.start + rows.length
-    frequencies, factor, scale = angles
-    key = (
-        *("window", frequencies.key, factor, scale, dtype, device),
-        *(memory.driver.current_stream(), start // PAGE),
-    )
-    kept: _Kept | None = TABLES.get(key)
-    if kept is not None and kept.value.first <= start <= stop <= kept.value.stop:
-        window: Window = kept.value
+
+    __slots__ = ("_device", "_indices", "_look_up", "_read_again", "_rows", "_span", "_stream")
+
+    def __init__(
+        self,
+        rows: RowPositions,
+        device: int,
+        look_up: LookUp,
+        read_again: Callable[[], RowPositions],
+    ) -> None:
+        self._rows, self._device = rows, device
+        self._look_up, self._read_again = look_up, read_again
+        self._stream = memory.driver.current_stream()
+        # The rows of tables that tokens read, by the position of a table's first row.
+        self._indices: dict[int, cuda.KernelPositions] = {}
+        # Start and stop of the positions, if a cached window may hold them.
+        self._span: tuple[int, int] | None = None
+        positions = rows.positions
+        if rows.start is not None:
+            self._span = rows.start, rows.start + rows.length
+        elif isinstance(positions, np.ndarray) and positions.dtype == np.int64 and positions.size:
+            start, stop = int(positions.min()), int(positions.max()) + 1
+            if rows.bounds is None and len(positions) == 1 and stop - start <= WIDEST:
+                self._span = start, stop
+
+    def find(
+        self, angles: Angles, dtype: TableDType
+    ) -> tuple[cuda.AngleSource, cuda.KernelPositions]:
+        """Return angles as a table on the GPU, and which of its rows each token reads."""
+        rows = self._rows
+        window = None if self._span is None else self._window(angles, dtype, *self._span)
+        if window is not None:
+            index = self._indices.get(window.first)
+            if index is None:
+                index = self._indices[window.first] = cuda.row_positions(self._from(window.first))
+            return window.angle_source, index
+        if isinstance(rows.positions, GpuView):
+            table = self._look_up(angles, self._read_again(), dtype)
+            assert isinstance(table, TracedTable)
+            parts = table.cosine, table.sine
+            return cuda.tables_of(*parts, str(memory.owner_of(parts[0])))
+        if rows.bounds is not None:
+            msg = (
+                "`cu_seqlens` must be known on the host, or all sequences must begin at one position, if angles are "
+                "read from a table, as with `decay`: pass `positions` instead"
+            )
+            raise TypeError(msg)
+        table = self._look_up(angles, rows, dtype)
+        read = RowPositions(table.index[None], None, rows.length, consecutive=table.step == 1)
+        return cuda.uploaded_table(table.values), cuda.row_positions(read)
+
+    def _from(self, first: int) -> RowPositions:
+        """Return the rows of a table whose first row is for a position."""
+        rows = self._rows
+        if rows.start is not None:
+            return replace(rows, start=rows.start - first, limit=None)
+        assert isinstance(rows.positions, np.ndarray)
+        return replace(rows, positions=rows.positions - first, limit=None)
+
+    def _window(self, angles: Angles, dtype: TableDType, start: int, stop: int) -> Window | None:
+        """Return a cached table that holds consecutive positions; None for scattered ones outside of a scale's range.
+
+        Each stream has its own. Another stream could read a table before it is complete, or after its memory is
+        reused.
+        """
+        frequencies, factor, scale = angles
+        key = (
+            *("window", frequencies.key, factor, scale, dtype, self._device),
+            *(self._stream, start // PAGE),
+        )
+        kept: _Kept | None = TABLES.get(key)
+        if kept is not None and kept.value.first <= start <= stop <= kept.value.stop:
+            found: Window = kept.value
+            return found
+        try:
+            window, nbytes = _new_window(angles, start, stop, dtype, self._look_up)
+        except (OverflowError, ValueError):
+            if self._rows.start is not None:
+                raise
+            return None  # the table for the positions themselves names the one that is wrong
+        if nbytes <= TABLES.limit:
+            TABLES.keep(key, _Kept(window, nbytes))
         return window
-    window, nbytes = _new_window(angles, start, stop, dtype, look_up)
-    if nbytes <= TABLES.limit:
-        TABLES.keep(key, _Kept(window, nbytes))
-    return window
 
 
 def _new_window(
@@ -127,9 +205,11 @@ def owner_and_layouts(
         return None, None
     if owner == memory.OTHER and (is_raw_gpu_memory(x) or memory.would_narrow(x)):
         return None, None
-    if any(memory.owner_of(output) != owner for output in outputs):
-        return None, None
-    key = memory.key_of((x,), outputs, owner) if len(outputs) < 2 else None
+    key = None
+    if len(outputs) < 2:  # several are refused
+        key = memory.key_of((x,), outputs, owner)
+        if key is None:
+            return None, None
     for part in tables:
         if type(part) is np.ndarray:  # uploaded in each call
             own: tuple[Any, ...] | None = (part.shape, part.dtype)
@@ -160,10 +240,14 @@ class _ForeignPlan:
     def __call__(
         self, arrays: Sequence[Array], tables: tuple[Array, ...], outputs: Sequence[Array] | None
     ) -> Sequence[Array]:
-        (x,) = arrays
-        table = _read(self._call, x, tables, outputs)
+        (x,), (cosine, sine) = arrays, tables
+        for output in outputs or ():
+            self._call.check_output(x, (cosine, sine), output)
+        table = self._call.read(x, (cosine, sine))
+        assert isinstance(table, TracedTable)
         with memory.driver.scope(memory.device_of(x, memory.OTHER)):
-            parts = zip((x, *table, *(outputs or ())), ("x", "cos", "sin", "out"), strict=False)
+            read = x, table.cosine, table.sine, *(outputs or ())
+            parts = zip(read, ("x", "cos", "sin", "out"), strict=False)
             own, cosine, sine, *targets = ours = [memory.as_cupy(*part) for part in parts]
             key = memory.key_of([own], targets, memory.CUPY)
             planned = self._planned  # read once, because another thread may replace it
@@ -201,6 +285,9 @@ class _Plan:
         memory.check_aligned(views, names)
         self._call, self._owner = call.without_arrays(), owner
         x, target = views[0], None if call.output is None else views[-1]
+        self._tables_there = [name in names for name in ("cos", "sin")]
+        count = 1 + sum(self._tables_there)
+        self._overlap = Overlap(views[:count], views[count:])
         self._device = x.device
         # Kernels need contiguous channels, so others are copied.
         self._copies_array = not memory.has_contiguous_channels(x)
@@ -209,7 +296,7 @@ class _Plan:
             x = memory.row_major(x)
         result = memory.like(x, owner)
         self._spec = memory.result_spec(result, owner, like=x.dtype)
-        self._sizes = [memory.channel_size(x)] * 2
+        self._sizes = [memory.CHANNEL_BYTES[x.dtype]] * 2
         direct = None if self._copies_result else target
         self._parts = _parts(x, direct or result, call.spec.axes, call.spec.pairings[0])
 
@@ -217,21 +304,32 @@ class _Plan:
         self, arrays: Sequence[Array], tables: tuple[Array, ...], outputs: Sequence[Array] | None
     ) -> Sequence[Array]:
         """Rotate on the current stream of the array's library."""
-        (x,) = arrays
+        (x,), (cosine, sine) = arrays, tables
+        if outputs is not None:
+            there = [part for part, own in zip(tables, self._tables_there, strict=True) if own]
+            addresses = memory.addresses_of((x, *there, *outputs), self._owner)
+            if not self._overlap.is_excluded(addresses):
+                self._call.check_output(x, (cosine, sine), outputs[0])
+                self._overlap.exclude(addresses)
         with memory.driver.scope(self._device):
-            table = _read(self._call, x, tables, outputs)
-            return self.rotated(x, table, outputs)
+            table = self._call.read(x, (cosine, sine))
+            assert isinstance(table, TracedTable)
+            return self.rotated(x, (table.cosine, table.sine), outputs)
 
     def rotated(
         self, x: Array, table: tuple[Array, Array], outputs: Sequence[Array] | None
     ) -> Sequence[Array]:
         """Rotate on the current GPU, given cosine and sine as they were read."""
         owner = self._owner
-        with memory.driver.stream(memory.stream_of(owner, self._device), self._device):
+        on_stream: AbstractContextManager[Any] = nullcontext()
+        if owner == memory.TORCH:
+            stream = memory.stream_of(owner, self._device)
+            on_stream = memory.driver.stream(stream, self._device)
+        with on_stream:
             source = memory.contiguous(x) if self._copies_array else x
             results = outputs
             if not outputs or self._copies_result:
-                results = memory.empty([self._spec], [source])
+                results, _ = memory.empty([self._spec], [source])
             assert results
             addresses = memory.addresses_of((source, *results), owner)
             if any(map(mod, addresses, self._sizes)):
@@ -251,7 +349,7 @@ class _Plan:
             own = (cosine, sine)
             if place:
                 own = cosine[(slice(None), *place)], sine[(slice(None), *place)]
-            angle_source, row_positions = cuda.tables_of(*own)
+            angle_source, row_positions = cuda.tables_of(*own, self._owner)
             for launch in launches:
                 launch([x + x_start], [y + y_start], angle_source, row_positions)
 
@@ -259,18 +357,6 @@ class _Plan:
         """Raise for arrays that are not aligned, although others of their layout were."""
         for part, name in zip((x, *(outputs or ())), ("x", "out"), strict=False):
             memory.check_aligned([memory.view_of(part, self._owner)], [name])
-
-
-def _read(
-    call: TablesCall, x: Array, tables: tuple[Array, ...], outputs: Sequence[Array] | None
-) -> tuple[Array, Array]:
-    """Return cosine and sine on the GPU of an array, after a check of the output."""
-    cosine, sine = tables
-    for output in outputs or ():
-        call.check_output(x, (cosine, sine), output)
-    table = call.read(x, (cosine, sine))
-    assert isinstance(table, TracedTable)
-    return table.cosine, table.sine
 
 
 def _parts(x: GpuView, y: GpuView, axes: Axes, pairing: Pairing) -> list[_Part]:
@@ -369,7 +455,7 @@ def _tables_at(
         heads, pairs = frequencies.heads, frequencies.pairs
         wanted = GpuView(0, (heads, batch, length, 2 * pairs), (1, 1, 1, 1), dtype, device, None)
         result_spec = memory.result_spec(memory.like(wanted, owner), owner)
-        (result,) = memory.empty([result_spec], [positions])
+        (result,), _ = memory.empty([result_spec], [positions])
         y = memory.view_of(result, owner)
         # All positions read the same row.
         unit_pairs = _ones(pairs, dtype, device)

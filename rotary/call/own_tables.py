@@ -198,7 +198,12 @@ class TableReader:
         """Return the tables of a call as backends read them."""
         cosine, sine = tables
         if not self._as_given:
-            cosine, sine = self._converted(x, cosine, "cos"), self._converted(x, sine, "sin")
+            known = type(cosine) is type(sine) is np.ndarray
+            if self._on_cupy and known and cosine.dtype == sine.dtype:
+                both = self._converted(x, np.stack([cosine, sine]), "cos")  # in one upload
+                cosine, sine = both[0], both[1]
+            else:
+                cosine, sine = self._converted(x, cosine, "cos"), self._converted(x, sine, "sin")
         if self._ordered is not None:
             cosine, sine = self._ordered(cosine), self._ordered(sine)
         if self._index is not None:

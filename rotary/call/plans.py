@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,17 +102,32 @@ def rotate(
     kind: tuple[Any, ...] = rotations, verb, len(arrays)
     if other is not None or transposed or cu_seqlens is not None:
         kind = *kind, (other, transposed, cu_seqlens is None)
-    key = _key(kind, arrays, role, seq_axis, batch_axis, outputs)
-    owner = None
+    key, owner = None, None
+    if arrays and type(arrays[0]) is np.ndarray:
+        key = _key(kind, arrays, role, seq_axis, batch_axis, outputs)
     if key is None and arrays:
-        axes = seq_axis, batch_axis
-        again = partial(rotate, rotations, verb, to=other)
-        results = _on_host(again, rotations, arrays, where, role, axes, outputs, transposed)
-        if results is not None:
-            return results[0] if len(results) == 1 else tuple(results)
+        backend = backends.shared_with_host(arrays)
+        if backend is not None:
+            again = partial(rotate, rotations, verb, to=other)
+            results = _on_host(
+                backend,
+                again,
+                rotations,
+                arrays,
+                where,
+                role,
+                (seq_axis, batch_axis),
+                outputs,
+                transposed,
+            )
+            if results is not None:
+                return results[0] if len(results) == 1 else tuple(results)
         owner, layout = _on_gpu(arrays, outputs)
-        if layout is not None:
-            key = (*kind, role, *axes_key(seq_axis, batch_axis, len(arrays)), *layout)
+        if layout is not None and (role is None or type(role) is str):
+            axes: tuple[Hashable, ...] = seq_axis, batch_axis
+            if batch_axis is not None or not (seq_axis is None or type(seq_axis) is int):
+                axes = axes_key(seq_axis, batch_axis, len(arrays))
+            key = (*kind, role, *axes, *layout)
     plan = None if key is None else _plans.held.get(key)
     if plan is not None:
         # As `_plans.get`, without a call. Every use moves its plan behind those used less recently; counting one in
@@ -325,28 +341,12 @@ def _plan_of(
     if owner is not None and first.second_angles is None:
         from rotary.backends.cuda import plan as cuda
 
-        return _PlanWithFallback(cuda.plan(call, owner), library.plan(call))
+        return cuda.plan(call, owner)
     if backends.host() is portable or not all(isinstance(x, np.ndarray) for x in arrays):
         return library.plan(call)
     from rotary.backends.cpu import plan as numba
 
     return numba.plan(call)
-
-
-class _PlanWithFallback:
-    """A plan of a GPU's kernels, and that of the library's own operations for positions they cannot read."""
-
-    __slots__ = ("_kernels", "_library")
-
-    def __init__(self, kernels: Callable[..., Sequence[Array] | None], plan: Plan) -> None:
-        self._kernels = kernels
-        self._library = plan
-
-    def __call__(
-        self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None
-    ) -> Sequence[Array]:
-        results = self._kernels(arrays, positions, outputs)
-        return self._library(arrays, positions, outputs) if results is None else results
 
 
 def _transpose(
@@ -402,6 +402,7 @@ def _check_real(shapes: Sequence[NamedShape]) -> None:
 
 
 def _on_host(
+    backend: ModuleType,
     again: Callable[..., Any],
     rotations: Source,
     arrays: Sequence[Array],
@@ -413,11 +414,8 @@ def _on_host(
 ) -> Sequence[Array] | None:
     """Return arrays of other libraries rotated if they lie in the host's memory, None if they do not.
 
-    `again` makes the same call for other arrays.
+    `backend` may share the memory of the first array with NumPy. `again` makes the same call for other arrays.
     """
-    backend = backends.shared_with_host(arrays)
-    if backend is None:
-        return None
     # A graph of gradients keeps `back`, which therefore must not keep the arrays.
     count = len(arrays)
 

@@ -84,6 +84,7 @@ ALLOWED = {
         "Plan._parts": "one for each head, dropped with the plan",
         "Plan._angle_sources": "one for each kind of positions, dropped with the plan",
     },
+    "backends/cuda/tables.py": {"CallTables._indices": "one for each table of a call"},
 }
 
 

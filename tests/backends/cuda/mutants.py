@@ -48,6 +48,7 @@ class Mutant(NamedTuple):
 KERNEL, STRUCT = "backends/cuda/rotate.cu", "backends/cuda/parameters.py"
 LAUNCHES, VIEWS = "backends/cuda/launch.py", "backends/cuda/memory.py"
 PLANS, TABLES = "backends/cuda/plan.py", "backends/cuda/tables.py"
+OVERLAP = "backends/cuda/overlap.py"
 GRADIENTS = "backends/torch.py"
 DRIVER = "backends/cuda/driver.py"
 
@@ -145,7 +146,7 @@ MUTANTS = (
     Mutant("bounds", VIEWS, "return sum(min(each, 0) for each in reach), sum", "return 0, sum"),
     Mutant(
         "bounds",
-        PLANS,
+        OVERLAP,
         "return self._disjoint.get(_distances(addresses)) is not None",
         "return True",
     ),
@@ -215,10 +216,10 @@ MUTANTS = (
         "if groups and (groups[-1][1], groups[-1][2]) == (size * steps[0], size * steps[1]):",
         "if groups:",
     ),
-    Mutant("strides", LAUNCHES, "by_token == 0 or by_batch % by_token == 0", "True"),
-    Mutant("strides", LAUNCHES, "cosine.strides == sine.strides\n        and", "True\n        and"),
+    Mutant("strides", LAUNCHES, "or (by_token and by_batch % by_token)", ""),
+    Mutant("strides", LAUNCHES, "strides != others\n        or", "False\n        or"),
     Mutant("strides", VIEWS, "front.sort(key=lambda axis: -abs(x.strides[axis]))", "pass"),
-    Mutant("strides", VIEWS, "key.append(same[0] == same[1])", "pass"),
+    Mutant("strides", VIEWS, "key.append(output.data.ptr == x.data.ptr)", "pass"),
     Mutant(
         "phase",
         KERNEL,
@@ -256,7 +257,7 @@ MUTANTS = (
     Mutant(
         "phase",
         PLANS,
-        "key = named[0], *memory.layout_of",
+        "key = name, *memory.layout_of",
         'key = "positions", *memory.layout_of',
     ),
     Mutant(
@@ -281,7 +282,7 @@ MUTANTS = (
         "(factor, high, float(np.float32(factor - high)))",
         "(factor, high, 1e-4)",
     ),
-    Mutant("factor", PLANS, "self._may_need_table = any(", "self._may_need_table = False and any("),
+    Mutant("factor", PLANS, "self._scaled = any(", "self._scaled = False and any("),
     Mutant("struct", KERNEL, "i64 x_batch, x_token, x_head;", "i64 x_token, x_batch, x_head;"),
     Mutant(
         "struct",
@@ -320,22 +321,21 @@ MUTANTS = (
     Mutant(
         "phase",
         PLANS,
-        "near = self._call.limit is None and 0 <= value",
-        "near = 0 <= value",
+        "min(cuda.FAR, call.limit - length)",
+        "cuda.FAR",
     ),
-    Mutant("phase", PLANS, "start=rows.start - window.first", "start=rows.start"),
+    Mutant("phase", TABLES, "start=rows.start - first", "start=rows.start"),
+    Mutant("phase", TABLES, "positions=rows.positions - first", "positions=rows.positions"),
     Mutant(
         "launch", DRIVER, "self._kept_alive[next(self._numbers)] = stream.record(), owners", "pass"
     ),
     Mutant(
         "launch",
         PLANS,
-        "with memory.driver.scope(self._device):\n            if self",
-        "with memory.driver.scope(0):\n            if self",
+        "with memory.driver.scope(self._device):\n            recorded",
+        "with memory.driver.scope(0):\n            recorded",
     ),
-    Mutant(
-        "launch", TABLES, "*(memory.driver.current_stream(), start // PAGE)", "*(0, start // PAGE)"
-    ),
+    Mutant("launch", TABLES, "*(self._stream, start // PAGE)", "*(0, start // PAGE)"),
     Mutant(
         "bounds",
         TABLES,
