@@ -413,14 +413,6 @@ class Code:
             stored = builder.store(part, place, align=count * item)
             stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
 
-    def prefetch(self, address):  # pragma: compiled
-        """Prefetch a cache line for reading; any address is allowed."""
-        word = ir.IntType(32)
-        pointer = self.builder.inttoptr(address.value, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        self.builder.call(function, [pointer, word(0), word(3), word(1)])
-
     def copy(self, source, target, count):  # pragma: compiled
         """Copy bytes between addresses."""
         byte = ir.IntType(8).as_pointer()
@@ -880,16 +872,28 @@ class Channels:
     def _rounded_to_upper_half(self, number):  # pragma: compiled
         """Return the bits of float32 numbers whose upper halves are the nearest bfloat16.
 
-        The processor's own conversion flushes subnormal numbers, and to look for them costs what it gains.
+        The processor's own conversion flushes subnormal numbers to zero, and to look for them costs what it gains.
         """
         builder = self.builder
         bits = builder.bitcast(number, ir.VectorType(ir.IntType(32), number.type.count))
         last = builder.and_(bits, _integers(0x10000, bits))
         odd = builder.icmp_unsigned("!=", last, _integers(0, bits))
         up = builder.select(odd, _integers(0x8000, bits), _integers(0x7FFF, bits))
-        # A NaN that was computed is quiet, and stays one without its lower half.
-        is_number = builder.fcmp_ordered("ord", number, number)
-        return builder.select(is_number, builder.add(bits, up), bits)
+        # A NaN stays one, because `quiet` has left its lower half empty.
+        return builder.add(bits, up)
+
+    def quiet(self, numbers):  # pragma: compiled
+        """Return numbers of a table as they are, but a NaN without its lower half if channels are bfloat16.
+
+        The lower half of a NaN that is computed is then empty as well: it is that of a channel or of the table.
+        """
+        if self.dtype != "bfloat16":
+            return numbers
+        builder = self.builder
+        bits = builder.bitcast(numbers, ir.VectorType(ir.IntType(32), numbers.type.count))
+        nan = builder.or_(builder.and_(bits, _integers(0xFFFF0000, bits)), _integers(1 << 22, bits))
+        is_number = builder.fcmp_ordered("ord", numbers, numbers)
+        return builder.bitcast(builder.select(is_number, bits, nan), numbers.type)
 
     def _from_half(self, stored):  # pragma: compiled
         """Return float16 as float32 without the processor's conversion."""
@@ -940,8 +944,6 @@ LINE = 64
 # Bytes that are streamed at once if whole cache lines are not possible: the processor joins the pieces of a line if
 # they come in their order.
 PIECE = 16
-# How many bytes before its use a line is prefetched for streamed results: less is too late if memory is busy.
-AHEAD = 2048
 # How many pairs of a row have their cosine and sine in registers.
 HELD = 64
 
@@ -995,6 +997,8 @@ class Rotation(Kernel):
         self.item = {"float64": 8, "float32": 4}.get(dtype, 2)
         self.table_item = 8 if dtype == "float64" else 4
         self.line = LINE // self.item
+        # The functions that code calls which is written after them.
+        self.functions = {}
 
     @property
     def channels(self):  # pragma: compiled
@@ -1012,9 +1016,9 @@ class Rotation(Kernel):
         their rows of the table in a core's own cache, and so many heads share the reading of one; more heads are
         more streams than the processor prefetches.
         """
-        integer = self.code.integer
+        integer, heads_at_once = self.code.integer, 4 if self.item == 8 else 8
         by_head = (heads == 1) | (_size(x_head) > _size(x_token))
-        return by_head.where(integer(256), 1), by_head.where(integer(4), heads)
+        return by_head.where(integer(512), 1), by_head.where(integer(heads_at_once), heads)
 
     def walk_function(self):  # pragma: compiled
         """Write the function that rotates tokens first .. last - 1 of an array, counted through batch and sequence."""
@@ -1133,7 +1137,6 @@ class Rotation(Kernel):
     def rotate(self, run, inverse, piece):  # pragma: compiled
         """Rotate the rows of a run; long ones in parts, of which the last has at least a line's pairs."""
         code, done = self.code, Variable(self.code.integer(0))
-        cases = self.cases()
         with code.until(done, run.pairs):
             first = done.get()
             left = run.pairs - first
@@ -1148,43 +1151,93 @@ class Rotation(Kernel):
                 cosine=run.cosine + first * self.table_item,
                 sine=run.sine + first * self.table_item,
             )
-            number = code.integer(0)
-            for i, (width, times) in enumerate(cases):
-                least = width if times == 1 else width * (times - 1) + 1
-                number = (part < least).where(number, i)
-            with code.case(number, len(cases)) as each:
+            piece = code.integer(0) if piece is None else piece
+            arguments = [each.value for each in (*this, inverse, piece)]
+            self.builder.call(self.functions["rows"], arguments)
+
+    def rows_function(self):  # pragma: compiled
+        """Write the function that rotates the rows of a run, of at most `HELD` pairs each.
+
+        Within the loops of the walk LLVM would advance the addresses of every case at every token.
+        """
+        word = ir.IntType(64)
+        with self.function("rows", ir.VoidType(), *[word] * 11) as (function, arguments):
+            *parts, inverse, piece = map(self.code.integer, arguments)
+            run, cases = Run(*parts), self.cases()
+            number = self.code.integer(0)
+            for i, widths in enumerate(cases[:-1]):
+                number = (run.pairs > sum(widths)).where(i + 1, number)
+            with self.code.case(number, len(cases)) as each:
                 for i in each:
-                    self.rotate_rows(this, cases[i], inverse, piece)
+                    self.rotate_rows(run, cases[i], inverse, piece)
+            self.builder.ret_void()
+        return function
 
     def cases(self):  # pragma: compiled
-        """Return how rows are divided, by the number of pairs: how many are rotated at once, and how often.
+        """Return how rows are divided into blocks, as the numbers of their pairs, by the number of pairs of the row.
 
-        The last time it is the row's last pairs, some of them for the second time.
+        The last block is at the end of the row. If the row has fewer pairs, it overlaps the block before, and its
+        first pairs are rotated twice. Rows of 16-bit channels, whose conversion takes time, end with smaller blocks.
         """
-        small = [self.line >> k for k in range(self.line.bit_length() - 1, 0, -1)]
-        cases = [(width, times) for width in small for times in ((1, 2) if width > 1 else (1,))]
-        return cases + [(self.line, times) for times in range(1, HELD // self.line + 1)]
+        line = self.line
+        small = [line >> k for k in range(line.bit_length() - 2, 0, -1)]
+        cases = [(1,), *(blocks for width in small for blocks in ((width,), (width, width)))]
+        lines = [(line,) * times for times in range(1, HELD // line + 1)]
+        if self.item == 2:
+            half, quarter = line // 2, line // 4
+            cases.insert(-1, (half, quarter))
+            lines[1:1] = [(line, quarter), (line, half), (line, half, quarter)]
+        return cases + lines
 
-    def rotate_rows(self, run, case, inverse, piece):  # pragma: compiled
-        """Rotate rows that are divided in one way; the whole row is read before it is written."""
-        code, item = self.code, self.item
-        width, times = case
-        firsts = [code.integer(width * i) for i in range(times - 1)] + [run.pairs - width]
-        angles = [self.angles(run, first, width, inverse) for first in firsts]
-        kind = ir.VectorType(self.channels.stored, width if self.halves else 2 * width)
+    def rotate_rows(self, run, widths, inverse, piece):  # pragma: compiled
+        """Rotate rows that are divided in one way."""
+        code = self.code
+        firsts = [code.integer(sum(widths[:i])) for i in range(len(widths) - 1)]
+        firsts.append(run.pairs - widths[-1])
+        angles = [
+            self.angles(run, first, width, inverse)
+            for first, width in zip(firsts, widths, strict=True)
+        ]
+        if self.halves:
+            places = [first * self.item for first in firsts]
+            places += [place + run.second for place in places]
+        else:
+            places = [first * (2 * self.item) for first in firsts]
+        counts = [width * (1 if self.halves else 2) for width in widths]
+        blocks = list(zip(places, counts * (2 if self.halves else 1), strict=True))
+        # Each way of writing has a loop of its own: LLVM would join the stores of branches to ordinary ones.
+        ordinarily = code.integer(1)
+        for size in self.streamed_pieces(widths):
+            with code.when(piece == size):
+                self.each_row(run, blocks, angles, size)
+            ordinarily = (piece == size).where(0, ordinarily)
+        with code.when(ordinarily == 1):
+            self.each_row(run, blocks, angles, 0)
+
+    def streamed_pieces(self, widths):  # pragma: compiled
+        """Return in which pieces rows that are divided in one way can be streamed."""
+        if not self.streams or widths[0] < self.line:
+            return ()
+        # LLVM fuses rounding to float16 with storing, which makes ordinary stores of blocks that are less than a line.
+        whole = len(set(widths)) == 1
+        return (*([LINE] if whole else []), *([PIECE] if whole or self.dtype != "float16" else []))
+
+    def each_row(self, run, blocks, angles, piece):  # pragma: compiled
+        """Rotate rows; a whole row is read before it is written."""
+        code = self.code
         with code.each(run.count) as i:
             x, out = run.x + i * run.x_step, run.out + i * run.out_step
-            if self.halves:
-                places = [first * item for first in firsts]
-                places += [place + run.second for place in places]
-            else:
-                places = [first * (2 * item) for first in firsts]
-            if self.streams:
-                for byte in range(0, 2 * width * times * item, LINE):
-                    code.prefetch(x + byte + AHEAD)
-            read = [code.load(x + place, kind) for place in places]
+            read = [self.read(x + place, count) for place, count in blocks]
             results = self.rotated(read, angles)
-            self.write(results, [out + place for place in places], piece)
+            for result, (place, _) in zip(results, blocks, strict=True):
+                if piece:
+                    code.stream(result, out + place, self.item, piece)
+                else:
+                    code.store(result, out + place)
+
+    def read(self, address, count):  # pragma: compiled
+        """Return channels that follow one another in memory."""
+        return self.code.load(address, ir.VectorType(self.channels.stored, count))
 
     def angles(self, run, first, width, inverse):  # pragma: compiled
         """Return cosines and sines of some pairs, divided as the numbers that they are multiplied with."""
@@ -1192,7 +1245,7 @@ class Rotation(Kernel):
         number = channels.number
         kind = ir.VectorType(number, width)
         cosine, sine = (
-            self.code.load(place + first * self.table_item, kind)
+            channels.quiet(self.code.load(place + first * self.table_item, kind))
             for place in (run.cosine, run.sine)
         )
         sign = builder.select((inverse == 0).value, number(1), number(-1))
@@ -1242,20 +1295,6 @@ class Rotation(Kernel):
         first = builder.fsub(builder.fmul(a, cosine), builder.fmul(b, sine))
         return first, builder.fadd(builder.fmul(b, cosine), builder.fmul(a, sine))
 
-    def write(self, results, places, piece):  # pragma: compiled
-        """Write the channels of a row."""
-        code, streamed = self.code, self.code.integer(0)
-        # Short rows are not streamed: LLVM would fuse storing with rounding, which makes ordinary stores of some.
-        short = results[0].type.count * self.item < LINE
-        for size in () if short or not self.streams else (LINE, PIECE):
-            with code.when(piece == size):
-                for result, place in zip(results, places, strict=True):
-                    code.stream(result, place, self.item, size)
-            streamed = (piece == size).where(1, streamed)
-        with code.when(streamed == 0):
-            for result, place in zip(results, places, strict=True):
-                code.store(result, place)
-
     # --------------------------------------------------------------------------------------------
     # The call.
 
@@ -1264,7 +1303,8 @@ class Rotation(Kernel):
         code = self.code
         call = code.integer(address)
         answer = code.integer(self.builder.call(self.check_function(), [call.value]))
-        self.walk_of = self.walk_function()
+        self.functions["rows"] = self.rows_function()
+        self.functions["walk"] = self.walk_function()
         chunks, team = (code.integer_at(call + 8 * i) for i in (CHUNKS, TEAM))
         with code.when(answer == DONE):
             self.run(call, chunks, team)
@@ -1281,7 +1321,7 @@ class Rotation(Kernel):
             first, last = ((part * tokens) // entry[CHUNKS] for part in (number, number + 1))
             x, out = ((i == 0).where(entry[a], entry[b]) for a, b in ((X, X2), (OUT, OUT2)))
             arguments = call, layout, x, out, first, last, aside
-            self.builder.call(self.walk_of, [each.value for each in arguments])
+            self.builder.call(self.functions["walk"], [each.value for each in arguments])
 
     def check_function(self):  # pragma: compiled
         """Write the function that checks a call and returns the answer."""

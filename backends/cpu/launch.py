@@ -29,6 +29,7 @@ from .jit import Variant, _compiled, compiled, entry_point
 from .kernels import DONE
 from .threads import (
     BYTES_PER_THREAD,
+    HALF_BYTES_PER_THREAD,
     ROW_BYTES_PER_THREAD,
     _numba_threads_start,
     _numba_threads_started,
@@ -166,6 +167,7 @@ class Launch:
     __slots__ = (
         "_address",
         "_aside",
+        "_bytes_per_thread",
         "_inverse",
         "_layout",
         "_nbytes",
@@ -188,6 +190,8 @@ class Launch:
         self._layout = np.array(geometry, np.int64)
         self._address = self._layout.ctypes.data
         self._nbytes = nbytes
+        half = np.dtype(self._storage).itemsize == 2
+        self._bytes_per_thread = HALF_BYTES_PER_THREAD if half else BYTES_PER_THREAD
         self._inverse = int(pairing.inverse)
         # The bytes of a row if its layout changes.
         moves = pairing.source != pairing.target
@@ -207,8 +211,8 @@ class Launch:
             return NO_KERNEL
         run, address = kernel
         threads = 1, 0
-        if self._nbytes >= 2 * BYTES_PER_THREAD:
-            threads = threads_for(self._nbytes, BYTES_PER_THREAD)
+        if self._nbytes >= 2 * self._bytes_per_thread:
+            threads = threads_for(self._nbytes, self._bytes_per_thread)
         aside = np.empty(threads[0] * self._aside, np.uint8) if self._aside else None
         values, index, start, stop, step = rows
         return run(
@@ -252,8 +256,8 @@ class Launch:
         """
         run, address = kernel
         threads = 1, 0
-        if self._nbytes >= 2 * BYTES_PER_THREAD:
-            threads = threads_for(self._nbytes, BYTES_PER_THREAD)
+        if self._nbytes >= 2 * self._bytes_per_thread:
+            threads = threads_for(self._nbytes, self._bytes_per_thread)
         aside = np.empty(threads[0] * self._aside, np.uint8) if self._aside else None
         values, index, start, stop, step = rows
         for first, last, place in blocks:

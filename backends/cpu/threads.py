@@ -13,7 +13,9 @@ from rotary.runtime.threads import thread_limit
 
 from .guard import HOME, failed, failures, report
 
-BYTES_PER_THREAD = 512 * 1024
+# How many bytes are worth a thread: of most arrays, and of arrays of 16-bit channels, whose conversion takes time.
+BYTES_PER_THREAD = 320 * 1024
+HALF_BYTES_PER_THREAD = 128 * 1024
 # Of a table. One thread computes so much in 0.1 ms; starting another one may take several if all processors are busy.
 ROW_BYTES_PER_THREAD = 256 * 1024
 # Whether the parent of a forked process had started Numba's threads, by process.
