@@ -209,6 +209,38 @@ def test_heads_may_have_tables_of_their_own(name, order):
 
 
 @pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("lanes", [1, 5, 29, 64])
+def test_numbers_of_every_kind(name, half, lanes):
+    """NaN of any payload stays NaN, and infinity, subnormal numbers and the signs of zeros are as NumPy has them."""
+    rng = np.random.default_rng(0)
+    bits = np.dtype(DTYPES[name]).itemsize
+    values = rng.integers(0, 256, (1, 40, 3, 2 * lanes * bits), np.uint8).view(DTYPES[name])
+    kinds = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0], np.float64)
+    values[:, ::4] = rng.choice(kinds, values[:, ::4].shape).astype(values.dtype)
+    least = float(ml_dtypes.finfo(DTYPES[name]).smallest_subnormal)
+    values[:, 1::4] = (rng.integers(-99, 99, values[:, 1::4].shape) * least).astype(values.dtype)
+    _, table = data(name, (1, 40, 3, 2 * lanes), lanes)
+    # Every NaN of a table, signalling ones among them, whose bits are not all in the upper half.
+    word = np.uint64 if name == "float64" else np.uint32
+    exponent = np.array(np.inf, table.dtype).view(word)
+    payload = rng.integers(1, 2 ** (52 if name == "float64" else 23), table.shape, word)
+    places = rng.random(table.shape) < 0.05
+    table.view(word)[places] = (exponent | payload)[places]
+    table[rng.random(table.shape) < 0.05] = 0.0
+    x, out = placed(values.shape, DTYPES[name]), placed(values.shape, DTYPES[name])
+    x[...] = values
+    index = np.array([[0]])
+    with np.errstate(all="ignore"):
+        wanted = expected(values, table, index, 1, 0, half, half, 1.0, out)
+    run(x, out, table, index, 1, 0, half, half, 1.0, stream=False)
+    nan = np.isnan(wanted.astype(np.float64))
+    np.testing.assert_array_equal(np.isnan(out.astype(np.float64)), nan)
+    assert 0 < nan.sum() < nan.size
+    same_bits(np.where(nan, 0, out), np.where(nan, 0, wanted))
+
+
+@pytest.mark.parametrize("name", DTYPES)
 def test_memory_beside_the_array_is_left_alone(name):
     lanes, room = 37, 3
     whole = np.full((2, 9, 5 + room, 2 * lanes + 11), 1.5).astype(DTYPES[name])
