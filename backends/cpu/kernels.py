@@ -997,8 +997,9 @@ class Rotation(Kernel):
         self.item = {"float64": 8, "float32": 4}.get(dtype, 2)
         self.table_item = 8 if dtype == "float64" else 4
         self.line = LINE // self.item
-        # The functions that code calls which is written after them.
-        self.functions = {}
+        # What is called by code that is written after it.
+        self.function_of_rows: Any = None
+        self.function_of_walk: Any = None
 
     @property
     def channels(self):  # pragma: compiled
@@ -1153,7 +1154,7 @@ class Rotation(Kernel):
             )
             piece = code.integer(0) if piece is None else piece
             arguments = [each.value for each in (*this, inverse, piece)]
-            self.builder.call(self.functions["rows"], arguments)
+            self.builder.call(self.function_of_rows, arguments)
 
     def rows_function(self):  # pragma: compiled
         """Write the function that rotates the rows of a run, of at most `HELD` pairs each.
@@ -1303,8 +1304,8 @@ class Rotation(Kernel):
         code = self.code
         call = code.integer(address)
         answer = code.integer(self.builder.call(self.check_function(), [call.value]))
-        self.functions["rows"] = self.rows_function()
-        self.functions["walk"] = self.walk_function()
+        self.function_of_rows = self.rows_function()
+        self.function_of_walk = self.walk_function()
         chunks, team = (code.integer_at(call + 8 * i) for i in (CHUNKS, TEAM))
         with code.when(answer == DONE):
             self.run(call, chunks, team)
@@ -1321,7 +1322,7 @@ class Rotation(Kernel):
             first, last = ((part * tokens) // entry[CHUNKS] for part in (number, number + 1))
             x, out = ((i == 0).where(entry[a], entry[b]) for a, b in ((X, X2), (OUT, OUT2)))
             arguments = call, layout, x, out, first, last, aside
-            self.builder.call(self.functions["walk"], [each.value for each in arguments])
+            self.builder.call(self.function_of_walk, [each.value for each in arguments])
 
     def check_function(self):  # pragma: compiled
         """Write the function that checks a call and returns the answer."""
