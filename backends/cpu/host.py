@@ -7,12 +7,13 @@ from types import ModuleType
 
 from .guard import builtins_are_replaced, failed, failures, is_torn, loaded, report, shielded
 
-_chosen: dict[str, ModuleType] = {}
+# The module that `host` returns, once it is chosen.
+chosen: dict[str, ModuleType] = {}
 
 
 def host() -> ModuleType:
     """Return the module that rotates NumPy arrays: `cpu.launch`, or `portable` without Numba."""
-    module = _chosen.get("host")
+    module = chosen.get("host")
     if module is not None:
         return module
     if builtins_are_replaced():
@@ -20,8 +21,8 @@ def host() -> ModuleType:
     shielded(_choose)
     report()
     if "kernels" in failures:
-        _chosen.setdefault("host", _portable())
-    return _chosen.get("host") or _portable()
+        chosen.setdefault("host", _portable())
+    return chosen.get("host") or _portable()
 
 
 def _portable() -> ModuleType:
@@ -33,8 +34,8 @@ def _portable() -> ModuleType:
 
 def _choose() -> None:
     """Choose the module, unless another thread has done so."""
-    if "host" not in _chosen:
-        _chosen.setdefault("host", _found())
+    if "host" not in chosen:
+        chosen.setdefault("host", _found())
 
 
 def _found() -> ModuleType:
@@ -61,7 +62,7 @@ def _found() -> ModuleType:
         else:
             failed("import", "Numba cannot be imported", error)
         if not isinstance(error, Exception):
-            _chosen["host"] = portable
+            chosen["host"] = portable
             raise
         return portable
     return cpu if kernels.COMPILED else portable

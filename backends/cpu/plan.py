@@ -179,9 +179,17 @@ class HostPlan:
         self.direct = _direct(made, len(call.arrays)) if direct else None
 
     def __call__(
-        self, arrays: Sequence[HostArray], where: PositionArgs, outputs: Sequence[HostArray] | None
+        self,
+        arrays: Sequence[HostArray],
+        where: PositionArgs,
+        outputs: Sequence[HostArray] | None,
+        *,
+        tried: bool = False,
     ) -> Sequence[HostArray]:
-        """Return arrays rotated. Every argument is looked at before the first byte is written."""
+        """Return arrays rotated. Every argument is looked at before the first byte is written.
+
+        `tried` says that the table read last does not have the positions, which are given as integers.
+        """
         call = self._call
         if outputs is not None:
             call.check_outputs(arrays, outputs)
@@ -220,7 +228,7 @@ class HostPlan:
             own, mine = None, along[array][0]
             if reader is not None and rows.start is not None:
                 own = reader.counted(rows.start, rows.length)
-            elif reader is not None and not mine.by_head:
+            elif reader is not None and not tried and not mine.by_head:
                 assert isinstance(mine.positions, np.ndarray)
                 if mine.positions.dtype == np.int64:
                     own = reader.scattered(mine.positions)
@@ -384,7 +392,7 @@ class DirectPlan:
                 if not result.flags.writeable:
                     return self._otherwise(arrays, where, outputs)
         if self._launch(arrays, results, rows):
-            return self._otherwise(arrays, where, outputs)
+            return self._otherwise(arrays, where, outputs, tried=True)
         return results
 
     def _given(self, positions: Any, offset: Any) -> TableRows | None:

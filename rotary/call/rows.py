@@ -333,12 +333,21 @@ def _read_argument(value: Any, name: str, shapes: PositionShapes) -> Any:
             return floats
     elif (kind is int and value in INT64) or (kind is float and abs(value) < TOO_LARGE):
         return np.array(value)
-    elif kind is list and set(map(type, value)) == {int}:
+    elif kind is list and (set(map(type, value)) == {int} or _is_table_of_integers(value)):
         integers = np.array(value)
         if integers.dtype == np.int64:
             return integers
     view = None if shapes.as_gpu_view is None else shapes.as_gpu_view(value, name)
     return read_positions(value, name) if view is None else view
+
+
+def _is_table_of_integers(value: list[Any]) -> bool:
+    """Return whether a list holds lists of integers, all equally long, which NumPy reads as they are."""
+    return (
+        set(map(type, value)) == {list}
+        and len(set(map(len, value))) == 1
+        and {type(each) for row in value for each in row} == {int}
+    )
 
 
 def _reshaped(value: Array | GpuView, shape: tuple[int, ...]) -> Array | GpuView:
@@ -403,7 +412,15 @@ def _from_positions(value: Array | GpuView, shapes: PositionShapes, name: str) -
         inner = inner if len(inner) == 2 else (1, *inner)
         shape = (*(first or (1,)), *inner)
         positions = value.reshape(shape) if type(value) is np.ndarray else _reshaped(value, shape)
-        if shapes.position_axes > 1 or (type(value) is np.ndarray and value.dtype == np.float64):
+        if shapes.position_axes > 1 or (
+            type(value) is np.ndarray
+            and (
+                value.dtype == np.float64
+                or inner[0] > 1
+                or not value.size
+                or int(value.flat[-1]) - int(value.flat[0]) != shapes.length - 1
+            )
+        ):
             return RowPositions(positions, None, shapes.length)
         return explicit_rows(positions)
     if right_axes and shapes.fits_per_axis(inner):

@@ -21,48 +21,50 @@ from .windows import LARGEST_POSITION, cached_window, computed
 def tables_of(
     wanted: Sequence[tuple[Angles, RowPositions, TableDType]],
 ) -> list[Table | TracedTable]:
-    """Return the tables of a call.
+    """Return the tables of a call, made of host arrays or, where rows are traced, of their library's.
 
-    Query and key of one call have the same angles, and scales of their own: these share what is computed.
+    Rows of consecutive positions, and of scattered ones that are close together or asked for again, are those of the
+    cache. Others are computed here. Query and key of one call have the same angles, and scales of their own: these
+    share what is computed.
     """
     unscaled: dict[Any, Table] = {}
-    return [
-        table_of(angles, rows, dtype)
-        if angles.scale is None or rows.traced or rows.by_head
-        else _scaled(angles, rows, dtype, unscaled)
-        for angles, rows, dtype in wanted
-    ]
+    tables: list[Table | TracedTable] = []
+    for angles, rows, dtype in wanted:
+        frequencies, factor, scale = angles
+        positions = rows.positions
+        if rows.start is None and type(positions) is not np.ndarray:
+            tables.append(traced.traced_table(angles, rows, dtype))
+            continue
+        if rows.by_head:
+            tables.append(_by_head(angles, rows, dtype))
+            continue
+        if scale is not None:
+            tables.append(_scaled(angles, rows, dtype, unscaled))
+            continue
+        if rows.start is not None:
+            tables.append(_consecutive(frequencies, rows.start, rows.length, dtype, factor))
+            continue
+        assert isinstance(positions, np.ndarray)
+        # Text among images has the same positions on all axes.
+        if frequencies.axes > 1 and (positions == positions[:1]).all():
+            single = merged(frequencies)
+            if single is not None:
+                frequencies, positions = single, positions[:1]
+        if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
+            found = scattered_rows(frequencies, factor, dtype, positions[0])
+            if found is not None:
+                tables.append(Table(*found, 0, rows.length))
+                continue
+        values = computed(frequencies, positions.reshape(frequencies.axes, -1), factor, dtype)
+        index = np.arange(values.shape[2], dtype=np.int64).reshape(positions.shape[1:])
+        tables.append(Table(values, index, 0, positions.shape[-1]))
+    return tables
 
 
 def table_of(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | TracedTable:
-    """Return the table of rows, made of host arrays or, where rows are traced, of their library's.
-
-    Rows of consecutive positions, and of scattered ones that are close together or asked for again, are those of the
-    cache. Others are computed here.
-    """
-    if rows.start is None and type(rows.positions) is not np.ndarray:
-        return traced.traced_table(angles, rows, dtype)
-    frequencies, factor, scale = angles
-    if rows.by_head:
-        return _by_head(angles, rows, dtype)
-    if scale is not None:
-        return _scaled(angles, rows, dtype, {})
-    if rows.start is not None:
-        return _consecutive(frequencies, rows.start, rows.length, dtype, factor)
-    positions = rows.positions
-    assert isinstance(positions, np.ndarray)
-    # Text among images has the same positions on all axes.
-    if frequencies.axes > 1 and (positions == positions[:1]).all():
-        single = merged(frequencies)
-        if single is not None:
-            frequencies, positions = single, positions[:1]
-    if frequencies.axes == 1 and positions.dtype == np.int64 and positions.size:
-        found = scattered_rows(frequencies, factor, dtype, positions[0])
-        if found is not None:
-            return Table(*found, 0, rows.length)
-    values = computed(frequencies, positions.reshape(frequencies.axes, -1), factor, dtype)
-    index = np.arange(values.shape[2], dtype=np.int64).reshape(positions.shape[1:])
-    return Table(values, index, 0, positions.shape[-1])
+    """Return the table of rows, as `tables_of` does for several."""
+    (table,) = tables_of([(angles, rows, dtype)])
+    return table
 
 
 def lookup(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table:

@@ -27,6 +27,7 @@ from rotary._lib.checks import as_nbytes
 from rotary._lib.memo import TABLES, Memo, PlansInfo
 from rotary._lib.typing import HostArray, Int64Array, TableDType
 from rotary.angles.phases import Frequencies
+from rotary.backends.cpu.host import chosen
 from rotary.runtime import pool
 
 __all__ = [
@@ -392,7 +393,8 @@ def computed(
     shape = 2, frequencies.heads, positions.shape[1], frequencies.pairs
     values = libraries.aligned(shape, dtype)
     if values.size:
-        backends.host().fill_table(frequencies, np.ascontiguousarray(positions), factor, values, 0)
+        backend = chosen.get("host") or backends.host()
+        backend.fill_table(frequencies, np.ascontiguousarray(positions), factor, values, 0)
     return values
 
 

@@ -97,6 +97,12 @@ KINDS = {
     ),
     "position axes from an offset": lambda: MROPE(*SEVERAL, offset=next(count)),
     "decay": lambda: XPOS(Q, K, offset=next(count)),
+    "decay at positions": lambda: XPOS(*SEVERAL, positions=np.array([next(count), 7, 9])),
+    "decay at floats": lambda: XPOS(*SEVERAL, positions=np.array([next(count), 7.5, 9])),
+    "positions in lists": lambda: ROPE(*SEVERAL, positions=[[5, next(count) % 90, 9], [1, 2, 3]]),
+    "sparse positions": lambda: ROPE(*SEVERAL, positions=np.array([10**6, 10**9, 5])),
+    "a list of sparse positions": lambda: ROPE(*SEVERAL, positions=[10**6, 10**9, 5]),
+    "sequences far apart": lambda: ROPE(*SEVERAL, offset=np.array([10**6, 10**9])),
     "packed": lambda: ROPE(array(5, 4, 32), array(5, 2, 32), cu_seqlens=np.array([0, 2, 5])),
     "packed, a list": lambda: ROPE(array(5, 4, 32), cu_seqlens=[0, 2, 5], offset=next(count) % 50),
     "shift": lambda: ROPE.shift(KEYS, next(count)),
@@ -104,6 +110,15 @@ KINDS = {
     "shift by row of the batch": lambda: ROPE.shift(KEYS, np.array([1, next(count) % 50])),
     "shift by token": lambda: ROPE.shift(KEYS, np.array([[1, next(count) % 50, 4]])),
     "shift to": lambda: SHORT.shift(KEYS, next(count) % 9, to=LONG, offset=2),
+    "shift to, by row of the batch": lambda: SHORT.shift(
+        KEYS, np.array([1, next(count) % 9]), to=LONG, offset=np.array([2, 3])
+    ),
+    "shift to, by token": lambda: SHORT.shift(
+        KEYS,
+        np.array([[1, next(count) % 9, 4]]),
+        to=LONG,
+        positions=np.array([[2, 3, next(count) % 9], [1, 2, 3]]),
+    ),
     "inverse": lambda: ROPE.inverse(Q, K, offset=next(count)),
     "vjp": lambda: ROPE.vjp(Q, K, offset=next(count)),
     "a NumPy integer": lambda: ROPE(Q, K, offset=np.int64(next(count))),
@@ -158,8 +173,12 @@ def walk(call):
 
 
 def check(call, most):
-    """Check the walks of a call: the first of its kind in a warm process, and a repeated one."""
-    call()
+    """Check the walks of a call: the first of its kind in a warm process, and a repeated one.
+
+    Tables of the positions that it asks for are in the cache: the third call at sparse positions finds them there.
+    """
+    for _ in range(3):
+        call()
     plans._plans.clear()
     first = walk(call)
     call()
