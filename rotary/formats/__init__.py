@@ -1,8 +1,9 @@
 """Conversions between half-wide tables and the formats in which other programs store cosine and sine.
 
-`RotaryEmbedding.tables` gives two arrays, half as wide as the rotated channels: half-wide tables. Each function
-``to_x`` converts them to one format. ``from_x`` converts back, to float32 or float64, in the library of the table. It
-reads values on the host, and refuses a table whose width, copies or values belong to another format.
+`RotaryEmbedding.tables` returns half-wide tables: arrays of cosines and of sines that are half as wide as the rotated
+channels. Each function ``to_x`` converts half-wide tables to one format. ``from_x`` converts back, to float32 or
+float64, in the library of the table. It reads values on the host, and raises for a table whose width, copies or values
+belong to another format.
 """
 
 from __future__ import annotations

@@ -8,21 +8,21 @@ import numpy as np
 
 from rotary._lib import libraries
 from rotary._lib.checks import as_rotary_dim
-from rotary._lib.numbers import host_array
+from rotary._lib.numbers import first_bad, host_array
 from rotary._lib.typing import Array, ArrayT, ComplexArray, FloatArray, HostArray
 from rotary.call.arrays import check_unmasked
 from rotary.layouts import Layout, check_layout
 
 from .base import (
     SPACING,
+    as_host_table,
+    as_table_of_width,
     check_halves,
     check_width,
-    read,
-    read_of_width,
-    repeated,
+    first_copy,
+    repeat,
     squared_factors,
     to_library,
-    without_copies,
 )
 
 __all__ = ["from_angles", "from_complex", "to_angles", "to_complex"]
@@ -44,17 +44,17 @@ def to_complex(cos: Array, sin: Array) -> Array:
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library that has complex numbers, lazy and traced arrays included.
+        Arrays of any library that has complex numbers, including lazy and traced arrays.
 
     Returns
     -------
     array (..., rotary_dim/2)
-        complex128 if the tables are float64, else complex64. It includes a factor that the tables include.
+        complex128 if the tables are float64, else complex64. An attention factor in the tables is kept.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the library has no complex numbers of this precision.
+        If an argument has the wrong type, or the library has no complex numbers of this precision.
     ValueError
         If shapes or dtypes of `cos` and `sin` differ.
 
@@ -62,8 +62,8 @@ def to_complex(cos: Array, sin: Array) -> Array:
     -----
     Source: transformers 5.23, ``models/llama4/modeling_llama4.py`` and
     ``models/deepseek_v2/modeling_deepseek_v2.py``, DeepSeek-V3, ``inference/model.py``, and rope-vit,
-    ``models/vit_rope.py``: complex64 ``freqs_cis``, which multiplies interleaved pairs. For an array x of
-    complex channels, ``x * to_complex(cos, sin)`` is x rotated.
+    ``models/vit_rope.py``: interleaved pairs are multiplied by ``freqs_cis``, which is complex64. For an array
+    x with complex channels, the rotated array is ``x * to_complex(cos, sin)``.
 
     Examples
     --------
@@ -76,33 +76,35 @@ def to_complex(cos: Array, sin: Array) -> Array:
     if libraries.dtype_name(cos) != "float64":
         cos, sin = xp.astype(cos, xp.float32), xp.astype(sin, xp.float32)
     elif libraries.is_mlx_array(cos):
-        msg = "`cos` must not be float64: MLX has no complex numbers of that precision"
+        msg = "`cos` must be float32 or shorter, because MLX has no complex128, got float64"
         raise TypeError(msg)
     return cos + 1j * sin
 
 
 @overload
-def from_complex(table: HostArray, *, uniform: bool = ...) -> tuple[FloatArray, FloatArray]: ...
+def from_complex(
+    table: HostArray, *, constant_factor: bool = ...
+) -> tuple[FloatArray, FloatArray]: ...
 
 
 @overload
-def from_complex(table: ArrayT, *, uniform: bool = ...) -> tuple[ArrayT, ArrayT]: ...
+def from_complex(table: ArrayT, *, constant_factor: bool = ...) -> tuple[ArrayT, ArrayT]: ...
 
 
-def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
+def from_complex(table: Array, *, constant_factor: bool = True) -> tuple[Array, Array]:
     """Convert a complex table to half-wide tables.
 
     Parameters
     ----------
     table : complex array (..., rotary_dim/2)
         An array of any library whose values are known on the host.
-    uniform : bool, default True
+    constant_factor : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 if the table is complex128, float32 if it is complex64. Views of the table.
+        Views of the table, float64 if it is complex128, float32 if it is complex64.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def from_complex(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
     values = host_array(table, "table")
     check_width(values.shape, "table")
     values = values.astype(f"complex{8 * values.itemsize}", copy=False)  # to native byte order
-    return to_library(values.real, values.imag, table, uniform, "table")
+    return to_library(values.real, values.imag, table, constant_factor, "table")
 
 
 @overload
@@ -140,32 +142,33 @@ def to_angles(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> ArrayT: ...
 
 
 def to_angles(cos: Array, sin: Array, *, layout: Layout) -> Array:
-    """Convert half-wide tables to angles, each angle twice, in the format of Transformer Engine.
+    """Convert half-wide tables to the format of Transformer Engine: angles, each of them twice.
 
     Parameters
     ----------
     cos, sin : array (S, rotary_dim/2)
-        Arrays of any library whose values are known on the host, with factor 1: angles have no other.
+        Arrays of any library whose values are known on the host. The attention factor must be 1, because
+        angles have no factor.
     layout : {"half", "interleaved"}
         The order of the copies.
 
     Returns
     -------
     float32 array (S, 1, 1, rotary_dim)
-        Radians from -pi to pi, of the library of the arguments.
+        Radians from -pi to pi, in the library of the arguments.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the values of a table are not known on the host.
+        If an argument has the wrong type, or the values of a table are not known on the host.
     ValueError
-        If shapes do not fit, the layout is unknown, or the tables have a factor other than 1.
+        If a shape is wrong, the layout is unknown, or the tables have a factor other than 1.
 
     Notes
     -----
-    Source: Transformer Engine, ``pytorch/attention/rope.py``, ``RotaryPositionEmbedding``: row p holds the
-    angles p * inv_freq, whose cosine and sine its kernels compute in float32. Angles reduced to one turn are
-    the same rotation. They keep the digits that float32 cannot hold in the angle of a large p.
+    Source: Transformer Engine, ``pytorch/attention/rope.py``, ``RotaryPositionEmbedding``: row p contains the
+    angles p * inv_freq, and the kernels compute their cosine and sine in float32. Here, angles are reduced to
+    -pi .. pi, which gives the same rotation with a smaller rounding error for large p.
 
     Examples
     --------
@@ -179,16 +182,16 @@ def to_angles(cos: Array, sin: Array, *, layout: Layout) -> Array:
     if len(sizes) != 2:
         msg = f"`cos` must have shape (S, rotary_dim/2), got {sizes}"
         raise ValueError(msg)
-    cosine, sine = read(cos, "cos"), read(sin, "sin")
+    cosine, sine = as_host_table(cos, "cos"), as_host_table(sin, "sin")
     off = np.abs(squared_factors(cosine, sine) - 1)
     if not (off <= 4 * SPACING[libraries.dtype_name(cos)]).all():
         msg = (
-            "`cos` and `sin` must have factor 1, because angles have no other, got "
-            f"cos**2 + sin**2 off it by {off.max():.3g}"
+            "`cos` and `sin` must have the attention factor 1, because angles have no factor, got cos**2 + "
+            f"sin**2 that differs from 1 by {off.max():.3g}"
         )
         raise ValueError(msg)
     angles = np.arctan2(sine, cosine, dtype=np.float64).astype(np.float32)
-    table = repeated(np, angles.shape, angles, layout)[:, None, None, :]
+    table = repeat(np, angles.shape, angles, layout)[:, None, None, :]
     return table if isinstance(cos, np.ndarray) else libraries.from_host(table, xp, cos)
 
 
@@ -203,12 +206,12 @@ def from_angles(table: ArrayT, *, layout: Layout, rotary_dim: int) -> tuple[Arra
 
 
 def from_angles(table: Array, *, layout: Layout, rotary_dim: int) -> tuple[Array, Array]:
-    """Convert a table of angles, each angle twice, in the format of Transformer Engine, to half-wide tables.
+    """Convert a table in the format of Transformer Engine, angles that are each given twice, to half-wide tables.
 
     Parameters
     ----------
     table : array (S, 1, 1, rotary_dim)
-        Radians. An array of any library whose values are known on the host.
+        Angles in radians: an array of any library whose values are known on the host.
     layout : {"half", "interleaved"}
         The order of the copies.
     rotary_dim : int
@@ -217,15 +220,15 @@ def from_angles(table: Array, *, layout: Layout, rotary_dim: int) -> tuple[Array
     Returns
     -------
     cos, sin : array (S, rotary_dim/2)
-        float64 if the table is, else float32. They inherit the rounding error of the angles, which in float32 is up
-        to 4e-3 at position 131,071.
+        float64 if the table is float64, else float32. They contain the rounding error of the angles, which in
+        float32 is up to 4e-3 at position 131,071.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the values of the table are not known on the host.
+        If an argument has the wrong type, or the values of the table are not known on the host.
     ValueError
-        If the shape does not fit, the two copies of an angle differ, or an angle is not finite.
+        If the shape is wrong, the two copies of an angle differ, or an angle is not finite.
 
     Examples
     --------
@@ -240,13 +243,13 @@ def from_angles(table: Array, *, layout: Layout, rotary_dim: int) -> tuple[Array
     """
     check_layout(layout)
     width = as_rotary_dim(rotary_dim, "rotary_dim")
-    values = read_of_width(table, "table", width, "one angle for each channel")
+    values = as_table_of_width(table, "table", width, "one angle for each channel")
     if values.ndim != 4 or values.shape[1:3] != (1, 1):
         msg = f"`table` must have shape (S, 1, 1, {width}), got {values.shape}"
         raise ValueError(msg)
-    angles = without_copies(values[:, 0, 0, :], layout, "table").astype(np.float64)
+    angles = first_copy(values[:, 0, 0, :], layout, "table").astype(np.float64)
     if not np.isfinite(angles).all():
-        msg = "`table` must hold finite angles, got one that is not"
+        msg = f"`table` must have finite angles, got {first_bad(angles, ~np.isfinite(angles))}"
         raise ValueError(msg)
     cos, sin = (part.astype(values.dtype) for part in (np.cos(angles), np.sin(angles)))
     return to_library(cos, sin, table, True, "table")

@@ -15,7 +15,7 @@ from rotary.decay import Role
 from rotary.embedding import RotaryEmbedding
 from rotary.layouts import Layout
 
-from .base import check_halves, read_of_width, to_library
+from .base import as_table_of_width, check_halves, to_library
 
 __all__ = [
     "OnnxNode",
@@ -34,26 +34,26 @@ ONNX_ATTRIBUTES = (
     *("interleaved", "num_heads", "rotary_embedding_dim"),
     *("is_packed_batching", "scale"),
 )
-# Name, check and allowed values of an attribute; the first value is the default.
+# Name, check and allowed values of an attribute. The first value is the default.
 ONNX_VALUES = (("interleaved", as_integer, (0, 1)), ("scale", as_float, (1,)))
 
 
 class OnnxNode(NamedTuple):
-    """A node of the operator RotaryEmbedding, and the two tables it reads.
+    """A node of the operator RotaryEmbedding, and the two tables that it reads.
 
     Attributes
     ----------
     op_type : str
         "RotaryEmbedding".
     domain : str
-        "" for the operator of ONNX itself, opset 23, "com.microsoft" for that of ONNX Runtime.
+        "" for the operator of ONNX, opset 23; "com.microsoft" for the operator of ONNX Runtime.
     inputs : tuple of str
-        The names of the inputs, in the operator's order.
+        The names of the inputs, in the order of the operator.
     attributes : dict of str to int or float
         The attributes for ``onnx.helper.make_node``.
     cos_cache, sin_cache : array
-        The values of the inputs of these names: (positions, rotary_dim/2), whose rows ``position_ids``
-        selects, or (B, S, rotary_dim/2) without ``position_ids``.
+        The values of the inputs with these names. The shape is (positions, rotary_dim/2) if
+        ``position_ids`` selects rows, and (B, S, rotary_dim/2) without ``position_ids``.
 
     Examples
     --------
@@ -86,22 +86,22 @@ def to_onnx(
     Parameters
     ----------
     rope : RotaryEmbedding
-        Its rotated channels must start at channel 0, and its `output_layout` must be its `layout`: the
-        operators support nothing else.
+        Its rotated channels must start at channel 0, and its `output_layout` must equal its `layout`,
+        because the operators support nothing else.
     positions : array_like (positions,) or (B, S)
-        The positions of the rows of the tables. If frequencies are given for several position axes,
-        positions lead with these axes. With ``range(n)``, ``position_ids`` are positions. The shape (B, S) is that
-        of the rotated array; com.microsoft has no such form.
+        The position of each row of the tables. If frequencies are given for several position axes, the first
+        axis is that of the position axes. With ``range(n)``, values of ``position_ids`` are positions. In the
+        form (B, S), B and S are the sizes of the rotated array; com.microsoft does not have this form.
     dtype : {"float32", "float16", "bfloat16"}, default "float32"
-        The dtype of the rotated array, which is also that of the tables. float16 rounds cosine and sine by up to
-        2.5e-4, bfloat16 by up to 2e-3.
+        The dtype of the rotated array and of the tables. The rounding error of cosine and sine is up to 2.5e-4
+        in float16 and 2e-3 in bfloat16.
     num_heads : int, optional
-        Required if the rotated array is (B, S, heads * head_dim), and for com.microsoft if only part of a
-        head is rotated.
+        Required if the shape of the rotated array is (B, S, heads * head_dim), and for com.microsoft if only
+        part of a head is rotated.
     role : {"query", "key"}, optional
         With `decay`, whether the node rotates queries or keys.
     domain : {"", "com.microsoft"}, default ""
-        The operator of ONNX itself, or that of ONNX Runtime.
+        The operator of ONNX, or the operator of ONNX Runtime.
 
     Returns
     -------
@@ -111,15 +111,16 @@ def to_onnx(
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or `RotaryEmbedding.tables` refuses the embedding.
+        If an argument has the wrong type, or `RotaryEmbedding.tables` raises it.
     ValueError
-        If a value does not fit, or the operator cannot do what the embedding does.
+        If a value is out of range, or the operators do not support the embedding.
 
     Notes
     -----
     Source: ONNX, ``docs/Operators.md``, RotaryEmbedding-23, and ONNX Runtime, ``docs/ContribOperators.md``,
-    ``core/providers/cpu/llm/rotary_embedding.cc`` and ``contrib_ops/cpu/bert/rotary_embedding.cc``. The last one
-    reads ``position_ids`` of shape (1,) as an offset, and ignores its attribute ``scale``, which is 1 here.
+    ``core/providers/cpu/llm/rotary_embedding.cc`` and ``contrib_ops/cpu/bert/rotary_embedding.cc``. The last
+    file reads ``position_ids`` of shape (1,) as an offset, and ignores the attribute ``scale``, which is 1
+    here.
 
     Examples
     --------
@@ -135,26 +136,26 @@ def to_onnx(
     """
     as_choice(domain, "domain", tuple(ONNX_INPUTS))
     _check_expressible(rope)
-    partly = rope.rotary_dim < rope.head_dim
+    is_partial = rope.rotary_dim < rope.head_dim
     attributes: dict[str, int | float] = {
         "interleaved": int(rope.layout == "interleaved"),
-        "rotary_embedding_dim": rope.rotary_dim if partly else 0,
+        "rotary_embedding_dim": rope.rotary_dim if is_partial else 0,
     }
     if num_heads is not None:
         attributes["num_heads"] = as_positive_integer(num_heads, "num_heads")
-    elif domain and partly:
-        msg = f"`num_heads` must be given: {domain} asks for it if only part of a head is rotated, got None"
+    elif domain and is_partial:
+        msg = f"`num_heads` must be given, because {domain} needs it if only part of a head is rotated, got None"
         raise TypeError(msg)
     if domain:
         attributes |= {"is_packed_batching": 0, "scale": 1.0}
-    wanted = _onnx_dtype(dtype)
-    rows = as_positions(positions)
-    tables = rope.tables(rows, role=role)
-    cos, sin = (part.astype(wanted, copy=False) for part in tables)
+    table_dtype = _onnx_dtype(dtype)
+    given = as_positions(positions)
+    tables = rope.tables(given, role=role)
+    cos, sin = (part.astype(table_dtype, copy=False) for part in tables)
     if cos.ndim not in ((2,) if domain else (2, 3)):
         msg = f"`positions` must have shape (positions,){'' if domain else ' or (B, S)'}"
-        msg += " after the position axes" if rows.ndim == cos.ndim else ""
-        msg += f", got {rows.shape}"
+        msg += " after the axis of position axes" if given.ndim == cos.ndim else ""
+        msg += f", got {given.shape}"
         raise ValueError(msg)
     inputs = ONNX_INPUTS[domain][: 3 if cos.ndim == 3 else 4]
     return OnnxNode("RotaryEmbedding", domain, inputs, attributes, cos, sin)
@@ -165,19 +166,19 @@ def _check_expressible(rope: Any) -> None:
     if not isinstance(rope, RotaryEmbedding):
         msg = f"`rope` must be a RotaryEmbedding, got {type(rope).__name__}"
         raise TypeError(msg)
-    needs = {
+    requirements = {
         "rotary_start 0": rope.rotary_start == 0,
-        "its output_layout as its layout": rope.output_layout == rope.layout,
+        "the same layout and output_layout": rope.output_layout == rope.layout,
         "the same frequencies for all heads": rope.inv_freq.ndim < 3,
     }
-    for need, met in needs.items():
-        if not met:
-            msg = f"`rope` must have {need}: the ONNX operators support no other, got {rope!r}"
+    for requirement, is_met in requirements.items():
+        if not is_met:
+            msg = f"`rope` must have {requirement}, because the ONNX operators support nothing else, got {rope!r}"
             raise ValueError(msg)
 
 
 def _onnx_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return a dtype of tables as NumPy's."""
+    """Return a dtype of tables as a NumPy dtype."""
     name: Any = libraries.name_of_dtype(dtype)
     if name not in ONNX_DTYPES:
         msg = f"`dtype` must be one of {', '.join(map(repr, ONNX_DTYPES))}, got {dtype!r}"
@@ -197,7 +198,7 @@ def from_onnx(
     attributes: Mapping[str, float],
     *,
     head_dim: int,
-    uniform: bool = ...,
+    constant_factor: bool = ...,
 ) -> tuple[FloatArray, FloatArray, Layout]: ...
 
 
@@ -208,7 +209,7 @@ def from_onnx(
     attributes: Mapping[str, float],
     *,
     head_dim: int,
-    uniform: bool = ...,
+    constant_factor: bool = ...,
 ) -> tuple[ArrayT, ArrayT, Layout]: ...
 
 
@@ -218,35 +219,35 @@ def from_onnx(
     attributes: Mapping[str, Any],
     *,
     head_dim: int,
-    uniform: bool = True,
+    constant_factor: bool = True,
 ) -> tuple[Array, Array, Layout]:
     """Convert a RotaryEmbedding node of either domain to half-wide tables and a layout.
 
     Parameters
     ----------
     cos_cache, sin_cache : array (positions, rotary_dim/2) or (B, S, rotary_dim/2)
-        The node's inputs of these names.
+        The inputs of the node with these names.
     attributes : mapping of str to number
-        The attributes of the node. Missing ones have the defaults of the operator.
+        The attributes of the node. Missing attributes have the defaults of the operator.
     head_dim : int
         The number of channels of a head of the rotated array.
-    uniform : bool, default True
+    constant_factor : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array, shape of `cos_cache`
-        float64 if the tables are, else float32. The tables themselves if they need no conversion.
+        float64 if the tables are float64, else float32. The tables themselves if no conversion is needed.
     layout : {"half", "interleaved"}
         The `layout` for `rotary.apply_rotary`.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the values of a table are not known on the host.
+        If an argument has the wrong type, or the values of a table are not known on the host.
     ValueError
-        If shapes do not fit the attributes, an attribute is unknown, or `scale` is not 1. No document says what
-        `scale` means, and ONNX Runtime does not apply it.
+        If shapes contradict the attributes, an attribute is unknown, or `scale` is not 1. The meaning of
+        `scale` is not documented, and ONNX Runtime does not apply it.
 
     Examples
     --------
@@ -260,36 +261,36 @@ def from_onnx(
     'interleaved'
     """
     head = as_positive_integer(head_dim, "head_dim")
-    given = _checked_attributes(attributes)
+    given = _check_attributes(attributes)
     name = "attributes['rotary_embedding_dim']"
-    partly = as_integer(given.get("rotary_embedding_dim", 0), name)
-    width = as_rotary_dim(partly or head, name if partly else "head_dim")
+    partial_width = as_integer(given.get("rotary_embedding_dim", 0), name)
+    width = as_rotary_dim(partial_width or head, name if partial_width else "head_dim")
     if width > head:
         msg = f"`{name}` must be at most `head_dim` {head}, got {width}"
         raise ValueError(msg)
     check_halves(cos_cache, sin_cache)
     cos, sin = (
-        read_of_width(part, name, width // 2, "one number for each pair")
+        as_table_of_width(part, name, width // 2, "one number for each pair")
         for part, name in ((cos_cache, "cos_cache"), (sin_cache, "sin_cache"))
     )
     if cos.ndim not in (2, 3):
         msg = f"`cos_cache` must have 2 or 3 axes, got shape {cos.shape}"
         raise ValueError(msg)
-    cosine, sine = to_library(cos, sin, cos_cache, uniform, "cos_cache")
+    cosine, sine = to_library(cos, sin, cos_cache, constant_factor, "cos_cache")
     return cosine, sine, "interleaved" if given["interleaved"] else "half"
 
 
-def _checked_attributes(attributes: Any) -> dict[str, Any]:
+def _check_attributes(attributes: Any) -> dict[str, Any]:
     if not isinstance(attributes, Mapping):
         msg = f"`attributes` must be a mapping, got {type(attributes).__name__}"
         raise TypeError(msg)
     given = dict(attributes)
     unknown = [name for name in given if name not in ONNX_ATTRIBUTES]
     if unknown:
-        msg = f"`attributes` must be among {', '.join(ONNX_ATTRIBUTES)}, got {unknown[0]!r}"
+        msg = f"`attributes` must have no other keys than {', '.join(ONNX_ATTRIBUTES)}, got {unknown[0]!r}"
         raise ValueError(msg)
-    for name, read, allowed in ONNX_VALUES:
-        value = read(given.get(name, allowed[0]), f"attributes[{name!r}]")
+    for name, check, allowed in ONNX_VALUES:
+        value = check(given.get(name, allowed[0]), f"attributes[{name!r}]")
         if value not in allowed:
             msg = f"`attributes[{name!r}]` must be {' or '.join(map(str, allowed))}, got {value!r}"
             raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Formats of cosines and sines: each number twice, cosines before sines, or cosine beside sine."""
+"""Formats of cosines and sines: every number repeated, cosines and sines concatenated, or cosine and sine in pairs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rotary._lib.typing import Array, ArrayT, FloatArray, HostArray
 from rotary.layouts import Layout, check_layout
 
 from .base import (
+    as_host_table,
+    as_table_of_width,
     check_halves,
-    interleaved,
-    read,
-    read_of_width,
-    repeated,
+    first_copy,
+    interleave,
+    repeat,
     to_library,
-    without_copies,
 )
 
 __all__ = [
@@ -39,33 +39,33 @@ ORDERS = ("cos_sin", "sin_cos")
 
 
 def to_full_width(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> tuple[ArrayT, ArrayT]:
-    """Repeat every number of half-wide tables, one for each rotated channel.
+    """Convert half-wide tables to full width: every number twice, once for each channel of the pair.
 
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced arrays included.
+        Arrays of any library, including lazy and traced arrays.
     layout : {"half", "interleaved"}
         The order of the copies: c0 c1 ... c0 c1 ..., or c0 c0 c1 c1 ....
 
     Returns
     -------
     cos, sin : array (..., rotary_dim)
-        Of the library and dtype of the arguments.
+        In the library and dtype of the arguments.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If shapes or dtypes of `cos` and `sin` differ, or the layout is unknown.
 
     Notes
     -----
     Source: Hugging Face transformers 5.23, ``models/llama/modeling_llama.py`` (half, as in most of its
-    models) and ``models/cohere/modeling_cohere.py`` (interleaved); Liger-Kernel, ``ops/rope.py``
-    (half, of which it reads the first copy). The layout of a model's tables need not be that of its pairs:
-    ``models/glm/modeling_glm.py`` keeps half tables and rotates interleaved pairs by them.
+    models) and ``models/cohere/modeling_cohere.py`` (interleaved); Liger-Kernel, ``ops/rope.py`` (half; it
+    reads the first copy only). The layout of the tables may differ from the layout of the channel pairs:
+    ``models/glm/modeling_glm.py`` has half tables and rotates interleaved pairs.
 
     Examples
     --------
@@ -80,25 +80,25 @@ def to_full_width(cos: ArrayT, sin: ArrayT, *, layout: Layout) -> tuple[ArrayT, 
     """
     xp, sizes = check_halves(cos, sin)
     check_layout(layout)
-    return repeated(xp, sizes, cos, layout), repeated(xp, sizes, sin, layout)
+    return repeat(xp, sizes, cos, layout), repeat(xp, sizes, sin, layout)
 
 
 @overload
 def from_full_width(
-    cos: HostArray, sin: HostArray, *, layout: Layout, rotary_dim: int, uniform: bool = ...
+    cos: HostArray, sin: HostArray, *, layout: Layout, rotary_dim: int, constant_factor: bool = ...
 ) -> tuple[FloatArray, FloatArray]: ...
 
 
 @overload
 def from_full_width(
-    cos: ArrayT, sin: ArrayT, *, layout: Layout, rotary_dim: int, uniform: bool = ...
+    cos: ArrayT, sin: ArrayT, *, layout: Layout, rotary_dim: int, constant_factor: bool = ...
 ) -> tuple[ArrayT, ArrayT]: ...
 
 
 def from_full_width(
-    cos: Array, sin: Array, *, layout: Layout, rotary_dim: int, uniform: bool = True
+    cos: Array, sin: Array, *, layout: Layout, rotary_dim: int, constant_factor: bool = True
 ) -> tuple[Array, Array]:
-    """Convert tables that hold every number twice to half-wide tables.
+    """Convert full-width tables, which contain every number twice, to half-wide tables.
 
     Parameters
     ----------
@@ -107,23 +107,24 @@ def from_full_width(
     layout : {"half", "interleaved"}
         The order of the copies.
     rotary_dim : int
-        The number of rotated channels. The width alone would not say whether a table is half-wide.
-    uniform : bool, default True
-        Whether to refuse tables whose factor varies (see `attention_factor`): a misread table looks like
-        that. Pass False if the factor does vary, between channel pairs (xPos) or between positions (two
-        LongRoPE tables in one).
+        The number of rotated channels. It is needed because the width of a table does not show whether its
+        numbers are repeated.
+    constant_factor : bool, default True
+        Whether to raise if the factor of the tables varies (see `attention_factor`). A varying factor usually
+        means that the table has another format. Pass False if the factor does vary: between channel pairs
+        (xPos), or between positions (two LongRoPE tables in one).
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 if the tables are, else float32. Views of the tables if they need no conversion.
+        float64 if the tables are float64, else float32. Views of the tables if no conversion is needed.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the values of a table are not known on the host.
+        If an argument has the wrong type, or the values of a table are not known on the host.
     ValueError
-        If a width does not fit, the two copies of a number differ, or the factor varies.
+        If a width is wrong, the two copies of a number differ, or the factor varies.
 
     Examples
     --------
@@ -135,19 +136,19 @@ def from_full_width(
     True
     >>> rotary.formats.from_full_width(*wide, layout="interleaved", rotary_dim=4)
     Traceback (most recent call last):
-    ValueError: `cos` must hold every number twice, as layout 'interleaved' does, got copies that differ;
-    those of layout 'half' do not
+    ValueError: `cos` must contain every number twice in layout 'interleaved', got copies that differ;
+    in layout 'half', they are equal
     """
     check_layout(layout)
     width = as_rotary_dim(rotary_dim, "rotary_dim")
     check_halves(cos, sin)
     cosine, sine = (
-        without_copies(
-            read_of_width(part, name, width, "one number for each channel"), layout, name
+        first_copy(
+            as_table_of_width(part, name, width, "one number for each channel"), layout, name
         )
         for part, name in ((cos, "cos"), (sin, "sin"))
     )
-    return to_library(cosine, sine, cos, uniform, "cos")
+    return to_library(cosine, sine, cos, constant_factor, "cos")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -162,21 +163,21 @@ def to_concatenated(
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced arrays included.
+        Arrays of any library, including lazy and traced arrays.
     order : {"cos_sin", "sin_cos"}
-        Which of the two comes first.
+        Whether cosines or sines are first.
     layout : {"half", "interleaved"}, optional
-        The order of the copies, if both parts hold every number twice. By default neither does.
+        The order of the copies, if every number is to be repeated. By default numbers are not repeated.
 
     Returns
     -------
     array (..., rotary_dim), or (..., 2 rotary_dim) with a layout
-        Of the library and dtype of the arguments.
+        In the library and dtype of the arguments.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If shapes or dtypes of `cos` and `sin` differ, or the order or layout is unknown.
 
@@ -184,13 +185,13 @@ def to_concatenated(
     -----
     Sources:
 
-    - cosine first: vLLM, ``model_executor/layers/rotary_embedding/base.py``, and SGLang,
-      ``srt/layers/rotary_embedding/base.py``, (max, rotary_dim), ``cos_sin_cache`` in the model's dtype or
-      float32; FlashInfer, ``rope.py``, ``apply_rope_with_cos_sin_cache``, float32 and nothing else;
-    - sine first: GPT-J, CodeGen and RoFormer, transformers 5.23, ``models/gptj/modeling_gptj.py``, (max,
-      rotary_dim), interleaved pairs;
-    - sine first, every number twice: timm, ``layers/pos_embed_sincos.py``, ``RotaryEmbeddingCat``
-      ("interleaved") and ``RotaryEmbeddingMRope`` ("half"), (positions, 2 head_dim).
+    - cosines first: vLLM, ``model_executor/layers/rotary_embedding/base.py``, and SGLang,
+      ``srt/layers/rotary_embedding/base.py``: ``cos_sin_cache`` of shape (max, rotary_dim), in the dtype of
+      the model or float32; FlashInfer, ``rope.py``, ``apply_rope_with_cos_sin_cache``: float32 only;
+    - sines first: GPT-J, CodeGen and RoFormer, transformers 5.23, ``models/gptj/modeling_gptj.py``: shape
+      (max, rotary_dim), for interleaved pairs;
+    - sines first, every number twice: timm, ``layers/pos_embed_sincos.py``, ``RotaryEmbeddingCat``
+      ("interleaved") and ``RotaryEmbeddingMRope`` ("half"): shape (positions, 2 head_dim).
 
     Examples
     --------
@@ -205,7 +206,7 @@ def to_concatenated(
     parts = [cos, sin] if order == "cos_sin" else [sin, cos]
     if layout is not None:
         check_layout(layout)
-        parts = [repeated(xp, sizes, part, layout) for part in parts]
+        parts = [repeat(xp, sizes, part, layout) for part in parts]
     table: ArrayT = xp.concat(parts, axis=-1)
     return table
 
@@ -217,7 +218,7 @@ def from_concatenated(
     rotary_dim: int,
     order: Order,
     layout: Layout | None = ...,
-    uniform: bool = ...,
+    constant_factor: bool = ...,
 ) -> tuple[FloatArray, FloatArray]: ...
 
 
@@ -228,7 +229,7 @@ def from_concatenated(
     rotary_dim: int,
     order: Order,
     layout: Layout | None = ...,
-    uniform: bool = ...,
+    constant_factor: bool = ...,
 ) -> tuple[ArrayT, ArrayT]: ...
 
 
@@ -238,7 +239,7 @@ def from_concatenated(
     rotary_dim: int,
     order: Order,
     layout: Layout | None = None,
-    uniform: bool = True,
+    constant_factor: bool = True,
 ) -> tuple[Array, Array]:
     """Convert a table of concatenated cosines and sines to half-wide tables.
 
@@ -249,23 +250,24 @@ def from_concatenated(
     rotary_dim : int
         The number of rotated channels.
     order : {"cos_sin", "sin_cos"}
-        Which of the two comes first. The table does not show it, and the wrong order gives wrong angles.
+        Whether cosines or sines are first. The table does not show the order, and the wrong order gives wrong
+        angles.
     layout : {"half", "interleaved"}, optional
-        The order of the copies, if both parts hold every number twice.
-    uniform : bool, default True
+        The order of the copies, if every number is repeated.
+    constant_factor : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 if the table is, else float32. Views of the table if it needs no conversion.
+        float64 if the table is float64, else float32. Views of the table if no conversion is needed.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the values of the table are not known on the host.
+        If an argument has the wrong type, or the values of the table are not known on the host.
     ValueError
-        If the width does not fit, the two copies of a number differ, or the factor varies.
+        If the width is wrong, the two copies of a number differ, or the factor varies.
 
     Examples
     --------
@@ -280,20 +282,20 @@ def from_concatenated(
     width = as_rotary_dim(rotary_dim, "rotary_dim")
     as_choice(order, "order", ORDERS)
     if layout is None:
-        values = read_of_width(table, "table", width, "half of it cosines and half of it sines")
+        values = as_table_of_width(table, "table", width, "half of it cosines and half of it sines")
     else:
         check_layout(layout)
-        values = read_of_width(table, "table", 2 * width, "cosines and sines for each channel")
+        values = as_table_of_width(table, "table", 2 * width, "cosines and sines for each channel")
     middle = values.shape[-1] // 2
     parts = [values[..., :middle], values[..., middle:]]
     if layout is not None:
-        parts = [without_copies(part, layout, "table") for part in parts]
+        parts = [first_copy(part, layout, "table") for part in parts]
     cos, sin = parts if order == "cos_sin" else parts[::-1]
-    return to_library(cos, sin, table, uniform, "table")
+    return to_library(cos, sin, table, constant_factor, "table")
 
 
 # ------------------------------------------------------------------------------------------------
-# Cosine beside sine.
+# Cosine and sine of a pair next to each other.
 
 
 def to_pairs(cos: ArrayT, sin: ArrayT) -> ArrayT:
@@ -302,17 +304,17 @@ def to_pairs(cos: ArrayT, sin: ArrayT) -> ArrayT:
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced arrays included.
+        Arrays of any library, including lazy and traced arrays.
 
     Returns
     -------
     array (..., rotary_dim/2, 2)
-        Of the library and dtype of the arguments.
+        In the library and dtype of the arguments.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If shapes or dtypes of `cos` and `sin` differ.
 
@@ -333,32 +335,34 @@ def to_pairs(cos: ArrayT, sin: ArrayT) -> ArrayT:
 
 
 @overload
-def from_pairs(table: HostArray, *, uniform: bool = ...) -> tuple[FloatArray, FloatArray]: ...
+def from_pairs(
+    table: HostArray, *, constant_factor: bool = ...
+) -> tuple[FloatArray, FloatArray]: ...
 
 
 @overload
-def from_pairs(table: ArrayT, *, uniform: bool = ...) -> tuple[ArrayT, ArrayT]: ...
+def from_pairs(table: ArrayT, *, constant_factor: bool = ...) -> tuple[ArrayT, ArrayT]: ...
 
 
-def from_pairs(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
+def from_pairs(table: Array, *, constant_factor: bool = True) -> tuple[Array, Array]:
     """Convert a table with cosine and sine on a last axis of size two to half-wide tables.
 
     Parameters
     ----------
     table : array (..., rotary_dim/2, 2)
         An array of any library whose values are known on the host.
-    uniform : bool, default True
+    constant_factor : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 if the table is, else float32. Views of the table if it needs no conversion.
+        float64 if the table is float64, else float32. Views of the table if no conversion is needed.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the values of the table are not known on the host.
+        If an argument has the wrong type, or the values of the table are not known on the host.
     ValueError
         If the size of the last axis is not 2, or the factor varies.
 
@@ -370,11 +374,11 @@ def from_pairs(table: Array, *, uniform: bool = True) -> tuple[Array, Array]:
     >>> bool((again == cos).all())
     True
     """
-    values = read(table, "table")
+    values = as_host_table(table, "table")
     if values.ndim < 2 or values.shape[-1] != 2:
         msg = f"`table` must have a last axis of cosine and sine, (..., rotary_dim/2, 2), got {values.shape}"
         raise ValueError(msg)
-    return to_library(values[..., 0], values[..., 1], table, uniform, "table")
+    return to_library(values[..., 0], values[..., 1], table, constant_factor, "table")
 
 
 def to_ggml(cos: ArrayT, sin: ArrayT) -> ArrayT:
@@ -383,26 +387,26 @@ def to_ggml(cos: ArrayT, sin: ArrayT) -> ArrayT:
     Parameters
     ----------
     cos, sin : array (..., rotary_dim/2)
-        Of any library, lazy and traced arrays included.
+        Arrays of any library, including lazy and traced arrays.
 
     Returns
     -------
     array (..., rotary_dim)
-        Of the library and dtype of the arguments.
+        In the library and dtype of the arguments.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If shapes or dtypes of `cos` and `sin` differ.
 
     Notes
     -----
     Source: ggml, ``src/ggml-cpu/ops.cpp``, ``ggml_rope_cache_init`` and ``rotate_pairs``: one float32 row
-    per position, which includes ``mscale`` and is the same for every mode (NORMAL rotates interleaved pairs
-    by it, NEOX pairs of halves). ggml's own rows are as wide as the head, and nothing reads them past
-    ``n_dims``. Its backward pass stores negated sines.
+    per position, which includes ``mscale``. The row is the same for every mode (NORMAL rotates interleaved
+    pairs, NEOX pairs of the half layout). Rows of ggml are as wide as the head, but only the first ``n_dims``
+    numbers are read. Its backward pass stores negated sines.
 
     Examples
     --------
@@ -412,44 +416,48 @@ def to_ggml(cos: ArrayT, sin: ArrayT) -> ArrayT:
            [0.54 , 0.841, 0.995, 0.1  ]], dtype=float32)
     """
     xp, sizes = check_halves(cos, sin)
-    table: ArrayT = interleaved(xp, sizes, cos, sin)
+    table: ArrayT = interleave(xp, sizes, cos, sin)
     return table
 
 
 @overload
 def from_ggml(
-    table: HostArray, *, rotary_dim: int, uniform: bool = ...
+    table: HostArray, *, rotary_dim: int, constant_factor: bool = ...
 ) -> tuple[FloatArray, FloatArray]: ...
 
 
 @overload
-def from_ggml(table: ArrayT, *, rotary_dim: int, uniform: bool = ...) -> tuple[ArrayT, ArrayT]: ...
+def from_ggml(
+    table: ArrayT, *, rotary_dim: int, constant_factor: bool = ...
+) -> tuple[ArrayT, ArrayT]: ...
 
 
-def from_ggml(table: Array, *, rotary_dim: int, uniform: bool = True) -> tuple[Array, Array]:
+def from_ggml(
+    table: Array, *, rotary_dim: int, constant_factor: bool = True
+) -> tuple[Array, Array]:
     """Convert a table with rows c0 s0 c1 s1 ... to half-wide tables.
 
     Parameters
     ----------
     table : array (..., rotary_dim)
-        An array of any library whose values are known on the host. ggml's own rows are as wide as the head:
+        An array of any library whose values are known on the host. Rows of ggml are as wide as the head, so
         pass ``rows[..., :rotary_dim]``.
     rotary_dim : int
         The number of rotated channels.
-    uniform : bool, default True
+    constant_factor : bool, default True
         As in `from_full_width`.
 
     Returns
     -------
     cos, sin : array (..., rotary_dim/2)
-        float64 if the table is, else float32. Views of the table if it needs no conversion.
+        float64 if the table is float64, else float32. Views of the table if no conversion is needed.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong kind, or the values of the table are not known on the host.
+        If an argument has the wrong type, or the values of the table are not known on the host.
     ValueError
-        If the width does not fit, or the factor varies.
+        If the width is wrong, or the factor varies.
 
     Examples
     --------
@@ -462,5 +470,5 @@ def from_ggml(table: Array, *, rotary_dim: int, uniform: bool = True) -> tuple[A
            [0.841, 0.1  ]], dtype=float32)
     """
     width = as_rotary_dim(rotary_dim, "rotary_dim")
-    values = read_of_width(table, "table", width, "a cosine and a sine for each pair")
-    return to_library(values[..., 0::2], values[..., 1::2], table, uniform, "table")
+    values = as_table_of_width(table, "table", width, "a cosine and a sine for each pair")
+    return to_library(values[..., 0::2], values[..., 1::2], table, constant_factor, "table")

@@ -1,4 +1,4 @@
-"""Schedules: how inverse frequencies and attention factor follow from base and context length."""
+"""Schedules: classes that compute inverse frequencies and the attention factor from base and context length."""
 
 from __future__ import annotations
 

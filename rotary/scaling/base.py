@@ -1,4 +1,4 @@
-"""The base class of all schedules, and what the published ones share."""
+"""The base class of all schedules, and functions that the published schedules share."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 
-# Name, value and origin of a number.
+# The name, the value and the origin of a number.
 Resolved: TypeAlias = tuple[str, object, str]
 
 
 class Scaling(ABC):
-    """Base class of schedules: they give inverse frequencies, and a factor on cosine and sine.
+    """Base class of schedules, which compute inverse frequencies and a factor on cosine and sine.
 
     Schedules are frozen dataclasses: immutable, hashable values.
     """
@@ -40,7 +40,7 @@ class Scaling(ABC):
     @property
     @abstractmethod
     def attention_factor(self) -> float:
-        """The factor on cosine and sine, 1.0 if the schedule has none."""
+        """The factor on cosine and sine; 1.0 if the schedule has no factor."""
 
     @property
     def softmax_factor(self) -> float:
@@ -54,7 +54,7 @@ class Scaling(ABC):
 
     @property
     def needs_length(self) -> bool:
-        """Whether frequencies or attention factor depend on the context length."""
+        """Whether the frequencies or the attention factor depend on the context length."""
         return False
 
     def attention_factor_at(self, context_length: int | None) -> float:
@@ -63,7 +63,7 @@ class Scaling(ABC):
         Parameters
         ----------
         context_length : int or None
-            Used only by schedules whose factor depends on it.
+            Used only by schedules whose factor depends on the context length.
 
         Returns
         -------
@@ -82,7 +82,7 @@ class Scaling(ABC):
         base : float or None
             The base of the frequencies. None is allowed if `needs_base` is False.
         context_length : int or None
-            Used only by schedules that depend on it.
+            Used only by schedules that depend on the context length.
 
         Returns
         -------
@@ -114,11 +114,11 @@ class Scaling(ABC):
         """
         values: Any = self
         numbers: list[Resolved] = []
-        for own in fields(values) if is_dataclass(values) else ():
-            value = getattr(self, own.name)
-            # The repr of an array is cut and has several lines, that of a list does not.
+        for entry in fields(values) if is_dataclass(values) else ():
+            value = getattr(self, entry.name)
+            # A list, because the repr of a long array is abbreviated and has several lines.
             shown = value.tolist() if isinstance(value, np.ndarray) else value
-            numbers.append((own.name, shown, origin_of(own, value)))
+            numbers.append((entry.name, shown, origin_of(entry, value)))
         return numbers
 
 
@@ -132,13 +132,13 @@ LENGTH = checked(as_positive_integer)
 LENGTH_OR_NONE = checked(as_positive_integer, optional=True)
 MSCALE = checked(as_non_negative_float, optional=True)
 BOOL = checked(as_bool)
-# The default of a float that is derived from the other fields. It is `Any`, so that the field can be declared a float.
+# The default of a field that is derived from other fields. Its type is Any, so that a float field can have it.
 DERIVED: Any = None
 FACTORS = checked(as_factors)
 
 
 class CheckedScaling(Scaling):
-    """A schedule that checks its fields by their metadata, and the frequencies that it computes."""
+    """A schedule that checks its fields by their metadata, and checks its frequencies."""
 
     @property
     def attention_factor(self) -> float:
@@ -146,19 +146,19 @@ class CheckedScaling(Scaling):
         return 1.0
 
     def __post_init__(self) -> None:
-        for own in fields(self):  # type: ignore[arg-type]  # every schedule is a dataclass
-            value = own.metadata["check"](getattr(self, own.name), own.name)
-            object.__setattr__(self, own.name, value)
+        for entry in fields(self):  # type: ignore[arg-type]  # every schedule is a dataclass
+            value = entry.metadata["check"](getattr(self, entry.name), entry.name)
+            object.__setattr__(self, entry.name, value)
 
     def __repr__(self) -> str:
-        # Derived values and defaults are left out: what is shown determines them.
-        shown = [
-            f"{own.name}={value!r}"
-            for own in fields(self)  # type: ignore[arg-type]  # every schedule is a dataclass
-            for value in [getattr(self, own.name)]
-            if origin_of(own, value) == "given"
+        # Derived values and defaults are omitted, because the given values determine them.
+        given = [
+            f"{entry.name}={value!r}"
+            for entry in fields(self)  # type: ignore[arg-type]  # every schedule is a dataclass
+            for value in [getattr(self, entry.name)]
+            if origin_of(entry, value) == "given"
         ]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def inv_freq(
         self, dim: int, base: float | None = None, context_length: int | None = None
@@ -182,20 +182,20 @@ class CheckedScaling(Scaling):
         Raises
         ------
         TypeError
-            If `base` or `context_length` is needed and missing, or an argument is of the wrong kind.
+            If `base` or `context_length` is needed but not given, or an argument has the wrong type.
         ValueError
-            If a value does not fit the schedule.
+            If a value is out of the range of the schedule.
         """
         width = as_rotary_dim(dim, "dim")
         name = type(self).__name__
         if self.needs_base:
             if base is None:
-                msg = f"`base` must be given: the frequencies of {name} depend on it"
+                msg = f"`base` must be given, because the frequencies of {name} depend on it, got None"
                 raise TypeError(msg)
             base = as_positive_float(base, "base")
         if self.needs_length:
             if context_length is None:
-                msg = f"`context_length` must be given: {name} depends on it"
+                msg = f"`context_length` must be given, because {name} depends on it, got None"
                 raise TypeError(msg)
             context_length = as_positive_integer(context_length, "context_length")
         with np.errstate(over="ignore"):
@@ -206,7 +206,7 @@ class CheckedScaling(Scaling):
         return frozen(values)
 
     def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[Resolved]:
-        """Return the fields, and the numbers that are derived from them."""
+        """Return the fields, and the numbers that are derived from the fields."""
         return [
             *super().resolved(dim, base, context_length),
             *self._derived(dim, base, context_length),
@@ -218,44 +218,45 @@ class CheckedScaling(Scaling):
 
     @abstractmethod
     def _values(self, dim: int, base: Any, context_length: Any) -> Float64Array:
-        """Return the frequencies. The arguments have been checked."""
+        """Return the frequencies for checked arguments."""
 
 
 def blended(inv_freq: Float64Array, factor: float, kept: Float64Array) -> Float64Array:
-    """Mix ``inv_freq`` and ``inv_freq / factor``, with weights ``kept`` and ``1 - kept``.
+    """Return the weighted sum of ``inv_freq`` and ``inv_freq / factor``, with weights ``kept`` and ``1 - kept``.
 
-    Weights of 0 and 1, and a factor of 1, give exact results.
+    The result is exact for weights of 0 and 1, and for a factor of 1.
     """
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # the caller refuses results that are not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks that results are finite
         divided = inv_freq / factor
         return np.where(kept == 1.0, inv_freq, divided + (inv_freq - divided) * kept)
 
 
 def count_of_pairs(kept: Float64Array) -> Resolved:
-    """Describe how many channel pairs are kept, mixed and divided."""
+    """Return the numbers of kept, mixed and divided channel pairs, for `explain`."""
     whole, none = int((kept == 1.0).sum()), int((kept == 0.0).sum())
     value = f"{whole} kept, {len(kept) - whole - none} mixed, {none} divided"
     return ("channel pairs", value, "derived: from the highest frequency to the lowest")
 
 
 def check_two_pairs(dim: int, name: str) -> None:
-    """Raise unless there is a second channel pair: the base does not change the frequency of the first."""
+    """Raise for a single channel pair, because the base does not change the frequency of the first pair."""
     if dim < 4:
-        msg = f"`dim` must be at least 4 for {name}, whose base has the exponent dim / (dim - 2), got {dim}"
+        msg = f"`dim` must be at least 4 for {name}, because its exponent is dim / (dim - 2), got {dim}"
         raise ValueError(msg)
 
 
 def check_count(factors: Sequence[float], name: str, dim: int) -> None:
     """Raise unless there is one factor for each channel pair."""
     if len(factors) != dim // 2:
-        msg = f"`{name}` must hold {dim // 2} numbers, one for each pair of {dim} rotated channels, got {len(factors)}"
+        msg = (
+            f"`{name}` must have {dim // 2} numbers, one for each channel pair of {dim} rotated channels, got "
+            f"{len(factors)}"
+        )
         raise ValueError(msg)
 
 
 def fill(schedule: Scaling, name: str, derive: Callable[[], float]) -> bool:
-    """Set a field that was left out to the derived value, and return whether it was left out."""
+    """Set a field to the derived value if the user did not give it, and return whether that is so."""
     if getattr(schedule, name) is not None:
         return False
     object.__setattr__(schedule, name, derive())

@@ -1,4 +1,4 @@
-"""The schedule of Llama 3, which divides low frequencies."""
+"""The schedule of Llama 3, which keeps high frequencies and divides low ones."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ __all__ = [
 class Llama3(CheckedScaling):
     """Interpolation by wavelength: keep high frequencies, divide low ones, mix the two in between.
 
-    With ``t = (original_max_position / wavelength - low_freq_factor) / (high_freq_factor -
-    low_freq_factor)`` within 0 .. 1 and ``wavelength = 2 pi / inv_freq[i]``, frequencies are
+    With ``wavelength = 2 pi / inv_freq[i]`` and ``t = (original_max_position / wavelength -
+    low_freq_factor) / (high_freq_factor - low_freq_factor)``, clipped to 0 .. 1, frequencies are
     ``inv_freq[i] * ((1 - t) / factor + t)``.
 
     Parameters
     ----------
     factor : float
-        The divisor of low frequencies, positive. 8 in Llama 3.1, 32 in the small models of Llama 3.2.
+        The divisor of low frequencies, positive: 8 in Llama 3.1, 32 in the small models of Llama 3.2.
     low_freq_factor, high_freq_factor : float
-        Frequencies with a wavelength above ``original_max_position / low_freq_factor`` are divided, those with
-        a wavelength below ``original_max_position / high_freq_factor`` are kept. 1 and 4 in Llama 3. If both
-        are equal (1 in Llama 4), every frequency is divided or kept, and none is mixed.
+        1 and 4 in Llama 3. Frequencies with a wavelength above ``original_max_position / low_freq_factor`` are
+        divided. Frequencies with a wavelength below ``original_max_position / high_freq_factor`` are kept. If
+        both factors are equal (1 in Llama 4), no frequency is in between.
     original_max_position : int
         The context length before the extension: original_max_position_embeddings, 8192 in Llama 3.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If it is not positive and finite, or `high_freq_factor` is below `low_freq_factor`.
+        If a value is not positive and finite, or `high_freq_factor` is below `low_freq_factor`.
 
     Notes
     -----
     Source: the reference code of Llama 3.1 (llama_models, ``apply_scaling``), as in transformers
     (modeling_rope_utils.py, ``rope_type`` "llama3"). No parameter has a default, because checkpoints differ
-    in `factor` only and are easily mistaken for one another. A factor of 1 gives the bits of `Default`.
+    only in `factor`, so a wrong default would be easy to miss. A factor of 1 gives the same bits as `Default`.
 
     Examples
     --------

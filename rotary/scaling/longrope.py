@@ -1,4 +1,4 @@
-"""LongRoPE, which divides each frequency by a factor of its own, found by a search."""
+"""LongRoPE, which divides each frequency by a separate factor from the checkpoint."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ __all__ = [
 class LongRope(CheckedScaling):
     """A divisor for every frequency: ``inv_freq[i] / short_factor[i]`` or ``inv_freq[i] / long_factor[i]``.
 
-    The long factors apply if `context_length` is above `original_max_position`. They were found by a search, and come
-    with the checkpoint.
+    The long factors apply if `context_length` is above `original_max_position`. Both lists of factors are the results
+    of a search and part of the configuration of the checkpoint.
 
     Parameters
     ----------
@@ -46,22 +46,22 @@ class LongRope(CheckedScaling):
     original_max_position : int
         The context length before the extension: original_max_position_embeddings.
     factor : float, optional
-        The ratio of the extended to the original context length: S in the attention factor, ``sqrt(1 + ln(S) /
-        ln(original_max_position))``, which is 1 if S is at most 1.
+        The ratio S of the extended to the original context length. The attention factor is ``sqrt(1 + ln(S) /
+        ln(original_max_position))``, or 1 if S is at most 1.
     max_position : int, optional
-        The extended context length, max_position_embeddings, instead of `factor`: S is
+        The extended context length, max_position_embeddings. It may be given instead of `factor`: S is then
         ``max_position / original_max_position``.
     attention_factor : float, optional
-        The factor on cosine and sine, instead of the formula. As an attribute, it is the factor beyond
-        `original_max_position`; `attention_factor_at` gives both.
+        The factor on cosine and sine, which replaces the formula. As an attribute, it is the factor beyond
+        `original_max_position`; `attention_factor_at` returns the factor at any context length.
     short_mscale, long_mscale : float, optional
-        The factors up to `original_max_position` and beyond it, instead of the formula. Not together with
+        The factors up to `original_max_position` and beyond it, which replace the formula. Not together with
         `attention_factor`.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind, or no argument determines the attention factor.
+        If a value has the wrong type, or no argument determines the attention factor.
     ValueError
         If a value is not positive and finite, the lists differ in length, or two arguments exclude each other.
 
@@ -69,17 +69,18 @@ class LongRope(CheckedScaling):
     -----
     Ding et al., "LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens", 2024
     (arXiv:2402.13753); LongRoPE2 (arXiv:2502.20082) has the same form. The formula of the attention
-    factor is from transformers (modeling_rope_utils.py) and Phi-3's own code, whose older
+    factor is from transformers (modeling_rope_utils.py) and from the code of Phi-3, whose older
     configurations call the schedule "su". Separate mscales are from vLLM
     (phi3_long_rope_scaled_rope.py).
 
-    Implementations switch to the long factors by different rules: by the longest position of a
-    batch (transformers), by the configured length (vLLM), always (mlx-lm). Here the `context_length` of the
-    embedding decides, and larger positions are refused. Keys cached before the switch are wrong after it:
-    choose a `context_length` above the length of the whole sequence.
+    Implementations use different rules to choose between short and long factors: the longest position in a
+    batch (transformers), the configured length (vLLM), or always long factors (mlx-lm). Here the choice
+    depends on the `context_length` of the embedding, and larger positions are refused. Cached keys that were
+    rotated with short factors cannot be used with long factors. So choose a `context_length` above the length
+    of the whole sequence.
 
-    Use it if the checkpoint says "longrope" or "su": Phi-3 and later, MiniCPM. Factors of 1 give
-    the bits of `Default`.
+    Use this schedule if the rope type of the checkpoint is "longrope" or "su": Phi-3 and later, MiniCPM.
+    Factors of 1 give the same bits as `Default`.
 
     Examples
     --------
@@ -108,7 +109,7 @@ class LongRope(CheckedScaling):
         super().__post_init__()
         if len(self.short_factor) != len(self.long_factor):
             msg = (
-                f"`long_factor` must be as long as `short_factor`, {len(self.short_factor)} numbers, "
+                f"`long_factor` must have as many numbers as `short_factor`, {len(self.short_factor)}, "
                 f"got {len(self.long_factor)}"
             )
             raise ValueError(msg)
@@ -125,33 +126,33 @@ class LongRope(CheckedScaling):
             raise ValueError(msg)
 
     @property
-    def _stretch(self) -> float | None:
-        """The ratio of the context lengths, if it was given."""
+    def _length_ratio(self) -> float | None:
+        """The ratio of the context lengths, or None if no argument gives it."""
         if self.max_position is not None:
             return self.max_position / self.original_max_position
         return self.factor
 
     def _formula(self) -> float:
-        """Return the attention factor of the formula."""
-        stretch = self._stretch
-        if stretch is None:
+        """Return the attention factor by the formula; raise if the ratio of the lengths is not given."""
+        ratio = self._length_ratio
+        if ratio is None:
             msg = (
                 "`factor` must be given, or `max_position`, `attention_factor`, or both `short_mscale` and "
-                "`long_mscale`: they determine the attention factor. If a configuration has no factor, "
-                "it is max_position_embeddings / original_max_position_embeddings"
+                "`long_mscale`, because the attention factor depends on them, got none; if a configuration has no "
+                "factor, it is max_position_embeddings / original_max_position_embeddings"
             )
             raise TypeError(msg)
-        if stretch <= 1.0:
+        if ratio <= 1.0:
             return 1.0
         if self.original_max_position == 1:
             msg = "`original_max_position` must be above 1 if the context is extended, got 1"
             raise ValueError(msg)
-        return math.sqrt(1.0 + math.log(stretch) / math.log(self.original_max_position))
+        return math.sqrt(1.0 + math.log(ratio) / math.log(self.original_max_position))
 
     def _attention_factor(self) -> Derived:
-        """Return the factor beyond the original context."""
+        """Return the factor beyond the original context length."""
         if self.short_mscale is None:
-            self._formula()  # raises here if the factor that it needs is missing
+            self._formula()  # raises if the ratio of the lengths is missing
         if self.long_mscale is not None:
             return Derived(self.long_mscale, "long_mscale")
         return Derived(self._formula(), "sqrt(1 + ln(factor) / ln(original_max_position))")
@@ -167,7 +168,7 @@ class LongRope(CheckedScaling):
         Parameters
         ----------
         context_length : int or None
-            None is read as a length above `original_max_position`.
+            None means a length above `original_max_position`.
 
         Returns
         -------
@@ -197,5 +198,5 @@ class LongRope(CheckedScaling):
         numbers: list[Resolved] = [("factors", chosen, origin)]
         if self.max_position is not None:
             origin = "derived: max_position / original_max_position"
-            numbers.append(("stretch", self._stretch, origin))
+            numbers.append(("stretch", self._length_ratio, origin))
         return numbers

@@ -26,7 +26,7 @@ __all__ = [
 
 def _as_scaling(value: Any, name: str) -> Scaling:
     if not isinstance(value, Scaling):
-        msg = f"`{name}` must be one of rotary.scaling, got {value!r}"
+        msg = f"`{name}` must be a schedule of rotary.scaling, got {value!r}"
         raise TypeError(msg)
     return value
 
@@ -36,7 +36,7 @@ _SCALING = checked(_as_scaling)
 
 @dataclass(frozen=True, repr=False)
 class _Modifier(CheckedScaling):
-    """A schedule that changes the frequencies of another one, and takes everything else from it."""
+    """A schedule that changes the frequencies of an inner schedule and has its other properties."""
 
     scaling: Scaling = field(default=Default(), metadata=_SCALING)
 
@@ -51,7 +51,7 @@ class _Modifier(CheckedScaling):
         Parameters
         ----------
         context_length : int or None
-            Used only if the inner schedule depends on it.
+            Used only if the inner schedule depends on the context length.
 
         Returns
         -------
@@ -79,14 +79,14 @@ class _Modifier(CheckedScaling):
 
     @abstractmethod
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
-        """Return the changed frequencies."""
+        """Return the frequencies of the modifier, given those of the inner schedule."""
 
     def resolved(self, dim: int, base: float | None, context_length: int | None) -> list[Resolved]:
         """Return every number of this schedule and of the inner one; see `Scaling`."""
-        _, *own = super().resolved(dim, base, context_length)
+        _, *numbers = super().resolved(dim, base, context_length)
         inner = self.scaling.resolved(dim, base, context_length)
         return [
-            *own,
+            *numbers,
             ("scaling", type(self.scaling).__name__, origin_of(fields(self)[0], self.scaling)),
             *[(f"  {name}", value, origin) for name, value, origin in inner],
         ]
@@ -106,20 +106,20 @@ class Clip(_Modifier):
     clip_low_n : int, default 20
         The number n of changed frequencies, at most all of them.
     hard : bool, default False
-        Whether to set them to zero.
+        Whether to set these frequencies to zero.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If `clip_low_n` is not at least 1 or, when frequencies are made, more than there are.
+        If `clip_low_n` is below 1. Also when frequencies are computed, if it exceeds their number.
 
     Notes
     -----
-    CoPE, "clipped RoPE", 2026; from the authors' repository hrlics/CoPE. Frequencies with a wavelength
-    above the training context length have never completed a rotation in training. Without them, a model sees
-    no new angles beyond that length.
+    CoPE, "clipped RoPE", 2026; from the authors' repository hrlics/CoPE. A channel pair whose wavelength is
+    above the context length of the training has not completed a rotation in training, and would have new
+    angles beyond that length.
 
     Examples
     --------
@@ -159,9 +159,9 @@ class Resonance(_Modifier):
     Raises
     ------
     TypeError
-        If `scaling` is no schedule.
+        If `scaling` is not a schedule.
     ValueError
-        When frequencies are made: if a wavelength is closer to 0 than to 1.
+        When frequencies are computed, if a wavelength is closer to 0 than to 1.
 
     Notes
     -----
@@ -205,16 +205,16 @@ class FreqFactors(_Modifier):
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If a factor is not positive and finite or, when frequencies are made, if there is not one per
-        channel pair.
+        If a factor is not positive and finite. Also when frequencies are computed, if their number is not
+        the number of factors.
 
     Notes
     -----
-    Source: ``freq_factors`` of ggml (``ggml_rope_ext``), which GGUF files store as the tensor
-    ``rope_freqs.weight``. Converters write the frequencies of Llama 3 this way. The two lists of
-    `LongRope` are the tensors ``rope_factors_short.weight`` and ``rope_factors_long.weight``.
+    Source: ``freq_factors`` of ggml (``ggml_rope_ext``), stored in GGUF files as the tensor
+    ``rope_freqs.weight``. Converters store the scaling of Llama 3 as this tensor, and the two lists of
+    `LongRope` as the tensors ``rope_factors_short.weight`` and ``rope_factors_long.weight``.
 
     Examples
     --------

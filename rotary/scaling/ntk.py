@@ -1,4 +1,4 @@
-"""NTK schedules, which use a larger base for a longer context."""
+"""NTK schedules, which use a larger base for longer contexts."""
 
 from __future__ import annotations
 
@@ -34,36 +34,37 @@ __all__ = [
 class DynamicNTK(CheckedScaling):
     """A base that grows with the context length.
 
-    With n the context length, at least `max_position`, the base is multiplied by ``(factor * n /
-    max_position - (factor - 1)) ** (dim / (dim - 2))``.
+    The base is multiplied by ``(factor * n / max_position - (factor - 1)) ** (dim / (dim - 2))``. Here n is the
+    context length, or `max_position` if that is larger.
 
     Parameters
     ----------
     factor : float
         The rate at which the base grows, positive.
     max_position : int
-        The length up to which frequencies are those of `Default`: max_position_embeddings.
+        The length up to which frequencies equal those of `Default`: max_position_embeddings.
     fixed : bool, default False
         Whether n is ``max_position * factor`` for every context length.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If it is not positive and finite.
+        If a value is not positive and finite.
 
     Notes
     -----
     Published as a post by the user emozilla in 2023. The formula is from transformers
-    (modeling_rope_utils.py, ``rope_type`` "dynamic"). There the base follows the longest sequence
-    so far, so cached keys may have been rotated with another base. Here the base is a function of
-    `context_length`, which an embedding therefore requires; `rotary.RotaryEmbedding.at_length` changes it.
-    ``fixed=True`` is how vLLM and SGLang read the same configuration (dynamic_ntk_scaling_rope.py): one base
-    for all lengths. A configuration with ``alpha`` is not this schedule but ``NTK(alpha=...)``.
+    (modeling_rope_utils.py, ``rope_type`` "dynamic"). There the base depends on the longest sequence
+    so far, so cached keys may have been rotated with another base. Here the base depends on
+    `context_length`, which an embedding therefore requires. `rotary.RotaryEmbedding.at_length` returns the
+    embedding of another length. ``fixed=True`` is the interpretation of vLLM and SGLang
+    (dynamic_ntk_scaling_rope.py): one base for all lengths. A configuration with ``alpha`` needs
+    ``NTK(alpha=...)`` instead.
 
-    The powers of base and growth are rounded separately and multiplied, so that a length of up to
-    `max_position` gives the bits of `Default`.
+    The powers of base and growth are rounded separately and multiplied, so a length of up to
+    `max_position` gives the same bits as `Default`.
 
     Examples
     --------
@@ -81,11 +82,11 @@ class DynamicNTK(CheckedScaling):
 
     @property
     def needs_length(self) -> bool:
-        """Whether the frequencies depend on the context length: they do unless `fixed`."""
+        """Whether the frequencies depend on the context length: True unless `fixed`."""
         return not self.fixed
 
     def _growth(self, context_length: int | None) -> float:
-        """Return the number ``factor * n / max_position - (factor - 1)``, whose power multiplies the base."""
+        """Return ``factor * n / max_position - (factor - 1)``; a power of this number multiplies the base."""
         if self.fixed:
             return 1.0 + self.factor * (self.factor - 1.0)
         beyond = max((context_length or 0) - self.max_position, 0)
@@ -112,7 +113,7 @@ class DynamicNTK(CheckedScaling):
 
 
 def _grown_base(base: float, growth: float, dim: int) -> Resolved:
-    """Describe the enlarged base."""
+    """Return the enlarged base, for `explain`."""
     value = float(CONTEXT.power(Decimal(growth), Decimal(dim) / Decimal(dim - 2))) * base
     return ("grown base", value, f"derived: base * {growth!r} ** (dim / (dim - 2))")
 
@@ -125,24 +126,24 @@ class NTK(CheckedScaling):
     Parameters
     ----------
     factor : float, optional
-        The divisor of the lowest frequency, positive. Either this or `alpha`.
+        The divisor of the lowest frequency, positive. Give either `factor` or `alpha`.
     alpha : float, optional
-        The same as `factor`, under the name that HunYuan's configurations use; "aware" form only.
+        The name of `factor` in configurations of HunYuan; only for the form "aware".
     form : {"aware", "fixed", "mixed"}, default "aware"
         - "aware" multiplies the base by ``factor ** (dim / (dim - 2))``.
         - "fixed" is ``(base * factor) ** (-2i / dim) / factor ** (2 / dim)``.
         - "mixed" is ``inv_freq[i] / exp(a * (i + 1) ** mixed_b)`` with ``a = ln(factor) /
           (dim / 2) ** mixed_b``.
     mixed_b : float, optional
-        Exponent of the "mixed" form, 0.625 by default.
+        The exponent of the form "mixed", by default 0.625.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind, or neither `factor` nor `alpha` is given.
+        If a value has the wrong type, or neither `factor` nor `alpha` is given.
     ValueError
-        If a value is not positive and finite, both `factor` and `alpha` are given, or an argument that the
-        form does not use.
+        If a value is not positive and finite, both `factor` and `alpha` are given, or an argument is given
+        that the form does not use.
 
     Notes
     -----
@@ -152,8 +153,8 @@ class NTK(CheckedScaling):
     ntk_scaling_rope.py. All three divide the last frequency by exactly the factor. ``ntk_factor``
     of diffusers multiplies the base, without an exponent: pass that product as `base`.
 
-    Use it to run a model at longer contexts without training, and ``alpha`` for HunYuan, whose
-    configurations call it "dynamic".
+    Use this schedule to run a model at longer contexts without training. Use ``alpha`` for HunYuan, whose
+    configurations call the schedule "dynamic".
 
     Examples
     --------

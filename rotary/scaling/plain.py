@@ -1,4 +1,4 @@
-"""Schedules of one formula: default, linear and proportional ones, and those that need no base."""
+"""Schedules with a single formula: default, linear, proportional, and schedules that need no base."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Default(Scaling):
 @hints.constructor
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Custom(Scaling):
-    """Frequencies as given.
+    """Frequencies that the user gives.
 
     Parameters
     ----------
@@ -88,21 +88,22 @@ class Custom(Scaling):
     attention_factor : float, default 1.0
         The factor on cosine and sine, positive.
     W : array_like (axes, dim/2) or (heads, axes, dim/2), optional
-        Radians per position on each position axis, and with three dimensions for each head of the rotated
-        array. Either this or `inv_freq`. Positions then lead with the position axes.
+        Radians per position on each position axis; with three dimensions, also for each head of the rotated
+        array. Give either `W` or `inv_freq`. With `W`, the first axis of positions is that of the position
+        axes.
 
     Raises
     ------
     TypeError
         If a value is not a real number.
     ValueError
-        If both or neither of `inv_freq` and `W` are given, the shape does not fit, or a value is not
-        finite or not below ``2**63`` in size.
+        If both or neither of `inv_freq` and `W` are given, the number of dimensions is wrong, or a value is
+        not finite or not below ``2**63`` in magnitude.
 
     Notes
     -----
-    Frequencies may be negative or zero. They are used as exact float64 numbers (a float32 buffer of a
-    checkpoint converts exactly).
+    Frequencies may be negative or zero. They are converted to float64, which is exact for the float32 buffer
+    of a checkpoint.
 
     Examples
     --------
@@ -121,10 +122,12 @@ class Custom(Scaling):
         inv_freq: FrequenciesLike | None = None,
         attention_factor: float = 1.0,
         *,
-        W: FrequenciesLike | None = None,  # noqa: N803  (the formula's own letter)
+        W: FrequenciesLike | None = None,  # noqa: N803  (the letter in the formulas)
     ) -> None:
         if (inv_freq is None) == (W is None):
-            msg = "give either `inv_freq` or `W`, got " + ("neither" if W is None else "both")
+            msg = "`inv_freq` or `W` must be given, and not both, got " + (
+                "neither" if W is None else "both"
+            )
             raise ValueError(msg)
         if W is None:
             values = as_frequencies(inv_freq, "inv_freq", (1,))
@@ -166,7 +169,7 @@ class Custom(Scaling):
         base: float | None = None,
         context_length: int | None = None,
     ) -> Float64Array:
-        """Return the frequencies as given.
+        """Return the given frequencies.
 
         Parameters
         ----------
@@ -187,8 +190,8 @@ class Custom(Scaling):
         if dim != 2 * self.W.shape[-1]:
             name = "inv_freq" if self.W.ndim == 1 else "W"
             msg = (
-                f"`{name}` of Custom must hold {dim // 2} frequencies on its last axis, one for "
-                f"each pair of {dim} rotated channels, got shape {self.W.shape}"
+                f"`{name}` of Custom must have {dim // 2} frequencies on its last axis, one for each channel "
+                f"pair of {dim} rotated channels, got shape {self.W.shape}"
             )
             raise ValueError(msg)
         return self.W
@@ -206,22 +209,22 @@ class Linear(CheckedScaling):
     Parameters
     ----------
     factor : float
-        The divisor of the frequencies, positive: positions are compressed by it.
+        The divisor of the frequencies, positive. Dividing positions by it has the same effect.
 
     Raises
     ------
     TypeError
         If `factor` is not a real number.
     ValueError
-        If it is not positive and finite.
+        If `factor` is not positive and finite.
 
     Notes
     -----
     Chen et al., "Extending Context Window of Large Language Models via Positional Interpolation",
     2023 (arXiv:2306.15595), section 2.3. It is ``rope_type`` "linear" of transformers, ``freq_scale
-    = 1 / factor`` of ggml and ``scale = 1 / factor`` of MLX. Use it if the checkpoint was
-    fine-tuned with it, such as the global layers of Gemma 3 from 4B on. It brings neighbouring
-    positions closer together, so `NTK` or `Yarn` are better for a model without fine-tuning.
+    = 1 / factor`` of ggml and ``scale = 1 / factor`` of MLX. Use this schedule if the checkpoint was
+    fine-tuned with it, such as the global layers of Gemma 3 from 4B on. It makes the angles between adjacent
+    positions smaller, so `NTK` or `Yarn` are better for a model without fine-tuning.
 
     Examples
     --------
@@ -239,10 +242,10 @@ class Linear(CheckedScaling):
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class Proportional(CheckedScaling):
-    """Only the first frequencies of the full width, and zero for the other channel pairs.
+    """The first frequencies of the full width, and zero for the other channel pairs.
 
     The first ``int(partial_rotary_factor * dim // 2)`` frequencies are ``base ** (-2i / dim) /
-    factor``, those of the full width. The other pairs are not rotated.
+    factor``, as for a rotation of all channels. The other pairs are not rotated.
 
     Parameters
     ----------
@@ -254,18 +257,18 @@ class Proportional(CheckedScaling):
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If it is not within its range.
+        If a value is out of its range.
 
     Notes
     -----
     Source: transformers (modeling_rope_utils.py, ``rope_type`` "proportional"), for the global layers of
-    Gemma 4. The idea of leaving low frequencies out is p-RoPE of Barbero et al., "Round and Round We
+    Gemma 4. The idea to omit low frequencies is p-RoPE of Barbero et al., "Round and Round We
     Go! What makes Rotary Positional Encodings useful?", 2024 (arXiv:2410.06205).
 
-    A smaller `rotary_dim` is something else: it changes the frequencies and, in the half layout, the
-    pairs. Leave `rotary_dim` at the width of the head here.
+    A smaller `rotary_dim` is different: it changes the frequencies and, in the half layout, the channel
+    pairs. With this schedule, leave `rotary_dim` at the width of the head.
 
     Examples
     --------
@@ -299,7 +302,7 @@ class Proportional(CheckedScaling):
 
 
 class _Baseless(CheckedScaling):
-    """A schedule whose frequencies need no base."""
+    """A schedule whose frequencies do not depend on a base."""
 
     @property
     def needs_base(self) -> bool:
@@ -322,16 +325,16 @@ class Pixel(_Baseless):
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If a number is not positive and finite, or a name is not one of the above.
+        If `max_freq` is not positive and finite, or `spacing` is unknown.
 
     Notes
     -----
     Source: rotary-embedding-torch (``freqs_for="pixel"``, `max_freq` 10, linear) and timm
     (pos_embed_sincos.py, ``pixel_freq_bands``, `max_freq` 224, "log" for images). Positions are
-    coordinates such as ``np.linspace(-1, 1, size)``. The frequencies are for one axis; for two axes, pass
-    those of each axis as `W` of `Custom`.
+    coordinates such as ``np.linspace(-1, 1, size)``. The frequencies are for one axis. For two axes, pass
+    the frequencies of both as `W` of `Custom`.
 
     Examples
     --------
@@ -367,12 +370,12 @@ class Constant(_Baseless):
     TypeError
         If `value` is not a real number.
     ValueError
-        If it is not finite.
+        If `value` is not finite.
 
     Notes
     -----
-    Source: rotary-embedding-torch (``freqs_for="constant"``, 1). Use it if the position is itself an angle,
-    such as a heading (DRoPE, arXiv:2503.15029).
+    Source: rotary-embedding-torch (``freqs_for="constant"``, 1). Use this schedule if the position is an
+    angle, such as a heading (DRoPE, arXiv:2503.15029).
 
     Examples
     --------
@@ -390,7 +393,7 @@ class Constant(_Baseless):
 @hints.constructor
 @dataclass(frozen=True, repr=False)
 class Periods(_Baseless):
-    """Periods spaced evenly in their logarithm, from `min` to `max`.
+    """Periods from `min` to `max`, evenly spaced on a logarithmic scale.
 
     ``period[i] = min * (max / min) ** (i / (dim / 2 - 1))`` and ``inv_freq[i] = 2 pi / period[i]``.
 
@@ -400,25 +403,25 @@ class Periods(_Baseless):
         The first and the last period, in the unit of positions, such as seconds; positive. `max` may be
         below `min`.
     unit : {"turn", "radian"}, default "turn"
-        Whether a period is the time of a full rotation, or that of one radian (a timescale).
+        Whether a period is the time of a full rotation, or the time of one radian (a timescale).
     endpoint : bool, default True
-        Whether `max` is the last period. If not, it is the one that would follow:
-        ``(max / min) ** (i / (dim / 2))``.
+        Whether `max` is the last period. If not, `max` would be the next period:
+        ``period[i] = min * (max / min) ** (i / (dim / 2))``.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If a number is not positive and finite, or a name is not one of the above.
+        If a number is not positive and finite, or `unit` is unknown.
 
     Notes
     -----
     Source: POYO (torch_brain, position_embeddings.py, ``generate_logspace_timeperiods``) and DINOv3 with
-    given periods, which both are the default here. TimesFM's ``min_timescale`` and ``max_timescale`` are
-    ``Periods(min, max, unit="radian", endpoint=False)``: with 1 and 10,000, they give the bits of `Default` at
-    base 10,000. Use it if positions have a unit, and you know the shortest and the longest time that
-    matters.
+    given periods; both are the default here. ``min_timescale`` and ``max_timescale`` of TimesFM are
+    ``Periods(min, max, unit="radian", endpoint=False)``; with 1 and 10,000, they give the same bits as
+    `Default` with base 10,000. Use this schedule if positions have a unit, and the shortest and the longest
+    relevant time are known.
 
     Examples
     --------

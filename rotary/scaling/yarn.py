@@ -1,4 +1,4 @@
-"""YaRN, which divides low frequencies, keeps high ones, and has a ramp in between."""
+"""YaRN, which keeps high frequencies, divides low ones, and has a ramp in between."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ class Yarn(CheckedScaling):
     original_max_position : int
         The context length before the extension: original_max_position_embeddings.
     beta_fast, beta_slow : float, default 32 and 1
-        Channel pairs that rotate more than `beta_fast` times within `original_max_position` are kept. Those
-        that rotate less than `beta_slow` times are divided.
+        The frequencies of channel pairs with more than `beta_fast` rotations within
+        `original_max_position` are kept. Those of pairs with fewer than `beta_slow` rotations are divided.
     truncate : bool, default True
         Whether the ends of the ramp are rounded outwards to whole channel pairs. gpt-oss needs False.
     extrapolation_factor : float, default 1.0
         A factor on the kept part, from 0 to 1; 0 is `Linear`.
     attention_factor : float, optional
-        The factor on cosine and sine, instead of that of the rule.
+        The factor on cosine and sine. By default, `mscale_rule` determines the factor.
     attn_factor : float, default 1.0
-        A further factor on that of the rule; not together with `attention_factor`.
+        Multiplies the factor of `mscale_rule`; not together with `attention_factor`.
     mscale, mscale_all_dim : float, optional
-        Used by `mscale_rule`.
+        Parameters of `mscale_rule`.
     mscale_rule : {"transformers", "deepseek", "paper", "telechat3", "none"}
         The rule for the attention factor, with ``m(k) = 0.1 k ln(factor) + 1``, or 1 if `factor` is
         at most 1:
@@ -80,28 +80,28 @@ class Yarn(CheckedScaling):
         - "telechat3": ``0.07 ln(factor) + 1``. In ``telechat3-yarn`` of vLLM.
         - "none": 1. For Grok-1 in vLLM.
     softmax_factor : float, optional
-        The factor on the softmax scale of the attention, which the rotation does not apply. By default
-        ``m(mscale_all_dim) ** 2`` under the rules "transformers" and "deepseek", else 1. Pass 1.0 for a
-        model that has `mscale_all_dim` and does not change its softmax scale.
+        The factor on the softmax scale of the attention, which the rotation does not apply. The default is
+        ``m(mscale_all_dim) ** 2`` for the rules "transformers" and "deepseek", else 1. Pass 1.0 for a
+        model that has `mscale_all_dim` but does not change its softmax scale.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If a value does not fit: not positive, `beta_fast` below `beta_slow`, or both `attention_factor`
-        and `attn_factor`. When frequencies are made: if the base is not above 1, or the ramp ends before it
-        begins, a case in which implementations disagree.
+        If a value is not positive, `beta_fast` is below `beta_slow`, or both `attention_factor` and
+        `attn_factor` are given. Also when frequencies are computed, if the base is not above 1, or if the
+        ramp ends before it begins, a case in which implementations differ.
 
     Notes
     -----
     Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models", 2023
     (arXiv:2309.00071), sections 3.2 and 3.4; limits and defaults as in transformers
-    (modeling_rope_utils.py). `softmax_factor` is from DeepSeek-V2's modelling code. If the ramp has
+    (modeling_rope_utils.py). `softmax_factor` is from the modeling code of DeepSeek-V2. If the ramp has
     no width, 0.001 is added to its end, as in transformers.
 
-    Use it if the checkpoint says "yarn": Qwen 2.5 and 3 beyond 32k, DeepSeek, gpt-oss. A factor of
-    1 gives the bits of `Default`.
+    Use this schedule if the rope type of the checkpoint is "yarn": Qwen 2.5 and 3 beyond 32k, DeepSeek,
+    gpt-oss. A factor of 1 gives the same bits as `Default`.
 
     Examples
     --------
@@ -139,14 +139,14 @@ class Yarn(CheckedScaling):
         given = not fill(self, "attention_factor", self._attention_factor)
         if given and self.attn_factor != 1.0:
             msg = (
-                "`attention_factor` and `attn_factor` must not both be given: one replaces the factor of the "
-                f"rule, the other multiplies it, got {self.attention_factor} and {self.attn_factor}"
+                "`attention_factor` and `attn_factor` must not both be given, because the first replaces the factor "
+                f"of the rule and the second multiplies it, got {self.attention_factor} and {self.attn_factor}"
             )
             raise ValueError(msg)
         fill(self, "softmax_factor", self._softmax_factor)
 
     def _attention_factor(self) -> Derived:
-        """Return the factor of the rule."""
+        """Return the factor that `mscale_rule` determines."""
         s, mscale, all_dim = self.factor, self.mscale, self.mscale_all_dim
         match self.mscale_rule:
             case "transformers" if mscale and all_dim:
@@ -174,7 +174,7 @@ class Yarn(CheckedScaling):
         return Derived(1.0, "1, because the rule uses no mscale_all_dim")
 
     def _pair(self, rotations: float, dim: int, base: float) -> float:
-        """Return the index of the channel pair that makes these rotations within the original context."""
+        """Return the index of the channel pair with this number of rotations within the original context."""
         return (
             dim
             * math.log(self.original_max_position / (rotations * 2.0 * math.pi))
@@ -192,8 +192,9 @@ class Yarn(CheckedScaling):
         low, high = max(low, 0), min(high, dim - 1)
         if high < low:
             msg = (
-                f"`original_max_position` {self.original_max_position} does not fit base {base} and "
-                f"{dim} channels: the ramp must not end before it begins, at channel pair {low}, got {high}"
+                f"`original_max_position` must give a ramp that does not end before it begins, got "
+                f"{self.original_max_position}, which with base {base} and {dim} channels gives a ramp from channel "
+                f"pair {low} to {high}"
             )
             raise ValueError(msg)
         return low, high
@@ -212,9 +213,9 @@ class Yarn(CheckedScaling):
     def _derived(self, dim: int, base: Any, context_length: Any) -> list[Resolved]:
         low, high = self._ramp(dim, base)
         fast, slow = (self._pair(beta, dim, base) for beta in (self.beta_fast, self.beta_slow))
-        how = "rounded, within 0 .. dim - 1" if self.truncate else "within 0 .. dim - 1"
+        suffix = "rounded, within 0 .. dim - 1" if self.truncate else "within 0 .. dim - 1"
         return [
-            ("low", low, f"derived: channel pair {fast:.10g} of beta_fast, {how}"),
-            ("high", high, f"derived: channel pair {slow:.10g} of beta_slow, {how}"),
+            ("low", low, f"derived: channel pair {fast:.10g} of beta_fast, {suffix}"),
+            ("high", high, f"derived: channel pair {slow:.10g} of beta_slow, {suffix}"),
             count_of_pairs(self._kept(dim, base)),
         ]

@@ -69,12 +69,12 @@ every_format = pytest.mark.parametrize("name", FORMATS)
     ),
     dtype=st.sampled_from(REAL),
 )
-def test_there_and_back(name, parts, dtype):
+def test_to_and_from_return_the_same_table(name, parts, dtype):
     """No number is lost, whether it is from a table or not. 16-bit numbers come back as float32."""
     to, back = FORMATS[name]
     cos, sin = (part.astype(as_dtype(dtype)) for part in parts)
     before = cos.copy(), sin.copy()
-    got = back(to(cos, sin), 2 * cos.shape[-1], uniform=False)
+    got = back(to(cos, sin), 2 * cos.shape[-1], constant_factor=False)
     for part, given_part, kept in zip(got, (cos, sin), before, strict=True):
         assert part.dtype == (np.float64 if dtype == "float64" else np.float32)
         np.testing.assert_array_equal(part, given_part)
@@ -82,7 +82,7 @@ def test_there_and_back(name, parts, dtype):
 
 
 @every_format
-def test_the_factor_goes_along(name):
+def test_the_attention_factor_is_kept(name):
     to, back = FORMATS[name]
     cos, sin = tables(factor=1.3)
     got = back(to(cos, sin), 8)
@@ -106,7 +106,7 @@ def test_dtype_and_layout_of_memory(name, dtype):
 
 
 @every_format
-def test_what_needs_no_conversion_is_not_copied(name):
+def test_tables_that_need_no_conversion_are_views(name):
     to, back = FORMATS[name]
     made = to(*tables())
     for part in back(made, 8):
@@ -207,7 +207,7 @@ def test_a_complex_table_multiplies():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_angles_rotate_alike_at_any_position(layout):
+def test_angles_give_the_same_rotation_at_any_position(layout):
     """Angles are reduced to one turn, so float32 angles stay accurate, and p * inv_freq does not."""
     positions = np.array([0, 1, 131_071, 1_700_000_001])
     inv_freq = rotary.inv_freq(8, base=10_000.0)
@@ -259,12 +259,12 @@ def test_angles_in_every_library(xp):
 
 
 @pytest.mark.parametrize("factor", [1.000001, 0.5])
-def test_angles_carry_no_factor(factor):
-    with pytest.raises(ValueError, match="must have factor 1"):
+def test_to_angles_refuses_an_attention_factor(factor):
+    with pytest.raises(ValueError, match="must have the attention factor 1"):
         formats.to_angles(*tables(factor=factor), layout="half")
 
 
-def test_what_angles_cannot_be_read_from():
+def test_from_angles_refuses_wrong_shapes_and_values():
     read = partial(formats.from_angles, layout="half", rotary_dim=4)
     with pytest.raises(ValueError, match=r"shape \(S, 1, 1, 4\), got \(3, 4\)"):
         read(np.zeros((3, 4)))
@@ -272,7 +272,7 @@ def test_what_angles_cannot_be_read_from():
         read(np.zeros((3, 1, 1, 8)))
     with pytest.raises(ValueError, match="finite"):
         read(np.full((3, 1, 1, 4), np.inf))
-    with pytest.raises(ValueError, match=r"twice.*; those of layout 'interleaved' do not"):
+    with pytest.raises(ValueError, match=r"twice.*; in layout 'interleaved', they are equal"):
         read(np.array([1.0, 1, 2, 2]).reshape(1, 1, 1, 4))
     with pytest.raises(ValueError, match=r"`cos` must have shape \(S, rotary_dim/2\)"):
         formats.to_angles(*tables((2, 3, 4)), layout="half")
@@ -284,7 +284,7 @@ def test_what_angles_cannot_be_read_from():
 
 @pytest.mark.parametrize("written", FORMATS)
 @every_format
-def test_a_table_is_read_as_what_it_is_or_refused(written, name):
+def test_a_table_is_read_in_its_own_format_or_refused(written, name):
     """Every format given to every reader, for the right number of channels and for half of them."""
     to, _ = FORMATS[written]
     _, back = FORMATS[name]
@@ -305,33 +305,35 @@ def test_a_table_is_read_as_what_it_is_or_refused(written, name):
 
 def test_full_width_of_the_other_layout_is_named():
     wide = formats.to_full_width(*tables(), layout="interleaved")
-    with pytest.raises(ValueError, match=r"`cos`.*'half'.*; those of layout 'interleaved' do not"):
+    with pytest.raises(
+        ValueError, match=r"`cos`.*'half'.*; in layout 'interleaved', they are equal"
+    ):
         formats.from_full_width(*wide, layout="half", rotary_dim=8)
 
 
 def test_copies_that_differ_in_one_number():
     cos, sin = (part.copy() for part in formats.to_full_width(*tables(), layout="half"))
     sin[3, 5] = np.nextafter(sin[3, 5], np.float32(2))
-    with pytest.raises(ValueError, match="`sin` must hold every number twice"):
+    with pytest.raises(ValueError, match="`sin` must contain every number twice"):
         formats.from_full_width(cos, sin, layout="half", rotary_dim=8)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @every_format
-def test_numbers_that_no_table_holds(name, bad):
+def test_nan_and_infinity_are_refused(name, bad):
     to, back = FORMATS[name]
     cos, sin = (part.copy() for part in tables())
     cos[2, 1] = bad
-    with pytest.raises(ValueError, match=r"one factor|twice"), np.errstate(invalid="ignore"):
+    with pytest.raises(ValueError, match=r"constant factor|twice"), np.errstate(invalid="ignore"):
         back(to(cos, sin), 8)
     zeros = np.zeros((3, 4), np.float32)
-    with pytest.raises(ValueError, match="one factor"):
+    with pytest.raises(ValueError, match="constant factor"):
         back(to(zeros, zeros), 8)
 
 
 @pytest.mark.parametrize("dtype", REAL)
 @every_format
-def test_rounded_tables_are_tables(name, dtype):
+def test_rounded_tables_are_accepted(name, dtype):
     """16-bit caches, and float32 ones that were converted from these."""
     to, back = FORMATS[name]
     cos, sin = tables((500, 4), dtype, factor=1.19)
@@ -340,13 +342,13 @@ def test_rounded_tables_are_tables(name, dtype):
 
 
 @every_format
-def test_a_factor_that_varies_needs_uniform_to_be_false(name):
+def test_a_varying_factor_needs_constant_factor_false(name):
     """xPos varies by channel pair and row, and two concatenated LongRoPE tables vary by row."""
     to, back = FORMATS[name]
     cos, sin = (np.concatenate(parts) for parts in zip(tables(), tables(factor=1.2), strict=True))
-    with pytest.raises(ValueError, match="1 to 1.44.*uniform=False"):
+    with pytest.raises(ValueError, match="1 to 1.44.*constant_factor=False"):
         back(to(cos, sin), 8)
-    np.testing.assert_array_equal(back(to(cos, sin), 8, uniform=False), (cos, sin))
+    np.testing.assert_array_equal(back(to(cos, sin), 8, constant_factor=False), (cos, sin))
 
 
 @every_format
@@ -360,7 +362,7 @@ def test_attention_factor():
     assert formats.attention_factor(*tables(dtype="bfloat16", factor=0.7)) == pytest.approx(
         0.7, rel=2**-8
     )
-    with pytest.raises(ValueError, match="one factor"):
+    with pytest.raises(ValueError, match="constant factor"):
         formats.attention_factor(*tables()[:1] * 2)
     with pytest.raises(ValueError, match="at least one number"):
         formats.attention_factor(*tables((0, 4)))
@@ -378,14 +380,24 @@ def test_attention_factor():
             "`cos` must have one of the dtypes",
         ),
         (np.ones((2, 2)), np.ones((2, 2), "c8"), TypeError, "`sin` must have one of the dtypes"),
-        (np.ones((2, 2)), np.ones((2, 3)), ValueError, "`sin` must have shape and dtype of `cos`"),
-        (np.ones((2, 2)), np.ones((2, 2), "f4"), ValueError, "`sin` must have shape and dtype of"),
+        (
+            np.ones((2, 2)),
+            np.ones((2, 3)),
+            ValueError,
+            "`sin` must have the shape and dtype of `cos`",
+        ),
+        (
+            np.ones((2, 2)),
+            np.ones((2, 2), "f4"),
+            ValueError,
+            "`sin` must have the shape and dtype of",
+        ),
         (np.array(1.0), np.array(0.0), ValueError, "last axis of at least one number"),
         (np.ones((2, 0)), np.ones((2, 0)), ValueError, "last axis of at least one number"),
         (np.ma.ones((2, 2)), np.ones((2, 2)), TypeError, "`cos` must be a plain array"),
     ],
 )
-def test_tables_that_do_not_belong_together(cos, sin, error, message):
+def test_cosines_and_sines_that_do_not_match_are_refused(cos, sin, error, message):
     for to in (formats.to_pairs, formats.to_ggml, formats.to_complex, formats.attention_factor):
         with pytest.raises(error, match=message):
             to(cos, sin)
@@ -401,17 +413,17 @@ def test_tables_of_two_libraries():
 
 
 @pytest.mark.library("mlx")
-def test_complex_numbers_that_mlx_lacks():
+def test_complex128_is_refused_for_mlx():
     import mlx.core as mx
 
     with mx.stream(mx.cpu):
         part = mx.ones((2, 2), mx.float64)
-        with pytest.raises(TypeError, match="MLX has no complex numbers of that precision"):
+        with pytest.raises(TypeError, match="MLX has no complex128"):
             formats.to_complex(part, part)
 
 
 @pytest.mark.library("torch")
-def test_a_table_that_learns_is_not_read():
+def test_a_table_with_a_gradient_is_refused():
     import torch
 
     table = torch.ones(3, 4, 2, requires_grad=True)
@@ -457,7 +469,11 @@ def test_a_table_that_learns_is_not_read():
             "`order`",
         ),
         (lambda c: formats.from_ggml(c, rotary_dim=2), ValueError, "2 wide, a cosine and a sine"),
-        (lambda c: formats.from_ggml(c, rotary_dim=4, uniform=1), TypeError, "`uniform`"),
+        (
+            lambda c: formats.from_ggml(c, rotary_dim=4, constant_factor=1),
+            TypeError,
+            "`constant_factor`",
+        ),
         (formats.from_pairs, ValueError, "last axis of cosine and sine"),
         (lambda c: formats.from_pairs(c[0, :2]), ValueError, "last axis of cosine and sine"),
         (lambda c: formats.from_pairs(c > 0), TypeError, "`table` must have one of the dtypes"),
@@ -475,7 +491,7 @@ def test_a_table_that_learns_is_not_read():
         ),
     ],
 )
-def test_arguments(call, error, message):
+def test_invalid_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(np.ones((2, 4)))
 
@@ -528,7 +544,7 @@ def test_attributes_left_out_have_the_operators_defaults():
     ("options", "arguments", "error", "message"),
     [
         ({"rotary_start": 2, "rotary_dim": 4}, {}, ValueError, "`rope` must have rotary_start 0"),
-        ({"output_layout": "interleaved"}, {}, ValueError, "its output_layout as its layout"),
+        ({"output_layout": "interleaved"}, {}, ValueError, "the same layout and output_layout"),
         (
             {"base": None, "scaling": rotary.scaling.Custom(W=np.ones((3, 1, 4)))},
             {"positions": [[0, 1]]},
@@ -543,7 +559,7 @@ def test_attributes_left_out_have_the_operators_defaults():
             {"rotary_dim": 4},
             {"domain": "com.microsoft"},
             TypeError,
-            "`num_heads` must be given: com.microsoft asks for it",
+            "`num_heads` must be given, because com.microsoft needs it",
         ),
         (
             {},
@@ -556,11 +572,11 @@ def test_attributes_left_out_have_the_operators_defaults():
             {"sections": [0, 1, 1, 0]},
             {"positions": np.zeros((2, 1, 1, 3))},
             ValueError,
-            r"\(B, S\) after the position axes, got \(2, 1, 1, 3\)",
+            r"\(B, S\) after the axis of position axes, got \(2, 1, 1, 3\)",
         ),
     ],
 )
-def test_what_onnx_operators_do_not_support(options, arguments, error, message):
+def test_embeddings_that_onnx_does_not_support_are_refused(options, arguments, error, message):
     with pytest.raises(error, match=message):
         formats.to_onnx(embedding(**options), **{"positions": range(4)} | arguments)
 
@@ -589,17 +605,17 @@ def test_an_onnx_node_is_made_of_an_embedding():
         ({}, 7, ValueError, "must be even"),
     ],
 )
-def test_onnx_attributes_that_do_not_fit(attributes, head_dim, error, message):
+def test_invalid_onnx_attributes_are_refused(attributes, head_dim, error, message):
     with pytest.raises(error, match=message):
         formats.from_onnx(*tables(), attributes, head_dim=head_dim)
 
 
-def test_onnx_tables_that_do_not_fit():
+def test_invalid_onnx_tables_are_refused():
     with pytest.raises(ValueError, match="2 or 3 axes"):
         formats.from_onnx(*tables((4,)), {}, head_dim=8)
-    with pytest.raises(ValueError, match="`sin` must have shape and dtype"):
+    with pytest.raises(ValueError, match="`sin` must have the shape and dtype"):
         formats.from_onnx(tables()[0], tables()[1][1:], {}, head_dim=8)
-    with pytest.raises(ValueError, match="one factor"):
+    with pytest.raises(ValueError, match="constant factor"):
         formats.from_onnx(tables()[0], tables()[0], {}, head_dim=8)
 
 

@@ -55,7 +55,7 @@ def test_no_node_test_is_left_out(node_tests):
 
 
 @pytest.mark.parametrize("name", NODE_TESTS)
-def test_node(node_tests, name):
+def test_node_passes_the_tests_of_onnx(node_tests, name):
     """The operator's own cases, whose tables are random numbers and no cosines and sines."""
     from onnx import helper
 
@@ -64,7 +64,7 @@ def test_node(node_tests, name):
     heads = attributes.get("num_heads", x.shape[1])
     apart = x.reshape(*x.shape[:2], heads, -1) if x.ndim == 3 else x
     cos, sin, layout = formats.from_onnx(
-        cos, sin, attributes, head_dim=apart.shape[-1], uniform=False
+        cos, sin, attributes, head_dim=apart.shape[-1], constant_factor=False
     )
     if position_ids:
         cos, sin = cos[position_ids[0]], sin[position_ids[0]]
@@ -126,7 +126,7 @@ def agree(got, expected):
 @pytest.mark.parametrize("rotary_dim", [HEAD_DIM, 8])
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_onnx_runtime_rotates_alike(domain, layout, rotary_dim, dtype):
+def test_onnx_runtime_gives_the_same_rotation(domain, layout, rotary_dim, dtype):
     rope = embedding(layout, rotary_dim)
     x = random_array((BATCH, HEADS, LENGTH, HEAD_DIM), dtype)
     positions = np.array([[0, 1, 2, 3, 4], [19, 3, 7, 7, 0]])
@@ -136,7 +136,7 @@ def test_onnx_runtime_rotates_alike(domain, layout, rotary_dim, dtype):
 
 @pytest.mark.parametrize("rotary_dim", [HEAD_DIM, 8])
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_heads_side_by_side(domain, rotary_dim):
+def test_heads_in_the_last_axis(domain, rotary_dim):
     """The form with three axes, in which only `num_heads` gives the width of a head."""
     rope = embedding("interleaved", rotary_dim)
     x = random_array((BATCH, LENGTH, HEADS, HEAD_DIM))
@@ -176,7 +176,7 @@ def test_one_position_id_is_an_offset():
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_tables_carry_the_attention_factor(domain):
+def test_node_tables_include_the_attention_factor(domain):
     yarn = rotary.scaling.Yarn(4.0, 1000)
     rope = embedding(scaling=yarn, context_length=4000)
     assert rope.attention_factor > 1.1

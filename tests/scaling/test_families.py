@@ -1415,7 +1415,7 @@ def test_another_specification_gives_another_result(load, name, change):
         assert np.abs(x - y).max() > 0.01
 
 
-def test_enough_families():
+def test_there_are_at_least_30_families():
     models = {family.model for family in FAMILIES.values()}
     assert len(models) >= 40
 
@@ -1445,7 +1445,7 @@ ATTENTIONS = {  # the class of the attention, of its rotary module, and what mak
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_attention_gets_what_the_specification_rotates(load, monkeypatch, name):
+def test_attention_receives_the_rotated_arrays(load, monkeypatch, name):
     import torch
 
     family = FAMILIES[name]
@@ -1506,7 +1506,7 @@ def test_deepseek_v4_rotates_outputs_back(load):
     assert np.abs(rope(output, offset=7, seq_axis=-2) - theirs).max() > 0.1
 
 
-def test_deepseek_v3_scales_its_softmax_beside_the_rotation(load):
+def test_deepseek_v3_scales_its_softmax(load):
     module = load("deepseek_v3", 53)
     config = deepseek_v3_config(module)
     attention = module.DeepseekV3Attention(config, layer_idx=0)

@@ -61,7 +61,7 @@ def test_inv_freq_differs_from_float_powers():
     np.testing.assert_allclose(exact, platform, rtol=1e-14)
 
 
-def test_frequencies_are_read_only_for_good():
+def test_frequencies_cannot_be_made_writeable():
     for values in (
         rotary.inv_freq(8, base=10.0),
         Default().inv_freq(8, 10.0),
@@ -97,7 +97,7 @@ def test_frequencies_are_read_only_for_good():
         ((8, [1.0]), TypeError, "`base` must be a real number"),
     ],
 )
-def test_inv_freq_refuses(arguments, error, match):
+def test_inv_freq_refuses_invalid_arguments(arguments, error, match):
     dim, base = arguments
     with pytest.raises(error, match=match):
         rotary.inv_freq(dim, base=base)
@@ -111,7 +111,7 @@ def test_base_has_no_default():
 @pytest.mark.parametrize(
     "base", [10_000, np.int64(10_000), np.float32(10_000), Fraction(10_000), Decimal(10_000)]
 )
-def test_base_is_any_real_number(base):
+def test_base_may_be_any_type_of_real_number(base):
     np.testing.assert_array_equal(rotary.inv_freq(8, base=base), rotary.inv_freq(8, base=10_000.0))
 
 
@@ -141,7 +141,7 @@ def test_defaults_are_one_value():
 # Custom.
 
 
-def test_custom_gives_what_it_was_given():
+def test_custom_returns_the_given_frequencies():
     schedule = Custom([1.0, 0.5, -0.25], attention_factor=1.5)
     assert schedule.inv_freq(6).tolist() == [1.0, 0.5, -0.25]
     assert schedule.inv_freq(6, 10.0, 100).tolist() == [1.0, 0.5, -0.25]
@@ -306,7 +306,7 @@ def test_custom_can_be_replaced():
         ({"W": np.ones((1, 2)).view(np.matrix)}, TypeError, "`W` must.*matrix"),
     ],
 )
-def test_custom_refuses(arguments, error, match):
+def test_custom_refuses_invalid_arguments(arguments, error, match):
     with pytest.raises(error, match=match):
         Custom(**arguments)
 
@@ -320,7 +320,7 @@ def test_custom_of_another_width_is_refused(dim):
 
 
 def test_an_embedding_refuses_frequencies_of_another_width():
-    with pytest.raises(ValueError, match="`inv_freq` of Custom must hold 4 frequencies"):
+    with pytest.raises(ValueError, match="`inv_freq` of Custom must have 4 frequencies"):
         rotary.RotaryEmbedding(8, layout="half", scaling=Custom([1.0, 2.0, 3.0]))
 
 
@@ -331,12 +331,12 @@ def test_schedules_are_frozen_dataclasses(schedule):
 
 
 @pytest.mark.parametrize("other", [Default, Custom, "default", 2.0, object(), [1.0]])
-def test_an_embedding_refuses_what_is_no_schedule(other):
+def test_an_embedding_refuses_objects_that_are_not_schedules(other):
     with pytest.raises(TypeError, match=r"`scaling` must be one of rotary\.scaling"):
         rotary.RotaryEmbedding(8, layout="half", base=10.0, scaling=other)
 
 
-def test_a_schedule_of_the_user():
+def test_users_can_define_a_schedule():
     """A subclass needs frequencies and a factor; the rest follows."""
 
     @dataclasses.dataclass(frozen=True)
@@ -367,7 +367,7 @@ def test_a_schedule_without_frequencies_cannot_be_made():
 
 
 @pytest.mark.parametrize("base", [1e-300, 5e-324])
-def test_bases_whose_frequencies_leave_the_integer_part_are_refused(base):
+def test_bases_with_too_large_frequencies_are_refused(base):
     with pytest.raises(ValueError, match=r"`base` .*below 2\*\*63 radians per position"):
         rotary.RotaryEmbedding(8, layout="half", base=base)
 
@@ -383,6 +383,6 @@ def test_a_schedule_whose_frequencies_are_too_large_is_refused():
         rotary.RotaryEmbedding(8, layout="half", scaling=Steep())
 
 
-def test_an_embedding_that_rotates_nothing_explains_itself():
+def test_an_embedding_with_zero_frequencies_has_an_explanation():
     still = rotary.RotaryEmbedding(4, layout="half", scaling=Custom([0.0, 0.0]))
     assert "all zero" in still.explain()

@@ -193,7 +193,7 @@ def test_mscale_rules(rule, mscale, mscale_all_dim, expected):
     assert (actual.softmax_factor != 1.0) == bool(reads)
 
 
-def test_longrope_factors_by_regime():
+def test_longrope_factors_depend_on_the_length():
     both = LongRope(**ONES, short_mscale=1.125, long_mscale=1.25)
     assert embedding(both, context_length=4096).attention_factor == 1.125
     assert embedding(both, context_length=4097).attention_factor == 1.25
@@ -289,7 +289,7 @@ def test_linear_is_a_change_of_unit(base, pairs, factor):
 
 @settings(deadline=None, max_examples=50)
 @given(BASES, LANES, st.floats(0.125, 1000.0), st.floats(0.1, 2.0))
-def test_all_forms_of_ntk_end_where_interpolation_does(base, pairs, factor, mixed_b):
+def test_all_forms_of_ntk_divide_the_last_frequency_by_the_factor(base, pairs, factor, mixed_b):
     last = Linear(factor).inv_freq(2 * pairs, base)[-1]
     for schedule in (
         NTK(factor=factor),
@@ -353,7 +353,7 @@ def test_llama3_by_its_own_definition():
     np.testing.assert_allclose(actual[between], expected, rtol=1e-15)
 
 
-def test_proportional_divides_and_cuts():
+def test_proportional_divides_the_first_frequencies_and_zeroes_the_others():
     actual = Proportional(0.5, factor=4).inv_freq(12, 1e4)
     plain = rotary.inv_freq(12, base=1e4)
     np.testing.assert_array_equal(actual, [*(plain[:3] / 4), 0.0, 0.0, 0.0])
@@ -459,7 +459,7 @@ def test_schedules_make_embeddings(schedule):
         np.testing.assert_array_equal(schedule.inv_freq(64), rope.inv_freq)
 
 
-def test_what_is_derived_is_derived_again():
+def test_derived_fields_are_derived_again_by_replace():
     yarn = dataclasses.replace(Yarn(**DEEPSEEK_V3), factor=4)
     assert yarn == Yarn(4, 4096, mscale=1, mscale_all_dim=1)
     assert yarn.softmax_factor == pytest.approx(1.138629436111989**2, rel=1e-15)
@@ -650,7 +650,7 @@ REFUSED = [
         VALUE,
         "`attention_factor` must be left out.*1.5",
     ),
-    (LongRope, {**ONES, "factor": 2, "short_factor": [1.0]}, VALUE, "`long_factor`.*1 num.*32"),
+    (LongRope, {**ONES, "factor": 2, "short_factor": [1.0]}, VALUE, "`long_factor`.*1, got 32"),
     (LongRope, {**ONES, "factor": 2, "short_factor": 1.0}, VALUE, r"`short_factor`.*\(\)"),
     (LongRope, {**ONES, "factor": 2, "long_factor": [1, -2.5]}, VALUE, "`long_factor`.*-2.5.*1"),
     (LongRope, {**ONES, "factor": 2, "long_factor": [math.nan]}, VALUE, "`long_factor`.*nan"),
@@ -670,7 +670,7 @@ REFUSED = [
     (Constant, {"value": math.inf}, VALUE, "`value` must be finite"),
     (Periods, {"min": 0, "max": 1}, VALUE, "`min` must be positive"),
     (Periods, {"min": 1, "max": 2, "unit": "s"}, VALUE, "`unit`"),
-    (Clip, {"scaling": Linear}, TYPE, "`scaling` must be one of rotary.scaling"),
+    (Clip, {"scaling": Linear}, TYPE, "`scaling` must be a schedule of rotary.scaling"),
     (Clip, {"clip_low_n": 0}, VALUE, "`clip_low_n`"),
     (Clip, {"hard": 1}, TYPE, "`hard`"),
     (Resonance, {"scaling": "yarn"}, TYPE, "`scaling`.*'yarn'"),
@@ -685,7 +685,7 @@ REFUSED = [
     REFUSED,
     ids=[f"{case[0].__name__} {case[1]}"[:70] for case in REFUSED],
 )
-def test_schedules_refuse(schedule, arguments, error, match):
+def test_invalid_fields_are_refused(schedule, arguments, error, match):
     with pytest.raises(error, match=match):
         schedule(**arguments)
 
@@ -693,11 +693,11 @@ def test_schedules_refuse(schedule, arguments, error, match):
 @pytest.mark.parametrize(
     ("schedule", "dim", "base", "match"),
     [
-        (LongRope(**ONES, factor=2), 96, 1e4, "`short_factor` must hold 48 .*96 .*got 32"),
-        (FreqFactors(freq_factors=[1.0]), 4, 1e4, "`freq_factors` must hold 2 .*got 1"),
+        (LongRope(**ONES, factor=2), 96, 1e4, "`short_factor` must have 48 .*96 .*got 32"),
+        (FreqFactors(freq_factors=[1.0]), 4, 1e4, "`freq_factors` must have 2 .*got 1"),
         (Clip(), 8, 1e4, "`clip_low_n` must be at most 4, .*got 20"),
         (Yarn(4, 4096), 8, 0.5, "`base` must be above 1 for Yarn.*0.5"),
-        (Yarn(4, 2), 64, 1e4, "`original_max_position` 2 .*ramp"),
+        (Yarn(4, 2), 64, 1e4, "`original_max_position` must give a ramp .* got 2,"),
         (NTK(factor=2), 2, 1e4, "`dim` must be at least 4.*2"),
         (DynamicNTK(2, 8), 2, 1e4, "`dim` must be at least 4.*2"),
         (Resonance(Linear(0.01)), 8, 1e4, "wavelengths.*Resonance"),
@@ -705,7 +705,7 @@ def test_schedules_refuse(schedule, arguments, error, match):
         (Linear(5e-324), 8, 1e4, r"Linear must give .*below 2\*\*63"),
     ],
 )
-def test_frequencies_that_do_not_fit_are_refused(schedule, dim, base, match):
+def test_frequencies_of_wrong_width_or_range_are_refused(schedule, dim, base, match):
     with pytest.raises(ValueError, match=match):
         schedule.inv_freq(dim, base, 4000)
     with pytest.raises(ValueError, match=match):
@@ -717,7 +717,7 @@ def test_frequencies_that_do_not_fit_are_refused(schedule, dim, base, match):
     [
         ((7, 1e4), ValueError, "`dim` must be even.*7"),
         ((8.0, 1e4), TypeError, "`dim` must be an integer"),
-        ((8,), TypeError, "`base` must be given: .*Linear"),
+        ((8,), TypeError, "`base` must be given, .*Linear"),
         ((8, -1.0), ValueError, "`base` must be positive"),
         ((8, "1"), TypeError, "`base` must be a real number"),
     ],
@@ -807,7 +807,7 @@ FACTOR = st.sampled_from([1.0, 2.0, 4.0, 8.0, 32.0, 40.0]) | st.floats(0.5, 64.0
 @pytest.mark.oracle
 @SWEEP
 @given(dim=DIMS, base=ORACLE_BASES, factor=FACTOR)
-def test_linear_is_that_of_transformers(theirs, dim, base, factor):
+def test_linear_equals_transformers(theirs, dim, base, factor):
     values, attention = theirs("linear", dim, base, factor=factor)
     schedule = Linear(factor)
     agree(schedule.inv_freq(dim, base), values, base)
@@ -823,7 +823,7 @@ def test_linear_is_that_of_transformers(theirs, dim, base, factor):
     max_position=st.integers(1, 10**6),
     length=st.integers(1, 10**7),
 )
-def test_dynamic_is_that_of_transformers(theirs, dim, base, factor, max_position, length):
+def test_dynamic_equals_transformers(theirs, dim, base, factor, max_position, length):
     values, attention = theirs("dynamic", dim, base, length, max_position, factor=factor)
     schedule = DynamicNTK(factor, max_position)
     ours = schedule.inv_freq(dim, base, length)
@@ -848,7 +848,7 @@ def test_dynamic_is_that_of_transformers(theirs, dim, base, factor, max_position
     mscale_all_dim=st.none() | st.floats(0.0, 2.0),
     attention_factor=st.none() | st.floats(0.5, 2.0),
 )
-def test_yarn_is_that_of_transformers(
+def test_yarn_equals_transformers(
     theirs,
     dim,
     base,
@@ -901,7 +901,7 @@ def test_yarn_is_that_of_transformers(
     attention_factor=st.none() | st.floats(0.5, 2.0),
     data=st.data(),
 )
-def test_longrope_is_that_of_transformers(
+def test_longrope_equals_transformers(
     theirs, dim, base, factor, original, max_position, length, attention_factor, data
 ):
     # Numbers of float32, because theirs are rounded to it.
@@ -940,7 +940,7 @@ def test_longrope_is_that_of_transformers(
     high=st.sampled_from([4.0, 8.0]) | st.floats(3.5, 64.0),
     original=st.integers(128, 10**6),
 )
-def test_llama3_is_that_of_transformers(theirs, dim, base, factor, low, high, original):
+def test_llama3_equals_transformers(theirs, dim, base, factor, low, high, original):
     values, attention = theirs(
         "llama3",
         dim,
@@ -962,7 +962,7 @@ def test_llama3_is_that_of_transformers(theirs, dim, base, factor, low, high, or
 @pytest.mark.oracle
 @SWEEP
 @given(dim=DIMS, base=ORACLE_BASES, factor=FACTOR, part=st.floats(0.0, 1.0))
-def test_proportional_is_that_of_transformers(theirs, dim, base, factor, part):
+def test_proportional_equals_transformers(theirs, dim, base, factor, part):
     values, attention = theirs("proportional", dim, base, factor=factor, partial_rotary_factor=part)
     schedule = Proportional(part, factor)
     ours = schedule.inv_freq(dim, base)
@@ -973,7 +973,7 @@ def test_proportional_is_that_of_transformers(theirs, dim, base, factor, part):
 @pytest.mark.oracle
 @SWEEP
 @given(dim=DIMS, base=ORACLE_BASES, alpha=st.floats(1.0, 10_000.0))
-def test_ntk_alpha_is_that_of_hunyuan_in_transformers(dim, base, alpha):
+def test_ntk_alpha_equals_hunyuan_in_transformers(dim, base, alpha):
     from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEmbedding
 
     config = SimpleNamespace(
@@ -992,7 +992,7 @@ def test_ntk_alpha_is_that_of_hunyuan_in_transformers(dim, base, alpha):
 @pytest.mark.oracle
 @SWEEP
 @given(factor=FACTOR, mscale_all_dim=st.floats(0.0, 2.0))
-def test_softmax_factor_is_that_of_deepseek_in_transformers(factor, mscale_all_dim):
+def test_softmax_factor_equals_deepseek_in_transformers(factor, mscale_all_dim):
     from transformers.models.deepseek_v3.modeling_deepseek_v3 import yarn_apply_mscale
 
     parameters = {"rope_type": "yarn", "factor": factor, "mscale_all_dim": mscale_all_dim}
@@ -1020,7 +1020,7 @@ def assert_refused(schedule, name, value):
         dataclasses.replace(schedule, **{name: value})
 
 
-def test_the_numbers_of_schedules_are_all_tested():
+def test_every_field_of_every_schedule_is_tested():
     actual = {(type(schedule), name) for schedule in EVERY for name, _ in numbers_of(schedule)}
     assert (Yarn, "beta_fast") in actual
     assert (Yarn, "softmax_factor") in actual
