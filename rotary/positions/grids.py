@@ -1,4 +1,4 @@
-"""Positions of the cells of images and videos: counted, centred, normalised or rescaled."""
+"""Positions of the cells of images and videos: indices, centers, normalized or rescaled coordinates."""
 
 from __future__ import annotations
 
@@ -37,65 +37,64 @@ def grid(
     *sizes : int
         The number of cells on each axis.
     start : number, or one per axis
-        The position of the first cell of an axis, before the options below.
+        Added to the positions of an axis. Without other options, the position of the first cell.
     step : number, or one per axis
-        The distance between neighbouring cells. It may be negative, and zero gives all cells of an axis one
-        position.
+        Multiplies the positions of an axis. Without other options, the distance between adjacent cells. It may
+        be negative. With zero, all cells have the same position on the axis.
     anchor : number, or one per axis
-        The point of a cell that its position describes, added to its index: 0 is its first edge, 0.5 its
-        centre, 1 its last edge.
+        The point of a cell that its position describes, as a number that is added to its index: 0 for the
+        first edge, 0.5 for the center, 1 for the last edge.
     normalize : {"separate", "min", "max", "ends"}, optional
-        Scales positions to the range -1 to 1. "separate" puts the edges of each axis at -1 and 1.
-        "min" and "max" do so for the shortest or the longest axis, and use the size of its cells for all axes.
-        "ends" puts the first cell at -1 and the last at 1 (a single cell at -1).
+        Scales positions to the range -1 to 1. With "separate", the edges of each axis are at -1 and 1. With
+        "min" and "max", the edges of the shortest or longest axis are, and cells have the same size on all
+        axes. With "ends", the first cell is at -1 and the last at 1 (a single cell at -1).
     reference : number, or one per axis, optional
-        The sizes of the grid that a model was trained on: positions are scaled to its extent.
+        The sizes of the grid in training. Positions are scaled to that grid.
     order : {"ij", "xy"}
-        The order of the axes of the result: that of `sizes`, or for two axes the second (x) first. The order of
-        the cells does not change.
+        The order of the axes of the result: "ij" is the order of `sizes`, "xy" has the second of two axes
+        first. The order of the cells does not change.
     merge : int, or one per axis
-        Lists the cells block by block, with `merge` cells along each axis of a block, for encoders that merge
-        blocks of patches into one token. Every size must be a multiple of it.
+        The number of cells along each axis of a block. Cells are listed block by block, for encoders that
+        merge blocks of patches into one token. Every size must be a multiple of it.
     prefix, suffix : int
-        The number of tokens before and after the cells that have no place in the grid, such as class and
-        register tokens. Their positions are 0 on every axis, so they are not rotated.
+        The number of tokens before and after the cells that are not in the grid, such as class and register
+        tokens. Their positions are 0 on every axis, so they are not rotated.
 
     Returns
     -------
     array (axes, prefix + prod(sizes) + suffix)
         ``start + step * p`` on each axis, with cells in the order of a C-contiguous array: the last
-        axis varies fastest. With c = index + anchor, p is c; ``2 * c / size - 1`` if normalised
-        ("ends": ``2 * index / (size - 1) - 1``); ``c * reference / size`` if rescaled. float64 if any of
-        the numbers is a float, or `normalize` or `reference` is given, else int64. Floats are the exact values,
+        axis varies fastest. With c = index + anchor, p is c by default, ``2 * c / size - 1`` with `normalize`
+        ("ends": ``2 * index / (size - 1) - 1``), and ``c * reference / size`` with `reference`. The dtype is
+        float64 if a number is a float, or if `normalize` or `reference` is given, else int64. Floats are
         correctly rounded.
 
     Raises
     ------
     TypeError
-        If a size, `merge`, `prefix` or `suffix` is not an integer, another argument does not consist of
-        numbers, or a name is not a string.
+        If a size, `merge`, `prefix` or `suffix` is not an integer, `start`, `step`, `anchor` or `reference`
+        does not consist of numbers, or `normalize` or `order` is not a string.
     ValueError
-        If there are no sizes, a size is negative, an argument has another length, `prefix` or `suffix` is
-        negative, a name is none of the above, `order` is "xy" and there are not two axes, a size is no multiple
-        of `merge`, `reference` is not positive, options exclude each other (`normalize` and `reference`,
-        "ends" and `anchor`), or a position would leave int64.
+        If there are no sizes, a size is negative, an argument does not have one number per axis, `prefix` or
+        `suffix` is negative, `normalize` or `order` is unknown, `order` is "xy" and there are not two axes, a
+        size is not a multiple of `merge`, `reference` is not positive, options exclude each other
+        (`normalize` and `reference`, "ends" and `anchor`), or a position overflows int64.
 
     Notes
     -----
     Models, and the arguments for them:
 
     - DINOv3 (``transformers`` ``dinov3_vit``, ``timm`` ``make_coords_dinov3``): ``anchor=0.5,
-      normalize="separate"`` ("min" and "max" are its other choices), `prefix` for its class and
+      normalize="separate"`` ("min" and "max" are the other choices), `prefix` for the class and
       register tokens.
     - EVA-02 (``timm`` ``build_fourier_pos_embed`` with ``ref_feat_shape``): ``reference=16``.
     - Perception Encoder (``timm``, ``rope_grid_offset=1``): ``anchor=1, reference=24, order="xy"``.
-    - Llama 4's vision encoder: ``start=1, order="xy", suffix=1``.
+    - The vision encoder of Llama 4: ``start=1, order="xy", suffix=1``.
     - Frequencies in pixels (``lucidrains`` ``freqs_for="pixel"``): ``normalize="ends"``.
-    - Qwen2-VL's vision encoder and those after it: ``grid(h, w, merge=2)``, for every frame.
+    - The vision encoders of Qwen2-VL and later Qwen models: ``grid(h, w, merge=2)``, for every frame.
 
     Tokens before and after the cells are not rotated, but are multiplied by the attention factor of an
-    embedding. A cell may have the same position 0, unless `start` or `anchor` moves it: then the tokens differ, and
-    their rotation does not.
+    embedding. Without `start` and `anchor`, the first cell also has position 0 and is rotated in the same way.
 
     Examples
     --------
@@ -109,7 +108,7 @@ def grid(
     array([[7. , 7. , 7.5, 7.5],
            [7. , 8. , 7. , 8. ]])
 
-    The centres of patches between -1 and 1, after a class token; and patches listed block by block:
+    The centers of patches between -1 and 1, after a class token; and patches listed block by block:
 
     >>> grid(1, 4, anchor=0.5, normalize="separate", prefix=1)
     array([[ 0.  ,  0.  ,  0.  ,  0.  ,  0.  ],
@@ -155,42 +154,48 @@ def _along_axes(
     for axis, size in enumerate(shape):
         first, stride, point = (Fraction(values[axis].item()) for values in numbers)
         scale, shift = (Fraction(1), Fraction(0)) if scales is None else scales[axis]
-        each = stride * scale
-        along.append(_evenly_spaced(size, first + stride * shift + each * point, each, dtype))
+        spacing = stride * scale
+        begin = first + stride * shift + spacing * point
+        along.append(_evenly_spaced(size, begin, spacing, dtype))
     return along
 
 
-def _evenly_spaced(size: int, first: Fraction, each: Fraction, dtype: np.dtype[Any]) -> Positions:
-    """Return ``first + each * index``; floats are rounded once."""
-    parts = first.denominator * each.denominator
-    begin, stride = int(first * parts), int(each * parts)
+def _evenly_spaced(
+    size: int, first: Fraction, spacing: Fraction, dtype: np.dtype[Any]
+) -> Positions:
+    """Return ``first + spacing * index``; floats are rounded once."""
+    denominator = first.denominator * spacing.denominator
+    begin, stride = int(first * denominator), int(spacing * denominator)
     if dtype == np.int64:
         for end in (0, size - 1):
-            check_int64_range(begin + stride * end, "start", suffix=_which_end(end))
+            check_int64_range(begin + stride * end, "start", suffix=_end_suffix(end))
         return begin + stride * np.arange(size, dtype=np.int64)
     # Python divides integers of any size with one rounding.
-    values = [(begin + stride * index) / parts for index in range(size)]
+    values = [(begin + stride * index) / denominator for index in range(size)]
     for end in (0, size - 1):
-        check_int64_range(values[end], "start", suffix=_which_end(end))
+        check_int64_range(values[end], "start", suffix=_end_suffix(end))
     return np.array(values)
 
 
-def _which_end(index: int) -> str:
+def _end_suffix(index: int) -> str:
     return " as the last position" if index else " as the first position"
 
 
 def _scales(
     shape: tuple[int, ...], anchors: HostArray, normalize: Any, reference: Any
 ) -> list[tuple[Fraction, Fraction]] | None:
-    """Return a factor and a summand for the cells of each axis, or None for positions that count cells."""
+    """Return a factor and a summand for the coordinates of each axis; None if positions are not scaled."""
     if reference is not None:
-        return _rescaled(shape, normalize, reference)
+        return _reference_scales(shape, normalize, reference)
     if normalize is None:
         return None
     name = as_choice(normalize, "normalize", ("separate", "min", "max", "ends"))
     if name == "ends":
         if anchors.any():
-            msg = '`anchor` must be left out with normalize="ends", which does not use it'
+            msg = (
+                '`anchor` must be left out with normalize="ends", because "ends" does not use it, got '
+                f"{anchors.tolist()}"
+            )
             raise ValueError(msg)
         lengths = [size - 1 for size in shape]
     else:
@@ -198,23 +203,23 @@ def _scales(
     return [(Fraction(2, max(length, 1)), Fraction(-1)) for length in lengths]
 
 
-def _rescaled(
+def _reference_scales(
     shape: tuple[int, ...], normalize: Any, reference: Any
 ) -> list[tuple[Fraction, Fraction]]:
-    """Return the factors and summands that scale a grid to the extent of another."""
+    """Return the factors and summands that scale a grid to the reference grid."""
     if normalize is not None:
         msg = f"`reference` must be left out if `normalize` is given, got {reference!r}"
         raise ValueError(msg)
-    extents = _per_axis(reference, len(shape), "reference")
-    if (extents <= 0).any():
+    references = _per_axis(reference, len(shape), "reference")
+    if (references <= 0).any():
         msg = f"`reference` must be positive, got {reference!r}"
         raise ValueError(msg)
-    pairs = zip(extents.tolist(), shape, strict=True)
-    return [(Fraction(extent) / max(size, 1), Fraction(0)) for extent, size in pairs]
+    sizes = zip(references.tolist(), shape, strict=True)
+    return [(Fraction(trained) / max(size, 1), Fraction(0)) for trained, size in sizes]
 
 
 def _by_blocks(values: HostArray, blocks: tuple[int, ...]) -> HostArray:
-    """Return the values of an array block by block."""
+    """Return the values of an array in a list, block by block."""
     split = [part for n, m in zip(values.shape, blocks, strict=True) for part in (n // m, m)]
     outer, inner = range(0, len(split), 2), range(1, len(split), 2)
     listed: HostArray = values.reshape(split).transpose(*outer, *inner).reshape(-1)
@@ -222,11 +227,11 @@ def _by_blocks(values: HostArray, blocks: tuple[int, ...]) -> HostArray:
 
 
 def _order(order: Any, axes: int) -> range:
-    """Return the axis of each row of the result."""
+    """Return the axes in the order in which the result has them."""
     if as_choice(order, "order", ("ij", "xy")) == "ij":
         return range(axes)
     if axes != 2:
-        msg = f'`order` must be "ij" unless there are two axes, got "xy" and {axes}'
+        msg = f'`order` must be "ij" unless there are two axes, got "xy" for {axes} axes'
         raise ValueError(msg)
     return range(1, -1, -1)
 
@@ -246,7 +251,7 @@ def _blocks(merge: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _grid_shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     if not sizes:
-        msg = "`sizes` must name at least one axis, got none"
+        msg = "`sizes` must have at least one number, got none"
         raise ValueError(msg)
     shape = tuple(as_integer(size, f"sizes[{axis}]") for axis, size in enumerate(sizes))
     if min(shape) < 0:
@@ -268,6 +273,6 @@ def _per_axis(value: Any, axes: int, name: str) -> HostArray:
     """Return one number per axis."""
     numbers = as_positions(value, name=name)
     if numbers.ndim and numbers.shape != (axes,):
-        msg = f"`{name}` must be one number or one per axis, ({axes},), got {numbers.shape}"
+        msg = f"`{name}` must be one number, or one per axis, ({axes},), got shape {numbers.shape}"
         raise ValueError(msg)
     return np.broadcast_to(numbers, (axes,))

@@ -1,4 +1,4 @@
-"""Positions of text, images, video and audio in one sequence, by the rules of each family of models."""
+"""Positions of text, images, video and audio in one sequence, by the rules of a family of models."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Text:
     Raises
     ------
     TypeError
-        If it is not an integer.
+        If `length` is not an integer.
     ValueError
-        If it is negative.
+        If `length` is negative.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Audio:
-    """Tokens of audio in a mixed sequence, with one position each, as for text.
+    """Tokens of audio in a mixed sequence, which have consecutive positions, as text.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ class Audio:
     Raises
     ------
     TypeError
-        If it is not an integer.
+        If `length` is not an integer.
     ValueError
-        If it is not positive.
+        If `length` is not positive.
 
     Examples
     --------
@@ -100,7 +100,7 @@ class Image:
     TypeError
         If a number is not an integer.
     ValueError
-        If it is not positive, or a side is no multiple of `merge`.
+        If a number is not positive, or a side is not a multiple of `merge`.
 
     Examples
     --------
@@ -120,7 +120,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Video:
-    """The patches of a video in a mixed sequence, with its audio if the two are interleaved.
+    """The patches of a video in a mixed sequence, and its audio if video and audio are interleaved.
 
     Parameters
     ----------
@@ -132,18 +132,18 @@ class Video:
         The number of steps in time that become one token: ``temporal_merge_size`` of Ernie 4.5-VL, the only
         model that has it.
     seconds : float, optional
-        The duration of one step in time: a processor's ``second_per_grid_ts``. For the styles that measure
-        time in seconds.
+        The duration of one step in time: a processor's ``second_per_grid_ts``. Required by the styles that
+        measure time in seconds.
     audio : Audio, optional
-        The audio of the video, if it is interleaved with it. Video and audio then include their special tokens,
-        two before and two after. Do not add these as text.
+        The audio of the video, if video and audio are interleaved. The result then includes the special tokens,
+        two before and two after. Do not add these tokens as text.
 
     Raises
     ------
     TypeError
-        If a number is not an integer or not real, or `audio` is not an `Audio`.
+        If `seconds` is not a real number, another number is not an integer, or `audio` is not an `Audio`.
     ValueError
-        If a number is not positive, a side is no multiple of `merge`, or `frames` is no multiple of
+        If a number is not positive, a side is not a multiple of `merge`, or `frames` is not a multiple of
         `frame_merge`.
 
     Examples
@@ -184,7 +184,7 @@ class Mixed(NamedTuple):
     Parameters
     ----------
     positions : array (3, total)
-        The positions of every token on the axes of time, height and width.
+        The positions of all tokens on the axes of time, height and width.
     delta : int or float
         The largest position plus 1, minus the number of tokens: ``rope_deltas`` in ``transformers``.
 
@@ -215,9 +215,9 @@ Style: TypeAlias = Literal[
 class _StyleRules(NamedTuple):
     """The rules of a family of models.
 
-    `time` says how the time of a frame follows: from "frames", from "seconds" (with the interval computed first), from
-    "timed" frames (with the seconds of each frame computed first), or not at all for "stills", which are images.
-    `audio` says how audio and video are interleaved: in "chunks", by "order", or not at all.
+    `time` is the rule for the time of a frame: "frames" counts frames, "seconds" computes the interval between frames
+    first, "timed" computes the seconds of each frame first, and "stills" means that there are images only. `audio` is
+    the rule by which audio and video are interleaved: "chunks", "order", or "" for no audio.
     """
 
     time: str
@@ -238,7 +238,7 @@ _STYLES = {
 
 
 class _Rules(NamedTuple):
-    """The style of a call, and its numbers."""
+    """The style of a call, and the numbers that apply to it."""
 
     style: str
     per_second: float | None
@@ -261,9 +261,9 @@ def mixed(
 ) -> Mixed:
     """Return the positions of text, images, video and audio in one sequence, by the rules of a model.
 
-    The positions of text and audio count on, alike on all three axes. An image or video starts at the next
-    position: its tokens have their row and column on the axes of height and width, and the time of
-    their frame on the axis of time. The next segment starts after it.
+    Text and audio have consecutive positions, the same on all three axes. An image or video starts at the next
+    position. To this start, its tokens add the time of their frame on the axis of time, and their row and column on
+    the axes of height and width. The next segment starts after the image or video.
 
     Parameters
     ----------
@@ -274,30 +274,31 @@ def mixed(
         "ernie4_5_vl", "qwen2_5_omni" or "qwen3_omni".
     per_second : float, optional
         The number of positions per second of video, for the styles that measure time in seconds:
-        ``tokens_per_second`` in the configuration of Qwen2.5-VL, ``position_id_per_seconds`` in those of
-        Qwen2.5-Omni (25) and Qwen3-Omni (13).
+        ``tokens_per_second`` in the configuration of Qwen2.5-VL, ``position_id_per_seconds`` in the
+        configurations of Qwen2.5-Omni (25) and Qwen3-Omni (13).
     seconds_per_chunk : float, optional
-        The duration of the chunks in which video and its audio alternate, for "qwen2_5_omni"; by default 2.
+        The duration of the alternating chunks of video and audio, for "qwen2_5_omni"; by default 2.
     advance : {"largest", "sides"}
-        Whether the segment after a video starts after the largest position of the video, or after as many
-        positions as its longer side has tokens (see Notes).
+        The rule for the segment after a video: "largest" starts it after the largest position of the video,
+        "sides" advances by the number of tokens on the longer side of the video (see Notes).
     start : int or float, default 0
-        The position of the first segment. To continue a sequence, give the position of its next token, which is
-        its number of tokens plus its `delta`. Only "qwen3_omni" has positions that are not integers, all float32.
+        The position of the first segment. To continue a sequence, pass the position of its next token, which is
+        its number of tokens plus its `delta`. Only "qwen3_omni" has positions that are not integers; they are
+        float32 numbers.
 
     Returns
     -------
     Mixed
-        `positions` (3, total) on the axes of time, height and width, int64, or float64 for "qwen3_omni"; and
-        `delta`, from which decoding continues.
+        `positions` (3, total) on the axes of time, height and width: int64, or float64 for "qwen3_omni". `delta`
+        gives the positions of the tokens that are decoded afterwards.
 
     Raises
     ------
     TypeError
-        If `segments` is not iterable, a segment is none of the four, or a number is not real.
+        If `segments` is not iterable, a segment is not one of the four classes, or a number is not real.
     ValueError
-        If `style` or `advance` is unknown, the style does not use a given number or segment, a number that it
-        needs is missing, a number is not positive, or a position would leave int64.
+        If `style` or `advance` is unknown, the style does not use a given number or segment, a number that the
+        style needs is missing, a number is not positive, or a position overflows int64.
 
     Notes
     -----
@@ -305,29 +306,29 @@ def mixed(
     "qwen2_vl"                The time of frame i is i. Qwen2-VL and PaddleOCR-VL.
     "qwen2_5_vl"              The time of frame i is ``i * (per_second * seconds)``, rounded down.
                               Qwen2.5-VL.
-    "qwen3_vl", "glm4v"       Text gives the time: each frame is an `Image` after the `Text` of its
-                              timestamp, and there are no videos. Qwen3-VL and Qwen3.5; GLM-4V,
-                              4.5V, 4.6V and GLM-OCR.
+    "qwen3_vl", "glm4v"       The time is written as text: each frame is an `Image` after the `Text`
+                              of its timestamp, and there are no videos. Qwen3-VL and Qwen3.5;
+                              GLM-4V, 4.5V, 4.6V and GLM-OCR.
     "ernie4_5_vl"             As "qwen2_vl", with a `frame_merge` of 2. Ernie 4.5-VL.
     "qwen2_5_omni"            The time of frame i is ``i * seconds * per_second``, rounded down.
                               Chunks of video and of its audio alternate. TMRoPE of Qwen2.5-Omni.
-    "qwen3_omni"              The same, not rounded. Tokens of video and audio are sorted by time,
-                              with video first if times are equal. Qwen3-Omni.
+    "qwen3_omni"              As "qwen2_5_omni", but not rounded. Tokens of video and audio are sorted
+                              by time, with video first if times are equal. Qwen3-Omni.
     ========================= ==================================================================
 
-    The products are float32, in the order shown, as in the models' own code. Rounding down makes the difference
-    visible: at 25 positions per second, the time of the sixth frame of 0.04 s is 5 in Qwen2.5-VL, and 4 in
-    Qwen2.5-Omni.
+    The products are computed in float32 and in the order shown, as in the models' own code. After rounding down,
+    the order matters: at 25 positions per second and frames of 0.04 s, the time of the sixth frame is 5 in
+    Qwen2.5-VL, and 4 in Qwen2.5-Omni.
 
     In the code of the models' authors, in vLLM, and in ``transformers`` before 5.3, text starts after the largest
     position of a video on any axis. In ``transformers`` from 5.3 on (compared with 5.23.0), text starts after the
-    longer side for Qwen2-VL, Qwen2.5-VL and Ernie 4.5-VL. So text after a video with more steps in time than
-    patches along its sides shares positions with it: ``advance="sides"``.
+    longer side for Qwen2-VL, Qwen2.5-VL and Ernie 4.5-VL, as with ``advance="sides"``. If a video has more steps in
+    time than patches along its sides, the text after it then shares positions with the video.
 
-    Two details of Qwen2.5-Omni's code are kept. The two special tokens before a video with audio have one
-    position, and so have the two after it. A frame that begins later than the chunk after next is split
+    Two details are as in the code of Qwen2.5-Omni. The two special tokens before a video with audio share one
+    position, and so do the two after it. A frame that begins later than the chunk after next is split
     after its first token. In both Omni styles, the next segment starts after the last run of video or
-    audio, even if the other one has larger positions.
+    audio, even if an earlier run has larger positions.
 
     Sources: ``get_rope_index`` of each model in ``transformers``; arXiv:2409.12191, 2502.13923 and
     2503.20215.
@@ -350,8 +351,8 @@ def mixed(
     parts: list[HostArray] = [np.zeros((3, 0), dtype)]
     for index, segment in enumerate(_iterable(segments)):
         _check_segment(segment, f"segments[{index}]", rules)
-        own, following = _positions_of(segment, following, rules)
-        parts += own
+        of_segment, following = _positions_of(segment, following, rules)
+        parts += of_segment
     positions = np.concatenate(parts, axis=1)
     one = dtype(1)
     total = positions.shape[1]
@@ -370,7 +371,7 @@ def _start(start: Any, dtype: type[np.int64 | np.float32]) -> Any:
         return dtype(integer)
     number = as_float(start, "start")
     if abs(number) >= TOO_LARGE or float(dtype(number)) != number:
-        msg = f"`start` must be a float32 number, as the positions of the style, got {start!r}"
+        msg = f"`start` must be exact in float32, because the positions of the style are float32, got {start!r}"
         raise ValueError(msg)
     return dtype(number)
 
@@ -384,17 +385,20 @@ def _rules(style: Any, per_second: Any, seconds_per_chunk: Any, advance: Any) ->
         raise ValueError(msg)
     if per_second is not None:
         if family.time not in {"seconds", "timed"}:
-            msg = f"`per_second` must be left out for style {name!r}, which does not use it"
+            msg = f"`per_second` must be left out for style {name!r}, which does not use it, got {per_second!r}"
             raise ValueError(msg)
         per_second = as_positive_float(per_second, "per_second")
     return _Rules(name, per_second, _per_chunk(name, per_second, seconds_per_chunk), sides)
 
 
 def _per_chunk(style: str, per_second: float | None, seconds_per_chunk: Any) -> int:
-    """Return the number of positions in a chunk of video with audio, 0 if there are no chunks."""
+    """Return the number of positions in a chunk of video with audio, or 0 if there are no chunks."""
     if _STYLES[style].audio != "chunks":
         if seconds_per_chunk is not None:
-            msg = f"`seconds_per_chunk` must be left out for style {style!r}, which has no chunks"
+            msg = (
+                f"`seconds_per_chunk` must be left out for style {style!r}, which has no chunks, got "
+                f"{seconds_per_chunk!r}"
+            )
             raise ValueError(msg)
         return 0
     given = 2.0 if seconds_per_chunk is None else seconds_per_chunk
@@ -416,39 +420,45 @@ def _iterable(segments: Any) -> Iterable[Any]:
 
 
 def _check_segment(segment: Any, name: str, rules: _Rules) -> None:
-    """Refuse what is no segment, and segments that the style does not support."""
+    """Raise for objects that are not segments, and for segments that the style does not support."""
     if not isinstance(segment, Segment):
         msg = f"`{name}` must be Text, Image, Video or Audio, got {segment!r}"
         raise TypeError(msg)
     family = rules.family
     if isinstance(segment, Audio) and not family.audio:
-        msg = f"`{name}` must not be Audio for style {rules.style!r}, which has none"
+        msg = f"`{name}` must not be Audio for style {rules.style!r}, which has no audio, got {segment!r}"
         raise ValueError(msg)
     if not isinstance(segment, Video):
         return
     if family.time == "stills":
         msg = (
-            f"`{name}` must be an Image for every frame, after the Text of its timestamp, "
-            f"for style {rules.style!r}; got a Video"
+            f"`{name}` must be an Image for style {rules.style!r}, one for every frame, after the Text of its "
+            "timestamp, got a Video"
         )
         raise ValueError(msg)
     if segment.audio is not None and not family.audio:
-        msg = f"`{name}.audio` must be left out for style {rules.style!r}, which has none"
+        msg = (
+            f"`{name}.audio` must be left out for style {rules.style!r}, which has no audio, got "
+            f"{segment.audio!r}"
+        )
         raise ValueError(msg)
     if segment.frame_merge > 1 and not family.merges_frames:
         msg = (
-            f"`{name}.frame_merge` must be left out for style {rules.style!r}, which merges no frames, "
+            f"`{name}.frame_merge` must be left out for style {rules.style!r}, which does not merge frames, "
             f"got {segment.frame_merge}"
         )
         raise ValueError(msg)
     if family.time == "frames" and segment.seconds is not None:
-        msg = f"`{name}.seconds` must be left out for style {rules.style!r}, which counts frames"
+        msg = (
+            f"`{name}.seconds` must be left out for style {rules.style!r}, which counts frames, got "
+            f"{segment.seconds}"
+        )
         raise ValueError(msg)
     if family.time != "frames" and segment.seconds is None:
-        msg = f"`{name}.seconds` must be given for style {rules.style!r}"
+        msg = f"`{name}.seconds` must be given for style {rules.style!r}, got None"
         raise ValueError(msg)
     if family.time != "frames" and rules.per_second is None:
-        msg = f"`per_second` must be given for a video of style {rules.style!r}"
+        msg = f"`per_second` must be given for a video of style {rules.style!r}, got None"
         raise ValueError(msg)
 
 
@@ -457,7 +467,7 @@ def _positions_of(segment: Segment, start: Any, rules: _Rules) -> tuple[list[Hos
     dtype = rules.family.dtype
     one = dtype(1)
     if isinstance(segment, Text | Audio):
-        return [_counted(start, segment.length)], start + dtype(segment.length)
+        return [_consecutive(start, segment.length)], start + dtype(segment.length)
     if isinstance(segment, Image):
         cells = _cells(np.zeros(1, dtype), segment, start)
         return [cells], cells.max() + one
@@ -469,15 +479,15 @@ def _positions_of(segment: Segment, start: Any, rules: _Rules) -> tuple[list[Hos
     return [cells], cells.max() + one
 
 
-def _counted(start: Any, length: int) -> HostArray:
-    """Return positions that count from `start`, alike on all axes."""
+def _consecutive(start: Any, length: int) -> HostArray:
+    """Return consecutive positions from `start` on, the same on all axes."""
     check_int64_range(start.item() + length, POSITION_ARGUMENTS, suffix=" as a position")
-    counted = np.arange(length, dtype=start.dtype) + start
-    return np.broadcast_to(counted, (3, length))
+    positions = np.arange(length, dtype=start.dtype) + start
+    return np.broadcast_to(positions, (3, length))
 
 
 def _cells(times: HostArray, space: Image | Video, start: Any) -> HostArray:
-    """Return the positions of the patches of frames with these times."""
+    """Return the positions of the patches of all frames, given the times of the frames."""
     rows, columns = (side // space.merge for side in (space.height, space.width))
     check_int64_range(
         start.item() + times[-1].item() + rows + columns,
@@ -497,7 +507,7 @@ def _times(video: Video, rules: _Rules) -> HostArray:
     index = np.arange(video.frames // video.frame_merge)
     if rules.family.time == "frames":
         return index
-    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # the range is checked below
         count, seconds, per_second = (
             np.asarray(value, np.float32) for value in (index, video.seconds, rules.per_second)
         )
@@ -513,17 +523,17 @@ def _times(video: Video, rules: _Rules) -> HostArray:
 def _with_audio(
     video: Video, audio: Audio, start: Any, rules: _Rules
 ) -> tuple[list[HostArray], Any]:
-    """Return the positions of a video interleaved with its audio, and of the special tokens around both."""
+    """Return the positions of interleaved video and audio with their special tokens, and the next position."""
     one = rules.family.dtype(1)
     in_chunks = rules.family.audio == "chunks"
-    special = np.zeros((3, 2), start.dtype) if in_chunks else _counted(start - start, 2)
+    special = np.zeros((3, 2), start.dtype) if in_chunks else _consecutive(start - start, 2)
     after = special.max() + one
     times = _times(video, rules)
     frames = _cells(times, video, start + after)
-    sounds = _counted(start + after, audio.length)
+    sounds = _consecutive(start + after, audio.length)
     if in_chunks:
-        each = frames.shape[1] // len(times)
-        parts = _alternating(frames, np.repeat(times, each), sounds, rules.per_chunk)
+        per_frame = frames.shape[1] // len(times)
+        parts = _alternating(frames, np.repeat(times, per_frame), sounds, rules.per_chunk)
     else:
         parts = _sorted_by_time(frames, sounds)
     end = parts[-1].max() + one
@@ -533,29 +543,29 @@ def _with_audio(
 def _alternating(
     frames: HostArray, times: HostArray, sounds: HostArray, per_chunk: int
 ) -> list[HostArray]:
-    """Return chunks of a video and of its audio that alternate."""
+    """Return alternating chunks of a video and of its audio."""
     video = _chunks(frames, times, per_chunk)
     audio = _chunks(sounds, np.arange(sounds.shape[1]), per_chunk)
     rounds = zip_longest(video, audio)
-    return [chunk for both in rounds for chunk in both if chunk is not None]
+    return [chunk for chunks in rounds for chunk in chunks if chunk is not None]
 
 
 def _chunks(positions: HostArray, times: HostArray, per_chunk: int) -> list[HostArray]:
-    """Split positions at the first time of each chunk; no chunk is empty."""
-    cuts = [0]
-    while cuts[-1] < len(times):
-        reached = int(np.searchsorted(times, per_chunk * len(cuts)))
-        cuts.append(max(reached, cuts[-1] + 1))
-    return [positions[:, begin:end] for begin, end in pairwise(cuts)]
+    """Split positions at the start time of each chunk. A chunk has at least one token."""
+    bounds = [0]
+    while bounds[-1] < len(times):
+        next_start = int(np.searchsorted(times, per_chunk * len(bounds)))
+        bounds.append(max(next_start, bounds[-1] + 1))
+    return [positions[:, begin:end] for begin, end in pairwise(bounds)]
 
 
 def _sorted_by_time(frames: HostArray, sounds: HostArray) -> list[HostArray]:
-    """Return a video and its audio sorted by time, in two parts: the last run of either, and all before."""
-    both = np.concatenate([frames, sounds], axis=1)
-    order: Int64Array = np.argsort(both[0], kind="stable")
+    """Return the tokens of video and audio sorted by time, in two parts: the last run of one kind is the second."""
+    tokens = np.concatenate([frames, sounds], axis=1)
+    order: Int64Array = np.argsort(tokens[0], kind="stable")
     changes = np.flatnonzero(np.diff(order < frames.shape[1]))
-    last = int(changes[-1]) + 1
-    return [both[:, order[:last]], both[:, order[last:]]]
+    last_run = int(changes[-1]) + 1
+    return [tokens[:, order[:last_run]], tokens[:, order[last_run:]]]
 
 
 def _check_audio(audio: Any) -> None:
@@ -572,7 +582,7 @@ def _check_sides(space: Image | Video) -> None:
         _check_multiple(getattr(space, name), name, space.merge, "merge")
 
 
-def _check_multiple(size: int, name: str, part: int, what: str) -> None:
-    if size % part:
-        msg = f"`{name}` must be a multiple of `{what}`, {part}, got {size}"
+def _check_multiple(size: int, name: str, divisor: int, divisor_name: str) -> None:
+    if size % divisor:
+        msg = f"`{name}` must be a multiple of `{divisor_name}`, {divisor}, got {size}"
         raise ValueError(msg)

@@ -44,9 +44,9 @@ def from_mask(mask: Array, *, padding: int = 0) -> Array:
     ----------
     mask : array (B, S) or (S,), bool or integer
         True or 1 for attended tokens, False or 0 for padding, which may be on either side or in between.
-        An array of any library, or a list, which is read as a NumPy array.
+        An array of any library, or a list, which is converted to a NumPy array.
     padding : int
-        The position of padding. Any valid position will do, because padding is not attended.
+        The position of padding. Its value does not matter for attention, because padding is not attended.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def from_mask(mask: Array, *, padding: int = 0) -> Array:
         If the mask is neither bool nor integer (a floating mask is usually added to scores, and is 0 for
         attended tokens), or `padding` is not an integer.
     ValueError
-        If the mask has neither one nor two axes, or holds integers besides 0 and 1, or if `padding` is
-        outside int64. The values of masks that are traced, lazy or on a device are not checked: all of them
-        except 0 mean attended.
+        If the mask has neither one nor two axes, or contains integers other than 0 and 1, or if `padding` is
+        outside int64. The values of masks that are traced, lazy or on a device are not checked: any nonzero
+        value counts as attended.
 
     Examples
     --------
@@ -80,8 +80,8 @@ def from_mask(mask: Array, *, padding: int = 0) -> Array:
         msg = f"`padding` must be within int32 if JAX's 64-bit types are off, got {fill}"
         raise ValueError(msg)
     attended = array if xp.isdtype(array.dtype, "bool") else array != 0
-    counted = xp.cumulative_sum(xp.astype(attended, _integer_dtype(xp)), axis=-1) - 1
-    return xp.where(attended, counted, xp.full_like(counted, fill))
+    counts = xp.cumulative_sum(xp.astype(attended, _integer_dtype(xp)), axis=-1) - 1
+    return xp.where(attended, counts, xp.full_like(counts, fill))
 
 
 def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
@@ -90,9 +90,10 @@ def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
     Parameters
     ----------
     cu_seqlens : sequence or array of int (n + 1,)
-        The bounds of the n sequences: 0 first, never decreasing. Two equal neighbours bound an empty sequence.
+        The bounds of the n sequences, which start at 0 and never decrease. Two equal consecutive bounds give
+        an empty sequence.
     offset : number, or sequence or array of numbers (n,)
-        The position of the first token, for all sequences or for each.
+        The position of the first token: one number for all sequences, or one for each.
 
     Returns
     -------
@@ -102,10 +103,10 @@ def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
     Raises
     ------
     TypeError
-        If `cu_seqlens` holds anything but integers, or `offset` anything but numbers.
+        If `cu_seqlens` does not consist of integers, or `offset` does not consist of numbers.
     ValueError
         If `cu_seqlens` does not start at 0, decreases or is not one-dimensional, if the number of offsets is
-        not the number of sequences, or if a position would leave int64.
+        not the number of sequences, or if a position overflows int64.
 
     Examples
     --------
@@ -119,46 +120,45 @@ def ragged(cu_seqlens: CuSeqlensLike, *, offset: OffsetLike = 0) -> Positions:
     starts = as_positions(offset, name="offset")
     if starts.ndim and starts.shape != lengths.shape:
         msg = (
-            f"`offset` must be one number or one per sequence, ({len(lengths)},), "
+            f"`offset` must be one number, or one for each sequence, ({len(lengths)},), "
             f"got shape {starts.shape}"
         )
         raise ValueError(msg)
-    each: HostArray = np.broadcast_to(starts, lengths.shape)
-    for start, length in zip(each.tolist(), lengths.tolist(), strict=True):
+    offsets: HostArray = np.broadcast_to(starts, lengths.shape)
+    for start, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
         if length:
             check_int64_range(start + (length - 1), "offset", suffix=" as the last position")
     counts = np.arange(bounds[-1], dtype=np.int64) - np.repeat(bounds[:-1], lengths)
-    positions: Positions = counts + np.repeat(each, lengths)
+    positions: Positions = counts + np.repeat(offsets, lengths)
     return positions
 
 
 def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
     """Return the positions of the tokens on one device of a context-parallel group.
 
-    The sequence is split into ``2 * world`` equal chunks. Device r holds chunk r and chunk
-    ``2 * world - 1 - r``, an early and a late one, so that under a causal mask all devices have
-    the same work.
+    The sequence is split into ``2 * world`` equal chunks. Device r has chunk r, an early one, and chunk
+    ``2 * world - 1 - r``, a late one. So with a causal mask all devices have the same amount of work.
 
     Parameters
     ----------
     length : int
         The length of the whole sequence, a multiple of ``2 * world``.
     rank : int
-        The number of the device, from 0.
+        The index of the device, starting at 0.
     world : int
         The number of devices.
 
     Returns
     -------
     int64 array (length / world,)
-        The positions of the tokens on the device, in the order in which it holds them.
+        The positions of the tokens on the device, in the order of its two chunks.
 
     Raises
     ------
     TypeError
         If an argument is not an integer.
     ValueError
-        If `length` is no multiple of ``2 * world`` or is outside int64, or `rank` is not from 0 to
+        If `length` is not a multiple of ``2 * world`` or is outside int64, or `rank` is not from 0 to
         ``world - 1``.
 
     Examples
@@ -184,7 +184,7 @@ def zigzag(length: int, *, rank: int, world: int) -> Int64Array:
 
 
 def _mask_array(mask: Any) -> tuple[Array, Any]:
-    """Check a mask, and return it as an array, with its library."""
+    """Check a mask, and return the mask as an array and its array-API namespace."""
     array = host_array(mask, "mask") if isinstance(mask, list | tuple) else mask
     kind = f"an object of type {type(mask).__name__}"
     if not libraries.is_masked_or_matrix(array):
@@ -202,7 +202,7 @@ def _mask_array(mask: Any) -> tuple[Array, Any]:
 
 
 def _check_mask(mask: Array) -> None:
-    """Refuse masks of other ranks, and integers besides 0 and 1 if their values are known."""
+    """Raise unless a mask has one or two axes and, if its values are known on the host, contains only 0 and 1."""
     if mask.ndim not in {1, 2}:
         msg = f"`mask` must have shape (B, S) or (S,), got {mask.ndim} axes"
         raise ValueError(msg)
@@ -210,10 +210,10 @@ def _check_mask(mask: Array) -> None:
     if values is not None and values.dtype.kind != "b":
         other = (values != 0) & (values != 1)
         if other.any():
-            msg = f"`mask` must hold 0 and 1 only, got {first_bad(values, other)}"
+            msg = f"`mask` must contain 0 and 1 only, got {first_bad(values, other)}"
             raise ValueError(msg)
 
 
 def _integer_dtype(xp: Any) -> Any:
-    """Return int64, or JAX's int32 if its 64-bit types are off."""
+    """Return int64, or int32 if the 64-bit types of JAX are off."""
     return xp.asarray(0).dtype if array_api_compat.is_jax_namespace(xp) else xp.int64

@@ -32,8 +32,8 @@ def steps(length: int, start: Spacing = ..., step: Spacing = ...) -> Int64Array 
 def steps(length: int, start: Spacing = 0, step: Spacing = 1) -> Positions:
     """Return the evenly spaced positions ``start + i * step``.
 
-    Each position is computed exactly and rounded once, unlike those of ``numpy.arange`` and a running sum,
-    whose errors grow with i.
+    Each position is computed exactly and rounded once. The errors of ``numpy.arange`` and of a running sum grow
+    with i.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def steps(length: int, start: Spacing = 0, step: Spacing = 1) -> Positions:
         The first position. A stream that has read n positions continues at ``start + n * step``, for example
         with a `Fraction`.
     step : int, float or fractions.Fraction, default 1
-        The distance between neighbours, of any sign. A float counts as the exact binary fraction that it is:
-        for a third, give ``Fraction(1, 3)``.
+        The distance between adjacent positions, of any sign. A float is used with its exact binary value, so
+        pass ``Fraction(1, 3)`` for a third.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def steps(length: int, start: Spacing = 0, step: Spacing = 1) -> Positions:
         If `length` is not an integer, or `start` or `step` is not a real number.
     ValueError
         If `length` is negative or above 2**53, a float is not finite, an integer position is outside int64, or
-        another one is not below ``2**63`` in size.
+        a position that is not an integer has a magnitude of ``2**63`` or more.
 
     See Also
     --------
@@ -73,7 +73,7 @@ def steps(length: int, start: Spacing = 0, step: Spacing = 1) -> Positions:
     >>> steps(3, start=100, step=-2)
     array([100,  98,  96])
 
-    A running sum of thirds is off after a few steps:
+    A running sum of thirds would have a rounding error after a few steps:
 
     >>> steps(7, step=Fraction(1, 3))[-1]
     np.float64(2.0)
@@ -102,19 +102,17 @@ def _fractions(count: int, first: Fraction, distance: Fraction) -> Float64Array:
     last = first + max(count - 1, 0) * distance
     for name, end in (("start", first), ("step", last)):
         if abs(end) >= ROUNDED_UP:
-            msg = (
-                f"`{name}` must keep positions below 2**63 in size, got {shown(end)} as a position"
-            )
+            msg = f"`{name}` must keep positions below 2**63 in magnitude, got {shown(end)} as a position"
             raise ValueError(msg)
     divisor = first.denominator * distance.denominator
-    begin, each = first.numerator * distance.denominator, distance.numerator * first.denominator
+    begin, spacing = first.numerator * distance.denominator, distance.numerator * first.denominator
     # Python divides integers of any size with one rounding.
-    numbers = ((begin + i * each) / divisor for i in range(count))
+    numbers = ((begin + i * spacing) / divisor for i in range(count))
     return np.fromiter(numbers, np.float64, count)
 
 
 def _as_rational(value: Any, name: str) -> int | Fraction:
-    """Return a number without rounding: an int if its type is one of integers, else a Fraction."""
+    """Return a number without rounding: an int if its type is an integer type, else a Fraction."""
     if isinstance(value, Fraction):
         return value
     kind = libraries.kind_of_number(value)

@@ -1,4 +1,4 @@
-"""Positions of dates, durations and numbers, computed with exact integers up to the last division."""
+"""Positions of dates, durations and numbers, computed with exact integers until the last division."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ATTOSECONDS = {
     "as": 1,
 }
 
-# Names for libraries of quantities, which read "m" as metre.
+# Unit names for libraries of quantities, in which "m" means meter.
 UNIT_NAMES = {"W": "week", "D": "day", "h": "hour", "m": "minute"}
 
 UNIT = re.compile(r"([1-9][0-9]*)?([A-Za-z]+)")
@@ -66,7 +66,7 @@ ISO_DATE = re.compile(
 
 
 def read_unit(unit: Any) -> tuple[str, int]:
-    """Return a unit as NumPy writes it, and its length in attoseconds."""
+    """Return a unit as NumPy formats it, and the length of the unit in attoseconds."""
     if not isinstance(unit, str):
         msg = f"`unit` must be a string such as 'ms' or '40ms', got {type(unit).__name__}"
         raise TypeError(msg)
@@ -82,7 +82,7 @@ def read_unit(unit: Any) -> tuple[str, int]:
 
 
 def read_origin(origin: Any, unit: str) -> Origin:
-    """Return an origin as a number of the unit, or as a date or duration in the longest unit that is exact."""
+    """Return an origin as a number in units of `unit`, or as a date or duration in the longest exact unit."""
     if isinstance(origin, str):
         return _longest_unit(_read_date(origin))
     if libraries.unit_of(origin) is not None:
@@ -113,11 +113,11 @@ def read_origin(origin: Any, unit: str) -> Origin:
 def read_times(times: Any) -> HostArray:
     """Return times as a NumPy array without missing dates.
 
-    Its dtype is datetime64, timedelta64, or numeric. If dates or durations have different units, its dtype is object,
+    The dtype is datetime64, timedelta64 or numeric. If dates or durations have different units, the dtype is object,
     and each element is an `np.datetime64` or `np.timedelta64`.
     """
     first = next(leaves(times, "times"), None)
-    # NumPy would convert a list of dates to one unit, in which some may overflow.
+    # NumPy would convert a list of dates to one unit, in which some dates may overflow.
     is_list = isinstance(times, list | tuple) and isinstance(first, DATES)
     array = host_array(np.array(times, dtype=object) if is_list else times, "times")
     if array.dtype.kind in "mM":
@@ -131,19 +131,19 @@ def read_times(times: Any) -> HostArray:
 
 
 def read_quantity(value: Any, unit: str, name: str) -> tuple[HostArray, Fraction]:
-    """Return the numbers of a quantity, and their unit in attoseconds.
+    """Return the numbers of a quantity, and the length of their unit in attoseconds.
 
-    The library of the quantity gives the length of the unit. It does not convert the numbers, because that would round.
+    The library of the quantity converts the unit only, because a conversion of the numbers would round.
     """
-    own = libraries.unit_of(value)
+    given_unit = libraries.unit_of(value)
     letters = unit.lstrip("0123456789")
     tick: Fraction | None = None
-    if isinstance(own, str) and own in ATTOSECONDS:
-        tick = Fraction(ATTOSECONDS[own])
+    if isinstance(given_unit, str) and given_unit in ATTOSECONDS:
+        tick = Fraction(ATTOSECONDS[given_unit])
     else:
-        with suppress(Exception):  # an unknown library may raise any
-            seconds = float(_numbers_of((1 * own).to("s")))
-            # The digits of the definition, without those that rounding to float64 adds.
+        with suppress(Exception):  # an unknown library may raise any exception
+            seconds = float(_numbers_of((1 * given_unit).to("s")))
+            # Fifteen digits: the definition of the unit, without the digits of the rounding to float64.
             tick = Fraction(f"{seconds:.15g}") * ATTOSECONDS["s"]
     if tick is None:
         with suppress(Exception):
@@ -151,13 +151,13 @@ def read_quantity(value: Any, unit: str, name: str) -> tuple[HostArray, Fraction
             tick = Fraction(ATTOSECONDS[letters])
     numbers = _numbers_of(value)
     if tick is None or numbers is None:
-        msg = f"`{name}` must be in a unit that its library converts to {unit!r}, got {str(own)!r}"
+        msg = f"`{name}` must be in a unit that its library converts to {unit!r}, got {str(given_unit)!r}"
         raise TypeError(msg)
     return host_array(numbers, name), tick
 
 
 def _numbers_of(quantity: Any) -> Any:
-    """Return the numbers of a quantity of pint or astropy, or None."""
+    """Return the numbers of a quantity of pint or astropy; None for other values."""
     numbers = getattr(quantity, "magnitude", None)
     return getattr(quantity, "value", None) if numbers is None else numbers
 
@@ -165,35 +165,37 @@ def _numbers_of(quantity: Any) -> Any:
 def counted_in(
     times: HostArray, tick: Fraction, start: Fraction, unit: int, name: str = "times"
 ) -> Positions:
-    """Return ``(times * tick - start) / unit``, rounded once. The last three are in attoseconds."""
+    """Return ``(times * tick - start) / unit``, rounded once; `tick`, `start` and `unit` are in attoseconds."""
     numbers = as_positions(times, name=name, coarse=True)
     if (numbers == np.trunc(numbers)).all():
         numbers = numbers.astype(np.int64, copy=False)
     if numbers.dtype == np.int64:
-        parts = math.lcm(tick.denominator, start.denominator)
-        scale, begin, whole = int(tick * parts), int(start * parts), unit * parts
-        common = math.gcd(scale, begin, whole)
-        return _quotient(_difference(numbers, scale // common, begin // common), whole // common)
+        denominator = math.lcm(tick.denominator, start.denominator)
+        scale, begin = int(tick * denominator), int(start * denominator)
+        divisor = unit * denominator
+        common = math.gcd(scale, begin, divisor)
+        difference = _difference(numbers, scale // common, begin // common)
+        return _quotient(difference, divisor // common)
     exact = [(Fraction(t) * tick - start) / unit for t in numbers.ravel().tolist()]
-    if all(each.denominator == 1 for each in exact):
-        for each in exact:
-            check_int64_range(int(each), name, suffix=" from the origin")
+    if all(position.denominator == 1 for position in exact):
+        for position in exact:
+            check_int64_range(int(position), name, suffix=" from the origin")
         return np.array(list(map(int, exact)), np.int64).reshape(numbers.shape)
-    return _within_reach(np.array(list(map(float, exact)), np.float64).reshape(numbers.shape))
+    return _checked_floats(np.array(list(map(float, exact)), np.float64).reshape(numbers.shape))
 
 
 def check_same_kind(times: HostArray, origin: Origin) -> None:
     """Raise unless times and origin are all dates, all durations or all numbers."""
-    wanted = _kind_of(type(origin))
+    kind_of_origin = _kind_of(type(origin))
     kinds = {type(item) for item in times.flat} if times.dtype.kind == "O" else {times.dtype.type}
     for kind in map(_kind_of, kinds):
-        if kind != wanted:
-            msg = f"`origin` must be of the kind of `times`, which are {kind}, got {origin!r}"
+        if kind != kind_of_origin:
+            msg = f"`origin` must be of the same kind as `times`, {kind}, got {origin!r}"
             raise TypeError(msg)
 
 
 def elapsed(times: HostArray, origin: Instant, unit: int) -> Positions:
-    """Return ``(times - origin) / unit`` of dates or durations, with the unit in attoseconds."""
+    """Return ``(times - origin) / unit`` for dates or durations; `unit` is in attoseconds."""
     ticks, tick = _ticks(times)
     start = attoseconds_of(origin)
     common = math.gcd(tick, start, unit)
@@ -201,7 +203,7 @@ def elapsed(times: HostArray, origin: Instant, unit: int) -> Positions:
 
 
 def counted(times: Positions, origin: Number) -> Positions:
-    """Return ``times - origin`` of numbers: int64 if all are whole numbers, else float64."""
+    """Return ``times - origin`` for numbers: int64 if all differences are whole numbers, else float64."""
     if isinstance(origin, float) and origin.is_integer():
         origin = int(origin)
     if (times == np.trunc(times)).all():
@@ -211,12 +213,12 @@ def counted(times: Positions, origin: Number) -> Positions:
         return _quotient(_difference(times, 1, origin), 1)
     if abs(origin) > EXACT or (whole and _size(times) > EXACT):
         differences = [float(Fraction(t) - Fraction(origin)) for t in times.ravel().tolist()]
-        return _within_reach(np.array(differences, np.float64).reshape(times.shape))
+        return _checked_floats(np.array(differences, np.float64).reshape(times.shape))
     return _float_difference(times.astype(np.float64, copy=False), float(origin))
 
 
 def check_resolution(times: HostArray, units: float = 1.0) -> None:
-    """Refuse floats shorter than float64 that are too coarse to distinguish times; `units` is the scale to units."""
+    """Raise for floats shorter than float64 that cannot distinguish the times; `units` converts them to units."""
     if times.dtype.itemsize >= 8 or np.can_cast(times.dtype, np.int64):
         return
     rows = times.reshape(-1, times.shape[-1] if times.ndim else 1)
@@ -225,25 +227,26 @@ def check_resolution(times: HostArray, units: float = 1.0) -> None:
     resolution = largest.astype(np.float64) - below.astype(np.float64)
     gaps = np.diff(np.sort(rows.astype(np.float64), axis=-1), axis=-1)
     spacing = np.min(gaps, axis=-1, where=gaps > 0, initial=np.inf)
-    close = spacing <= resolution
-    coincide = (gaps == 0).any(axis=-1)
-    alone = np.isinf(spacing)
-    refused = np.where(resolution * units > 1.0, close | coincide | alone, close & coincide)
+    is_close = spacing <= resolution
+    has_equal = (gaps == 0).any(axis=-1)
+    is_single = np.isinf(spacing)
+    any_doubt = is_close | has_equal | is_single
+    refused = np.where(resolution * units > 1.0, any_doubt, is_close & has_equal)
     if refused.any():
         row = int(np.argmax(refused))
         msg = (
-            f"`times` must be finer than the distances between them, got {times.dtype} near "
-            f"{float(largest[row]):g}, where neighbouring values are {resolution[row]:g} units "
+            f"`times` must have a dtype that distinguishes them, got {times.dtype} near "
+            f"{float(largest[row]):g}, whose adjacent numbers are {resolution[row]:g} units "
             "apart; pass the recorded times as integers, float64 or datetime64, or subtract the origin "
-            "from them: no conversion of this array restores what rounding lost"
+            "from them, because no conversion of this array undoes the rounding"
         )
         raise ValueError(msg)
 
 
 def _read_date(text: str) -> np.datetime64[Any]:
-    """Read a date in ISO 8601, and convert it to UTC if it has a time zone."""
+    """Parse a date in ISO 8601, and convert it to UTC if it has a time zone."""
     parts = ISO_DATE.fullmatch(text)
-    # Only a time of day has a zone: the end of "2024-01-31-05" is ambiguous.
+    # A zone is accepted only after a time of day, because the end of "2024-01-31-05" is ambiguous.
     if parts is not None and not (parts["zone"] and len(parts["second"]) == len("2024-01-31")):
         minutes = 60 * int(parts["hours"] or 0) + int(parts["minutes"] or 0)
         try:
@@ -253,18 +256,18 @@ def _read_date(text: str) -> np.datetime64[Any]:
                 ahead = np.timedelta64(-minutes if parts["sign"] == "-" else minutes, "m")
                 utc: np.datetime64[Any] = local - ahead
                 return utc
-        except ValueError:  # no such day or hour
+        except ValueError:  # the day or hour does not exist
             pass
     msg = f"`origin` must be a date such as '2024-01-31T12:00:00.5+01:00', got {text!r}"
     raise ValueError(msg)
 
 
 def _instant(value: Any) -> Instant:
-    """Convert a date or duration of Python, pandas or NumPy to NumPy's type, in UTC."""
+    """Convert a date (to UTC) or a duration of Python, pandas or NumPy to a NumPy scalar."""
     result: Instant
     if isinstance(value, np.datetime64 | np.timedelta64):
         result = value
-    elif hasattr(value, "to_datetime64"):  # pandas: Python's types have no nanoseconds
+    elif hasattr(value, "to_datetime64"):  # pandas has nanoseconds, Python's types do not
         result = value.to_datetime64()
     elif hasattr(value, "to_timedelta64"):
         result = value.to_timedelta64()
@@ -279,13 +282,13 @@ def _instant(value: Any) -> Instant:
 
 
 def _instants(array: HostArray) -> HostArray:
-    """Convert an object array of dates or durations to NumPy's types, without rounding."""
+    """Convert an object array of dates or durations to NumPy scalars, without rounding."""
     items = array.ravel().tolist()
     if all(type(item) is dt.datetime and item.tzinfo is None for item in items):
         return array.astype("M8[us]")
     for item in items:
         if not isinstance(item, DATES):
-            msg = f"`times` must be of one kind, got {type(item).__name__} beside dates"
+            msg = f"`times` must be of one kind, got both dates and {type(item).__name__}"
             raise TypeError(msg)
     instants = np.empty(len(items), object)
     instants[:] = list(map(_instant, items))
@@ -295,7 +298,7 @@ def _instants(array: HostArray) -> HostArray:
 
 
 def _refuse_missing(times: HostArray, missing: BoolArray) -> None:
-    """Refuse NaT."""
+    """Raise for NaT."""
     if missing.any():
         msg = f"`times` must not be missing, got {first_bad(times, missing)}"
         raise ValueError(msg)
@@ -307,33 +310,35 @@ def _kind_of(kind: type) -> str:
     return "durations" if issubclass(kind, np.timedelta64) else "numbers"
 
 
-def _ticks(values: HostArray) -> tuple[HostArray, int]:
-    """Return dates or durations as integers, and the unit of these in attoseconds."""
+def _ticks(values: HostArray, name: str = "times") -> tuple[HostArray, int]:
+    """Return dates or durations as integers, and the unit of the integers in attoseconds."""
     if values.dtype.kind == "O":
         lengths = np.empty(values.size, object)
-        lengths[:] = list(map(attoseconds_of, values.flat))
+        lengths[:] = [attoseconds_of(item, name) for item in values.flat]
         return lengths.reshape(values.shape), 1
     unit, count = np.datetime_data(values.dtype)
     if values.dtype.kind == "M" and unit in {"Y", "M"}:
         days = values.astype("M8[D]")
         if (days.astype(values.dtype) != values).any():
-            msg = f"dates must be within int64 days, got some outside in {values.dtype}"
+            msg = (
+                f"`{name}` must be within int64 days, got a date outside of them in {values.dtype}"
+            )
             raise ValueError(msg)
         return days.astype(np.int64), ATTOSECONDS["D"]
     if unit not in ATTOSECONDS:
-        msg = f"durations must be in a unit of fixed length, got {values.dtype}"
+        msg = f"`{name}` must be in a unit of fixed length, got {values.dtype}"
         raise ValueError(msg)
     return values.astype(np.int64), count * ATTOSECONDS[unit]
 
 
-def attoseconds_of(instant: Instant) -> int:
+def attoseconds_of(instant: Instant, name: str = "origin") -> int:
     """Return a duration, or the time from 1970 to a date, in attoseconds."""
-    ticks, tick = _ticks(np.asarray(instant))
+    ticks, tick = _ticks(np.asarray(instant), name)
     return int(ticks) * tick
 
 
 def _longest_unit(instant: Instant) -> Instant:
-    """Convert a date or duration to the longest unit, up to days, in which it is exact."""
+    """Convert a date or duration to the longest exact unit, at most days, so that equal times compare equal."""
     length = attoseconds_of(instant)
     for unit, size in ATTOSECONDS.items():
         # The smallest int64 is NaT.
@@ -345,7 +350,7 @@ def _longest_unit(instant: Instant) -> Instant:
 
 
 def _size(integers: HostArray) -> int:
-    """Return the largest absolute value as a Python integer: it may be 2**63."""
+    """Return the largest absolute value as a Python integer, because it may be 2**63."""
     return max(abs(int(integers.min())), abs(int(integers.max())))
 
 
@@ -357,8 +362,8 @@ def _difference(ticks: HostArray, scale: int, start: int) -> HostArray:
 
 
 def _quotient(numerator: HostArray, denominator: int) -> Positions:
-    """Return a quotient of integers: int64 if all are whole numbers, else float64."""
-    # NumPy's division rounds once if both numbers are exact in float64; Python's does so for integers of any size.
+    """Return a quotient of integers: int64 if all quotients are whole numbers, else float64."""
+    # NumPy's division rounds once if both numbers are exact in float64. Python's rounds once for integers of any size.
     if denominator > EXACT:
         numerator = numerator.astype(object)
     if not np.any(numerator % denominator):
@@ -368,23 +373,23 @@ def _quotient(numerator: HostArray, denominator: int) -> Positions:
         return whole.astype(np.int64)
     if _size(numerator) > EXACT:
         numerator = numerator.astype(object)
-    return _within_reach(np.asarray(numerator / denominator, np.float64))
+    return _checked_floats(np.asarray(numerator / denominator, np.float64))
 
 
 def _float_difference(times: Float64Array, origin: float) -> Positions:
     """Return ``times - origin`` rounded once: int64 if all differences are exact whole numbers."""
     difference = np.asarray(times - origin)
-    # Knuth's two-sum gives the rounding error of the subtraction.
-    back = difference - times
-    lost = (times - (difference - back)) - (origin + back)
-    _within_reach(difference)
-    if np.any(lost) or np.any(difference != np.trunc(difference)):
+    # The rounding error of the subtraction, by Knuth's two-sum.
+    subtracted = difference - times
+    error = (times - (difference - subtracted)) - (origin + subtracted)
+    _checked_floats(difference)
+    if np.any(error) or np.any(difference != np.trunc(difference)):
         return difference
     return difference.astype(np.int64)
 
 
-def _within_reach(positions: Float64Array) -> Float64Array:
-    """Refuse floats of 2**63 and more in size."""
+def _checked_floats(positions: Float64Array) -> Float64Array:
+    """Raise for floats with a magnitude of 2**63 or more."""
     check_int64_range(float(np.abs(positions).max()), "times", suffix=" from the origin")
     return positions
 
@@ -392,54 +397,53 @@ def _within_reach(positions: Float64Array) -> Float64Array:
 def timestamps(times: TimesLike, *, unit: str, origin: OriginLike) -> Positions:
     """Convert times to positions: the number of units after an origin.
 
-    Rotary attention depends on differences of positions only. So any origin will do if queries and
-    keys, cached ones included, share it. `Clock` stores unit and origin.
+    Rotary attention depends only on differences of positions. So any origin may be used if it is the same
+    for queries and keys, including cached keys. `Clock` stores unit and origin.
 
     Parameters
     ----------
     times : array, sequence or scalar
         Dates: ``datetime64`` of any unit, `datetime.datetime` and `datetime.date`, and objects that NumPy
-        converts to these, such as a pandas index. Dates with a time zone are
-        converted to UTC, and dates without one are read as UTC. Durations: ``timedelta64`` or
-        `datetime.timedelta`. Numbers: integers and floats in units of `unit`. Quantities of astropy or
-        pint in any unit of time, which is converted exactly.
+        converts to dates, such as a pandas index. Dates with a time zone are converted to UTC, and dates
+        without a time zone are in UTC. Durations: ``timedelta64`` or `datetime.timedelta`. Numbers: integers
+        and floats in units of `unit`. Quantities of astropy or pint in any unit of time; the conversion is
+        exact.
     unit : str
         The unit of positions: ``"W"``, ``"D"``, ``"h"``, ``"m"`` (minutes), ``"s"``,
         ``"ms"``, ``"us"``, ``"ns"``, ``"ps"``, ``"fs"`` or ``"as"``, or a multiple such as
         ``"40ms"``. Months and years have no fixed length and are refused.
     origin : date, duration or number
         The time of position 0, of the same kind as `times`. A date may be a string such as
-        ``"2024-01-01T12:00"``. For numbers it is a number of the same unit. For quantities it is a
-        number in units of `unit`, a duration or a quantity.
+        ``"2024-01-01T12:00"``. If `times` are numbers, it is a number in units of `unit`. If `times` are
+        quantities, it is a number in units of `unit`, a duration or a quantity.
 
     Returns
     -------
     array, shape of `times`
-        ``(times - origin) / unit``: int64 if all positions are whole numbers, else float64, each
-        correctly rounded. This depends on the values, not on the dtype of `times`; equal times give equal
+        ``(times - origin) / unit``: int64 if all positions are whole numbers, else float64, correctly
+        rounded. The dtype depends on the values, not on the dtype of `times`. Equal times give equal
         positions in both dtypes.
 
     Raises
     ------
     TypeError
-        If `times` holds anything else, or `origin` is of another kind than `times`.
+        If `times` are neither dates, durations, numbers nor quantities, or `origin` is of a different kind.
     ValueError
-        If a time is missing (NaT, NaN) or infinite, a position would leave int64, the unit is
-        unknown, or times are floats that are too coarse to distinguish them (see Notes).
+        If a time is missing (NaT, NaN) or infinite, a position overflows int64, the unit is unknown, or
+        times are floats of a dtype that is too coarse to distinguish them (see Notes).
 
     Notes
     -----
     The subtraction uses exact integers of the finest unit, before any division or conversion to
-    float. float64 numbers keep their own rounding errors: unix time in float64 is accurate to
-    2.4e-7 seconds, or to 256 nanoseconds if it counts nanoseconds.
+    float. float64 numbers have rounding errors: unix time in float64 is accurate to 2.4e-7 seconds, or to
+    256 nanoseconds if its unit is nanoseconds.
 
-    float32, float16 and bfloat16 numbers are compared with their resolution: the distance of
-    neighbouring values of the dtype at the largest time of a row (128 s in float32 at today's
-    unix time). If it is coarser than one unit, a row is refused that has a single time, equal times, or
-    different times whose distance is at most the resolution. If it is finer, a row
-    is refused that has both equal times and such close times. No conversion restores what rounding lost: subtract
-    the origin in the precision in which the times were recorded. If the times are
-    right as they are, pass ``times.astype("float64")``.
+    For float32, float16 and bfloat16, the times of a row are compared with the resolution, the distance
+    between adjacent numbers of the dtype at the largest time of the row (128 s in float32 at today's unix
+    time). If the resolution is coarser than one unit, a row is refused if it has a single time, equal times, or
+    different times whose distance is at most the resolution. If the resolution is finer, a row is refused if it
+    has both equal times and such close times. No conversion undoes the rounding, so subtract the origin in the
+    precision in which the times were recorded. If the times are correct, pass ``times.astype("float64")``.
 
     Examples
     --------
@@ -457,7 +461,7 @@ def timestamps(times: TimesLike, *, unit: str, origin: OriginLike) -> Positions:
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A unit and an origin, with which calls convert times to positions as `timestamps` does.
+    """A unit and an origin. Calling the object converts times to positions as `timestamps` does.
 
     Parameters
     ----------
@@ -493,7 +497,7 @@ class Clock:
 
     @property
     def _start(self) -> Origin:
-        """The origin, as `read_origin` left it."""
+        """The origin with the type that `read_origin` returns."""
         return cast("Origin", self.origin)
 
     def __call__(self, times: TimesLike) -> Positions:

@@ -454,7 +454,7 @@ def test_converted_times_are_rounded_once(times, own, unit, origin, whole):
 
 def test_short_floats_with_a_unit_are_held_against_their_resolution():
     late = np.array([1.7e9, 1.7e9 + 128], np.float32)
-    with pytest.raises(ValueError, match="`times` must be finer than the distances between them"):
+    with pytest.raises(ValueError, match="`times` must have a dtype that distinguishes them"):
         timestamps(of_unit(late, "s"), unit="ms", origin=0)
     assert timestamps(of_unit(late[:1] * 0 + 3, "s"), unit="ms", origin=0).tolist() == [3000]
 
@@ -472,7 +472,7 @@ def test_short_floats_with_a_unit_are_held_against_their_resolution():
         (
             of_unit([1.0], "s"),
             "2024-01-01",
-            "`origin` must be of the kind of `times`, which are durations",
+            "`origin` must be of the same kind as `times`, durations",
         ),
         ([1.0], of_unit(1.0, "m"), "`origin` must be in a unit that its library converts"),
     ],

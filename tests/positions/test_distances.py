@@ -119,7 +119,7 @@ def test_any_shape(shape):
     assert not positions.any()
 
 
-def test_the_largest_that_fit():
+def test_the_largest_positions_are_exact():
     actual = dual_chunk([2**63 - 1], chunk=2**62, local=1)
     assert min(int(values[0]) for values in actual) >= 0
     (far,) = self_extend([2**63 - 1], group=3, window=2**63 - 1).far_query.tolist()
@@ -139,7 +139,7 @@ def test_results_share_no_memory(shape):
         assert not np.shares_memory(one, other)
 
 
-def test_far_positions_are_exact_where_floats_would_not_be():
+def test_far_positions_are_exact_beyond_float64():
     (far,) = rerope([2**62 + 3], window=1, factor=3.0).far_key
     assert far == float(Fraction(2**62 + 3, 3))
 

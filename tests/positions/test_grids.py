@@ -61,7 +61,7 @@ def test_every_option_is_correctly_rounded(shape, data):
     same(actual, values, np.int64 if whole else np.float64)
 
 
-def test_what_models_use():
+def test_arguments_of_models():
     same(grid(2, 2, start=1, order="xy", suffix=1), [[1, 2, 1, 2, 0], [1, 1, 2, 2, 0]], np.int64)
     same(grid(3, normalize="ends"), [[-1, 0, 1]], np.float64)
     same(grid(1, 2, normalize="ends"), [[-1, -1], [-1, 1]], np.float64)
@@ -129,23 +129,28 @@ def test_the_ends_of_int64():
     ("shape", "options", "error", "message"),
     [
         ((2,), {"anchor": "0"}, TypeError, "`anchor` must be integers or floats"),
-        ((2,), {"anchor": [0, 1]}, ValueError, r"`anchor` must be one number or .* \(1,\)"),
+        ((2,), {"anchor": [0, 1]}, ValueError, r"`anchor` must be one number, or .* \(1,\)"),
         ((2,), {"normalize": "both"}, ValueError, "`normalize` must be one of 'separate', 'min'"),
         ((2,), {"normalize": True}, TypeError, "`normalize` must be a string"),
         ((2,), {"normalize": "ends", "anchor": 0.5}, ValueError, "`anchor` must be left out with"),
         ((2,), {"normalize": "min", "reference": 4}, ValueError, "`reference` must be left out"),
         ((2,), {"reference": 0}, ValueError, "`reference` must be positive, got 0"),
         ((2, 2), {"reference": [4, -1]}, ValueError, "`reference` must be positive"),
-        ((2, 2), {"reference": [4]}, ValueError, r"`reference` must be one .* \(2,\), got \(1,\)"),
+        (
+            (2, 2),
+            {"reference": [4]},
+            ValueError,
+            r"`reference` must be one .* \(2,\), got shape \(1,\)",
+        ),
         ((2,), {"reference": "4"}, TypeError, "`reference` must be integers or floats"),
         ((2,), {"order": "yx"}, ValueError, "`order` must be one of 'ij', 'xy', got 'yx'"),
         ((2,), {"order": 1}, TypeError, "`order` must be a string"),
-        ((2,), {"order": "xy"}, ValueError, '`order` must be "ij" unless .* got "xy" and 1'),
+        ((2,), {"order": "xy"}, ValueError, '`order` must be "ij" unless .* got "xy" for 1'),
         ((2, 2, 2), {"order": "xy"}, ValueError, '`order` must be "ij" unless'),
         ((2, 3), {"merge": 2}, ValueError, r"`sizes\[1\]` must be a multiple of `merge`, 2, got 3"),
         ((2,), {"merge": 0}, ValueError, "`merge` must be at least 1"),
         ((2,), {"merge": 1.0}, TypeError, "`merge` must consist of integers"),
-        ((2,), {"merge": [1, 1]}, ValueError, "`merge` must be one number or one per axis"),
+        ((2,), {"merge": [1, 1]}, ValueError, "`merge` must be one number, or one per axis"),
         ((2,), {"prefix": -1}, ValueError, "`prefix` must not be negative, got -1"),
         ((2,), {"suffix": 1.0}, TypeError, "`suffix` must be an integer"),
     ],

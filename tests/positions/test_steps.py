@@ -31,7 +31,7 @@ def test_the_default_counts_from_zero():
     assert steps(0).shape == steps(0, 0.5).shape == (0,)
 
 
-def test_a_stream_continues_without_a_jump():
+def test_a_stream_continues_at_the_next_position():
     step = Fraction(1, 3)
     whole = steps(10**5, 10**9, step)
     part = steps(1000, 10**9 + 99_000 * step, step)
@@ -42,7 +42,7 @@ def test_a_stream_continues_without_a_jump():
     ("start", "step"),
     [(np.int32(3), np.uint8(2)), (np.float32(0.1), np.float64(0.5)), (0, np.float16(0.25))],
 )
-def test_numbers_of_numpy_count_by_their_exact_value(start, step):
+def test_numpy_scalars_have_their_exact_value(start, step):
     np.testing.assert_array_equal(
         steps(5, start, step), steps(5, start.item() if start else 0, step.item())
     )
@@ -57,7 +57,7 @@ def test_the_ends_of_int64(ends):
     assert steps(4, first, middle).tolist() == [first + i * middle for i in range(4)]
 
 
-def test_fractional_positions_rotate_as_they_are():
+def test_fractional_positions_are_not_rounded_by_the_rotation():
     rope = rotary.RotaryEmbedding(8, layout="half", base=100.0)
     x = np.random.default_rng(0).standard_normal((5, 8))
     got = rope(x, positions=steps(5, step=Fraction(1, 4)))
@@ -77,8 +77,8 @@ def test_fractional_positions_rotate_as_they_are():
         ((2, float("nan")), ValueError, "`start` must be finite, got nan"),
         ((2, 2**63), ValueError, "`start` must keep positions within int64, got 9223372036854775808"),
         ((2, 2**63 - 1), ValueError, "`step` must keep positions within int64, got 92233720368547758"),
-        ((0, 2.0**63), ValueError, r"`start` must keep positions below 2\*\*63 in size"),
-        ((3, 0.0, 2.0**62), ValueError, r"`step` must keep positions below 2\*\*63 in size"),
+        ((0, 2.0**63), ValueError, r"`start` must keep positions below 2\*\*63 in magnitude"),
+        ((3, 0.0, 2.0**62), ValueError, r"`step` must keep positions below 2\*\*63 in magnitude"),
         ((1, 2**63 - Fraction(1, 3)), ValueError, r"`start` must keep positions below 2\*\*63"),
     ],
 )  # fmt: skip

@@ -1415,7 +1415,7 @@ def test_another_specification_gives_another_result(load, name, change):
         assert np.abs(x - y).max() > 0.01
 
 
-def test_there_are_at_least_30_families():
+def test_there_are_at_least_40_families():
     models = {family.model for family in FAMILIES.values()}
     assert len(models) >= 40
 
