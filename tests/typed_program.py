@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from fractions import Fraction
 from typing import Any, Unpack, assert_type
@@ -37,12 +38,17 @@ options: dict[str, Any] = {"offset": 3}
 
 rope = RotaryEmbedding(64, layout="half", base=10_000.0, scaling=scaling.Linear(2.0))
 yarn = scaling.Yarn(4.0, 4096, attention_factor=1.0)
-long = scaling.LongRope([1.0] * 32, [2.0] * 32, original_max_position=4096, factor=2.0)
+long = scaling.LongRope([1.0] * 32, np.ones(32), original_max_position=4096, factor=2.0)
 RotaryEmbedding(64, layout="half", scaling=scaling.Custom(np.ones(32)), sections=[0] * 32)
 RotaryEmbedding(64, layout="half", base=1e4, batch_axis=False, seq_axis=-2)
 assert_type(rope.base, float | None)
 assert_type(rope.inv_freq, Float64)
 assert_type(yarn.attention_factor, float)
+assert_type(scaling.Yarn(4.0, 4096, attention_factor=None).softmax_factor, float)
+assert_type(long.long_factor, tuple[float, ...])
+assert_type(long.attention_factor, float)
+assert_type(scaling.FreqFactors(freq_factors=t).freq_factors, tuple[float, ...])
+dataclasses.replace(yarn, softmax_factor=1.0)
 assert_type(rope.at_length(5), RotaryEmbedding)
 
 RotaryEmbedding(64, layout="half", theta=10_000.0)  # error
@@ -52,6 +58,11 @@ RotaryEmbedding(64, base=10_000.0)  # error
 RotaryEmbedding(64, layout="half", base=10_000.0, scaling="yarn")  # error
 scaling.Linear(scaling_factor=2.0)  # error
 scaling.Yarn(4.0, 4096, mscale_rule="vllm")  # error
+scaling.Yarn(4.0, 4096, attention_factor="1")  # error
+scaling.LongRope(1.0, [2.0], original_max_position=4096, factor=2.0)  # error
+scaling.LongRope("12", [2.0], original_max_position=4096, factor=2.0)  # error
+scaling.FreqFactors([1.0])  # error
+yarn.attention_factor = 2.0  # error
 rope.base = 3.0  # error
 
 # ------------------------------------------------------------------------------------------------

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotary._lib import hints
 from rotary._lib.fields import Derived
-from rotary._lib.typing import Float64Array
+from rotary._lib.typing import Float64Array, FrequenciesLike
 from rotary.angles.powers import powers
 
 from .base import (
@@ -96,14 +95,28 @@ class LongRope(CheckedScaling):
     1.190238
     """
 
-    short_factor: Sequence[float] = field(metadata=FACTORS)
-    long_factor: Sequence[float] = field(metadata=FACTORS)
+    short_factor: tuple[float, ...] = field(metadata=FACTORS)
+    long_factor: tuple[float, ...] = field(metadata=FACTORS)
     original_max_position: int = field(metadata=LENGTH)
     factor: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
     max_position: int | None = field(default=None, metadata=LENGTH_OR_NONE)
     attention_factor: float = field(default=DERIVED, metadata=POSITIVE_OR_NONE)
     short_mscale: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
     long_mscale: float | None = field(default=None, metadata=POSITIVE_OR_NONE)
+
+    if TYPE_CHECKING:
+        # The dataclass defines this method. Arrays are accepted as arguments, and stored as tuples.
+        def __init__(
+            self,
+            short_factor: FrequenciesLike,
+            long_factor: FrequenciesLike,
+            original_max_position: int,
+            factor: float | None = None,
+            max_position: int | None = None,
+            attention_factor: float | None = None,
+            short_mscale: float | None = None,
+            long_mscale: float | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()

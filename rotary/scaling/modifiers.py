@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotary._lib import hints
 from rotary._lib.fields import checked, origin_of
-from rotary._lib.typing import Float64Array
+from rotary._lib.typing import Float64Array, FrequenciesLike
 
 from .base import BOOL, FACTORS, LENGTH, CheckedScaling, Resolved, Scaling, check_count
 from .plain import Default
@@ -223,7 +222,11 @@ class FreqFactors(_Modifier):
     array([1.00e+00, 1.00e-01, 5.00e-03, 1.25e-04])
     """
 
-    freq_factors: Sequence[float] = field(kw_only=True, metadata=FACTORS)
+    freq_factors: tuple[float, ...] = field(kw_only=True, metadata=FACTORS)
+
+    if TYPE_CHECKING:
+        # The dataclass defines this method. An array is accepted as argument, and stored as a tuple.
+        def __init__(self, scaling: Scaling = ..., *, freq_factors: FrequenciesLike) -> None: ...
 
     def _changed(self, inv_freq: Float64Array) -> Float64Array:
         check_count(self.freq_factors, "freq_factors", 2 * inv_freq.shape[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -130,6 +130,26 @@ class Yarn(CheckedScaling):
         default="transformers", metadata=chosen(*_MSCALE_RULES)
     )
     softmax_factor: float = field(default=DERIVED, metadata=POSITIVE_OR_NONE)
+
+    if TYPE_CHECKING:
+        # The dataclass defines this method. Arguments of derived fields may be None, the fields may not.
+        def __init__(
+            self,
+            factor: float,
+            original_max_position: int,
+            beta_fast: float = 32.0,
+            beta_slow: float = 1.0,
+            truncate: bool = True,
+            extrapolation_factor: float = 1.0,
+            attention_factor: float | None = None,
+            attn_factor: float = 1.0,
+            mscale: float | None = None,
+            mscale_all_dim: float | None = None,
+            mscale_rule: Literal[
+                "transformers", "deepseek", "paper", "telechat3", "none"
+            ] = "transformers",
+            softmax_factor: float | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import math
@@ -439,6 +440,35 @@ def test_schedules_are_frozen_values(schedule):
         assert again == schedule
         assert hash(again) == hash(schedule)
     assert sum(schedule == other for other in EVERY) == 1
+
+
+def signatures_for_type_checkers():
+    """The arguments of each `__init__` that only type checkers read, by the name of its class."""
+    found = {}
+    for file in sorted(Path(rotary.scaling.__path__[0]).glob("*.py")):
+        for cls in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for node in cls.body if isinstance(cls, ast.ClassDef) else ():
+                if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                    found[cls.name] = node.body[0].args
+    return found
+
+
+@pytest.mark.parametrize("cls", [Yarn, LongRope, FreqFactors])
+def test_a_signature_for_type_checkers_is_that_of_the_class(cls):
+    arguments = signatures_for_type_checkers()[cls.__name__]
+    names = [each.arg for each in (*arguments.args[1:], *arguments.kwonlyargs)]
+    fields = [each for each in dataclasses.fields(cls) if each.init]
+    assert names == [each.name for each in fields]
+    assert len(arguments.kwonlyargs) == sum(each.kw_only for each in fields)
+    defaults = [ast.literal_eval(each) for each in arguments.defaults]
+    given = [each.default for each in fields if each.default is not dataclasses.MISSING]
+    assert [one for one in defaults if one is not ...] == [
+        one for one, other in zip(given, defaults, strict=True) if other is not ...
+    ]
+
+
+def test_no_other_schedule_has_a_signature_for_type_checkers():
+    assert signatures_for_type_checkers().keys() == {"Yarn", "LongRope", "FreqFactors"}
 
 
 @pytest.mark.parametrize("schedule", EVERY, ids=named(EVERY))
@@ -1009,7 +1039,7 @@ def numbers_of(schedule):
     """The names of a schedule's numeric fields, each with a valid value."""
     for own in dataclasses.fields(schedule):
         value = getattr(schedule, own.name)
-        kinds = {"float": 1.5, "int": 4096, "Sequence": [1.5] * 32}
+        kinds = {"float": 1.5, "int": 4096, "tuple": [1.5] * 32}
         kind = next((kind for kind in kinds if str(own.type).startswith(kind)), None)
         if kind is not None and not isinstance(value, Scaling):
             yield own.name, kinds[kind]
