@@ -11,12 +11,12 @@ from rotary.cli import selftest as _selftest
 from rotary.cli.devices import INSTALL, Device, Gpu, Host, no_gpu
 
 SELFTEST = (
-    "Check the kernels of this machine, GPU and CPU, against exact arithmetic. The exit status is 1 if a result is "
+    "Compare the kernels of this machine, GPU and CPU, with exact arithmetic. The exit status is 1 if a result is "
     "wrong, or if --gpu is given and there is no GPU."
 )
 BENCH = (
-    "Measure rotations on the GPU beside a copy of as many bytes. The exit status is 1 if there is no GPU, or if a "
-    "result is wrong."
+    "Measure rotations on the GPU, and a copy of the same number of bytes. The exit status is 1 if there is no GPU, "
+    "or if a result is wrong."
 )
 
 
@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rotary", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     selftest = commands.add_parser("selftest", description=SELFTEST, help="check the kernels")
-    where = selftest.add_mutually_exclusive_group()
-    where.add_argument("--cpu", action="store_true", help="check the CPU alone")
-    where.add_argument("--gpu", action="store_true", help="check the GPU alone")
+    device = selftest.add_mutually_exclusive_group()
+    device.add_argument("--cpu", action="store_true", help="check the CPU only")
+    device.add_argument("--gpu", action="store_true", help="check the GPU only")
     bench = commands.add_parser("bench", description=BENCH, help="measure the kernels")
     bench.add_argument("--cpu", action="store_true", help="measure the CPU instead")
     bench.add_argument(

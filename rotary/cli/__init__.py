@@ -1,1 +1,1 @@
-"""What `python -m rotary` runs: the self-test, the benchmark and the report."""
+"""The commands of `python -m rotary`, and the report of the configuration."""

@@ -1,7 +1,7 @@
-"""Times rotations of this library beside a copy of as many bytes, in rounds in which all of them take turns.
+"""Measures rotations of this library and a copy of the same number of bytes, alternately, in rounds.
 
-The copy is the limit that memory sets: a rotation has to read and write each byte once, too. Every result is
-compared with the formula in float64 before it is timed.
+The copy shows the limit of the memory, because a rotation also reads and writes each byte once. Before a contender is
+timed, its result is compared with the formula in float64.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ CALLS_IN_A_ROW = 20
 
 
 class Run(NamedTuple):
-    """A call to time, and how to read the checked rows of query and key from its result; None for a copy."""
+    """A call to time, and a function that returns given rows of query and key from the result; None for a copy."""
 
     call: Callable[[], object]
     read: Callable[[Any, list[int]], list[HostArray]] | None
 
 
-# Makes its arrays on a device and returns the call. It raises ImportError if its library is not installed.
+# A function that makes arrays on a device and returns a call. It raises ImportError if a library is not installed.
 Contender: TypeAlias = Callable[[Data, Device], Run]
 
 
 def copy(data: Data, device: Device) -> Run:
-    """Copy as many bytes."""
+    """Copy the same number of bytes."""
     source = device.put(np.concatenate([x.ravel() for x in data.arrays]))
     target = device.put(np.zeros(source.shape, data.arrays[0].dtype))
     return Run(lambda: device.copy(source, target), None)
@@ -56,7 +56,7 @@ def in_place(data: Data, device: Device) -> Run:
 
 
 def to_new(data: Data, device: Device) -> Run:
-    """Rotate with this library, to new arrays."""
+    """Rotate with this library into new arrays."""
     rope, options = embedding(data.case), _options(data, device)
     xs = [device.put(x) for x in data.arrays]
     return Run(lambda: rope(*xs, **options), _reader(device))
@@ -68,7 +68,7 @@ def embedding(case: Case) -> RotaryEmbedding:
 
 
 def _options(data: Data, device: Device) -> dict[str, Array]:
-    """Return the position arguments: when decoding, a model has the offsets on the device."""
+    """Return the position arguments: in decoding, offsets on the device, as a model has them."""
     return {"offset": device.put(data.offsets)} if data.case.decodes else {}
 
 
@@ -80,7 +80,7 @@ def _reader(device: Device) -> Callable[[Any, list[int]], list[HostArray]]:
 
 
 COPY = "copy of as many bytes"
-# A failure of a contender whose name begins so makes `bench` fail.
+# `bench` fails if a contender with this prefix fails.
 OWN = "rotary, "
 CONTENDERS: dict[str, Contender] = {
     COPY: copy,
@@ -95,7 +95,7 @@ CONTENDERS: dict[str, Contender] = {
 
 @dataclass
 class Row:
-    """The times of one contender, or the reason why it has none."""
+    """The times of one contender, or the reason why it was not timed."""
 
     name: str
     run: Run | None = None
@@ -104,9 +104,9 @@ class Row:
     seconds: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
 
-    def fail(self, why: str) -> None:
+    def fail(self, reason: str) -> None:
         """Stop timing this contender."""
-        self.run, self.missing, self.failed = None, why, True
+        self.run, self.missing, self.failed = None, reason, True
 
 
 def measure(
@@ -114,7 +114,7 @@ def measure(
 ) -> list[Row]:
     """Return one row for each contender."""
     data = Data(case)
-    rows = [_prepared(name, make, data, device) for name, make in contenders.items()]
+    rows = [_prepare(name, make, data, device) for name, make in contenders.items()]
     order = list(rows)
     for _ in range(rounds):
         order = order[1:] + order[:1]
@@ -124,8 +124,8 @@ def measure(
     return rows
 
 
-def _prepared(name: str, make: Contender, data: Data, device: Device) -> Row:
-    """Check the result of a contender and warm it up."""
+def _prepare(name: str, make: Contender, data: Data, device: Device) -> Row:
+    """Check the result of a contender, warm it up and return its row."""
     row = Row(name)
     try:
         row.run = make(data, device)
@@ -145,7 +145,7 @@ def _prepared(name: str, make: Contender, data: Data, device: Device) -> Row:
 
 
 def _time(row: Row, run: Run, device: Device) -> None:
-    """Time one call on the device's clock, and several calls in a row on the host's."""
+    """Time one call with the clock of the device, and consecutive calls with the clock of the host."""
     try:
         row.seconds.append(device.seconds(run.call))
         row.calls.append(device.seconds_in_a_row(run.call, CALLS_IN_A_ROW))
@@ -163,9 +163,9 @@ def _in_one_line(error: Exception) -> str:
 
 def table(case: Case, rows: Sequence[Row]) -> list[str]:
     """Return the lines of a case."""
-    moved = 2 * case.nbytes
+    transferred = 2 * case.nbytes
     lines = [
-        f"{case.title}: {moved / 1e6:.1f} MB read and written",
+        f"{case.title}: {transferred / 1e6:.1f} MB read and written",
         f"  {'':<30}{'us':>10}{'GB/s':>10}{'of copy':>10}{'us a call':>12}",
     ]
     copied = median(next(row for row in rows if row.name == COPY))
@@ -177,7 +177,7 @@ def table(case: Case, rows: Sequence[Row]) -> list[str]:
         ratio = "" if copied is None else f"{copied / seconds:.2f}"
         calls = statistics.median(row.calls)
         lines.append(
-            f"  {row.name:<30}{seconds * 1e6:>10.1f}{moved / seconds / 1e9:>10.1f}{ratio:>10}{calls * 1e6:>12.1f}"
+            f"  {row.name:<30}{seconds * 1e6:>10.1f}{transferred / seconds / 1e9:>10.1f}{ratio:>10}{calls * 1e6:>12.1f}"
         )
     return lines
 
@@ -188,9 +188,9 @@ def median(row: Row) -> float | None:
 
 
 def main(device: Device, *, rounds: int, others: Mapping[str, Contender] | None = None) -> int:
-    """Measure all cases of a device and print a table of each.
+    """Measure all cases of a device and print a table for each.
 
-    `others` take part besides this library; asv_benchmarks/peers/gpu.py has some.
+    `others` are further contenders; asv_benchmarks/peers/gpu.py has some.
 
     Returns
     -------
@@ -200,9 +200,9 @@ def main(device: Device, *, rounds: int, others: Mapping[str, Contender] | None 
     contenders = CONTENDERS | dict(others or {})
     _print(*device.described())
     _print(
-        f"medians of {rounds} rounds in which all take turns; `us` on the device's clock"
-        + (", with caches emptied before" if device.is_gpu else "")
-        + f", `us a call` on the host's, {CALLS_IN_A_ROW} calls in a row"
+        f"medians of {rounds} rounds, in which all contenders alternate; `us` by the clock of the device"
+        + (", after its caches were emptied" if device.is_gpu else "")
+        + f", `us a call` by the clock of the host, for {CALLS_IN_A_ROW} consecutive calls"
     )
     status = 0
     for case in cases.ON_GPU if device.is_gpu else cases.ON_CPU:

@@ -1,4 +1,4 @@
-"""The cases of `bench`: shapes, their arrays, and the check of a rotated result."""
+"""The cases of `bench`, with their arrays and the check of a rotated result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rotary.functions import inv_freq
 from .devices import dtype_named
 
 BASE = 10_000.0
-# The largest allowed difference from the formula, for numbers of a few units. Other libraries round angles to
-# float32, and results more than once.
+# The largest allowed difference from the formula, for normally distributed numbers. Other libraries round angles to
+# float32, and round results more than once.
 TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 3e-3}
 
 
 class Case(NamedTuple):
-    """Query and key (batch, sequence, heads, channels), rotated in the half layout."""
+    """The shape and dtype of query and key, (batch, sequence, heads, channels), which have the half layout."""
 
     title: str
     batch: int
@@ -31,13 +31,13 @@ class Case(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The size of query and key in bytes; a rotation reads and writes as many."""
+        """The size of query and key in bytes, which a rotation reads once and writes once."""
         numbers = self.batch * self.length * sum(self.heads) * self.head_dim
         return numbers * dtype_named(self.dtype).itemsize
 
     @property
     def decodes(self) -> bool:
-        """Whether each sequence has one token, at a position of its own."""
+        """Whether each sequence has one token, with a separate position."""
         return self.length == 1
 
 
@@ -58,7 +58,7 @@ ON_CPU = (
 
 
 class Data:
-    """The numbers of a case on the host; each contender puts them into arrays of its own."""
+    """The numbers of a case on the host. Each contender copies them into arrays on its device."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -83,22 +83,22 @@ class Data:
         return self.offsets[:, None] + np.arange(self.case.length)
 
     def tables(self, positions: HostArray) -> tuple[Float64Array, Float64Array]:
-        """Return cosine and sine (..., head_dim / 2); float64 angles are exact enough at these positions."""
+        """Return cosine and sine (..., head_dim / 2). At these positions, float64 angles are accurate enough."""
         angles = positions[..., None] * inv_freq(self.case.head_dim, base=BASE)
         return np.cos(angles), np.sin(angles)
 
     @cached_property
     def whole_tables(self) -> tuple[Float64Array, Float64Array]:
-        """Cosine and sine of all positions up to the largest, as most libraries keep them."""
+        """Cosine and sine of all positions up to the largest, which most libraries cache."""
         return self.tables(np.arange(int(self.positions.max()) + 1))
 
     @property
     def checked_rows(self) -> list[int]:
-        """The tokens of a sequence whose results are checked: the first, the middle and the last."""
+        """The indices of the checked tokens of a sequence: the first, the middle and the last."""
         return sorted({0, self.case.length // 2, self.case.length - 1})
 
     def error(self, results: Sequence[HostArray]) -> str | None:
-        """Return what is wrong with the results for the checked rows, or None."""
+        """Return a description of the error in the results for the checked rows, or None."""
         rows = self.checked_rows
         cosine, sine = (part[:, :, None] for part in self.tables(self.positions[:, rows]))
         for x, y in zip(self.arrays, results, strict=True):

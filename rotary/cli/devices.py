@@ -1,6 +1,6 @@
-"""The host and the GPU for `selftest` and `bench`: memory for arrays, and a clock.
+"""The host and the GPU, as `selftest` and `bench` use them: arrays, copies and clocks.
 
-Tests replace the memory and the clock of `Gpu` by the host's. No GPU has run it yet.
+Tests replace the memory and the clock of `Gpu` with those of the host. No GPU has run this code yet.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from rotary._lib.typing import Array, HostArray
 from rotary.backends import host
 
 INSTALL = (
-    "install rotary[cuda12] or rotary[cuda13], for the CUDA version that nvidia-smi shows, and with no CUDA "
-    "toolkit on the machine cupy-cuda12x[ctk] or cupy-cuda13x[ctk] as well"
+    "install rotary[cuda12] or rotary[cuda13], for the CUDA version that nvidia-smi shows; without a CUDA "
+    "toolkit on the machine, also cupy-cuda12x[ctk] or cupy-cuda13x[ctk]"
 )
-# Larger than the caches of any GPU: writing as much between two calls evicts their arrays.
+# Larger than the caches of any GPU. Writing this number of bytes between two calls evicts their arrays.
 FLUSHED_BYTES = 2**28
-# The most writes before a call; a call that waits for the GPU itself would need ever more.
+# The most writes before a call. A call that waits for the GPU would need an unlimited number.
 MOST_FILLS = 256
 
 
 class Device(Protocol):
-    """A place for arrays, as `selftest` and `bench` use it."""
+    """A device with arrays, as `selftest` and `bench` use it."""
 
     @property
     def is_gpu(self) -> bool:
@@ -37,23 +37,23 @@ class Device(Protocol):
 
     @property
     def roundings(self) -> float:
-        """The bound on the error of a float32 result, in unit roundoffs of its pair's length."""
+        """The bound on the error of a float32 result, in unit roundoffs of the length of the channel pair."""
         ...
 
     def described(self) -> list[str]:
-        """Return lines about the device and the software on it."""
+        """Return lines that describe the device and its software."""
         ...
 
     def lacks(self, dtype: str) -> str | None:
-        """Return why the device has no arrays of a dtype, or None."""
+        """Return the reason why the device has no arrays of a dtype, or None if it has."""
         ...
 
     def put(self, values: HostArray) -> Array:
-        """Return host values as an array on the device."""
+        """Copy a NumPy array to the device."""
         ...
 
     def get(self, x: Array) -> HostArray:
-        """Return an array of the device as host values."""
+        """Return an array of the device as a NumPy array."""
         ...
 
     def copy(self, source: Array, target: Array) -> None:
@@ -61,17 +61,17 @@ class Device(Protocol):
         ...
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """Return the time of one call on the device's clock."""
+        """Return the time of one call by the clock of the device."""
         ...
 
     def seconds_in_a_row(self, call: Callable[[], object], count: int) -> float:
-        """Return the time of each of `count` calls in a row, on the host's clock."""
+        """Return the mean time of `count` consecutive calls by the clock of the host."""
         ...
 
 
 def no_gpu() -> str | None:
-    """Return why no GPU can be used, or None; `INSTALL` says what to do about it."""
-    # Imported here because `rotary` imports this module, and a host without a GPU needs no driver.
+    """Return the reason why no GPU can be used, or None; `INSTALL` is advice for the message."""
+    # Imported here, because `rotary` imports this module, and a host without a GPU needs no driver.
     from rotary.backends.cuda import memory
 
     if not memory.driver.installed:
@@ -93,13 +93,13 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 
 class Host:
-    """The CPU, with NumPy's arrays and the backend that rotates them."""
+    """The CPU, with NumPy arrays and the backend that rotates them."""
 
     is_gpu = False
 
     @property
     def roundings(self) -> float:
-        """The bound is lower for compiled loops than for array operations."""
+        """The bound, which is lower for compiled loops than for array operations."""
         return 3.0 if self._backend == "cpu" else 8.0
 
     @cached_property
@@ -107,12 +107,12 @@ class Host:
         return host().__name__.split(".")[2]
 
     def described(self) -> list[str]:
-        """Return lines about the device and the software on it."""
-        loops = "compiled loops" if self._backend == "cpu" else "NumPy's operations"
+        """Return lines that describe the device and its software."""
+        loops = "compiled loops" if self._backend == "cpu" else "NumPy operations"
         return [f"CPU: {loops}, NumPy {np.__version__}, {platform.system()} {platform.machine()}"]
 
     def lacks(self, dtype: str) -> str | None:
-        """Return why the device has no arrays of a dtype, or None."""
+        """Return the reason why the device has no arrays of a dtype, or None if it has."""
         if dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
             return "NumPy has bfloat16 only with ml_dtypes"
         return None
@@ -123,8 +123,8 @@ class Host:
 
     def get(self, x: Array) -> HostArray:
         """Return the array itself."""
-        found: HostArray = x
-        return found
+        values: HostArray = x
+        return values
 
     def copy(self, source: Array, target: Array) -> None:
         """Copy one contiguous array to another of the same size."""
@@ -137,7 +137,7 @@ class Host:
         return time.perf_counter() - start
 
     def seconds_in_a_row(self, call: Callable[[], object], count: int) -> float:
-        """Return the time of each of `count` calls in a row."""
+        """Return the mean time of `count` consecutive calls."""
         start = time.perf_counter()
         for _ in range(count):
             call()
@@ -157,7 +157,7 @@ class Gpu:
         return cupy
 
     def described(self) -> list[str]:
-        """Return lines about the device and the software on it."""
+        """Return lines that describe the device and its software."""
         runtime, number = self._cupy.cuda.runtime, self._cupy.cuda.runtime.getDevice()
         properties = runtime.getDeviceProperties(number)
         compiler = ".".join(map(str, self._cupy.cuda.nvrtc.getVersion()))
@@ -167,27 +167,27 @@ class Gpu:
             f"{properties['multiProcessorCount']} multiprocessors"
         )
         software = (
-            f"CUDA {_dotted(runtime.driverGetVersion())} of the driver, "
-            f"{_dotted(runtime.runtimeGetVersion())} of the runtime, NVRTC {compiler}, "
+            f"CUDA {_version_text(runtime.driverGetVersion())} of the driver, "
+            f"{_version_text(runtime.runtimeGetVersion())} of the runtime, NVRTC {compiler}, "
             f"CuPy {self._cupy.__version__}"
         )
         return [device, software]
 
     def lacks(self, dtype: str) -> str | None:
-        """Return why the device has no arrays of a dtype, or None."""
+        """Return the reason why the device has no arrays of a dtype, or None if it has."""
         major = int(self._cupy.__version__.partition(".")[0])
         if dtype == "bfloat16" and (major < 14 or importlib.util.find_spec("ml_dtypes") is None):
-            return "CuPy has bfloat16 from version 14 on, with ml_dtypes"
+            return "CuPy has bfloat16 only from version 14 on, and with ml_dtypes"
         return None
 
     def put(self, values: HostArray) -> Array:
-        """Return host values as an array on the device."""
+        """Copy a NumPy array to the device."""
         return self._cupy.asarray(values)
 
     def get(self, x: Array) -> HostArray:
-        """Return an array of the device as host values."""
-        found: HostArray = self._cupy.asnumpy(x)
-        return found
+        """Return an array of the device as a NumPy array."""
+        values: HostArray = self._cupy.asnumpy(x)
+        return values
 
     def copy(self, source: Array, target: Array) -> None:
         """Copy one contiguous array to another of the same size."""
@@ -201,11 +201,11 @@ class Gpu:
     _fills = 1
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """Return the time of one call on the GPU's clock.
+        """Return the time of one call by the clock of the GPU.
 
-        The write before it evicts the arrays from the caches, and keeps the GPU busy until the host has
-        submitted the whole call. If the write ends too early, this and later calls get twice as many. If a
-        call waits for the GPU itself, its time includes the host's work meanwhile.
+        A write before the call evicts the arrays from the caches. It also keeps the GPU busy until the host has
+        submitted the whole call. If the write ends too early, the number of writes is doubled for this call and
+        later ones. If the call waits for the GPU, its time includes the work of the host meanwhile.
         """
         stream = self._cupy.cuda.get_current_stream()
         while True:
@@ -222,7 +222,7 @@ class Gpu:
             self._fills *= 2
 
     def seconds_in_a_row(self, call: Callable[[], object], count: int) -> float:
-        """Return the time of each of `count` calls in a row, on the host's clock."""
+        """Return the mean time of `count` consecutive calls by the clock of the host."""
         stream = self._cupy.cuda.get_current_stream()
         stream.synchronize()
         start = time.perf_counter()
@@ -232,6 +232,6 @@ class Gpu:
         return (time.perf_counter() - start) / count
 
 
-def _dotted(version: int) -> str:
+def _version_text(version: int) -> str:
     """Format a version number of CUDA: 13000 is 13.0."""
     return f"{version // 1000}.{version % 1000 // 10}"

@@ -35,8 +35,8 @@ REPORTED = (
 def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
     """Compile the kernels of the CPU for some dtypes, or load them from the disk cache, before the first call.
 
-    Kernels of a GPU are compiled by the first call of each kind: see :doc:`/guides/gpu`. If Numba fails, one warning
-    names the cause, here or in an earlier call, and `show_config` lists it.
+    Kernels of a GPU are compiled by the first call of each kind: see :doc:`/guides/gpu`. If Numba fails, this function
+    or an earlier call emits one warning that names the cause, and `show_config` lists the cause.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def warm_up(dtypes: str | Sequence[str] = ("float32",)) -> None:
 def _dtype_name(dtype: Any) -> str:
     name = libraries.name_of_dtype(dtype)
     if name not in libraries.DTYPES:
-        msg = f"`dtypes` must be of {', '.join(sorted(libraries.DTYPES))}, got {dtype!r}"
+        msg = f"`dtypes` must be among {', '.join(sorted(libraries.DTYPES))}, got {dtype!r}"
         raise TypeError(msg)
     return name
 
@@ -83,7 +83,7 @@ def show_config() -> None:
         *((name, version) for name in REPORTED if (version := _version(name))),
         ("kernels", host.__name__.split(".")[2]),
         *host.configuration(),
-        *(("failed", f"{what}: {problem}") for what, problem in list(backends.failures.items())),
+        *(("failed", f"{part}: {problem}") for part, problem in list(backends.failures.items())),
         ("processors", os.cpu_count()),
         ("GPU", no_gpu() or "; ".join(Gpu().described())),
         ("tables", cache_info()),

@@ -41,7 +41,7 @@ def test_it_passes_from_a_terminal():
     lines = done.stdout.splitlines()
     assert lines[0].startswith("CPU: ")
     assert len([line for line in lines if "of its bound" in line]) == 12
-    assert lines[-1] == "passed: all that was checked is right"
+    assert lines[-1] == "passed: all checked results are correct"
     assert "GPU" not in done.stdout
 
 
@@ -176,7 +176,7 @@ def test_an_input_that_is_written_to_is_found():
 def test_a_change_outside_the_rotated_channels_is_found():
     case = _selftest.cases("float32", "integers")[0]
     (x, _) = case.arrays()
-    exact = _selftest.expected(case, x, backwards=False)
+    exact = _selftest.expected(case, x, transposed=False)
     y = exact.astype(np.float64).astype(np.float32)
     assert _selftest.error(case, y, exact, "half", 3.0) < 0.5
     y[0, 0, 0, -1] = np.nextafter(y[0, 0, 0, -1], 1)
@@ -288,7 +288,7 @@ def test_a_gpu_is_described(monkeypatch):
     assert device.lacks("float16") is device.lacks("bfloat16") is None
     device._cupy.__version__ = "13.6.0"
     assert device.lacks("float16") is None
-    assert device.lacks("bfloat16") == "CuPy has bfloat16 from version 14 on, with ml_dtypes"
+    assert device.lacks("bfloat16") == "CuPy has bfloat16 only from version 14 on, and with ml_dtypes"
 
 
 def test_arrays_of_a_gpu():

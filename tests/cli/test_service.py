@@ -82,7 +82,7 @@ def test_warm_up_of_nothing(none_compiled):
     "bad", ["int32", "float8", "", None, 3, ["float32", "bool"], [None], np.int8, object()]
 )
 def test_warm_up_refuses_dtypes_that_cannot_be_rotated(bad):
-    with pytest.raises(TypeError, match="`dtypes` must be of .*float32"):
+    with pytest.raises(TypeError, match="`dtypes` must be among .*float32"):
         rotary.warm_up(bad)
 
 

@@ -58,7 +58,7 @@ def test_every_instance_runs_and_is_right(device, capsys):
     assert sum("5 of 5 instances" in line for line in lines) == 12
     assert lines[-2].endswith("6 kinds, same bits")
     assert lines[-1] == (
-        "passed: 60 of 60 instances of the CUDA kernel ran, and all that was checked is right"
+        "passed: 60 of 60 instances of the CUDA kernel ran, and all checked results are correct"
     )
 
 
