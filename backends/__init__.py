@@ -1,4 +1,4 @@
-"""The choice of kernel: made per call, from the array's type and state, importing nothing to make it."""
+"""The backends of all array libraries, and the choice between them for each call, which imports no library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["failures", "host", "kernel_for", "shared_with_host"]
 
 
 def kernel_for(x: Array) -> ModuleType:
-    """Return the module that rotates one array: NumPy's, that of its own library, or `portable`."""
+    """Return the backend of an array: that for host memory, that of its library, or `portable`."""
     if isinstance(x, np.ndarray):
         return host()
     if array_api_compat.is_dask_array(x):
@@ -39,7 +39,7 @@ def kernel_for(x: Array) -> ModuleType:
 
 
 def shared_with_host(arrays: Sequence[Array]) -> ModuleType | None:
-    """Return the backend whose arrays may be memory that NumPy's kernels read, None for other arrays."""
+    """Return the backend whose arrays NumPy may view without a copy, or None for arrays of other libraries."""
     from . import portable
 
     modules = sys.modules

@@ -439,23 +439,24 @@ class Call(NamedTuple):
 
 
 class TablesCall(NamedTuple):
-    """A call that gives cosine and sine in place of positions, as a backend plans it.
+    """A call with cosine and sine in place of positions, as a backend plans it.
 
     Attributes
     ----------
     array, output : array
-        Those of the first call of this kind, checked, as in `Call`. `output` is None if the call gives no `out`.
+        The array of the first call of this kind, checked as in `Call`, and its output. `output` is None if the call
+        has no `out`.
     tables : tuple of array
         Cosine and sine of the first call.
     spec : ArraySpec
-        How the array is rotated, in one pass. Its axes are those on which the tables differ.
+        The axes along which the tables differ, the channels of the one pass, and the compute dtype.
     on_host : bool
         Whether the array and the tables are known on the host.
     read : callable
-        Returns the tables of a call, given the array and both: a `Table` if they are known on the host, else a
-        `TracedTable` of the array's library.
+        Takes the array and both tables of a call. Returns a `Table` if they are known on the host, and otherwise a
+        `TracedTable` of the library of the array.
     check_output : callable
-        Raises unless an output can hold the result, given the array, both tables and the output.
+        Takes the array, both tables and the output. Raises if the output is read-only or overlaps other memory.
     """
 
     array: Array
@@ -467,7 +468,7 @@ class TablesCall(NamedTuple):
     check_output: Callable[[Array, tuple[Array, Array], Array], None]
 
     def without_arrays(self) -> TablesCall:
-        """Drop references to arrays, because plans outlive calls."""
+        """Return the call without its arrays, because plans outlive calls."""
         return self._replace(array=None, tables=(None, None), output=None)
 
 
@@ -490,4 +491,4 @@ class Backend(Protocol):
         """Return the plan of a call."""
 
     def plan_with_tables(self, call: TablesCall) -> Plan:
-        """Return the plan of a call that gives cosine and sine in place of positions."""
+        """Return the plan of a call with cosine and sine in place of positions."""

@@ -1,4 +1,4 @@
-"""The dask backend: every block is rotated where and when it is computed, by the rows that are its own."""
+"""The dask backend: each block is rotated when it is computed, at the positions of its own tokens."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from . import portable
 from .contract import Axes, DeferredTable, Pairing
 from .cpu.host import host
 
-# Whether `rotate` takes a recipe and puts the work off.
-LAZY = True
+# Whether `rotate` takes a `DeferredTable` and defers the work.
+DEFERS = True
 
 
 def rotate(
     x: Array,
-    recipe: DeferredTable,
+    table: DeferredTable,
     axes: Axes,
     pairing: Pairing,
-    out: None = None,  # noqa: ARG001  (the backends' common signature; a dask array is no output)
+    out: None = None,  # noqa: ARG001  (the signature of all backends; a dask array cannot be an output)
 ) -> Array:
-    """Return x rotated, lazily: nothing is computed, and no table is put on the graph.
+    """Return x rotated, lazily: nothing is computed, and the graph contains no table.
 
-    The channels of a block must be complete, so the last axis is made one chunk.
+    A block must have all channels, so the last axis becomes one chunk.
     """
     x = x.rechunk({x.ndim - 1: -1})
     return x.map_blocks(
-        _rotate_block, recipe, axes, pairing, dtype=x.dtype, meta=x._meta, enforce_ndim=True
+        _rotate_block, table, axes, pairing, dtype=x.dtype, meta=x._meta, enforce_ndim=True
     )
 
 
 def _rotate_block(
     block: Array,
-    recipe: DeferredTable,
+    deferred: DeferredTable,
     axes: Axes,
     pairing: Pairing,
     block_info: dict[int, Any] | None = None,
 ) -> Array:
-    """Rotate one block by the rows that belong to it."""
+    """Rotate one block by its part of the table."""
     assert block_info is not None
-    where = [slice(*ends) for ends in block_info[0]["array-location"]]
-    batch = slice(None) if axes.batch is None else where[axes.batch]
-    table = recipe.part(batch, where[axes.sequence])
+    slices = [slice(*ends) for ends in block_info[0]["array-location"]]
+    batch = slice(None) if axes.batch is None else slices[axes.batch]
+    table = deferred.part(batch, slices[axes.sequence])
     if axes.extra:
-        table = table.at_extra([where[axis] for axis in axes.extra])
+        table = table.at_extra([slices[axis] for axis in axes.extra])
     if table.values.shape[1] > 1:
         (head_axis,) = axes.head_axes(block.ndim)
-        table = table.heads(where[head_axis])
+        table = table.heads(slices[head_axis])
     backend = host() if isinstance(block, np.ndarray) else portable
     rotated: Array = backend.rotate(block, table, axes, pairing)
     return rotated

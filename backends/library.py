@@ -1,6 +1,6 @@
-"""Plans of calls that no kernel serves as a whole: every array is rotated by the backend of its own library.
+"""Plans of calls that no kernel can take as a whole: the backend of its library rotates each array.
 
-Such are arrays that are traced, lazy or transformed, positions that are, and arrays whose pairs are no rotation.
+These are calls with traced, lazy or transformed arrays or positions, and those whose passes are no rotation.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ def plan(call: Call) -> Plan:
 
 
 def plan_with_tables(call: TablesCall) -> Plan:
-    """Return the plan of a call that gives its tables."""
+    """Return the plan of a call with the tables of the user."""
     return TablesPlan(call)
 
 
-class _Own(NamedTuple):
-    """The backend of an array, the axes of its positions, and the tables of its passes."""
+class _ArrayTables(NamedTuple):
+    """The backend of an array, its axes adapted to positions, and the tables of its passes."""
 
     backend: ModuleType
     axes: Axes
     tables: Sequence[AnyTable]
-    second: AnyTable | None
+    second_table: AnyTable | None
 
 
 class LibraryPlan:
-    """How arrays of any libraries are rotated, each by the operations of its own."""
+    """A plan that rotates each array by the operations of its own library."""
 
     __slots__ = ("_call",)
 
@@ -64,61 +64,65 @@ class LibraryPlan:
         self._call = call._replace(arrays=(), outputs=None)
 
     def __call__(
-        self, arrays: Sequence[Array], where: PositionArgs, outputs: Sequence[Array] | None
+        self, arrays: Sequence[Array], position_args: PositionArgs, outputs: Sequence[Array] | None
     ) -> Sequence[Array]:
-        """Return arrays rotated."""
+        """Rotate arrays."""
         if outputs is not None:
             self._call.check_outputs(arrays, outputs)
-        return self.at(self._call.read(where, self._call.position_shapes), arrays, outputs)
+        rows = self._call.read(position_args, self._call.position_shapes)
+        return self.rotate_at(rows, arrays, outputs)
 
-    def at(
+    def rotate_at(
         self, rows: RowPositions, arrays: Sequence[Array], outputs: Sequence[Array] | None
     ) -> Sequence[Array]:
-        """Return arrays rotated, whose rows stand there; outputs have been checked."""
+        """Rotate arrays at positions, into outputs that are already checked."""
         call = self._call
-        wanted: Sequence[Array | None] = [None] * len(arrays) if outputs is None else outputs
+        targets: Sequence[Array | None] = [None] * len(arrays) if outputs is None else outputs
         if rows.traced:
-            _check_traced(rows.positions, arrays, call.names, wanted)
-        # Every table is made before the first array is written to.
-        found: dict[Any, Table | TracedTable] = {}
-        owns = [
-            self._own(x, spec, passes, rows, found)
+            _check_traced(rows.positions, arrays, call.names, targets)
+        # All tables are made before the first array is written to.
+        cached: dict[Any, Table | TracedTable] = {}
+        array_tables = [
+            self._tables_of(x, spec, passes, rows, cached)
             for x, spec, passes in zip(arrays, call.specs, call.passes, strict=True)
         ]
         return [
-            _rotated(x, spec, own, output)
-            for x, spec, own, output in zip(arrays, call.specs, owns, wanted, strict=True)
+            _rotate_array(x, spec, tables, target)
+            for x, spec, tables, target in zip(
+                arrays, call.specs, array_tables, targets, strict=True
+            )
         ]
 
-    def _own(
+    def _tables_of(
         self,
         x: Array,
         spec: ArraySpec,
         passes: Passes,
         rows: RowPositions,
-        found: dict[Any, Table | TracedTable],
-    ) -> _Own:
-        """Return how an array is rotated; what has been found for an earlier one is taken from there."""
-        # Traced positions need operations that can be traced, whatever the array.
+        cached: dict[Any, Table | TracedTable],
+    ) -> _ArrayTables:
+        """Return the tables of an array; arrays with equal angles, dtype and positions share them."""
+        # Traced positions need operations that can be traced, whatever the array is.
         backend = portable if rows.traced else backends.kernel_for(x)
-        own, axes = rows.for_array(spec.axes, passes.angles[0].frequencies.heads)
+        array_rows, axes = rows.for_array(spec.axes, passes.angles[0].frequencies.heads)
         look_up = self._call.tables
 
         def table(angles: Any) -> AnyTable:
-            if backend.LAZY:
-                return DeferredTable(partial(_of_block, look_up, angles, spec.dtype), own)
-            # In positions with a size for each axis, arrays whose axes differ read different rows.
+            if backend.DEFERS:
+                return DeferredTable(partial(_block_table, look_up, angles, spec.dtype), array_rows)
+            # Positions per array axis have another order of rows for arrays with other axes.
             key = id(angles), spec.dtype, spec.axes if rows.per_array_axis else None
-            if key not in found:
-                (found[key],) = look_up([(angles, own, spec.dtype)])
-            return found[key]
+            if key not in cached:
+                (cached[key],) = look_up([(angles, array_rows, spec.dtype)])
+            return cached[key]
 
-        second = None if passes.second_angles is None else table(passes.second_angles)
-        return _Own(backend, axes, [table(angles) for angles in passes.angles], second)
+        second_table = None if passes.second_angles is None else table(passes.second_angles)
+        tables = [table(angles) for angles in passes.angles]
+        return _ArrayTables(backend, axes, tables, second_table)
 
 
 class TablesPlan:
-    """How an array of any library is rotated by tables that come with each call."""
+    """The plan for an array of any library that is rotated by the tables of the user."""
 
     __slots__ = ("_call",)
 
@@ -131,7 +135,7 @@ class TablesPlan:
         tables: tuple[Array, ...],
         outputs: Sequence[Array] | None,
     ) -> Sequence[Array]:
-        """Return the array rotated."""
+        """Rotate the array."""
         call = self._call
         (x,), (cosine, sine) = arrays, tables
         (output,) = outputs or (None,)
@@ -142,48 +146,50 @@ class TablesPlan:
         return [portable.rotate(x, table, call.spec.axes, pairing, output)]
 
 
-def _of_block(
+def _block_table(
     look_up: Callable[..., Any], angles: Any, dtype: TableDType, rows: RowPositions
 ) -> Table:
-    """Return the table of a block of rows, with angles, dtype and look-up bound, so that it can be pickled."""
+    """Return the table of a block of rows: a function of the module, so that a `DeferredTable` can be pickled."""
     table: Table
     (table,) = look_up([(angles, rows, dtype)])
     return table
 
 
-def _rotated(x: Array, spec: ArraySpec, own: _Own, output: Array | None) -> Array:
-    """Return an array after all passes, each of which rotates other channels, or write it to `output`."""
-    if own.second is not None:
-        return _mixed(x, spec, own, output)
-    for pairing, table in zip(spec.pairings, own.tables, strict=True):
-        x = own.backend.rotate(x, table, own.axes, pairing, output)
+def _rotate_array(x: Array, spec: ArraySpec, tables: _ArrayTables, output: Array | None) -> Array:
+    """Apply all passes to an array, and write the result to `output` if there is one."""
+    if tables.second_table is not None:
+        return _rotate_channels_separately(x, spec, tables, output)
+    for pairing, table in zip(spec.pairings, tables.tables, strict=True):
+        x = tables.backend.rotate(x, table, tables.axes, pairing, output)
         if output is None and isinstance(x, np.ndarray):
-            output = x  # nobody else has it yet, so that later passes may write to it
+            output = x  # later passes may write to the result of the first one, because it is new
     return x
 
 
-def _mixed(x: Array, spec: ArraySpec, own: _Own, output: Array | None) -> Array:
-    """Return an array whose pairs' two channels are made by angles of their own.
+def _rotate_channels_separately(
+    x: Array, spec: ArraySpec, tables: _ArrayTables, output: Array | None
+) -> Array:
+    """Rotate the first and the second channel of each pair by different angles.
 
-    Both rotations are made in full, which takes twice the time, in the precision of the tables, and
-    of each the channels that it is meant for are taken.
+    Both rotations are computed for all channels, in the dtype of the tables, and the needed channels of each are kept.
+    This takes twice the time of one rotation.
     """
-    (pairing,), (first,) = spec.pairings, own.tables
-    if isinstance(x, np.ndarray) and isinstance(first, TracedTable):
-        x = libraries.namespace(first.cosine).asarray(x)
-    rotated = partial(own.backend.rotate, axes=own.axes, pairing=pairing)
+    (pairing,), (first_table,) = spec.pairings, tables.tables
+    if isinstance(x, np.ndarray) and isinstance(first_table, TracedTable):
+        x = libraries.namespace(first_table.cosine).asarray(x)
+    rotate = partial(tables.backend.rotate, axes=tables.axes, pairing=pairing)
     xp = libraries.namespace(x)
     wide = xp.astype(x, getattr(xp, spec.dtype))
     layout = pairing.source if pairing.inverse else pairing.target
-    second = _second_channels(pairing, layout, x)
-    if pairing.inverse:  # the transpose: what each rotation made it takes back
-        nothing = xp.zeros_like(wide)
-        result = rotated(xp.where(second, nothing, wide), first)
-        result = result + rotated(xp.where(second, wide, nothing), own.second)
+    is_second = _is_second_channel(pairing, layout, x)
+    if pairing.inverse:  # the transpose: each rotation takes the channels that it produced
+        zeros = xp.zeros_like(wide)
+        result = rotate(xp.where(is_second, zeros, wide), first_table)
+        result = result + rotate(xp.where(is_second, wide, zeros), tables.second_table)
     else:
-        result = rotated(wide, first)
-        other = rotated(wide, own.second)
-        result = libraries.namespace(result).where(second, other, result)
+        result = rotate(wide, first_table)
+        second = rotate(wide, tables.second_table)
+        result = libraries.namespace(result).where(is_second, second, result)
     result = libraries.namespace(result).astype(result, x.dtype)
     if output is None:
         return result
@@ -191,15 +197,14 @@ def _mixed(x: Array, spec: ArraySpec, own: _Own, output: Array | None) -> Array:
     return output
 
 
-def _second_channels(pairing: Pairing, layout: Layout, x: Array) -> Array:
-    """Return, for every channel of an array, whether it is the second one of a pair."""
-    second = np.zeros(x.shape[-1], bool)
-    second[pairing.start + pair_channels(2 * pairing.pairs, layout)[1]] = True
-    return libraries.from_host(second, libraries.namespace(x), x)
+def _is_second_channel(pairing: Pairing, layout: Layout, x: Array) -> Array:
+    """Return a mask of the channels of x that are the second one of their pair."""
+    mask = np.zeros(x.shape[-1], bool)
+    mask[pairing.start + pair_channels(2 * pairing.pairs, layout)[1]] = True
+    return libraries.from_host(mask, libraries.namespace(x), x)
 
 
-def _lies_on_gpu(positions: Array) -> bool:
-    """Return whether positions lie in the memory of a GPU."""
+def _is_on_gpu(positions: Array) -> bool:
     from .cuda.memory import owner_of
 
     return owner_of(positions) is not None
@@ -211,26 +216,29 @@ def _check_traced(
     names: Sequence[str],
     outputs: Sequence[Array | None],
 ) -> None:
-    """Raise unless arrays can be rotated by positions whose values only another library knows."""
+    """Raise unless the arrays can be rotated at positions whose values the host does not know."""
     xp = libraries.namespace(positions)
     for x, name, output in zip(arrays, names, outputs, strict=True):
         if not isinstance(x, np.ndarray) and libraries.namespace(x) is not xp:
             msg = (
-                f"`positions` of {type(positions)} are traced or lazy, so `{name}` must be of the same "
-                f"library, got {type(x)}"
+                f"`{name}` must be of the library of `positions`, because these are traced or lazy "
+                f"({type(positions)}), got {type(x)}"
             )
             raise TypeError(msg)
-        if isinstance(x, np.ndarray) and _lies_on_gpu(positions):
-            msg = f"`{name}` must lie on the GPU, as `positions`, got an array on the host"
+        if isinstance(x, np.ndarray) and _is_on_gpu(positions):
+            msg = f"`{name}` must be on the GPU of `positions`, got an array on the host"
             raise TypeError(msg)
         if not isinstance(x, np.ndarray) and libraries.device_of(x) != libraries.device_of(
             positions
         ):
             msg = (
-                f"`positions` on {libraries.device_of(positions)} cannot be read here, so `{name}` must "
-                f"be on the same device, got {libraries.device_of(x)}"
+                f"`{name}` must be on the device of `positions`, {libraries.device_of(positions)}, which the host "
+                f"cannot read, got {libraries.device_of(x)}"
             )
             raise TypeError(msg)
         if isinstance(output, np.ndarray):
-            msg = "`out` must not be a NumPy array where positions are traced or lazy"
+            msg = (
+                f"`out` must be an array of the library of `positions`, because these are traced or lazy, got "
+                f"{type(output)}"
+            )
             raise TypeError(msg)

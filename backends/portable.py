@@ -1,7 +1,7 @@
-"""The array-API backend: the rotation in the operations of any library, traced or lazy ones included.
+"""The array-API backend: the rotation in operations that every library has, for traced and lazy arrays too.
 
-It runs under `jax.jit`, `jax.grad`, `torch.func` or array-api-strict, for lazy libraries, and for NumPy without Numba.
-Tables come from the host, exact, unless the positions themselves are traced: then `traced` reduces their angles in
+It runs under `jax.jit`, `jax.grad` and `torch.func`, for array-api-strict and lazy libraries, and for NumPy without
+Numba. Tables are exact and computed on the host, unless positions are traced: `traced` then computes the angles with
 integers of the library.
 """
 
@@ -19,8 +19,8 @@ from rotary.layouts import Layout
 from .contract import Axes, Pairing, Table, TracedTable
 from .cpu.guard import formulas
 
-# Whether `rotate` takes a recipe and puts the work off.
-LAZY = False
+# Whether `rotate` takes a `DeferredTable` and defers the work.
+DEFERS = False
 ROWS_AT_A_TIME = 1024
 
 
@@ -35,9 +35,9 @@ def fill_table(
     table: HostArray,
     row: int,
 ) -> None:
-    """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``.
+    """Fill a table (2, heads, rows, pairs) for positions (axes, n), from row ``row`` on.
 
-    NumPy runs the formulas of the kernels on whole arrays, so that the bits are the same.
+    NumPy evaluates the formulas of the kernels on whole arrays, so the bits are the same.
     """
     kernels = formulas()
     for first in range(0, positions.shape[1], ROWS_AT_A_TIME):
@@ -56,7 +56,7 @@ def fill_table(
 def _phases(
     frequencies: Frequencies, numbers: Multipliers, axis: int, turn: Any
 ) -> tuple[Any, Any, Any]:
-    """Return the phases (heads, n, pairs) on one axis as two words, and 1 for negative ones, else 0."""
+    """Return the phases (heads, n, pairs) on one axis as two words, and 1 if negative or else 0."""
     digits, shift, negative = (part[axis] for part in numbers)
     high = np.empty((frequencies.heads, len(shift), frequencies.pairs), np.uint64)
     low = np.empty_like(high)
@@ -80,21 +80,22 @@ def rotate(
     pairing: Pairing,
     out: Array | None = None,
 ) -> Array:
-    """Return x rotated, in x's library, or written to `out`."""
+    """Return x rotated, as an array of its library, or write it to `out`."""
     if isinstance(x, np.ndarray):
-        # Like the kernels: NumPy's operations would keep a subclass, and the byte order of some parts.
-        whole = _rotated(x.view(np.ndarray), table, axes, pairing)
-        result = whole.astype(x.dtype, copy=False) if isinstance(whole, np.ndarray) else whole
+        # As with the kernels, the result is no subclass and has one byte order.
+        result = _rotate(x.view(np.ndarray), table, axes, pairing)
+        if isinstance(result, np.ndarray):
+            result = result.astype(x.dtype, copy=False)
     else:
-        result = _rotated(x, table, axes, pairing)
+        result = _rotate(x, table, axes, pairing)
     if out is None:
         return result
     out[...] = result
     return out
 
 
-def _rotated(x: Array, table: Table | TracedTable, axes: Axes, pairing: Pairing) -> Array:
-    """Return x rotated, in the library of x, or in that of a traced table."""
+def _rotate(x: Array, table: Table | TracedTable, axes: Axes, pairing: Pairing) -> Array:
+    """Return x rotated, as an array of the library of x, or of a traced table."""
     if isinstance(table, Table):
         xp = namespace(x)
         cosine, sine = (from_host(part, xp, x) for part in table.gather())
@@ -102,10 +103,10 @@ def _rotated(x: Array, table: Table | TracedTable, axes: Axes, pairing: Pairing)
         cosine, sine = table.cosine, table.sine
         xp = namespace(cosine)
         x = x if not isinstance(x, np.ndarray) else xp.asarray(x)
-    return _rotated_by(x, cosine, sine, axes, pairing, xp)
+    return _rotate_by(x, cosine, sine, axes, pairing, xp)
 
 
-def _rotated_by(
+def _rotate_by(
     x: Array, cosine: Array, sine: Array, axes: Axes, pairing: Pairing, xp: Namespace
 ) -> Array:
     """Return x rotated; cosine and sine are (heads or 1, batch or 1, sequence or 1, pairs)."""
@@ -116,46 +117,46 @@ def _rotated_by(
     start = pairing.start
     stop = start + (1 if is_complex else 2) * pairing.pairs
     whole = start == 0 and stop == x.shape[-1]
-    # Not a slice of everything: some transforms have no rule for one.
-    window = x if whole else x[..., start:stop]
+    # A slice of all channels is avoided, because some transforms have no rule for it.
+    channels = x if whole else x[..., start:stop]
     if is_complex:
         factor = xp.astype(cosine, x.dtype) + 1j * xp.astype(sine, x.dtype)
-        rotated = window * factor
+        rotated = channels * factor
     else:
-        first, second = _pairs(xp.astype(window, cosine.dtype), pairing.source)
-        rotated = _interlaced(
+        first, second = _to_pairs(xp.astype(channels, cosine.dtype), pairing.source)
+        rotated = _from_pairs(
             first * cosine - second * sine, second * cosine + first * sine, pairing.target, xp
         )
         rotated = xp.astype(rotated, x.dtype)
     if whole:
         return rotated
-    return _joined(xp, [x[..., :start], rotated, x[..., stop:]])
+    return _concatenate(xp, [x[..., :start], rotated, x[..., stop:]])
 
 
-def _pairs(window: Array, layout: Layout) -> tuple[Array, Array]:
-    """Return the first and the second channels of all pairs."""
+def _to_pairs(channels: Array, layout: Layout) -> tuple[Array, Array]:
+    """Return the first and the second channel of each pair."""
     if layout == "half":
-        pairs = window.shape[-1] // 2
-        return window[..., :pairs], window[..., pairs:]
-    return window[..., 0::2], window[..., 1::2]
+        pairs = channels.shape[-1] // 2
+        return channels[..., :pairs], channels[..., pairs:]
+    return channels[..., 0::2], channels[..., 1::2]
 
 
-def _interlaced(first: Array, second: Array, layout: Layout, xp: Namespace) -> Array:
-    """Return the channels of all pairs in the order of a layout."""
+def _from_pairs(first: Array, second: Array, layout: Layout, xp: Namespace) -> Array:
+    """Return the channels of all pairs in a layout."""
     if layout == "half":
-        return _joined(xp, [first, second])
+        return _concatenate(xp, [first, second])
     if None in first.shape:
-        # A reshape cannot name a symbolic axis, as of an ONNX graph.
+        # A reshape needs known sizes, and those of an ONNX graph may be symbolic.
         pairs = first.shape[-1]
         order = np.arange(2 * pairs).reshape(2, pairs).T.ravel()
-        return xp.take(_joined(xp, [first, second]), xp.asarray(order), axis=-1)
+        return xp.take(_concatenate(xp, [first, second]), xp.asarray(order), axis=-1)
     pairs = xp.stack([first, second], axis=-1)
     return xp.reshape(pairs, (*first.shape[:-1], 2 * first.shape[-1]))
 
 
-def _joined(xp: Namespace, parts: list[Array]) -> Array:
+def _concatenate(xp: Namespace, parts: list[Array]) -> Array:
     """Concatenate arrays on the last axis."""
-    # In torch, `cat` has a rule for batched gradients and `concat` has none.
+    # In torch, only `cat` has a rule for batched gradients; `concat` has none.
     join = xp.cat if hasattr(xp, "cat") else xp.concat
     return join(parts, axis=-1)
 
@@ -164,11 +165,17 @@ def _aligned(
     cosine: Array, sine: Array, ndim: int, axes: Axes, xp: Namespace
 ) -> tuple[Array, Array]:
     """Return tables (heads, *extra, batch, sequence, pairs) with their axes in the order of those of an array."""
-    order, places = axes.table_order(ndim)
+    order, table_axes = axes.table_order(ndim)
     cosine, sine = (
         xp.reshape(
             xp.permute_dims(table, order),
-            (*[1 if place is None else table.shape[place] for place in places], table.shape[-1]),
+            (
+                *[
+                    1 if table_axis is None else table.shape[table_axis]
+                    for table_axis in table_axes
+                ],
+                table.shape[-1],
+            ),
         )
         for table in (cosine, sine)
     )
@@ -180,9 +187,9 @@ def _aligned(
 
 
 def warm_up(dtype: str) -> None:
-    """Do nothing: nothing is compiled here."""
+    """Do nothing, because this backend compiles nothing."""
 
 
 def configuration() -> list[tuple[str, Any]]:
-    """Return nothing: nothing here decides about speed."""
+    """Return an empty list, because this backend has no settings."""
     return []

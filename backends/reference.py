@@ -1,4 +1,4 @@
-"""The rotation as a readable formula: exact angles in Python's integers, correctly rounded. Tests compare with it."""
+"""The rotation as a readable formula, for tests: exact angles in Python integers, and correctly rounded tables."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rotary.layouts import pair_channels
 
 from .contract import Axes, Pairing, Table
 
-LAZY = False
-BITS = 320  # of the fixed-point numbers below: enough for a small relative error near every zero
+DEFERS = False
+BITS = 320  # fraction bits of the fixed-point numbers: enough for a small relative error near every zero
 
 
 def fill_table(
@@ -23,7 +23,7 @@ def fill_table(
     table: HostArray,
     row: int,
 ) -> None:
-    """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``."""
+    """Fill a table (2, heads, rows, pairs) for positions (axes, n), from row ``row`` on."""
     for head, p, pair in np.ndindex(frequencies.heads, positions.shape[1], frequencies.pairs):
         phase = phase_of(frequencies.values[head, :, pair], positions[:, p])
         cosine, sine = cos_sin_of(phase)
@@ -42,7 +42,7 @@ def phase_of(frequencies: Float64Array, positions: HostArray) -> Fraction:
 
 
 def cos_sin_of(phase: Fraction) -> tuple[Fraction, Fraction]:
-    """Return cosine and sine of a fraction of a turn, by their power series in fixed point."""
+    """Return cosine and sine of a fraction of a turn, from their power series in fixed point."""
     if phase > Fraction(1, 2):
         phase -= 1
     angle = (phase.numerator * 2 * PI << BITS) // (phase.denominator << PI_BITS)
@@ -50,7 +50,7 @@ def cos_sin_of(phase: Fraction) -> tuple[Fraction, Fraction]:
     term = 1 << BITS
     power = 0
     while term:
-        # Cosine takes the even powers, sine the odd ones, each with alternating sign.
+        # Even powers belong to the cosine and odd ones to the sine, each with alternating sign.
         sums[power % 2] += term if power % 4 < 2 else -term
         power += 1
         term = (
@@ -64,21 +64,19 @@ def cos_sin_of(phase: Fraction) -> tuple[Fraction, Fraction]:
 def nearest(value: Fraction, dtype: np.dtype) -> float:
     """Return the float32 or float64 nearest to an exact value."""
     guess = dtype.type(float(value))
-    around = (
+    candidates = (
         np.nextafter(guess, dtype.type(-np.inf)),
         guess,
         np.nextafter(guess, dtype.type(np.inf)),
     )
-    return min(
-        (float(number) for number in around), key=lambda number: abs(Fraction(number) - value)
-    )
+    return min(map(float, candidates), key=lambda number: abs(Fraction(number) - value))
 
 
 def rotate(
     x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
 ) -> HostArray:
-    """Return x rotated, or written to `out`: each pair (a, b) becomes (a c - b s, b c + a s)."""
-    cosine, sine = (_align(part, x.ndim, axes) for part in table.gather())
+    """Return x rotated, or write it to `out`: each pair (a, b) becomes (a c - b s, b c + a s)."""
+    cosine, sine = (_broadcast_table(part, x.ndim, axes) for part in table.gather())
     if pairing.inverse:
         sine = -sine
     if x.dtype.kind == "c":
@@ -98,8 +96,8 @@ def rotate(
     return out
 
 
-def _align(part: HostArray, ndim: int, axes: Axes) -> HostArray:
-    """Return a table (heads, *extra, batch, sequence, pairs) with its axes in the order of those of an array."""
-    order, places = axes.table_order(ndim)
-    sizes = [1 if place is None else part.shape[place] for place in places]
+def _broadcast_table(part: HostArray, ndim: int, axes: Axes) -> HostArray:
+    """Return a table (heads, *extra, batch, sequence, pairs) that broadcasts against an array."""
+    order, table_axes = axes.table_order(ndim)
+    sizes = [1 if table_axis is None else part.shape[table_axis] for table_axis in table_axes]
     return part.transpose(order).reshape(*sizes, part.shape[-1])

@@ -24,8 +24,8 @@ from . import portable
 from .contract import HOST_POSITION_TYPES, Axes, Pairing, PositionArgs, Table
 from .cpu.host import host
 
-# Whether `rotate` takes a recipe and puts the work off.
-LAZY = False
+# Whether `rotate` takes a `DeferredTable` and defers the work.
+DEFERS = False
 
 
 # ------------------------------------------------------------------------------------------------

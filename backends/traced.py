@@ -1,4 +1,4 @@
-"""Angles of traced positions, reduced in integers of the library that traces."""
+"""Tables for traced positions, computed with operations of the library that traces them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from rotary.angles.phases import FRACTION_BITS, Frequencies, turns_per_position
 
 from .contract import Angles, RowPositions, Scale, TracedTable
 
-# The largest integer of JAX without its 64-bit mode.
-NARROW = 2**31 - 1
+LARGEST_INT32 = 2**31 - 1
 
 
 def traced_table(angles: Angles, rows: RowPositions, dtype: TableDType) -> TracedTable:
-    """Return cosine and sine of traced positions.
+    """Return cosine and sine at traced positions, each (heads, *extra, batch or 1, sequence or 1, pairs).
 
-    Both are (heads, *extra, batch or 1, sequence or 1, pairs). Integer positions are reduced to a fraction of a turn
-    in integer arithmetic, with an error of 2**-38 of a turn if the widest integer of the library has 32 bits, and of
-    2**-78 if it has 64. Floating positions are multiplied in their own precision. Rows are NaN at positions that
-    would raise an error if they were known.
+    Integer positions are reduced to a fraction of a turn in integer arithmetic. The error is 2**-38 of a turn if the
+    widest integer of the library has 32 bits, and 2**-78 if it has 64. Floating positions are multiplied in their own
+    precision. A position that would raise an error if the host knew it gives a row of NaN.
     """
     positions: Array = rows.positions
     no_overflow = rows.no_overflow
@@ -32,45 +30,47 @@ def traced_table(angles: Angles, rows: RowPositions, dtype: TableDType) -> Trace
     if dtype_name(positions) == "uint64":
         positions = xp.astype(positions, xp.int64)
         for axis in range(positions.shape[0]):
-            within = positions[axis, ...] >= 0
-            no_overflow = within if no_overflow is None else no_overflow & within
+            in_range = positions[axis, ...] >= 0
+            no_overflow = in_range if no_overflow is None else no_overflow & in_range
     frequencies, factor, scale = angles
-    cos_sin = _of_floats if "float" in dtype_name(positions) else _of_integers
-    own = [positions[:, head] if rows.by_head else positions for head in range(frequencies.heads)]
-    heads = [cos_sin(frequencies, head, each, dtype) for head, each in enumerate(own)]
+    cos_sin = _cos_sin_of_floats if "float" in dtype_name(positions) else _cos_sin_of_integers
+    heads = [
+        cos_sin(frequencies, head, positions[:, head] if rows.by_head else positions, dtype)
+        for head in range(frequencies.heads)
+    ]
     cosine = xp.stack([cosine for cosine, _ in heads])
     sine = xp.stack([sine for _, sine in heads])
     if rows.by_head:
         cosine, sine = cosine[None], sine[None]
     if scale is not None:
         cosine, sine = (part * _scale(scale, positions, dtype) for part in (cosine, sine))
-    if rows.limit is not None and (rows.limit <= NARROW or has_int64(positions)):
-        fits = xp.max(positions, axis=0)[..., None] < rows.limit
-        cosine, sine = _nan_unless(fits, cosine), _nan_unless(fits, sine)
+    # Without int64, a comparison with a larger limit would overflow, and every position is below it.
+    if rows.limit is not None and (rows.limit <= LARGEST_INT32 or has_int64(positions)):
+        below = xp.max(positions, axis=0)[..., None] < rows.limit
+        cosine, sine = _nan_unless(below, cosine), _nan_unless(below, sine)
     if no_overflow is not None:
         cosine, sine = (_nan_unless(no_overflow[..., None], part) for part in (cosine, sine))
     return TracedTable(cosine * factor, sine * factor)
 
 
 def _scale(scale: Scale, positions: Array, dtype: TableDType) -> Array:
-    """Return the scale (1, batch or 1, sequence or 1, pairs) at positions, in the precision of the table."""
+    """Return the xPos scale (1, batch or 1, sequence or 1, pairs) at positions, in the dtype of the table."""
     xp = namespace(positions)
-    places = xp.astype(positions, getattr(xp, dtype))[..., None]
+    values = xp.astype(positions, getattr(xp, dtype))[..., None]
     logarithms = from_host(np.log(scale.zeta).astype(dtype), xp, positions)
-    powers = logarithms * ((places - scale.center) / scale.unit)
-    # The first pair is scaled the most. Known positions whose scale leaves the dtype raise an error.
+    powers = logarithms * ((values - scale.center) / scale.unit)
+    # The first pair has the most extreme scale. At known positions a scale beyond the dtype raises an error.
     limits = np.finfo(dtype)
-    fits = (powers[..., :1] >= np.log(limits.tiny)) & (powers[..., :1] <= np.log(limits.max))
-    return _nan_unless(fits, xp.exp(xp.where(fits, powers, xp.zeros_like(powers))))
+    in_range = (powers[..., :1] >= np.log(limits.tiny)) & (powers[..., :1] <= np.log(limits.max))
+    return _nan_unless(in_range, xp.exp(xp.where(in_range, powers, xp.zeros_like(powers))))
 
 
-def _nan_unless(fits: Array, values: Array) -> Array:
-    """Replace values by NaN unless a condition holds."""
+def _nan_unless(condition: Array, values: Array) -> Array:
     xp = namespace(values)
-    return xp.where(fits, values, xp.ones_like(values) * float("nan"))
+    return xp.where(condition, values, xp.ones_like(values) * float("nan"))
 
 
-def _of_floats(
+def _cos_sin_of_floats(
     frequencies: Frequencies, head: int, positions: Array, dtype: TableDType
 ) -> tuple[Array, Array]:
     """Return cosine and sine at floating positions, in their own precision."""
@@ -85,18 +85,18 @@ def _of_floats(
 # ------------------------------------------------------------------------------------------------
 # Integer positions.
 #
-# With integers of 32 bits, a fraction of a turn is three words of 16 bits, and a position four digits of
-# 8 bits. Position 300 is digits 44 and 1: its fraction of a turn is 44 times the frequency's plus 1 times
-# that of 256 positions. The host shifts the frequency by the place of each digit beforehand (here by 0 and 8
-# bits), and drops whole turns. A word times a digit has 24 bits, so that four products and a carry fit;
-# carries go from the lowest word upwards, and the carry of the top word is whole turns, which are dropped. With
-# integers of 64 bits, words have 32 bits and digits 16.
+# With 32-bit integers, a fraction of a turn is stored as three words of 16 bits, and a position as four digits of
+# 8 bits. Position 300 has the digits 44 and 1: its angle is 44 times that of one position plus that of 256 positions.
+# The host shifts the frequency for each digit beforehand, here by 0 and 8 bits, and drops whole turns. The product of
+# a word and a digit has 24 bits, so four products and a carry fit into 32. Carries are propagated from the lowest
+# word upwards. The carry of the top word counts whole turns and is dropped. With 64-bit integers, words have 32 bits
+# and digits 16.
 
 DIGITS = 4
 WORDS = 3
 
 
-def _of_integers(
+def _cos_sin_of_integers(
     frequencies: Frequencies, head: int, positions: Array, dtype: TableDType
 ) -> tuple[Array, Array]:
     """Return cosine and sine at integer positions, reduced exactly to a fraction of a turn."""
@@ -106,15 +106,15 @@ def _of_integers(
     for axis in range(frequencies.axes):
         position = positions[axis, ..., None]
         size = xp.astype(xp.abs(position), integer)
-        words = _fraction(size, _shifted(frequencies, head, axis, bits), bits, xp)
-        # Minus a fraction of a turn is its complement, up to the last bit.
+        words = _fraction(size, _shifted_words(frequencies, head, axis, bits), bits, xp)
+        # The negative of a fraction of a turn is its complement, up to the last bit.
         words = [xp.where(position < 0, (1 << bits) - 1 - word, word) for word in words]
         fraction = _carry([a + b for a, b in zip(fraction, words, strict=True)], bits)
     return _cos_sin(fraction, bits, getattr(xp, dtype), xp)
 
 
 def _fraction(size: Array, shifted: HostArray, bits: int, xp: Namespace) -> list[Array]:
-    """Return the fraction of a turn of absolute positions, as words from the lowest."""
+    """Return the fraction of a turn at the absolute values of positions, as words from the lowest."""
     half = bits // 2
     digits = [(size >> (half * j)) & ((1 << half) - 1) for j in range(DIGITS)]
     return _carry(
@@ -130,7 +130,7 @@ def _fraction(size: Array, shifted: HostArray, bits: int, xp: Namespace) -> list
 
 
 def _carry(sums: list[Array], bits: int) -> list[Array]:
-    """Propagate carries through words of so many bits, and drop the carry of the last one."""
+    """Propagate carries through words of `bits` bits, and drop the carry of the top word."""
     words = []
     carry: Any = 0
     for value in sums:
@@ -141,8 +141,8 @@ def _carry(sums: list[Array], bits: int) -> list[Array]:
 
 
 @remembered(64)
-def _shifted(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostArray:
-    """Return the words (digits, words, pairs) of a frequency, shifted by the place of each digit."""
+def _shifted_words(frequencies: Frequencies, head: int, axis: int, bits: int) -> HostArray:
+    """Return the words of a frequency, (digits, words, pairs), shifted for each digit of a position."""
     words = np.zeros((DIGITS, WORDS, frequencies.pairs), np.uint32 if bits == 16 else np.int64)
     for pair, value in enumerate(frequencies.values[head, axis]):
         number = (
@@ -161,10 +161,10 @@ def _cos_sin(words: list[Array], bits: int, real: Any, xp: Namespace) -> tuple[A
     """Return cosine and sine of a fraction of a turn, given as words from the lowest."""
     low, middle, high = words
     eighth = 1 << (bits - 3)
-    moved = (high + eighth) & ((1 << bits) - 1)
-    quarter = moved >> (bits - 2)
+    shifted = (high + eighth) & ((1 << bits) - 1)
+    quarter = shifted >> (bits - 2)
     # The rest of the top word, between minus and plus an eighth of a turn, is exact in floating point.
-    rest = xp.astype(moved & ((1 << (bits - 2)) - 1), real) - float(eighth)
+    rest = xp.astype(shifted & ((1 << (bits - 2)) - 1), real) - float(eighth)
     unit = 2.0**-bits
     rest = rest + (xp.astype(middle, real) + xp.astype(low, real) * unit) * unit
     angle = rest * (2 * np.pi * unit)

@@ -1,4 +1,4 @@
-"""The backend of arrays in host memory: Numba's loops, or NumPy's operations if Numba cannot be used."""
+"""The choice of the backend for host memory: compiled kernels, or NumPy operations if Numba cannot be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def host() -> ModuleType:
     if module is not None:
         return module
     if builtins_are_replaced():
-        return _portable()  # for this call only; its tables have the same bits
+        return _portable()  # for this call only; the tables have the same bits
     shielded(_choose)
     report()
     if "kernels" in failures:
@@ -26,20 +26,19 @@ def host() -> ModuleType:
 
 
 def _portable() -> ModuleType:
-    """Import the module that needs no Numba."""
     from rotary.backends import portable
 
     return portable
 
 
 def _choose() -> None:
-    """Choose the module, unless another thread has done so."""
+    """Choose the module unless another thread already did."""
     if "host" not in chosen:
-        chosen.setdefault("host", _found())
+        chosen.setdefault("host", _import_launch())
 
 
-def _found() -> ModuleType:
-    """Import Numba and the module that uses it; return `portable` if that fails."""
+def _import_launch() -> ModuleType:
+    """Import Numba and return `cpu.launch`, or `portable` if the import fails or compilation is disabled."""
     portable = _portable()
     try:
         if is_torn():
@@ -56,7 +55,7 @@ def _found() -> ModuleType:
         from .jit import finish_import
 
         finish_import()
-    except BaseException as error:  # whatever an import raises, SystemExit included
+    except BaseException as error:  # an import may raise any error, SystemExit included
         if isinstance(error, ModuleNotFoundError) and error.name == "numba":
             failed("import", "Numba is not installed")
         else:

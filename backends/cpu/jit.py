@@ -1,4 +1,4 @@
-"""Compiles the kernels, each at its first call, through Numba's disk cache."""
+"""Compilation of the kernels, each at its first call, through the disk cache of Numba."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .guard import failed, failures, is_torn, report, shielded
 
 
 class Variant(NamedTuple):
-    """One function that is compiled.
+    """The parameters of one compiled function.
 
     Attributes
     ----------
     kind : str
-        "rotation" for the kernel that rotates, "call" for the function by which Python calls such a kernel, or
-        "table" for the one that fills tables.
+        "rotation" for a kernel that rotates, "call" for the function with which Python calls such a kernel, or
+        "table" for the kernel that fills tables.
     dtype : str
-        The dtype of the arrays, or of the table. "call" takes that by which arrays are read: see `launch.STORAGE`.
+        The dtype of the arrays, or of the table. For "call", the dtype as which arrays are read, see `launch.STORAGE`.
     layout : Layout or None
         The layout of the result of a rotation.
     streaming : bool
-        Whether results are written past the caches.
+        Whether results bypass the caches.
     """
 
     kind: Literal["rotation", "call", "table"]
@@ -51,16 +51,16 @@ _compiled: dict[Variant, Any] = {}
 
 
 def finish_import() -> None:
-    """Import what Numba leaves to its first compilation, so that `host` imports it whole or not at all."""
+    """Make Numba import the modules that it would import at its first compilation: `host` must import all or none."""
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()
 
 
 def _signature(variant: Variant) -> Any:
-    """Return the one signature a function is compiled for.
+    """Return the one signature that a function is compiled for.
 
-    Strided, read-only arguments are declared: any array converts to them, so that neither the
-    memory layout nor the flags of a caller's array cost another compilation.
+    Arguments are declared as strided and read-only, because every array converts to such a type. No memory layout and
+    no flag of an array needs another compilation.
     """
     if variant.kind == "rotation":
         return types.int64(types.int64)
@@ -87,9 +87,9 @@ def _signature(variant: Variant) -> Any:
 
 
 def compiled(variant: Variant) -> Any | None:
-    """Return a compiled function, from the disk cache if it is there.
+    """Return a compiled function, from the disk cache if possible, or None if Numba fails or has failed.
 
-    None if Numba fails, now or before. Most processes need few variants: each is compiled at its first call.
+    Each variant is compiled at its first call, because most processes need few of them.
     """
     function = _compiled.get(variant)
     if function is None and "kernels" not in failures:
@@ -100,7 +100,7 @@ def compiled(variant: Variant) -> Any | None:
 
 
 def _add(variant: Variant) -> None:
-    """Compile a function, unless another thread did so meanwhile, and keep it, or the reason why there is none."""
+    """Compile a function unless another thread already did, and record the function or the failure."""
     if variant in _compiled or "kernels" in failures:
         return
     try:
@@ -116,29 +116,29 @@ def _add(variant: Variant) -> None:
 
 @cache
 def entry_point(function: Any) -> Callable[..., int]:
-    """Return a compiled function as Python calls it: Numba's dispatch on types takes longer than a token."""
+    """Return the callable of a compiled function without Numba's dispatch on types, which takes longer than a token."""
     (result,) = function.overloads.values()
-    found: Callable[..., int] = result.entry_point
-    return found
+    entry: Callable[..., int] = result.entry_point
+    return entry
 
 
 def _compile(variant: Variant) -> Any:
-    """Compile a function, through the disk cache if that is wanted and works."""
+    """Compile a function, through the disk cache unless it is disabled or fails."""
     if os.environ.get("ROTARY_CACHE", "1") == "0":
         return _decorated(variant, cache=False)
     try:
         return _decorated(variant, cache=True)
-    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything)
-        # If the cache is not the cause, this raises the error again.
+    except Exception as error:  # noqa: BLE001  (a damaged file may raise any error)
+        # If the cache is not the cause, this compilation raises the error again.
         result = _decorated(variant, cache=False)
-        # If no folder is writable, Numba says so by the message alone.
+        # Numba has no error type of its own for an unwritable cache folder, only this message.
         if "cannot cache" not in str(error):
             failed("disk cache", "Numba's disk cache cannot be used", error)
         return result
 
 
 def _decorated(variant: Variant, *, cache: bool) -> Any:
-    """Compile a function: a kernel that rotates for callers in C, the others for Python."""
+    """Compile a function: a rotation as a C function, which `rotate` calls by its address, and others for Python."""
     source: Any = kernels.fill_table
     if variant.kind == "call":
         source = kernels.rotate
@@ -154,7 +154,7 @@ def _decorated(variant: Variant, *, cache: bool) -> Any:
 
 
 def _named(function: Any, name: str) -> Any:
-    """Return a copy of a function under another name, by which Numba's disk cache names its file."""
+    """Return a copy of a function with another name, which is the name of its files in the disk cache."""
     copy = FunctionType(function.__code__, function.__globals__, name, None, function.__closure__)
     copy.__module__ = function.__module__
     copy.__qualname__ = copy.__name__

@@ -1,6 +1,6 @@
-"""Calls the compiled kernels: they fill tables and rotate NumPy arrays.
+"""Calls of the compiled kernels, which fill tables and rotate NumPy arrays.
 
-This module imports Numba. So it is itself imported only when the first table is made.
+This module imports Numba, and is therefore imported only when the first table is made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numba
 import numpy as np
 
-# Numba would import this at its first call, and a fork at that moment would leave its import lock taken.
+# Numba would import numpy.ma at its first call, and a fork at that moment would leave the import lock taken.
 import numpy.ma
 
 from rotary._lib.libraries import dtype_name
@@ -31,12 +31,12 @@ from .threads import (
     BYTES_PER_THREAD,
     HALF_BYTES_PER_THREAD,
     ROW_BYTES_PER_THREAD,
-    _numba_threads_start,
-    _numba_threads_started,
+    numba_threads_started,
+    start_numba_threads,
     threads_for,
 )
 
-# How Numba reads a channel of each dtype: a 16-bit number as its bits, a complex one as two real channels.
+# The dtype as which Numba reads each dtype: 16-bit floats as unsigned integers, a complex channel as two real ones.
 STORAGE = {
     "float16": "uint16",
     "bfloat16": "uint16",
@@ -45,34 +45,35 @@ STORAGE = {
     "complex64": "float32",
     "complex128": "float64",
 }
-# Whether `rotate` takes a recipe and puts the work off.
-LAZY = False
-# The file in which Linux gives the size of the largest cache, such as "32768K", and the bytes assumed without it.
+# Whether `rotate` takes a `DeferredTable` and defers the work.
+DEFERS = False
+# The file in which Linux gives the size of the largest cache, such as "32768K", and the size assumed without the file.
 LARGEST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
-CACHE_UNKNOWN = 96 * 2**20
-# What a launch returns if Numba fails; else it returns DONE, BEYOND_TABLE or OVERLAP of `kernels`.
+DEFAULT_CACHE_SIZE = 96 * 2**20
+# The result of a launch if Numba fails. Otherwise it is DONE, BEYOND_TABLE or OVERLAP of `kernels`.
 NO_KERNEL = -1
 
-# What selects a part of one array, the part of another that is rotated with it, and their rows of a table's index.
+# The index of a block of one array, that of the block of another array that is rotated with it, and the index of
+# their positions on the extra axes.
 Block: TypeAlias = tuple[Any, Any, tuple[int, ...]]
 
 
 @cache
 def streaming_size() -> int:
-    """Return from how many bytes, read and written, a result is written past the caches.
+    """Return the number of bytes, read and written, from which results bypass the caches.
 
-    Below about a third of the largest cache it is there when the caller reads it. Above, ordinary writes
-    only cost: what they overwrite is read first.
+    A smaller result, up to about a third of the largest cache, is still cached when the caller reads it. For a larger
+    one, ordinary writes are slower, because they read the memory that they overwrite.
     """
     try:
         size = int(LARGEST_CACHE.read_text().strip().removesuffix("K")) * 1024
     except (OSError, ValueError):
-        size = CACHE_UNKNOWN
+        size = DEFAULT_CACHE_SIZE
     return max(size // 3, 8 * 2**20)
 
 
 # ------------------------------------------------------------------------------------------------
-# What every backend does.
+# The functions of every backend.
 
 
 def fill_table(
@@ -82,7 +83,7 @@ def fill_table(
     table: HostArray,
     row: int,
 ) -> None:
-    """Fill a table (2, heads, rows, pairs) for positions (axes, n), beginning at ``row``."""
+    """Fill a table (2, heads, rows, pairs) for positions (axes, n), from row ``row`` on."""
     variant = Variant("table", table.dtype.name)
     kernel = _compiled.get(variant) or compiled(variant)
     if kernel is None:
@@ -98,14 +99,14 @@ def fill_table(
 def rotate(
     x: HostArray, table: Table, axes: Axes, pairing: Pairing, out: HostArray | None = None
 ) -> HostArray:
-    """Return x rotated, a new array or `out`, which may be x itself.
+    """Return x rotated, as a new array or in `out`, which may be x itself.
 
-    Only an array whose channels do not lie one after another, or which is byte-swapped, is copied.
+    An array is copied only if its last axis is not contiguous or its byte order is not native.
     """
     if not x.size:
         return np.empty_like(x, subok=False) if out is None else out
-    source = x if is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
-    target = out if out is not None and is_plain(out) else empty_like(source)
+    source = x if is_kernel_readable(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
+    target = out if out is not None and is_kernel_readable(out) else empty_like(source)
     if not _rotate_into(target, source, table, axes, pairing):
         result: HostArray = portable.rotate(x, table, axes, pairing, out)
         return result
@@ -117,60 +118,63 @@ def rotate(
     return out
 
 
-def is_plain(x: HostArray) -> bool:
-    """Return whether the kernels can read an array where it lies."""
+def is_kernel_readable(x: HostArray) -> bool:
+    """Return whether the kernels can read an array without a copy."""
     return bool(x.strides[-1] == x.itemsize and x.dtype.isnative)
 
 
 def as_interleaved(pairing: Pairing) -> Pairing:
-    """Return how the channels of a complex array pair, counted as real ones."""
+    """Return the pairing of a complex array, counted in real channels."""
     return Pairing(2 * pairing.start, pairing.pairs, "interleaved", "interleaved", pairing.inverse)
 
 
 def _rotate_into(out: HostArray, x: HostArray, table: Table, axes: Axes, pairing: Pairing) -> bool:
-    """Run the kernel on plain arrays, which are the same or do not overlap, and return whether there is one."""
+    """Run the kernel on arrays that are the same or do not overlap; return False if there is no kernel."""
     in_place = out is x
     source, target = x, out
     if x.dtype.kind == "c":
         real = STORAGE[dtype_name(x)]
         source, target, pairing = x.view(real), out.view(real), as_interleaved(pairing)
-    parts = parts_of(source, target, axes, pairing)
+    blocks = blocks_of(source, target, axes, pairing)
     streaming = not in_place and 2 * x.nbytes >= streaming_size()
     launch = Launch(
-        dtype_name(source), [parts.geometry], pairing, nbytes=x.nbytes, streaming=streaming
+        dtype_name(source), [blocks.geometry], pairing, nbytes=x.nbytes, streaming=streaming
     )
     kernel = launch.ready()
     if kernel is None:
         return False
-    each = [(index, index, place) for index, place in zip(parts.indices, parts.places, strict=True)]
+    same_twice = [
+        (index, index, extra_index)
+        for index, extra_index in zip(blocks.indices, blocks.extra_indices, strict=True)
+    ]
     rows = table.values, table.index, 0, table.values.shape[2], table.step
-    launch.over(each, kernel, (source, source), (target, target), rows)
+    launch.rotate_blocks(same_twice, kernel, (source, source), (target, target), rows)
     return True
 
 
 class Launch:
-    """A call of the kernel for one array, or two of a dtype, of which all is known but the addresses.
+    """A prepared kernel call for one array, or for two of the same dtype; only the addresses are missing.
 
     Parameters
     ----------
     dtype : str
-        Of the arrays, which are real.
+        The dtype of the arrays, which are real.
     geometry : sequence of sequence of int
-        How each array and its result lie in memory.
+        The sizes and strides of each array and its result.
     pairing : Pairing
     nbytes : int
-        How much is rotated, which decides how many threads do it.
+        The size of the arrays, which decides the number of threads.
     streaming : bool
-        Whether results are written past the caches.
+        Whether results bypass the caches.
     """
 
     __slots__ = (
-        "_address",
-        "_aside",
         "_bytes_per_thread",
+        "_geometry",
+        "_geometry_address",
         "_inverse",
-        "_layout",
         "_nbytes",
+        "_scratch_per_thread",
         "_storage",
         "_variant",
         "kernel",
@@ -187,25 +191,22 @@ class Launch:
     ) -> None:
         self._variant = Variant("rotation", dtype, pairing.target, streaming)
         self._storage = STORAGE[dtype]
-        self._layout = np.array(geometry, np.int64)
-        self._address = self._layout.ctypes.data
+        self._geometry = np.array(geometry, np.int64)
+        self._geometry_address = self._geometry.ctypes.data
         self._nbytes = nbytes
         half = np.dtype(self._storage).itemsize == 2
         self._bytes_per_thread = HALF_BYTES_PER_THREAD if half else BYTES_PER_THREAD
         self._inverse = int(pairing.inverse)
-        # The bytes of a row if its layout changes.
-        moves = pairing.source != pairing.target
-        self._aside = 2 * pairing.pairs * np.dtype(self._storage).itemsize if moves else 0
-        # What `ready` returns once it is known.
+        # If the layout changes, each thread needs scratch memory for the rotated channels of a row.
+        row_bytes = 2 * pairing.pairs * np.dtype(self._storage).itemsize
+        self._scratch_per_thread = row_bytes if pairing.source != pairing.target else 0
+        # The result of `ready` once it is known.
         self.kernel: tuple[Callable[..., int], int] | None = None
 
     def __call__(
         self, arrays: Sequence[HostArray], results: Sequence[HostArray], rows: TableRows
     ) -> int:
-        """Rotate arrays of four axes, in whatever order.
-
-        Returns what the kernel answers: 0, or why it did nothing.
-        """
+        """Rotate arrays of four axes and return the result of the kernel: DONE, or the reason why it did nothing."""
         kernel = self.kernel or self.ready()
         if kernel is None:
             return NO_KERNEL
@@ -213,12 +214,14 @@ class Launch:
         threads = 1, 0
         if self._nbytes >= 2 * self._bytes_per_thread:
             threads = threads_for(self._nbytes, self._bytes_per_thread)
-        aside = np.empty(threads[0] * self._aside, np.uint8) if self._aside else None
+        scratch = None
+        if self._scratch_per_thread:
+            scratch = np.empty(threads[0] * self._scratch_per_thread, np.uint8)
         values, index, start, stop, step = rows
         return run(
             address,
-            self._address,
-            len(self._layout),
+            self._geometry_address,
+            len(self._geometry),
             arrays[0],
             results[0],
             arrays[-1],
@@ -230,19 +233,19 @@ class Launch:
             step,
             self._inverse,
             0,
-            0 if aside is None else aside.ctypes.data,
+            0 if scratch is None else scratch.ctypes.data,
             *threads,
         )
 
     def ready(self) -> tuple[Callable[..., int], int] | None:
-        """Return the function that calls the kernel, and the kernel's address; None if Numba fails."""
+        """Return the function that calls the kernel and the address of the kernel, or None if Numba fails."""
         kernel, call = compiled(self._variant), compiled(Variant("call", self._storage))
         if kernel is None or call is None:
             return None
         self.kernel = entry_point(call), kernel.address
         return self.kernel
 
-    def over(
+    def rotate_blocks(
         self,
         blocks: Sequence[Block],
         kernel: tuple[Callable[..., int], int],
@@ -250,82 +253,84 @@ class Launch:
         results: tuple[HostArray, HostArray],
         rows: TableRows,
     ) -> None:
-        """Rotate all parts of one array, given twice, or of two, by a kernel that is ready.
+        """Rotate all blocks of two arrays, or of one array that is given twice.
 
-        The table has a row for every position, and no result lies where it must not.
+        The caller has checked that the table has a row for every position, and that no memory overlaps.
         """
         run, address = kernel
         threads = 1, 0
         if self._nbytes >= 2 * self._bytes_per_thread:
             threads = threads_for(self._nbytes, self._bytes_per_thread)
-        aside = np.empty(threads[0] * self._aside, np.uint8) if self._aside else None
+        scratch = None
+        if self._scratch_per_thread:
+            scratch = np.empty(threads[0] * self._scratch_per_thread, np.uint8)
         values, index, start, stop, step = rows
-        for first, last, place in blocks:
-            answer = run(
+        for first, last, extra_index in blocks:
+            status = run(
                 address,
-                self._address,
-                len(self._layout),
+                self._geometry_address,
+                len(self._geometry),
                 arrays[0][first],
                 results[0][first],
                 arrays[1][last],
                 results[1][last],
                 values,
-                index[place],
+                index[extra_index],
                 start,
                 stop,
                 step,
                 self._inverse,
                 1,
-                0 if aside is None else aside.ctypes.data,
+                0 if scratch is None else scratch.ctypes.data,
                 *threads,
             )
-            assert answer == DONE, (
-                f"the table has no row for some position: the kernel answers {answer}"
+            assert status == DONE, (
+                f"the table has no row for a position: the kernel returned {status}"
             )
 
 
-class Parts(NamedTuple):
-    """The parts of four axes that together are all of an array, of which the kernel takes one at a time.
+class Blocks(NamedTuple):
+    """The blocks of four axes that make up an array. The kernel rotates one block at a time.
 
     Attributes
     ----------
     geometry : list of int
-        How each part and its result lie in memory, in the kernel's order.
+        The sizes and strides of each block and its result, in the order of the kernel.
     indices : list of tuple
-        What selects each part.
-    places : list of tuple of int
-        The index of its positions on the extra axes.
+        The index of each block.
+    extra_indices : list of tuple of int
+        The index of the positions of each block on the extra axes.
     """
 
     geometry: list[int]
     indices: list[Any]
-    places: list[tuple[int, ...]]
+    extra_indices: list[tuple[int, ...]]
 
 
-def parts_of(x: HostArray, out: HostArray, axes: Axes, pairing: Pairing) -> Parts:
-    """Return the parts of an array, which has elements, and of its result."""
+def blocks_of(x: HostArray, out: HostArray, axes: Axes, pairing: Pairing) -> Blocks:
+    """Return the blocks of a non-empty array and of its result."""
     front = (axes.sequence,) if axes.batch is None else (axes.batch, axes.sequence)
     heads = axes.head_axes(x.ndim)
-    # Axes beyond these are walked here: strided ones cannot be merged without a copy.
-    walked = (*axes.extra, *heads[:-1])
-    new = (None,) * (4 - (x.ndim - len(walked)))
-    indices, places = [], []
-    for index in np.ndindex(tuple([x.shape[axis] for axis in walked])):
-        at = dict(zip(walked, index, strict=True))
-        indices.append((*new, *(at.get(axis, slice(None)) for axis in range(x.ndim))))
-        places.append(index[: len(axes.extra)])
-    order = (*walked, *front, *heads[-1:], x.ndim - 1)
+    # Blocks are the slices along all other axes, because strided axes cannot be merged without a copy.
+    iterated = (*axes.extra, *heads[:-1])
+    new = (None,) * (4 - (x.ndim - len(iterated)))
+    indices, extra_indices = [], []
+    for index in np.ndindex(tuple([x.shape[axis] for axis in iterated])):
+        index_of = dict(zip(iterated, index, strict=True))
+        indices.append((*new, *(index_of.get(axis, slice(None)) for axis in range(x.ndim))))
+        extra_indices.append(index[: len(axes.extra)])
+    order = (*iterated, *front, *heads[-1:], x.ndim - 1)
     x, out = x.transpose(order), out.transpose(order)
     if axes.batch is None:
-        x, out = (np.expand_dims(each, len(walked)) for each in (x, out))
+        x, out = (np.expand_dims(each, len(iterated)) for each in (x, out))
     if not heads:
         x, out = (np.expand_dims(each, -2) for each in (x, out))
-    first = (0,) * len(walked)
-    return Parts(_geometry(x[first], out[first], pairing), indices, places)
+    first = (0,) * len(iterated)
+    return Blocks(_geometry(x[first], out[first], pairing), indices, extra_indices)
 
 
 def _geometry(x: HostArray, out: HostArray, pairing: Pairing) -> list[int]:
-    """Return how an array (batch, sequence, heads, channels) and its result lie, in the kernel's order."""
+    """Return the sizes and strides of an array (batch, sequence, heads, channels) and its result, for the kernel."""
     batch, length, heads, width = x.shape
     before = pairing.start
     after = width - before - 2 * pairing.pairs
@@ -338,15 +343,15 @@ def _geometry(x: HostArray, out: HostArray, pairing: Pairing) -> list[int]:
         before * x.itemsize,
         after * x.itemsize,
         pairing.source != pairing.target,
-        *_extent(x),
-        *_extent(out),
+        *_byte_range(x),
+        *_byte_range(out),
     ]
 
 
-def _extent(x: HostArray) -> tuple[int, int]:
-    """Return where an array's memory begins and ends, in bytes from its first element."""
-    reach = [step * (n - 1) for step, n in zip(x.strides, x.shape, strict=True)]
-    return sum(min(each, 0) for each in reach), sum(max(each, 0) for each in reach) + x.itemsize
+def _byte_range(x: HostArray) -> tuple[int, int]:
+    """Return the start and the end of the memory of an array, in bytes from its first element."""
+    spans = [stride * (size - 1) for stride, size in zip(x.strides, x.shape, strict=True)]
+    return sum(min(span, 0) for span in spans), sum(max(span, 0) for span in spans) + x.itemsize
 
 
 # ------------------------------------------------------------------------------------------------
@@ -354,10 +359,10 @@ def _extent(x: HostArray) -> tuple[int, int]:
 
 
 def warm_up(dtype: str) -> None:
-    """Compile everything that rotating arrays of a dtype may run."""
+    """Compile every kernel that a rotation of arrays of a dtype may use."""
     storage = STORAGE[dtype]
     layouts: Sequence[Layout] = ("interleaved",) if dtype.startswith("complex") else LAYOUTS
-    _numba_threads_start()
+    start_numba_threads()
     compiled(Variant("call", storage))
     real = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
     for layout, streaming in product(layouts, (False, True)):
@@ -366,9 +371,9 @@ def warm_up(dtype: str) -> None:
 
 
 def configuration() -> list[tuple[str, Any]]:
-    """Return what decides about speed here, by name."""
-    started = _numba_threads_started()
-    # A kernel that rotates is in the same folder as the function that calls it.
+    """Return the settings that affect speed, as (name, value)."""
+    started = numba_threads_started()
+    # A compiled rotation has no `stats`, and is in the same folder as the function that calls it.
     folders = {
         str(function.stats.cache_path)
         for variant, function in _compiled.items()

@@ -1,4 +1,4 @@
-"""Plans of calls on NumPy arrays: which kernels run on which parts of the arrays, by which tables."""
+"""Plans of calls on NumPy arrays: which kernels rotate which blocks of the arrays, with which tables."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ from .launch import (
     Block,
     Launch,
     as_interleaved,
-    is_plain,
-    parts_of,
+    blocks_of,
+    is_kernel_readable,
     streaming_size,
 )
 
-# Positions that count up stay within int64.
-LARGEST = 2**63 - 1
+# The limit of consecutive positions if the call has none.
+LARGEST_INT64 = 2**63 - 1
 INTEGERS = frozenset(
     map(np.dtype, ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"))
 )
 
 
 def plan(call: Call) -> Plan:
-    """Return the plan of a call; that of other libraries' arrays if an array is no rotation of another."""
+    """Return the plan of a call; NumPy operations replace the kernels if the passes are no rotation."""
     if call.passes[0].second_angles is not None:
         return library.plan(call)
-    found = HostPlan(call)
-    direct: Plan = found if found.direct is None else DirectPlan(call, found, *found.direct)
-    return direct
+    host_plan = HostPlan(call)
+    if host_plan.direct is None:
+        return host_plan
+    return DirectPlan(call, host_plan, *host_plan.direct)
 
 
 def plan_with_tables(call: TablesCall) -> Plan:
-    """Return the plan of a call that gives its tables."""
+    """Return the plan of a call with the tables of the user."""
     return TablesPlan(call)
 
 
@@ -62,13 +63,13 @@ class Step(NamedTuple):
     ----------
     launch : Launch
     members : tuple of int
-        Which arrays: one twice, or two.
+        The indices of two arrays, or the same index twice.
     blocks : list of Block
-        The parts of four axes that the kernel takes.
+        The blocks of four axes that the kernel rotates.
     table : int
-        Which of the tables.
+        The index of the table.
     first : bool
-        Whether this is the first pass, which reads the arrays. Later ones read the results.
+        Whether this is the first pass, which reads the arrays. Later passes read the results.
     """
 
     launch: Launch
@@ -78,8 +79,8 @@ class Step(NamedTuple):
     first: bool
 
 
-class Wanted(NamedTuple):
-    """A table that steps read, of which array's rows, and what reads it from the cache if positions count up."""
+class TableRequest(NamedTuple):
+    """A table that steps need: its angles and dtype, the array with its positions, and the reader of the cache."""
 
     angles: Angles
     dtype: TableDType
@@ -88,58 +89,62 @@ class Wanted(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What rotates arrays whose positions differ on certain axes."""
+    """The kernel calls for arrays whose positions differ along certain axes, and the tables that they need."""
 
     steps: list[Step]
-    wanted: list[Wanted]
+    requests: list[TableRequest]
 
 
 class Storage:
-    """How arrays and outputs of certain strides and dtypes are given to the kernels: as they are, viewed or copied.
+    """How the kernels get arrays and outputs of certain strides and dtypes: unchanged, as views or as copies.
 
     Attributes
     ----------
-    plain : bool
-        Whether the kernels take all of them as they are.
-    real : list of str or None
-        The dtype as which the kernels read each complex array.
-    new : callable
+    unchanged : bool
+        Whether the kernels get all arrays and outputs unchanged.
+    real_dtypes : list of str or None
+        The real dtype as which the kernels read each complex array.
+    empty_like : callable
         Returns memory for the result of an array.
     """
 
-    __slots__ = ("_copied", "new", "plain", "real")
+    __slots__ = ("_needs_copies", "empty_like", "real_dtypes", "unchanged")
 
     def __init__(self, arrays: Sequence[HostArray], outputs: Sequence[HostArray] | None) -> None:
-        # What is copied because the kernels cannot read it or write to it where it lies.
-        self._copied = not all(is_plain(x) for x in (*arrays, *(outputs or ())))
-        self.real = [STORAGE[x.dtype.name] if x.dtype.kind == "c" else None for x in arrays]
-        self.plain = not self._copied and not any(self.real)
-        simple = all(type(x) is np.ndarray and _is_simply_made(x) for x in arrays)
-        self.new = np.empty_like if simple else empty_like
+        # The kernels need a contiguous last axis and native byte order; other arrays are copied.
+        self._needs_copies = not all(is_kernel_readable(x) for x in (*arrays, *(outputs or ())))
+        self.real_dtypes = [STORAGE[x.dtype.name] if x.dtype.kind == "c" else None for x in arrays]
+        self.unchanged = not self._needs_copies and not any(self.real_dtypes)
+        # NumPy's own function is faster to call.
+        without_pool = all(type(x) is np.ndarray and _needs_no_pool(x) for x in arrays)
+        self.empty_like = np.empty_like if without_pool else empty_like
 
     def prepared(
         self, arrays: Sequence[HostArray], outputs: Sequence[HostArray] | None
     ) -> tuple[Sequence[HostArray], Sequence[HostArray], Sequence[HostArray]]:
-        """Return arrays and results as the kernels take them, and the latter as they are."""
+        """Return arrays and results as the kernels get them, and the results before complex ones are viewed as real."""
         sources, targets = arrays, outputs
-        if self._copied:
+        if self._needs_copies:
             sources = [
-                x if is_plain(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
+                x if is_kernel_readable(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
                 for x in arrays
             ]
             if outputs is not None:
                 targets = [
-                    y if is_plain(y) else empty_like(x)
+                    y if is_kernel_readable(y) else empty_like(x)
                     for x, y in zip(sources, outputs, strict=True)
                 ]
         if targets is None:
-            targets = [self.new(x) for x in sources]
-        if not any(self.real):
+            targets = [self.empty_like(x) for x in sources]
+        if not any(self.real_dtypes):
             return sources, targets, targets
-        xs = [x.view(real) if real else x for x, real in zip(sources, self.real, strict=True)]
+        xs = [
+            x.view(real) if real else x for x, real in zip(sources, self.real_dtypes, strict=True)
+        ]
+        # In place, the two views must be one object too.
         ys = [
-            own if x is y else y.view(real) if real else y
-            for x, y, own, real in zip(sources, targets, xs, self.real, strict=True)
+            x_view if x is y else y.view(real) if real else y
+            for x, y, x_view, real in zip(sources, targets, xs, self.real_dtypes, strict=True)
         ]
         return xs, ys, targets
 
@@ -149,9 +154,9 @@ class Storage:
         targets: Sequence[HostArray],
         outputs: Sequence[HostArray] | None,
     ) -> Sequence[HostArray]:
-        """Return results as the caller gets them, given those that the kernels wrote."""
+        """Return the results of the call, given those that the kernels wrote."""
         if outputs is None:
-            if not self._copied:
+            if not self._needs_copies:
                 return targets
             return [
                 y if x.dtype.isnative else y.astype(x.dtype)
@@ -164,139 +169,148 @@ class Storage:
 
 
 class HostPlan:
-    """How NumPy arrays of certain shapes, strides and dtypes are rotated."""
+    """The plan for NumPy arrays of certain shapes, strides and dtypes.
 
-    __slots__ = ("_axes", "_call", "_of_axes", "_storage", "direct")
+    `direct` is the one launch that rotates all arrays and the reader of its table, or None if a call needs more.
+    """
+
+    __slots__ = ("_axes", "_call", "_steps_of_axes", "_storage", "direct")
 
     def __init__(self, call: Call) -> None:
         self._call = call._replace(arrays=(), outputs=None)
         self._axes = [spec.axes for spec in call.specs]
         self._storage = Storage(call.arrays, call.outputs)
-        self._of_axes: dict[Any, Steps] = {}
+        self._steps_of_axes: dict[Any, Steps] = {}
         xs, ys, _ = self._storage.prepared(call.arrays, call.outputs)
-        made = self._of_axes[None] = self._made(xs, ys, [(None, axes) for axes in self._axes])
-        direct = self._storage.plain and all(x.ndim == 4 for x in call.arrays)
-        self.direct = _direct(made, len(call.arrays)) if direct else None
+        steps = self._make_steps(xs, ys, [(None, axes) for axes in self._axes])
+        self._steps_of_axes[None] = steps
+        is_direct = self._storage.unchanged and all(x.ndim == 4 for x in call.arrays)
+        self.direct = _only_launch(steps, len(call.arrays)) if is_direct else None
 
     def __call__(
         self,
         arrays: Sequence[HostArray],
-        where: PositionArgs,
+        position_args: PositionArgs,
         outputs: Sequence[HostArray] | None,
         *,
-        tried: bool = False,
+        skip_lookup: bool = False,
     ) -> Sequence[HostArray]:
-        """Return arrays rotated. Every argument is looked at before the first byte is written.
+        """Rotate arrays. Every argument is checked before the first byte is written.
 
-        `tried` says that the table read last does not have the positions, which are given as integers.
+        `skip_lookup` says that the most recent cached table does not have the integer positions of the call.
         """
         call = self._call
         if outputs is not None:
             call.check_outputs(arrays, outputs)
-        positions, offset, cu_seqlens, delta = where
-        counts = positions is cu_seqlens is delta is None and (
+        positions, offset, cu_seqlens, delta = position_args
+        is_consecutive = positions is cu_seqlens is delta is None and (
             offset is None or type(offset) is int
         )
-        limit = LARGEST if call.limit is None else call.limit
-        if counts and 0 <= (offset or 0) <= limit - call.position_shapes.length:
+        limit = LARGEST_INT64 if call.limit is None else call.limit
+        if is_consecutive and 0 <= (offset or 0) <= limit - call.position_shapes.length:
             rows = RowPositions(None, offset or 0, call.position_shapes.length)
         else:
-            rows = call.read(where, call.position_shapes)
+            rows = call.read(position_args, call.position_shapes)
         if rows.start is None and type(rows.positions) is not np.ndarray:
-            return library.LibraryPlan(call).at(rows, arrays, outputs)
+            return library.LibraryPlan(call).rotate_at(rows, arrays, outputs)
         storage = self._storage
-        if storage.plain:
-            xs, ys = arrays, [storage.new(x) for x in arrays] if outputs is None else outputs
-            targets = ys
+        if storage.unchanged:
+            xs = arrays
+            ys = targets = [storage.empty_like(x) for x in arrays] if outputs is None else outputs
         else:
             xs, ys, targets = storage.prepared(arrays, outputs)
-        along: list[tuple[RowPositions, Axes]] = [(rows, axes) for axes in self._axes]
+        array_rows: list[tuple[RowPositions, Axes]] = [(rows, axes) for axes in self._axes]
         key = None
         if rows.per_array_axis:
-            each = [
-                (axes, own.angles[0].frequencies.heads)
-                for axes, own in zip(self._axes, call.passes, strict=True)
+            axes_and_heads = [
+                (axes, passes.angles[0].frequencies.heads)
+                for axes, passes in zip(self._axes, call.passes, strict=True)
             ]
-            found = {one: rows.for_array(*one) for one in set(each)}
-            along = [found[one] for one in each]
-            key = tuple([axes for _, axes in along])
-        steps, wanted = self._of_axes.get(key) or self._of_axes.setdefault(
-            key, self._made(xs, ys, along)
+            distinct = {each: rows.for_array(*each) for each in set(axes_and_heads)}
+            array_rows = [distinct[each] for each in axes_and_heads]
+            key = tuple([axes for _, axes in array_rows])
+        steps, requests = self._steps_of_axes.get(key) or self._steps_of_axes.setdefault(
+            key, self._make_steps(xs, ys, array_rows)
         )
         tables: list[Any] = []
-        for _, _, array, reader in wanted:
-            own, mine = None, along[array][0]
+        for _, _, array, reader in requests:
+            cached, request_rows = None, array_rows[array][0]
             if reader is not None and rows.start is not None:
-                own = reader.counted(rows.start, rows.length)
-            elif reader is not None and not tried and not mine.by_head:
-                assert isinstance(mine.positions, np.ndarray)
-                if mine.positions.dtype == np.int64:
-                    own = reader.scattered(mine.positions)
-            tables.append(own)
-        missing = [i for i, own in enumerate(tables) if own is None]
+                cached = reader.counted(rows.start, rows.length)
+            elif reader is not None and not skip_lookup and not request_rows.by_head:
+                assert isinstance(request_rows.positions, np.ndarray)
+                if request_rows.positions.dtype == np.int64:
+                    cached = reader.scattered(request_rows.positions)
+            tables.append(cached)
+        missing = [i for i, table in enumerate(tables) if table is None]
         if missing:
-            asked = [
-                (wanted[i].angles, along[wanted[i].array][0], wanted[i].dtype) for i in missing
-            ]
-            for i, table in zip(missing, call.tables(asked), strict=True):
+            new_tables = call.tables(
+                [
+                    (requests[i].angles, array_rows[requests[i].array][0], requests[i].dtype)
+                    for i in missing
+                ]
+            )
+            for i, table in zip(missing, new_tables, strict=True):
                 assert isinstance(table, Table)
                 tables[i] = table.values, table.index, 0, table.values.shape[2], table.step
-        ready = [step.launch.kernel or step.launch.ready() for step in steps]
-        if None in ready:  # Numba has failed
-            return library.LibraryPlan(call).at(rows, arrays, outputs)
-        for step, kernel in zip(steps, ready, strict=True):
+        kernels = [step.launch.kernel or step.launch.ready() for step in steps]
+        if None in kernels:  # Numba has failed
+            return library.LibraryPlan(call).rotate_at(rows, arrays, outputs)
+        for step, kernel in zip(steps, kernels, strict=True):
             assert kernel is not None
             sources = xs if step.first else ys
             first, last = step.members
-            step.launch.over(
+            step.launch.rotate_blocks(
                 step.blocks,
                 kernel,
                 (sources[first], sources[last]),
                 (ys[first], ys[last]),
                 tables[step.table],
             )
-        return targets if storage.plain else storage.finished(arrays, targets, outputs)
+        return targets if storage.unchanged else storage.finished(arrays, targets, outputs)
 
-    def _made(
+    def _make_steps(
         self,
         xs: Sequence[HostArray],
         ys: Sequence[HostArray],
-        along: Sequence[tuple[Any, Axes]],
+        array_rows: Sequence[tuple[Any, Axes]],
     ) -> Steps:
-        """Return the steps for arrays, as the kernels take them, whose positions differ on these axes."""
+        """Return the steps for arrays, given as the kernels take them and with their axes adapted to positions."""
         call = self._call
         tables: dict[Any, int] = {}
-        wanted: list[Wanted] = []
+        requests: list[TableRequest] = []
         steps: list[Step] = []
-        by_axis = any(axes != own for (_, axes), own in zip(along, self._axes, strict=True))
+        per_array_axis = any(
+            axes != original for (_, axes), original in zip(array_rows, self._axes, strict=True)
+        )
         for number in range(len(call.specs[0].pairings)):
-            alike: dict[Any, list[int]] = {}
-            for i, (spec, own) in enumerate(zip(call.specs, call.passes, strict=True)):
-                angles, axes, x = own.angles[number], along[i][1], xs[i]
-                # In positions with a size for each axis, arrays whose axes differ read different rows.
-                key = id(angles), spec.dtype, spec.axes if by_axis else None
+            groups: dict[Any, list[int]] = {}
+            for i, (spec, passes) in enumerate(zip(call.specs, call.passes, strict=True)):
+                angles, axes, x = passes.angles[number], array_rows[i][1], xs[i]
+                # Positions per array axis have another order of rows for arrays with other axes.
+                key = id(angles), spec.dtype, spec.axes if per_array_axis else None
                 if key not in tables:
-                    tables[key] = len(wanted)
+                    tables[key] = len(requests)
                     reader = call.table_reader(angles, spec.dtype)
-                    wanted.append(Wanted(angles, spec.dtype, i, reader))
+                    requests.append(TableRequest(angles, spec.dtype, i, reader))
                 pairing = spec.pairings[number]
-                if self._storage.real[i]:
+                if self._storage.real_dtypes[i]:
                     pairing = as_interleaved(pairing)
-                # The kernel takes two arrays at once if one part is all of each.
-                alone = i if axes.extra or len(axes.head_axes(x.ndim)) > 1 else None
+                # The kernel can rotate two arrays at once only if each is a single block.
+                several_blocks = axes.extra or len(axes.head_axes(x.ndim)) > 1
                 if x.size:
-                    group = tables[key], x.dtype, pairing, alone
-                    alike.setdefault(group, []).append(i)
-            for (table, _, pairing, _), members in alike.items():
+                    group = tables[key], x.dtype, pairing, i if several_blocks else None
+                    groups.setdefault(group, []).append(i)
+            for (table, _, pairing, _), members in groups.items():
                 sources = ys if number else xs
                 for k in range(0, len(members), 2):
                     pair = members[k], members[min(k + 1, len(members) - 1)]
-                    steps.append(_step(pair, sources, ys, along, pairing, table, not number))
-        return Steps(steps, wanted)
+                    steps.append(_step(pair, sources, ys, array_rows, pairing, table, not number))
+        return Steps(steps, requests)
 
 
 class TablesPlan:
-    """How a NumPy array is rotated by tables that come with each call."""
+    """The plan for a NumPy array that is rotated by the tables of the user."""
 
     __slots__ = ("_call", "_step", "_storage")
 
@@ -306,10 +320,12 @@ class TablesPlan:
         self._storage = Storage(arrays, outputs)
         xs, ys, _ = self._storage.prepared(arrays, outputs)
         (pairing,) = call.spec.pairings
-        if self._storage.real[0]:
+        if self._storage.real_dtypes[0]:
             pairing = as_interleaved(pairing)
-        along = [(None, call.spec.axes)]
-        self._step = _step((0, 0), xs, ys, along, pairing, 0, True) if call.array.size else None
+        array_rows = [(None, call.spec.axes)]
+        self._step = None
+        if call.array.size:
+            self._step = _step((0, 0), xs, ys, array_rows, pairing, 0, True)
 
     def __call__(
         self,
@@ -317,7 +333,7 @@ class TablesPlan:
         tables: tuple[Any, ...],
         outputs: Sequence[HostArray] | None,
     ) -> Sequence[HostArray]:
-        """Return the array rotated."""
+        """Rotate the array."""
         call, step, storage = self._call, self._step, self._storage
         cosine, sine = tables
         if outputs is not None:
@@ -332,82 +348,87 @@ class TablesPlan:
             return [portable.rotate(arrays[0], table, call.spec.axes, pairing, output)]
         xs, ys, targets = storage.prepared(arrays, outputs)
         rows = table.values, table.index, 0, table.values.shape[2], table.step
-        step.launch.over(step.blocks, kernel, (xs[0], xs[0]), (ys[0], ys[0]), rows)
+        step.launch.rotate_blocks(step.blocks, kernel, (xs[0], xs[0]), (ys[0], ys[0]), rows)
         return storage.finished(arrays, targets, outputs)
 
 
 class DirectPlan:
-    """How one kernel call rotates NumPy arrays as they are, by a table of the cache: most calls are so.
+    """The plan for the most common calls: one kernel call rotates all arrays, without copies and with a cached table.
 
-    The kernel refuses positions and memory that it must not touch, without having written. The other plan then looks
-    at every argument.
+    If positions are not in the table, or memory overlaps, the kernel returns before it writes. The fallback plan then
+    checks every argument.
     """
 
     __slots__ = (
+        "_empty_like",
+        "_fallback",
         "_launch",
         "_length",
         "_limit",
-        "_new",
-        "_offsets",
-        "_otherwise",
-        "_reader",
-        "_shapes",
+        "_offset_shapes",
+        "_position_shapes",
+        "_table_reader",
     )
 
     def __init__(self, call: Call, plan: HostPlan, launch: Launch, reader: Any) -> None:
-        self._otherwise = plan
+        self._fallback = plan
         self._launch = launch
-        self._reader = reader
-        self._new = plan._storage.new
+        self._table_reader = reader
+        self._empty_like = plan._storage.empty_like
         shapes = call.position_shapes
         self._length = shapes.length
-        self._limit = LARGEST if call.limit is None else call.limit
-        # Positions and offsets that a kernel can read as they are.
+        self._limit = LARGEST_INT64 if call.limit is None else call.limit
+        # The shapes of offsets and positions that a kernel can read without conversion.
         count = shapes.arrays[0].batch or 1
         counts = {1, count if shapes.fits_batch(count) else 1}
-        self._offsets = {(each,) for each in counts}
-        self._shapes: set[tuple[int, ...]] = set()
+        self._offset_shapes = {(each,) for each in counts}
+        self._position_shapes: set[tuple[int, ...]] = set()
         if not shapes.has_position_axes:
-            self._shapes = {(self._length,), *((each, self._length) for each in counts)}
+            self._position_shapes = {(self._length,), *((each, self._length) for each in counts)}
 
     def __call__(
-        self, arrays: Sequence[HostArray], where: PositionArgs, outputs: Sequence[HostArray] | None
+        self,
+        arrays: Sequence[HostArray],
+        position_args: PositionArgs,
+        outputs: Sequence[HostArray] | None,
     ) -> Sequence[HostArray]:
-        """Return arrays rotated."""
-        positions, offset, cu_seqlens, delta = where
+        """Rotate arrays."""
+        positions, offset, cu_seqlens, delta = position_args
         rows = None
         if positions is None and (offset is None or type(offset) is int):
             first = offset or 0
             if first + self._length <= self._limit and cu_seqlens is None and delta is None:
-                rows = self._reader.counted(first, self._length)
+                rows = self._table_reader.counted(first, self._length)
         elif cu_seqlens is None and delta is None:
             given = offset if positions is None else positions
-            if getattr(given, "dtype", None) in INTEGERS and (positions is None or self._shapes):
-                rows = self._given(positions, offset)
+            is_readable = positions is None or self._position_shapes
+            if is_readable and getattr(given, "dtype", None) in INTEGERS:
+                rows = self._rows_from_array(positions, offset)
         if rows is None:
-            return self._otherwise(arrays, where, outputs)
-        results = [self._new(x) for x in arrays] if outputs is None else outputs
+            return self._fallback(arrays, position_args, outputs)
+        results = [self._empty_like(x) for x in arrays] if outputs is None else outputs
         if outputs is not None:
             for result in results:
                 if not result.flags.writeable:
-                    return self._otherwise(arrays, where, outputs)
+                    return self._fallback(arrays, position_args, outputs)
         if self._launch(arrays, results, rows):
-            return self._otherwise(arrays, where, outputs, tried=True)
+            return self._fallback(arrays, position_args, outputs, skip_lookup=True)
         return results
 
-    def _given(self, positions: Any, offset: Any) -> TableRows | None:
-        """Return the rows for positions, or from offsets on, that the table read last may have.
+    def _rows_from_array(self, positions: Any, offset: Any) -> TableRows | None:
+        """Return the table rows for an array of positions or offsets, if the most recent table may have them.
 
         The index is a copy, because the caller may write to positions while the kernel reads them.
         """
+        rows: TableRows | None = None
         given = offset if positions is None else positions
-        # NumPy counts its durations among its integers.
+        # The dtype is checked too, because timedelta64 is a subclass of NumPy's integers.
         if isinstance(given, np.integer) and positions is None and given.dtype in INTEGERS:
             first = int(given)
-            fits = first + self._length <= self._limit
-            rows: TableRows | None = self._reader.counted(first, self._length) if fits else None
+            if first + self._length <= self._limit:
+                rows = self._table_reader.counted(first, self._length)
             return rows
-        shapes = self._offsets if positions is None else self._shapes
+        shapes = self._offset_shapes if positions is None else self._position_shapes
         if (
             type(given) is not np.ndarray
             or given.dtype not in INTEGERS
@@ -415,50 +436,52 @@ class DirectPlan:
             or (positions is not None and offset is not None)
         ):
             return None
-        index = np.array(given, np.int64, order="C", ndmin=2)
         step = int(positions is None)
+        index = np.array(given, np.int64, order="C", ndmin=2)
         index = index.reshape(-1, 1) if step else index
-        found: TableRows | None = self._reader.given(index, step, self._length, self._limit)
-        return found
+        rows = self._table_reader.given(index, step, self._length, self._limit)
+        return rows
 
 
-def _direct(made: Steps, count: int) -> tuple[Launch, Any] | None:
-    """Return the one launch that rotates all arrays by a table of the cache, and what reads that."""
-    steps, wanted = made
-    if len(steps) != 1 or len(wanted) != 1 or wanted[0].reader is None:
+def _only_launch(made: Steps, count: int) -> tuple[Launch, Any] | None:
+    """Return the one launch that rotates all arrays and the reader of its cached table, or None."""
+    steps, requests = made
+    if len(steps) != 1 or len(requests) != 1 or requests[0].reader is None:
         return None
     (step,) = steps
     if len(set(step.members)) != count or len(step.blocks) != 1:
         return None
-    return step.launch, wanted[0].reader
+    return step.launch, requests[0].reader
 
 
 def _step(
     members: tuple[int, int],
     xs: Sequence[HostArray],
     ys: Sequence[HostArray],
-    along: Sequence[tuple[Any, Axes]],
+    array_rows: Sequence[tuple[Any, Axes]],
     pairing: Pairing,
     table: int,
     first: bool,
 ) -> Step:
-    """Return the step that rotates one array, named twice, or two."""
-    numbers = sorted(set(members))
-    parts = [parts_of(xs[i], ys[i], along[i][1], pairing) for i in numbers]
-    nbytes = sum(xs[i].nbytes for i in numbers)
-    in_place = any(xs[i] is ys[i] for i in numbers)
+    """Return the step that rotates two arrays, or one if both indices are the same."""
+    distinct = sorted(set(members))
+    blocks = [blocks_of(xs[i], ys[i], array_rows[i][1], pairing) for i in distinct]
+    nbytes = sum(xs[i].nbytes for i in distinct)
+    in_place = any(xs[i] is ys[i] for i in distinct)
     launch = Launch(
-        dtype_name(xs[numbers[0]]),
-        [part.geometry for part in parts],
+        dtype_name(xs[distinct[0]]),
+        [each.geometry for each in blocks],
         pairing,
         nbytes=nbytes,
         streaming=not in_place and 2 * nbytes >= streaming_size(),
     )
-    one, other = parts[0], parts[-1]
-    blocks = list(zip(one.indices, other.indices, one.places, strict=True))
-    return Step(launch, members, blocks, table, first)
+    first_blocks, last_blocks = blocks[0], blocks[-1]
+    together = zip(
+        first_blocks.indices, last_blocks.indices, first_blocks.extra_indices, strict=True
+    )
+    return Step(launch, members, list(together), table, first)
 
 
-def _is_simply_made(x: HostArray) -> bool:
-    """Return whether NumPy makes memory for the result of an array as `pool.empty_like` does."""
+def _needs_no_pool(x: HostArray) -> bool:
+    """Return whether `np.empty_like` makes the same result for an array as `pool.empty_like`."""
     return x.nbytes < SMALLEST and 0 not in x.strides

@@ -450,7 +450,7 @@ def test_every_reason_belongs_to_a_feature_and_a_library():
 def test_known_positions_of_any_library_fit_arrays_of_numpy(xp):
     x = random_array((3, 8))
     if xp.name == "cupy":
-        with pytest.raises(TypeError, match="`x` must lie on the GPU"):
+        with pytest.raises(TypeError, match="`x` must be on the GPU of `positions`"):
             embedding()(x, positions=xp.asarray(np.array([4, 5, 9])))
         return
     got = embedding()(x, positions=xp.asarray(np.array([4, 5, 9])))

@@ -56,7 +56,7 @@ def test_a_cache_that_fails_is_done_without(
 
 @pytest.mark.compiled
 def test_a_forked_child_stays_serial_where_threads_had_started(monkeypatch):
-    monkeypatch.setattr(threads, "_numba_threads_started", lambda: True)
+    monkeypatch.setattr(threads, "numba_threads_started", lambda: True)
     monkeypatch.setattr(threads, "_inherited", {})
     assert threads.parallel_is_safe()
     monkeypatch.setattr(threads.os, "getpid", lambda: -1)
@@ -87,11 +87,11 @@ def test_without_an_importable_numba_one_warning_tells_why(monkeypatch, nothing_
     monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
     monkeypatch.delattr(backends.cpu, "launch", raising=False)
     monkeypatch.setitem(sys.modules, "rotary.backends.cpu.launch", None)
-    assert host._found() is backends.portable
+    assert host._import_launch() is backends.portable
     with pytest.warns(RuntimeWarning, match="Numba cannot be imported"):
         guard.report()
 
 
 def test_with_the_jit_disabled_array_operations_run(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    assert host._found() is backends.portable
+    assert host._import_launch() is backends.portable

@@ -350,7 +350,7 @@ def test_plans_hold_neither_tables_nor_arrays(fresh_cache):
     rope(*given)
     rope(*given)
     (plan,) = plans._plans.values()
-    window = plan._reader.window
+    window = plan._table_reader.window
     assert window() is not None
     rotary.cache_clear()
     assert window() is None

@@ -133,9 +133,9 @@ def test_show_config_prints_kernels_and_threads(capsys, none_compiled):
 
 @pytest.mark.compiled
 def test_show_config_prints_the_threading_layer_once_it_is_known(capsys, monkeypatch):
-    monkeypatch.setattr(launch, "_numba_threads_started", lambda: False)
+    monkeypatch.setattr(launch, "numba_threads_started", lambda: False)
     assert report(capsys)["threading layer"] == "not started"
-    monkeypatch.setattr(launch, "_numba_threads_started", lambda: True)
+    monkeypatch.setattr(launch, "numba_threads_started", lambda: True)
     monkeypatch.setattr(threads.numba, "threading_layer", lambda: "omp")
     assert report(capsys)["threading layer"] == "omp"
 

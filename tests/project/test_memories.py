@@ -68,8 +68,8 @@ ALLOWED = {
         "entry_point": "one for each compiled kernel",
     },
     "backends/cpu/plan.py": {
-        "HostPlan._of_axes": "one for each set of axes that positions differ on",
-        "DirectPlan._shapes": "one for each shape that positions may have",
+        "HostPlan._steps_of_axes": "one for each set of axes that positions differ on",
+        "DirectPlan._position_shapes": "one for each shape that positions may have",
     },
     "backends/cpu/threads.py": {"_inherited": "one for each process"},
     "backends/cuda/driver.py": {

@@ -740,7 +740,7 @@ def test_arrays_of_host_and_gpu_are_refused(device):
         rope(there, out=host)
     with pytest.raises(TypeError, match="`out` must be of the library of `x`"):
         rope(host, out=there)
-    with pytest.raises(TypeError, match="`x` must lie on the GPU, as `positions`"):
+    with pytest.raises(TypeError, match="`x` must be on the GPU of `positions`"):
         rope(host, positions=to_device(np.arange(3)))
     assert device.launches == []
 
