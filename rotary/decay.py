@@ -1,4 +1,4 @@
-"""The decay xPos: a scale by position besides the rotation, so that attention decays with distance."""
+"""xPos decay: a position-dependent scale that is applied together with the rotation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ ROLES: tuple[Role, Role] = ("query", "key")
 
 
 def __dir__() -> list[str]:
-    """Show what is public."""
     return __all__
 
 
@@ -27,35 +26,36 @@ def __dir__() -> list[str]:
 class XPos:
     """Scale queries by ``zeta[i] ** ((position - center) / scale_base)``, and keys by its inverse.
 
-    With ``zeta[i] = (2 i + gamma * d) / ((1 + gamma) * d)`` for pair i of d rotated channels. Scores then
-    carry ``zeta[i] ** (distance / scale_base)``: fast pairs decay fast.
+    Here ``zeta[i] = (2 i + gamma * d) / ((1 + gamma) * d)`` for channel pair i of d rotated channels. Attention scores
+    therefore have the factor ``zeta[i] ** (distance / scale_base)``: pairs with a high frequency decay fastest.
 
     Parameters
     ----------
     scale_base : float, default 512
-        The number of positions after which the scale is zeta itself; positive.
+        Distance from `center`, in positions, at which the scale equals zeta; positive.
     center : float
-        The position whose scale is 1. Queries and keys must share it. It has no default because programs
-        disagree: flash-attention takes half the length of the call, Toto half of the greatest position.
-        Positions far from it have scales outside the range of the dtype.
+        Position whose scale is 1. Queries and keys must share it. There is no default, because programs disagree:
+        flash-attention uses half the length of the call, Toto half of the greatest position. Positions far from
+        the center have scales outside the range of the dtype.
     scale_layout : {"half", "interleaved"}, optional
-        The layout by which pairs of channels share a scale. By default the embedding's `output_layout`, so that
-        both channels of a pair have one scale. Toto 1 rotates interleaved pairs, and its scales are in halves.
+        Layout that decides which two channels share a scale. The default is the `output_layout` of the embedding,
+        so that the two channels of a pair have the same scale. Toto 1 rotates interleaved pairs but lays out its
+        scales as "half".
     gamma : float, default 0.4
-        The larger, the less the fastest pair decays; positive.
+        Positive; a larger value makes the fastest pair decay less.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value has the wrong type.
     ValueError
-        If it does not fit.
+        If a value is out of range.
 
     Notes
     -----
-    Sun et al., "A Length-Extrapolatable Transformer", 2022 (arXiv:2212.10554); flash-attention,
-    ``flash_attn/layers/rotary.py``. Scales are float64 powers. The table is computed in float64 for each call and
-    rounded once. A position whose scale leaves the range of the table's dtype raises an error.
+    The formula is that of Sun et al., "A Length-Extrapolatable Transformer", 2022 (arXiv:2212.10554), and of
+    flash-attention, ``flash_attn/layers/rotary.py``. Scales are float64 powers. The table is computed in float64 for
+    each call and rounded once. A position whose scale is outside the range of the table dtype raises an error.
 
     Examples
     --------
@@ -80,21 +80,22 @@ class XPos:
     gamma: float = field(default=0.4, metadata=checked(as_positive_float))
 
     def __post_init__(self) -> None:
-        for own in fields(self):
-            value = own.metadata["check"](getattr(self, own.name), own.name)
-            object.__setattr__(self, own.name, value)
+        for each in fields(self):
+            value = each.metadata["check"](getattr(self, each.name), each.name)
+            object.__setattr__(self, each.name, value)
 
     def zeta(self, pairs: int) -> tuple[float, ...]:
-        """Return zeta of every pair.
+        """Return zeta for every channel pair.
 
         Parameters
         ----------
         pairs : int
-            How many pairs are rotated.
+            The number of rotated channel pairs.
 
         Returns
         -------
         tuple of float
+            Zeta of each pair, from the fastest pair to the slowest; zeta is below 1.
 
         Examples
         --------

@@ -134,7 +134,7 @@ def cos_sin(
             frequencies(values[None, None]), as_positive_float(attention_factor, "attention_factor")
         ),
         positions,
-        leading=False,
+        has_position_axes=False,
         dtype=as_table_dtype(dtype),
     )
 

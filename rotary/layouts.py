@@ -1,4 +1,4 @@
-"""Which two channels form a pair, and how to reorder weights from one pairing to the other."""
+"""Layouts: which two channels form a pair, and how to reorder weights from one layout to the other."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LAYOUTS: tuple[Layout, Layout] = ("half", "interleaved")
 
 _MEANINGS = "'half', pairs (i, i + rotary_dim/2), or 'interleaved', pairs (2i, 2i + 1)"
 
-# The names of the two in other libraries, for hints in errors. Names by origin, such as that of a company, are left
-# out, because different authors use the same one for different layouts.
+# The names of the two layouts in other libraries, for hints in error messages. Names of companies and models are left
+# out, because different authors use the same name for different layouts.
 _FOREIGN: dict[str, Layout] = {
     "neox": "half",
     "gptneox": "half",
@@ -52,7 +52,7 @@ def check_layout(value: object, name: str = "layout") -> Layout:
     value : str
         ``"half"`` or ``"interleaved"``.
     name : str
-        The argument that an error names.
+        The name of the argument in error messages.
 
     Returns
     -------
@@ -62,10 +62,10 @@ def check_layout(value: object, name: str = "layout") -> Layout:
     Raises
     ------
     TypeError
-        If the value is not a string. Other libraries have flags such as ``interleaved=True``, whose
-        meanings differ.
+        If the value is not a string. Flags of other libraries, such as ``interleaved=True``, are not accepted,
+        because their meanings differ.
     ValueError
-        If it is another string. For common names in other libraries, the message has a hint.
+        If the value is another string. The message has a hint for common names in other libraries.
 
     Examples
     --------
@@ -92,15 +92,22 @@ def pair_channels(rotary_dim: int, layout: Layout) -> tuple[Int64Array, Int64Arr
     Parameters
     ----------
     rotary_dim : int
-        How many channels are rotated; even.
+        The number of rotated channels; even.
     layout : {"half", "interleaved"}
-        How they are paired.
+        The layout of the pairs.
 
     Returns
     -------
     first, second : int64 arrays (rotary_dim/2,)
-        Channels ``first[i]`` and ``second[i]`` form pair i, counted from the start of the rotated
-        window. A positive angle rotates the first towards the second.
+        Channels ``first[i]`` and ``second[i]`` form pair i, counted from the first rotated channel. A positive angle
+        rotates the first channel towards the second.
+
+    Raises
+    ------
+    TypeError
+        If `rotary_dim` is not an integer, or `layout` not a string.
+    ValueError
+        If `rotary_dim` is not positive and even, or the layout is unknown.
 
     Examples
     --------
@@ -123,54 +130,53 @@ def permute_weights(
 ) -> ArrayT:
     """Reorder the rows of a query or key projection for the other layout.
 
-    Both layouts rotate the same pairs by the same angles; they differ in which two channels of a head form
-    pair i. A checkpoint trained for one layout runs with the other if the rows of its query and key projections,
-    and their biases, are reordered. Queries and keys then have their channels in another order, the same for both,
-    so that attention scores do not change. Value and output projections stay as they are.
+    Both layouts rotate pair i by the same angle; they differ in the two channels of a head that form pair i. A
+    checkpoint trained for one layout runs with the other layout after the rows of its query and key projections, and
+    their biases, are reordered. Attention scores do not change, because the channels of queries and keys have the same
+    new order. Value and output projections stay unchanged.
 
     Parameters
     ----------
     w : array (num_heads * head_dim, in_features) or (num_heads * head_dim,)
         The weight, as in ``y = w @ x``, or the bias, of any dtype and any array library. A weight stored as
         (in_features, num_heads * head_dim), as in JAX libraries, must be transposed first, and the result
-        transposed back. Scales of whole rows of a quantised weight are reordered like a bias.
+        transposed back. Per-row scales of a quantized weight are reordered like a bias.
     num_heads : int
-        The number of heads in the rows: for a key projection, that of key heads.
+        The number of heads in the rows; for a key projection, the number of key heads.
     source : {"half", "interleaved"}
         The layout that `w` was trained for.
     target : {"half", "interleaved"}
-        The layout that the result will be rotated with.
+        The layout that the result is for.
     rotary_dim : int, optional
-        How many channels at the start of every head are rotated; the rows of the others are not moved.
-        By default the whole head.
+        The number of rotated channels at the start of every head; the rows of the other channels keep their place.
+        By default all channels are rotated.
 
     Returns
     -------
     array, as `w`
-        A copy in the same library, shape and dtype. Calling again with `source` and `target`
-        swapped gives back `w` exactly; with `source` equal to `target` it is a plain copy.
+        A copy of the same library, shape and dtype. A second call with `source` and `target` swapped returns `w`
+        exactly. If `source` equals `target`, the result is a plain copy.
 
     Raises
     ------
     TypeError
-        If `w` is not an array, `num_heads` or `rotary_dim` not an integer, or a layout not a
-        string.
+        If `w` is not an array, `num_heads` or `rotary_dim` is not an integer, or a layout is not a string.
     ValueError
-        If `w` has neither one nor two axes, its rows do not divide into `num_heads` heads, the
-        rotated width is odd or larger than a head, or a layout is unknown.
+        If `w` has neither one nor two axes, or its rows do not divide into `num_heads` heads. Also if `rotary_dim` is
+        odd or larger than a head, or a layout is unknown.
 
     Notes
     -----
-    With y and z the outputs of one head under `w` and under the result, and (a, b) and (c, d)
-    the channels of pair i in `source` and in `target`, ``z[c] = y[a]`` and ``z[d] = y[b]``.
+    Let y and z be the outputs of one head with `w` and with the result. If (a, b) and (c, d) are the channels of pair i
+    in `source` and in `target`, then ``z[c] = y[a]`` and ``z[d] = y[b]``.
 
-    From "interleaved" to "half" this is the reordering that Hugging Face's conversion script
-    applies to Meta's Llama weights, ``w.view(num_heads, d // 2, 2, in).transpose(1, 2)``; from
-    "half" to "interleaved" it is what the converter to GGUF does to those files.
+    From "interleaved" to "half", this is the reordering that the conversion script of Hugging Face applies to the Llama
+    weights of Meta, ``w.view(num_heads, d // 2, 2, in).transpose(1, 2)``. From "half" to "interleaved", it is the
+    reordering that the converter to GGUF applies to those files.
 
     Examples
     --------
-    Two heads of four channels; pairs (0, 1), (2, 3) become pairs (0, 2), (1, 3).
+    Two heads of four channels; the pairs (0, 1), (2, 3) become the pairs (0, 2), (1, 3).
 
     >>> import numpy as np
     >>> bias = np.arange(8)
@@ -188,20 +194,20 @@ def permute_weights(
 
     array: Array = w
     channels = xp.reshape(array, (heads, head_dim, *array.shape[1:]))
-    window, rest = channels[:, :width, ...], channels[:, width:, ...]
+    rotated, rest = channels[:, :width, ...], channels[:, width:, ...]
     if source == "half":
-        first, second = window[:, : width // 2, ...], window[:, width // 2 :, ...]
+        first, second = rotated[:, : width // 2, ...], rotated[:, width // 2 :, ...]
     else:
-        first, second = window[:, 0::2, ...], window[:, 1::2, ...]
+        first, second = rotated[:, 0::2, ...], rotated[:, 1::2, ...]
     if target == "half":
         parts = [first, second, rest]
     else:
-        parts = [xp.reshape(xp.stack([first, second], axis=2), window.shape), rest]
+        parts = [xp.reshape(xp.stack([first, second], axis=2), rotated.shape), rest]
     return cast("ArrayT", xp.reshape(xp.concat(parts, axis=1), array.shape))
 
 
 def _namespace(w: Array) -> Any:
-    """Return the array-API namespace of `w`; raise if it is no array, or has a mask, which would be lost."""
+    """Return the array-API namespace of `w`; raise if `w` is not an array, or has a mask, which would be lost."""
     kind = type(w).__name__
     if not libraries.is_masked_or_matrix(w):
         try:

@@ -1,7 +1,8 @@
-"""Which position axis, and which frequency, each channel pair uses: the orders of the models.
+"""Sections: the position axis and the frequency that each channel pair uses, in the orders of published models.
 
-An image has rows and columns; a video has time as well. Models give each channel pair one of these axes. They differ
-in the order, and in whether the frequencies continue from one axis to the next or restart.
+An image has rows and columns, and a video has time as well. A model assigns one of these axes to each channel pair.
+Models differ in the order of the axes, and in whether the frequencies continue from one axis to the next or restart.
+Every function raises TypeError for sizes that are not integers, and ValueError for sizes that are out of range.
 """
 
 from __future__ import annotations
@@ -38,36 +39,35 @@ def __dir__() -> list[str]:
     return __all__
 
 
-# At most so many runs of pairs are printed one by one.
-FEW_RUNS = 6
+MAX_PRINTED_RUNS = 6  # by `Sections.__str__`
 
 
 @dataclass(frozen=True, repr=False)
 class Sections:
     """The position axis and the frequency of each channel pair.
 
-    The functions of this module make the usual orders; use the class for any other.
+    The functions of this module return the usual orders; use the class for any other order.
 
     Parameters
     ----------
     axes : tuple of int
-        For each pair, the position axis that it uses, from 0 on.
+        The position axis of each pair, counted from 0.
     index : tuple of int, optional
-        For each pair, the index of its frequency in its schedule; by default the number of the pair.
+        The index of the frequency of each pair in its frequency schedule; by default the index of the pair.
     widths : tuple of int, optional
-        For each pair, the number of channels of its schedule; by default that of all pairs.
+        The number of channels of the frequency schedule of each pair; by default the number of all channels.
     blocks : tuple of int, optional
-        The numbers of pairs in runs of channels that are paired within themselves; by default one run of all
-        pairs. It matters to the half layout only.
+        The number of pairs in each block of channels whose pairs lie inside it; by default one block of all pairs.
+        Blocks matter only for the half layout.
     num_axes : int, optional
-        The number of position axes; by default as many as `axes` names.
+        The number of position axes; by default one more than the greatest of `axes`.
 
     Raises
     ------
     TypeError
         If a value is not an integer.
     ValueError
-        If lengths or values do not agree.
+        If the lengths differ, or a value is out of range.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Sections:
         axes = _integers(self.axes, "axes")
         pairs = len(axes)
         if not pairs:
-            msg = "`axes` must name the position axis of at least one pair, got none"
+            msg = "`axes` must hold the position axis of at least one pair, got none"
             raise ValueError(msg)
         values = {
             "axes": axes,
@@ -101,17 +101,18 @@ class Sections:
             if len(given) != pairs:
                 msg = f"`{name}` must hold {pairs} numbers, as `axes`, got {len(given)}"
                 raise ValueError(msg)
-        for own, width in zip(self.index, self.widths, strict=True):
-            if width % 2 or not own < width // 2:
-                msg = (
-                    f"`index` must stay below half of `widths`, which is even, got {own} of {width}"
-                )
+        for index, width in zip(self.index, self.widths, strict=True):
+            if width % 2:
+                msg = f"`widths` must be even, got {width}"
+                raise ValueError(msg)
+            if index >= width // 2:
+                msg = f"`index` must be below half of `widths`, got {index} for a width of {width}"
                 raise ValueError(msg)
         if sum(self.blocks) != pairs or 0 in self.blocks:
             msg = f"`blocks` must be positive and sum to {pairs} pairs, got {self.blocks}"
             raise ValueError(msg)
         if max(axes) >= self.num_axes:
-            msg = f"`num_axes` must be above every axis named, {max(axes)}, got {self.num_axes}"
+            msg = f"`num_axes` must be greater than every axis, {max(axes)}, got {self.num_axes}"
             raise ValueError(msg)
 
     def __repr__(self) -> str:
@@ -120,20 +121,22 @@ class Sections:
             *(None, tuple(range(pairs)), (2 * pairs,) * pairs, (pairs,)),
             max(self.axes) + 1,
         )
-        named = [(own.name, getattr(self, own.name)) for own in fields(self)]
-        shown = [f"{n}={v}" for (n, v), usual in zip(named, defaults, strict=True) if v != usual]
-        return f"Sections({', '.join(shown)})"
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        given = [
+            f"{n}={v}" for (n, v), usual in zip(values.items(), defaults, strict=True) if v != usual
+        ]
+        return f"Sections({', '.join(given)})"
 
     def __str__(self) -> str:
         runs = [(axis, len(list(run))) for axis, run in groupby(self.axes)]
-        if len(runs) <= FEW_RUNS:
+        if len(runs) <= MAX_PRINTED_RUNS:
             return " ".join(f"{axis}x{count}" for axis, count in runs)
         counts = " ".join(f"{axis}x{self.axes.count(axis)}" for axis in sorted(set(self.axes)))
         return f"{counts}, as {' '.join(map(str, self.axes[:6]))} .."
 
 
 def as_sections(value: Sections | AnyArray | Sequence[int]) -> Sections:
-    """Return the sections of an integer array of axes, or sections as they are.
+    """Return sections unchanged, or make them from an integer array of axes.
 
     Parameters
     ----------
@@ -154,18 +157,19 @@ def as_sections(value: Sections | AnyArray | Sequence[int]) -> Sections:
 
 
 def from_axes(axes: AnyArray | Sequence[int], *, name: str = "axes") -> Sections:
-    """Give each pair the position axis that an array names; frequencies continue over all axes.
+    """Give each pair the position axis in an array; the frequencies continue over all axes.
 
     Parameters
     ----------
     axes : array_like of int (rotary_dim/2,)
-        From 0 on, in the order of the pairs.
+        The position axis of each pair, counted from 0.
     name : str
-        The argument that an error names.
+        The name of the argument in error messages.
 
     Returns
     -------
     Sections
+
 
     Examples
     --------
@@ -175,24 +179,24 @@ def from_axes(axes: AnyArray | Sequence[int], *, name: str = "axes") -> Sections
     """
     values = constant_array(axes, name)
     if values.dtype.kind not in "iu":
-        msg = f"`{name}` must be made by rotary.sections or hold integers, got {axes!r}"
+        msg = f"`{name}` must be a result of rotary.sections or hold integers, got {axes!r}"
         raise TypeError(msg)
     if values.ndim != 1 or not values.size or values.min() < 0:
-        msg = f"`{name}` must hold one axis, from 0 on, for each pair, got {values.tolist()}"
+        msg = f"`{name}` must hold one non-negative axis for each pair, got {values.tolist()}"
         raise ValueError(msg)
     return Sections(tuple(values.tolist()))
 
 
 def chunked(*sizes: int) -> Sections:
-    """Give the first pairs to the first axis, the next ones to the second, and so on.
+    """Give the first pairs to the first axis, the next pairs to the second axis, and so on.
 
-    Qwen2-VL and Qwen2.5-Omni (16, 24, 24), GLM-4V (8, 12, 12), PaddleOCR-VL, and HunYuan's four axes.
-    The frequencies continue from one axis to the next.
+    This is the order of Qwen2-VL and Qwen2.5-Omni (16, 24, 24), of GLM-4V (8, 12, 12), of PaddleOCR-VL, and of the four
+    axes of HunYuan. The frequencies continue from one axis to the next.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of each axis; together ``rotary_dim / 2``. An axis may have none.
+        The number of pairs of each axis; the sum is ``rotary_dim / 2``. A size may be 0.
 
     Returns
     -------
@@ -200,7 +204,7 @@ def chunked(*sizes: int) -> Sections:
 
     Notes
     -----
-    transformers, ``apply_multimodal_rotary_pos_emb`` of models/qwen2_vl.
+    The source is ``apply_multimodal_rotary_pos_emb`` in models/qwen2_vl of transformers.
 
     Examples
     --------
@@ -212,15 +216,15 @@ def chunked(*sizes: int) -> Sections:
 
 
 def interleaved(*sizes: int) -> Sections:
-    """Give pairs to the axes in turn; the remaining pairs belong to the first axis.
+    """Give pairs to the axes in turn, and the remaining pairs to the first axis.
 
-    Qwen3-VL (24, 20, 20): of n axes, pair i uses axis ``a = i mod n`` if that is not the first and
-    ``i < n * sizes[a]``; all others use the first.
+    This is the order of Qwen3-VL (24, 20, 20). With n axes and ``a = i mod n``, pair i uses axis a if
+    ``i < n * sizes[a]``. All other pairs use the first axis.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of each axis; together ``rotary_dim / 2``.
+        The number of pairs of each axis; the sum is ``rotary_dim / 2``.
 
     Returns
     -------
@@ -229,12 +233,13 @@ def interleaved(*sizes: int) -> Sections:
     Raises
     ------
     ValueError
-        If the rule gives an axis another count than its size. For (8, 12, 12) it gives 11, 11 and 10, with
-        which other programs continue. `from_axes` takes any order that such a checkpoint was trained with.
+        If the rule gives an axis a count other than its size. For
+        (8, 12, 12) the counts are 11, 11 and 10, which other programs use without an error. `from_axes` takes any
+        order that such a checkpoint was trained with.
 
     Notes
     -----
-    transformers, ``apply_interleaved_mrope`` of models/qwen3_vl.
+    The source is ``apply_interleaved_mrope`` in models/qwen3_vl of transformers.
 
     Examples
     --------
@@ -245,27 +250,27 @@ def interleaved(*sizes: int) -> Sections:
     counts = _sizes(sizes)
     n = len(counts)
     axes = tuple(i % n if i < n * counts[i % n] else 0 for i in range(sum(counts)))
-    found = tuple(axes.count(axis) for axis in range(n))
-    if found != counts:
+    actual = tuple(axes.count(axis) for axis in range(n))
+    if actual != counts:
         msg = (
-            f"`sizes` must be the counts that giving the pairs to the axes in turn yields, got {counts} for "
-            f"{sum(counts)} pairs, of which the axes get {found}; from_axes takes any order"
+            f"`sizes` must be the counts that the axes receive in turn, {actual} of {sum(counts)} pairs, got "
+            f"{counts}; from_axes takes any order"
         )
         raise ValueError(msg)
     return Sections(axes, num_axes=n)
 
 
 def ernie(h: int, w: int, t: int) -> Sections:
-    """Alternate height and width, then time: Ernie 4.5-VL (22, 22, 20).
+    """Alternate height and width, and give the last pairs to time: the order of Ernie 4.5-VL (22, 22, 20).
 
-    The sizes are in the order of that model's ``mrope_section``; the position axes are time, height and width.
+    The arguments have the order of ``mrope_section`` of the model; the position axes are time, height and width.
 
     Parameters
     ----------
     h, w : int
-        Pairs of height and width; equal.
+        The numbers of pairs of height and width, which must be equal.
     t : int
-        Pairs of time.
+        The number of pairs of time.
 
     Returns
     -------
@@ -273,7 +278,8 @@ def ernie(h: int, w: int, t: int) -> Sections:
 
     Notes
     -----
-    transformers, ``recomposition_frequencies`` of models/ernie4_5_vl_moe. Its pairs are interleaved.
+    The source is ``recomposition_frequencies`` in models/ernie4_5_vl_moe of transformers. The model uses the
+    interleaved layout.
 
     Examples
     --------
@@ -289,24 +295,24 @@ def ernie(h: int, w: int, t: int) -> Sections:
 
 
 def bailing(t: int, h: int, w: int) -> Sections:
-    """Alternate height and width, then time, like `ernie`, with the sizes in the order of Bailing.
+    """Alternate height and width, and give the last pairs to time, as `ernie`, with the arguments in Bailing's order.
 
     Parameters
     ----------
     t : int
-        Pairs of time.
+        The number of pairs of time.
     h, w : int
-        Pairs of height and width; equal.
+        The numbers of pairs of height and width, which must be equal.
 
     Returns
     -------
     Sections
-        For the position axes time, height and width. Bailing counts height and width from the centre of the
-        image, so that positions may be negative.
+        Sections for the position axes time, height and width. Bailing counts height and width from the center of the
+        image, so positions may be negative.
 
     Notes
     -----
-    vLLM and SGLang, ``bailing_mrope.py``.
+    The source is ``bailing_mrope.py`` of vLLM and SGLang.
 
     Examples
     --------
@@ -318,12 +324,14 @@ def bailing(t: int, h: int, w: int) -> Sections:
 
 
 def glm_interleaved(*sizes: int) -> Sections:
-    """Give pairs to the axes in turn, without those that have all their pairs.
+    """Give pairs to the axes in turn, and skip the axes that have all their pairs.
+
+    Pair i uses the first axis that has pairs left, in the order from ``i mod n`` on.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of each axis; together ``rotary_dim / 2``.
+        The number of pairs of each axis; the sum is ``rotary_dim / 2``.
 
     Returns
     -------
@@ -331,8 +339,7 @@ def glm_interleaved(*sizes: int) -> Sections:
 
     Notes
     -----
-    SGLang, ``mrope_interleaved_glm``: pair i uses the first axis, from ``i mod n`` on, that has pairs left.
-    In transformers, GLM-4V is `chunked`.
+    The source is ``mrope_interleaved_glm`` of SGLang. In transformers, GLM-4V is `chunked`.
 
     Examples
     --------
@@ -351,12 +358,12 @@ def glm_interleaved(*sizes: int) -> Sections:
 
 
 def openpangu(*sizes: int) -> Sections:
-    """Spread each axis evenly over the pairs; of three axes, the first has the last pair.
+    """Distribute each axis evenly over the pairs; with three axes, the last pair belongs to the first axis.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of height and width, or of time, height and width.
+        The numbers of pairs of height and width, or of time, height and width; positive.
 
     Returns
     -------
@@ -364,8 +371,8 @@ def openpangu(*sizes: int) -> Sections:
 
     Notes
     -----
-    vLLM, ``MRotaryEmbeddingInterleaved``: each pair goes to the axis of which the smallest share is placed so far.
-    Two neighbouring pairs have the same axis only if no other axis is left.
+    The source is ``MRotaryEmbeddingInterleaved`` of vLLM. Each pair goes to the axis that has received the smallest
+    fraction of its pairs so far. Two adjacent pairs have the same axis only if no other axis is left.
 
     Examples
     --------
@@ -375,46 +382,52 @@ def openpangu(*sizes: int) -> Sections:
     """
     counts = list(_sizes(sizes))
     if len(counts) not in (2, 3) or 0 in counts:
-        msg = f"`sizes` must be two or three, none of them zero, got {tuple(counts)}"
+        msg = f"`sizes` must be two or three positive numbers, got {tuple(counts)}"
         raise ValueError(msg)
     last = [0] if len(counts) == 3 else []
     counts[0] -= len(last)
     axes: list[int] = []
     while len(axes) < sum(counts):
-        open_ = [a for a in range(len(counts)) if axes.count(a) < counts[a]]
-        others = [a for a in open_ if a not in axes[-1:]]
-        axes.append(min(others or open_, key=lambda a: (axes.count(a) / counts[a], a)))
+        unfilled = [a for a in range(len(counts)) if axes.count(a) < counts[a]]
+        others = [a for a in unfilled if a not in axes[-1:]]
+        axes.append(min(others or unfilled, key=lambda a: (axes.count(a) / counts[a], a)))
     return Sections((*axes, *last), num_axes=len(counts))
 
 
 def axial(
     *sizes: int, schedule: str = "restart", order: str = "chunked", pairing: str = "across"
 ) -> Sections:
-    """Give each axis a share of the channels, with frequencies of its own, as for images and video.
+    """Give each axis a part of the channels with its own frequencies, as for images and video.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of each axis; together ``rotary_dim / 2``.
+        The number of pairs of each axis; the sum is ``rotary_dim / 2``.
     schedule : {"restart", "split"}
-        "restart": the frequencies restart on each axis, as in a head of ``2 * size`` channels. "split": the axes
-        share one schedule; of n axes, axis a has the frequencies a, a + n, a + 2n and so on (Pixtral).
+        With "restart", the frequencies restart on each axis, as in a head of ``2 * size`` channels. With "split", the
+        axes share one frequency schedule: axis a of n axes has the frequencies a, a + n, a + 2n and so on (Pixtral).
     order : {"chunked", "alternating"}
-        "chunked": the pairs of an axis follow one another. "alternating": those of all axes alternate (Kimi-VL).
+        With "chunked", the pairs of an axis are consecutive. With "alternating", the pairs of all axes alternate
+        (Kimi-VL).
     pairing : {"across", "within"}
-        "across": the half layout pairs across all channels, so that the channels of two axes are H W H W (image
-        tower of Qwen2-VL, Pixtral, DINOv3). "within": it pairs within the channels of each axis, HH WW (image
-        tower of Gemma 4). The interleaved layout is always HH WW (SAM 2, image tower of Llama 4).
+        With "across", the half layout pairs channels across all axes, so the channels of two axes have the order
+        H W H W (image tower of Qwen2-VL, Pixtral, DINOv3). With "within", it pairs channels within each axis, HH WW
+        (image tower of Gemma 4). The interleaved layout is always HH WW (SAM 2, image tower of Llama 4).
 
     Returns
     -------
     Sections
-        For positions in the order of `sizes`, which is that of the axes x and y as well.
+        Sections for positions whose axes have the order of `sizes`.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown, or the sizes or options cannot be combined.
 
     Notes
     -----
-    transformers, models/qwen2_vl, pixtral, gemma4, sam2, llama4; Heo et al., "Rotary Position Embedding for
-    Vision Transformer", 2024 (arXiv:2403.13298), section 3.
+    The sources are models/qwen2_vl, pixtral, gemma4, sam2 and llama4 of transformers, and Heo et al., "Rotary Position
+    Embedding for Vision Transformer", 2024 (arXiv:2403.13298), section 3.
 
     Examples
     --------
@@ -430,31 +443,33 @@ def axial(
     within = as_choice(pairing, "pairing", ("across", "within")) == "within"
     n, pairs = len(counts), sum(counts)
     if (alternating or not restart) and len(set(counts)) > 1:
-        named = "`order` 'alternating'" if alternating else "`schedule` 'split'"
-        msg = f"`sizes` must be equal for {named}, got {counts}"
+        option = "`order` 'alternating'" if alternating else "`schedule` 'split'"
+        msg = f"`sizes` must be equal for {option}, got {counts}"
         raise ValueError(msg)
     if within and alternating:
-        msg = "`pairing` must be 'across' if axes alternate, because none of them has a run of channels"
+        msg = "`pairing` must be 'across' for `order` 'alternating', got 'within'"
         raise ValueError(msg)
-    places = [(axis, j) for axis, count in enumerate(counts) for j in range(count)]
+    axis_and_rank = [(axis, j) for axis, count in enumerate(counts) for j in range(count)]
     if alternating:
-        places.sort(key=lambda place: place[1])
+        axis_and_rank.sort(key=lambda each: each[1])
     return Sections(
-        axes=tuple(axis for axis, _ in places),
-        index=tuple(j if restart else axis + n * j for axis, j in places),
-        widths=tuple(2 * counts[axis] if restart else 2 * pairs for axis, _ in places),
+        axes=tuple(axis for axis, _ in axis_and_rank),
+        index=tuple(j if restart else axis + n * j for axis, j in axis_and_rank),
+        widths=tuple(2 * counts[axis] if restart else 2 * pairs for axis, _ in axis_and_rank),
         blocks=tuple(count for count in counts if count) if within else (pairs,),
         num_axes=n,
     )
 
 
 def ggml_mrope(*sizes: int, pairs: int | None = None) -> Sections:
-    """Return the order of MROPE mode in ggml: runs of each axis, repeated until all pairs have one.
+    """Return the order of the MROPE mode of ggml: a run of pairs for each axis, repeated until all pairs have an axis.
+
+    The frequencies continue over all axes.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of each axis, up to four, as in the GGUF key ``rope.dimension_sections``.
+        The numbers of pairs of at most four axes, as in the GGUF key ``rope.dimension_sections``.
     pairs : int, optional
         The number of pairs; by default the sum of the sizes.
 
@@ -464,7 +479,7 @@ def ggml_mrope(*sizes: int, pairs: int | None = None) -> Sections:
 
     Notes
     -----
-    ggml, ``ggml_mrope_cache_init`` of ggml-cpu/ops.cpp. The frequencies continue over all axes.
+    The source is ``ggml_mrope_cache_init`` in ggml-cpu/ops.cpp of ggml.
 
     Examples
     --------
@@ -478,15 +493,15 @@ def ggml_mrope(*sizes: int, pairs: int | None = None) -> Sections:
 
 
 def ggml_imrope(*sizes: int, pairs: int | None = None) -> Sections:
-    """Return the order of IMROPE mode in ggml: three axes in turn, and the remaining pairs for the fourth.
+    """Return the order of the IMROPE mode of ggml: three axes in turn, and the remaining pairs for the fourth axis.
 
-    The code of Qwen3-VL gives the remaining pairs to the first axis instead, see `interleaved`. The two agree if
-    the fourth axis has the positions of the first.
+    The code of Qwen3-VL gives the remaining pairs to the first axis instead, see `interleaved`. The two orders agree if
+    the positions on the fourth axis equal those on the first.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of four axes, as in the GGUF key ``rope.dimension_sections``.
+        The numbers of pairs of four axes, as in the GGUF key ``rope.dimension_sections``.
     pairs : int, optional
         The number of pairs; by default the sum of the sizes.
 
@@ -496,7 +511,7 @@ def ggml_imrope(*sizes: int, pairs: int | None = None) -> Sections:
 
     Notes
     -----
-    ggml, ``ggml_mrope_cache_init`` of ggml-cpu/ops.cpp.
+    The source is ``ggml_mrope_cache_init`` in ggml-cpu/ops.cpp of ggml.
 
     Examples
     --------
@@ -513,15 +528,15 @@ def ggml_imrope(*sizes: int, pairs: int | None = None) -> Sections:
 
 
 def ggml_vision(*sizes: int, pairs: int | None = None) -> Sections:
-    """Return the order of VISION mode in ggml: runs of each axis, whose frequencies restart.
+    """Return the order of the VISION mode of ggml: a run of pairs for each axis, whose frequencies restart.
 
     Parameters
     ----------
     *sizes : int
-        Pairs of each axis, up to four. Sizes beyond the number of pairs are ignored.
+        The numbers of pairs of at most four axes. Sizes beyond the number of pairs are ignored.
     pairs : int, optional
-        The number of pairs, half that of channels; by default the sum of the sizes. The frequencies of each
-        run are those of a head of so many channels.
+        The number of pairs; by default the sum of the sizes. Each run has the first frequencies of a head of `pairs`
+        channels.
 
     Returns
     -------
@@ -529,8 +544,8 @@ def ggml_vision(*sizes: int, pairs: int | None = None) -> Sections:
 
     Notes
     -----
-    ggml, ``ggml_mrope_cache_init`` of ggml-cpu/ops.cpp. Its layout is half. For two equal sizes it is
-    `axial`.
+    The source is ``ggml_mrope_cache_init`` in ggml-cpu/ops.cpp of ggml, which uses the half layout. For two equal
+    sizes, the order is that of `axial`.
 
     Examples
     --------
@@ -550,7 +565,7 @@ def ggml_vision(*sizes: int, pairs: int | None = None) -> Sections:
 
 
 def _integers(values: Any, name: str) -> tuple[int, ...]:
-    """Return a tuple of non-negative integers, checked."""
+    """Return values as a tuple of checked, non-negative integers."""
     if not isinstance(values, Iterable):
         msg = f"`{name}` must hold integers, got {values!r} of type {type(values).__name__}"
         raise TypeError(msg)
@@ -562,21 +577,21 @@ def _integers(values: Any, name: str) -> tuple[int, ...]:
 
 
 def _sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the numbers of pairs of the axes, checked: not all are zero."""
+    """Return the checked numbers of pairs of the axes."""
     counts = _integers(sizes, "sizes")
     if not sum(counts):
-        msg = f"`sizes` must count at least one pair, got {counts}"
+        msg = f"`sizes` must sum to at least one pair, got {counts}"
         raise ValueError(msg)
     return counts
 
 
 def _runs(counts: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axis of each pair, if the pairs of an axis follow one another."""
+    """Return the axis of each pair if the pairs of each axis are consecutive."""
     return tuple(np.repeat(np.arange(len(counts)), counts).tolist())
 
 
 def _ggml(sizes: tuple[int, ...], pairs: int | None) -> tuple[tuple[int, ...], int]:
-    """Return the sizes of one to four axes, checked, and the number of pairs."""
+    """Return the checked sizes of at most four axes, and the number of pairs."""
     counts = _sizes(sizes)
     if len(counts) > 4:
         msg = f"`sizes` must be at most four, got {counts}"

@@ -339,7 +339,7 @@ class Specification:  # numpydoc ignore=PR01
         return lookup.cos_sin(
             self._rotations.passes("call", own).angles[0]._replace(frequencies=self._frequencies),
             positions,
-            leading=self._leading,
+            has_position_axes=self._leading,
             dtype=as_table_dtype(dtype),
             limit=self._limit,
         )

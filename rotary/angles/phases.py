@@ -1,11 +1,11 @@
 """Angles as exact fractions of a turn, for positions of any size.
 
-An inverse frequency is a float64, hence a dyadic rational, and one turn is 2 pi. The frequency in turns per position is
-kept as a binary number with 64 integer and 192 fraction bits. An integer position times that number, modulo one turn,
-is an integer multiplication that wraps, so that range reduction costs nothing and loses nothing. A float64 position is
-m * 2**-k with an integer m: the same product, shifted once.
+An inverse frequency is a float64, which is a dyadic rational, and one turn is 2 pi. The frequency in turns per position
+is stored as a binary number with 64 integer and 192 fraction bits. An integer position times this number, modulo one
+turn, is an integer multiplication with wraparound. The range reduction is therefore exact and free. A float64 position
+is m * 2**-k with an integer m, which needs the same product and one shift.
 
-This module prepares the two factors as 32-bit limbs; the kernels multiply them.
+This module prepares the two factors as 32-bit limbs, and the kernels multiply them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from rotary._lib.numbers import frozen
 from rotary._lib.typing import Float64Array, HostArray
 
 FRACTION_BITS = 192
-# In radians per position: larger frequencies do not fit the integer part.
+# In radians per position. Larger frequencies do not fit the integer part.
 LARGEST_FREQUENCY = 2.0**63
 LIMB_BITS = 32
-# Limbs of a frequency, from the lowest: two zeros (because the multiplier has three limbs), six of fraction, two of
-# integer part, and zeros that a shifted product may read.
+# Limbs of a frequency, from the lowest: two zeros because the multiplier has three limbs, six limbs of the fraction,
+# two of the integer part, and zeros that a shifted product may read.
 LIMBS_BELOW = 2
 LIMBS = 18
-# Shifted by so many limbs, any product is less than 2**-160 of a turn, which counts as zero.
+# A product shifted by this number of limbs is less than 2**-160 of a turn, which counts as zero.
 LARGEST_SHIFT = 10
 
-# pi * 2**480, rounded; compared with mpmath in the tests.
+# pi * 2**480, rounded to nearest; a test compares it with mpmath.
 PI_BITS = 480
 PI = int(
     "3243f6a8885a308d313198a2e03707344a4093822299f31d0082efa98ec4e6c8"
@@ -45,7 +45,7 @@ def turns_per_position(frequency: float) -> int:
     Parameters
     ----------
     frequency : float
-        Radians per unit of position, below ``2**64`` turns in size.
+        Radians per position; its absolute value is below ``2**64`` turns.
 
     Returns
     -------
@@ -63,22 +63,23 @@ class Frequencies:
     Parameters
     ----------
     values : float64 array (heads, axes, pairs)
-        Radians per unit of position, for every head (or one for all heads), position axis and pair.
+        Radians per position for each head, position axis and channel pair. The first axis has size 1 if all heads
+        share the frequencies.
 
     Attributes
     ----------
     values : float64 array (heads, axes, pairs), read-only
     heads, axes, pairs : int
-        How many heads have frequencies of their own (1 if all share them), position axes, and pairs.
+        The sizes of `values`.
     limbs : uint32 array (heads, axes, 18, pairs)
-        ``turns_per_position(values)`` from the least limb up, padded with zeros.
+        ``turns_per_position(values)`` from the lowest limb up, padded with zeros.
     negative : uint64 array (heads, axes, pairs)
         1 for negative frequencies, else 0.
     key : tuple
-        Equal for equal frequencies only.
+        Two objects have equal keys only if their frequencies are equal.
     copies : dict
-        Copies on GPUs, one for each. They are no cache: CUDA graphs that were captured read them, so that they
-        live as long as the frequencies, that is, as an embedding or a plan.
+        Copies on GPUs, one for each GPU. They are not a cache, because captured CUDA graphs read them. They live as
+        long as the frequencies, which an embedding or a plan keeps alive.
     """
 
     __slots__ = ("axes", "copies", "heads", "key", "limbs", "negative", "pairs", "values")
@@ -100,13 +101,13 @@ class Frequencies:
                 number >>= LIMB_BITS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not the limbs: they follow from the values, and may be known already.
+        # The limbs are not pickled, because they follow from the values and may exist already.
         return _frequencies, (self.values.shape, self.values.tobytes())
 
 
 @remembered(256)
 def _frequencies(shape: tuple[int, int, int], values: bytes) -> Frequencies:
-    """Return frequencies, given as shape and bytes, which are hashable."""
+    """Return the shared frequencies of values, which are given as hashable shape and bytes."""
     return Frequencies(np.frombuffer(values, np.float64).reshape(shape))
 
 
@@ -116,7 +117,7 @@ def frequencies(values: Float64Array) -> Frequencies:
     Raises
     ------
     ValueError
-        If one is not finite or not below ``2**63`` radians per position.
+        If a value is not finite, or its absolute value is not below ``2**63`` radians per position.
     """
     if not (np.abs(values) < LARGEST_FREQUENCY).all():
         largest = np.abs(values).max()
@@ -125,20 +126,20 @@ def frequencies(values: Float64Array) -> Frequencies:
     return _frequencies(values.shape, np.ascontiguousarray(values, np.float64).tobytes())
 
 
-def of_head(of: Frequencies, head: int) -> Frequencies:
+def of_head(all_heads: Frequencies, head: int) -> Frequencies:
     """Return the frequencies of one head."""
-    return frequencies(of.values[head : head + 1])
+    return frequencies(all_heads.values[head : head + 1])
 
 
 @remembered(256)
-def merged(of: Frequencies) -> Frequencies | None:
-    """Return frequencies on one axis, for positions that are the same on all axes.
+def merged(by_axis: Frequencies) -> Frequencies | None:
+    """Return frequencies on a single axis, for positions that are equal on all axes.
 
-    None unless every pair reads one axis only: a sum of frequencies would be rounded.
+    Return None if a pair uses several axes, because the sum of its frequencies would be rounded.
     """
-    if ((of.values != 0).sum(axis=1) > 1).any():
+    if ((by_axis.values != 0).sum(axis=1) > 1).any():
         return None
-    return frequencies(of.values.sum(axis=1, keepdims=True))
+    return frequencies(by_axis.values.sum(axis=1, keepdims=True))
 
 
 class Multipliers(NamedTuple):
@@ -155,7 +156,7 @@ def multipliers(positions: HostArray) -> Multipliers:
     Parameters
     ----------
     positions : int64 or finite float64 array (axes, n)
-        Below ``2**63`` in size.
+        Absolute values are below ``2**63``, apart from the least int64.
 
     Returns
     -------
@@ -163,7 +164,7 @@ def multipliers(positions: HostArray) -> Multipliers:
     """
     negative = (positions < 0).astype(np.uint64)
     if positions.dtype == np.int64:
-        # The absolute value of the least int64 wraps to itself, whose bits are the right uint64.
+        # The absolute value of the least int64 overflows to itself, and its bits are the right uint64.
         low, high = np.abs(positions).view(np.uint64), np.zeros(positions.shape, np.uint64)
         shift = np.zeros(positions.shape, np.int64)
     else:
@@ -175,12 +176,12 @@ def multipliers(positions: HostArray) -> Multipliers:
 def _split_float(
     size: Float64Array,
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Return low word, high word and limb shift of float64 magnitudes: ``m * 2**-k`` exactly."""
+    """Return low word, high word and limb shift of float64 magnitudes, which are exactly ``m * 2**-k``."""
     whole = size == np.trunc(size)
     fraction, exponent = np.frexp(size)
     mantissa = np.ldexp(fraction, 53).astype(np.uint64)
     limbs, bits = np.divmod(53 - exponent.astype(np.int64), LIMB_BITS)
-    # A shift to the left, up to the next limb, leaves a whole number of limbs to shift to the right.
+    # After a shift to the left, up to the next limb, the shift to the right is a whole number of limbs.
     left = (LIMB_BITS - bits).astype(np.uint64)
     low = np.where(whole, size, 0).astype(np.uint64)
     low = np.where(whole, low, mantissa << left)

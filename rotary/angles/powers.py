@@ -1,4 +1,4 @@
-"""Inverse frequencies: the correctly rounded powers of a base, and those that a caller gives."""
+"""Inverse frequencies: correctly rounded powers of a base, and checks of frequencies that the user gives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def powers(base: float, dim: int) -> Float64Array:
     base : float
         Positive.
     dim : int
-        Even.
+        The number of rotated channels; even.
 
     Returns
     -------
@@ -34,9 +34,9 @@ def powers(base: float, dim: int) -> Float64Array:
 
     Notes
     -----
-    The power is computed with 60 decimal digits and rounded once, so that its bits do not depend
-    on the platform's ``pow``. A decimal power is within one unit of its last digit, and no inexact
-    power lies within 1e-59 of the midpoint of two float64 numbers.
+    Each power is computed with 60 decimal digits and rounded once, so its bits do not depend on the ``pow`` of the
+    platform. The decimal power is accurate to one unit of its last digit, and no inexact power is within 1e-59 of the
+    midpoint of two float64 numbers.
     """
     return _powers(base, dim)
 
@@ -44,7 +44,7 @@ def powers(base: float, dim: int) -> Float64Array:
 def spaced(ratio: float, pairs: int) -> Float64Array:
     """Return ``ratio ** (-i / (pairs - 1))`` for every pair i, from 1 down to ``1 / ratio``.
 
-    Each is correctly rounded. A single pair has frequency 1.
+    Each value is correctly rounded. A single pair has the frequency 1.
     """
     if pairs == 1:
         return frozen(np.ones(1))
@@ -53,27 +53,26 @@ def spaced(ratio: float, pairs: int) -> Float64Array:
 
 @remembered(256)
 def _powers(base: float, dim: int) -> Float64Array:
-    """Return the powers, cached by base and width."""
     exponents = [CONTEXT.divide(Decimal(-2 * i), Decimal(dim)) for i in range(dim // 2)]
     return frozen(raised(base, exponents))
 
 
 def raised(base: float, exponents: Iterable[Decimal]) -> Float64Array:
-    """Return the powers of a positive base, each correctly rounded."""
+    """Return powers of a positive base, each correctly rounded."""
     exact = Decimal(base)
     return np.array([float(CONTEXT.power(exact, exponent)) for exponent in exponents])
 
 
 def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float64Array:
-    """Return the frequencies of a caller as a read-only float64 copy, checked."""
+    """Return frequencies that the user gives as a checked, read-only float64 copy."""
     array = constant_array(values, name)
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         msg = f"`{name}` must hold real numbers, got dtype {array.dtype}"
         raise TypeError(msg)
     if array.ndim not in dimensions or 0 in array.shape:
         shapes = {1: "(dim/2,)", 2: "(axes, dim/2)", 3: "(heads, axes, dim/2)"}
-        wanted = " or ".join(shapes[n] for n in dimensions)
-        msg = f"`{name}` must have shape {wanted}, none of them zero, got shape {array.shape}"
+        expected = " or ".join(shapes[n] for n in dimensions)
+        msg = f"`{name}` must have shape {expected} without sizes of zero, got shape {array.shape}"
         raise ValueError(msg)
     result = np.array(array, dtype=np.float64, order="C")
     if not (np.abs(result) < LARGEST_FREQUENCY).all():
@@ -83,7 +82,7 @@ def as_frequencies(values: Any, name: str, dimensions: tuple[int, ...]) -> Float
 
 
 def as_factors(values: Any, name: str) -> tuple[float, ...]:
-    """Return one positive finite number for each channel pair."""
+    """Return factors of the channel pairs as floats, checked to be positive and finite."""
     if isinstance(values, list | tuple) and len(values) > LARGEST_WIDTH // 2:
         msg = f"`{name}` must hold at most {LARGEST_WIDTH // 2} numbers, got {len(values)}"
         raise ValueError(msg)

@@ -1,8 +1,8 @@
-"""A pool of memory for large results, because new memory costs more than the rotation that fills it.
+"""A pool of memory for large results, because new memory costs more time than the rotation that fills it.
 
-The operating system hands out large blocks page by page and filled with zeros, which takes two to three times as long
-as the rotation. So a large result is an array on a block that goes back to the pool when the last view of it is gone.
-The next result of about that size takes it from there.
+The operating system fills new memory with zeros page by page, which takes two to three times as long as the rotation.
+The memory of a large result is therefore a block of the pool. The block returns to the pool when the last view of the
+result is deleted, and the next result of about this size uses it again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from rotary._lib.typing import HostArray
 __all__ = ["PoolInfo", "set_pool_limit"]
 
 # The default limit is an eighth of the memory of the machine, within these bounds.
-LEAST_LIMIT, LARGEST_LIMIT = 256 * 2**20, 4 * 2**30
+MIN_DEFAULT_LIMIT, MAX_DEFAULT_LIMIT = 256 * 2**20, 4 * 2**30
 # The memory that a container may use, in bytes or "max".
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-# Large blocks start on such a page, which causes one page fault instead of one for every 4 KiB.
+# Large blocks are aligned to huge pages, which cause one page fault instead of one for every 4 KiB.
 HUGE_PAGE = 2 * 2**20
-# Smaller blocks are recycled by the allocator of C.
+# The allocator of C recycles smaller blocks.
 SMALLEST = 2**20
-# A call frees a block if another call found it idle so long ago.
-SECONDS = 10.0
+# A call frees blocks that have been idle for longer than this.
+MAX_IDLE_SECONDS = 10.0
 
 
 class PoolInfo(NamedTuple):
@@ -42,13 +42,13 @@ class PoolInfo(NamedTuple):
     Attributes
     ----------
     hits, misses : int
-        Large results that found memory in the pool, and those that did not.
+        The numbers of large results that used memory of the pool, and of large results that needed new memory.
     blocks : int
-        Idle blocks.
+        The number of idle blocks.
     nbytes : int
-        Bytes that they occupy.
+        The number of bytes in idle blocks.
     limit : int
-        Bytes that they may occupy.
+        The greatest number of bytes that idle blocks may have.
     """
 
     hits: int
@@ -59,10 +59,10 @@ class PoolInfo(NamedTuple):
 
 
 class _Owner:
-    """The base of an array on a block: once it is gone, nobody can reach the memory.
+    """The base of an array on a block; once it is deleted, no array refers to the memory.
 
-    NumPy keeps the object whose ``__array_interface__`` it reads alive as long as the array and every view of it,
-    those of other libraries included.
+    NumPy reads the ``__array_interface__`` of this object, and keeps the object alive as long as the array or any
+    view of it exists, including views by other libraries.
     """
 
     __slots__ = ("__array_interface__", "__weakref__", "_memory")
@@ -73,10 +73,10 @@ class _Owner:
 
 
 class _Blocks:
-    """The blocks of one size: lent ones by their handles, oldest first, and idle ones, oldest first.
+    """The lent and the idle blocks of one size, each oldest first.
 
-    A handle is a weak reference to an owner. Once the owner is gone, the handle is in the queue `returned`, where
-    `deque.append` itself puts it: an interruption in a finaliser written in Python would be lost.
+    The keys of lent blocks are handles: weak references to owners. Once an owner is deleted, its handle is in the queue
+    `returned`. The callback is `deque.append` itself, because an interruption in a Python finalizer would be lost.
     """
 
     __slots__ = ("capacity", "idle", "lent", "returned")
@@ -92,34 +92,34 @@ class _Blocks:
         return self.capacity * (len(self.lent) + len(self.idle))
 
     def lend(self, memory: HostArray) -> _Owner:
-        """Return an owner of a block; the block comes back when the owner is gone."""
+        """Return an owner of a block; the block returns to the pool when the owner is deleted."""
         owner = _Owner(memory)
         handle = weakref.ref(owner, self.returned.append)
         self.lent[id(handle)] = handle, memory
         return owner
 
     def collect(self, now: float) -> None:
-        """Count blocks that came back as idle, unless the pool gave them up, and free those idle for too long."""
+        """Make returned blocks idle unless the pool abandoned them, and free blocks that were idle for too long."""
         while self.returned:
-            # A handle leaves the queue last, so that an interruption loses none. Two threads may handle the same one.
+            # The handle is removed last, so that an interruption loses no block. Two threads may process the same one.
             with suppress(IndexError, ValueError):
                 handle = self.returned[0]
-                found = self.lent.pop(id(handle), None)
-                if found is not None:
-                    self.idle.append((now, found[1]))
+                lent = self.lent.pop(id(handle), None)
+                if lent is not None:
+                    self.idle.append((now, lent[1]))
                 self.returned.remove(handle)
-        while self.oldest() < now - SECONDS:
+        while self.oldest() < now - MAX_IDLE_SECONDS:
             self.free_oldest()
 
-    def latest(self) -> HostArray | None:
-        """Take the block that came back last, which may still be in a processor's cache; None if there is none."""
+    def take_latest(self) -> HostArray | None:
+        """Take the most recently returned block, which may still be in a CPU cache, or None if no block is idle."""
         try:
             return self.idle.pop()[1]
         except IndexError:
             return None
 
     def oldest(self) -> float:
-        """Return since when the oldest idle block has been idle; infinity if there is none."""
+        """Return the time at which the oldest idle block returned, or infinity if no block is idle."""
         try:
             return self.idle[0][0]
         except IndexError:
@@ -130,13 +130,13 @@ class _Blocks:
         with suppress(IndexError):
             self.idle.popleft()
 
-    def give_up(self) -> None:
+    def abandon_oldest(self) -> None:
         """Forget the block that was lent first, so that it is freed with its owner."""
         with suppress(KeyError):
             self.lent.popitem(last=False)
 
 
-class _Kept:
+class _State:
     """The blocks and counts of the pool; a new object clears the pool in one step."""
 
     __slots__ = ("hits", "misses", "sizes")
@@ -147,95 +147,95 @@ class _Kept:
 
 
 class _Pool:
-    """Idle blocks, and lent blocks that will be idle.
+    """Idle blocks, and lent blocks that will become idle.
 
-    As in `_lib.memo`, each step is one atomic operation of a container, so that there is no lock that an interrupted
-    thread, a signal handler or a forked child could find taken. Idle and lent blocks together stay within the limit:
-    beyond it, the pool gives up the block that was lent first, of the size that takes most. So nothing has to run when
-    many blocks come back at once.
+    As in `_lib.memo`, each step is one atomic operation of a container. There is no lock that an interrupted thread, a
+    signal handler or a forked child could find taken. Idle and lent blocks together stay within the limit. Beyond the
+    limit, the pool abandons the oldest lent block of the size with the most bytes. Returned blocks therefore never
+    exceed the limit, even if many return at once.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.kept = _Kept()
+        self.state = _State()
 
     def take(self, nbytes: int) -> _Owner:
-        """Return the owner of a block of at least so many bytes."""
-        kept = self.kept
-        self._collect(kept)
+        """Return the owner of a block of at least `nbytes` bytes."""
+        state = self.state
+        self._collect(state)
         capacity = _capacity(nbytes)
-        blocks = kept.sizes.get(capacity) or kept.sizes.setdefault(capacity, _Blocks(capacity))
-        memory = blocks.latest()
+        blocks = state.sizes.get(capacity) or state.sizes.setdefault(capacity, _Blocks(capacity))
+        memory = blocks.take_latest()
         if memory is None:
-            kept.misses += 1
+            state.misses += 1
             memory = aligned((capacity,), np.uint8, _alignment(capacity))
         else:
-            kept.hits += 1
+            state.hits += 1
         owner = blocks.lend(memory)
-        self._trim(kept)
+        self._trim(state)
         return owner
 
-    def _collect(self, kept: _Kept) -> None:
-        """Collect blocks that came back, and free those idle for too long."""
+    def _collect(self, state: _State) -> None:
+        """Make returned blocks idle, and free blocks that were idle for too long."""
         now = time.monotonic()
-        for blocks in list(kept.sizes.values()):
+        for blocks in list(state.sizes.values()):
             blocks.collect(now)
 
-    def _trim(self, kept: _Kept) -> None:
-        """Free idle blocks beyond the limit, oldest first; then give up lent ones."""
+    def _trim(self, state: _State) -> None:
+        """Free idle blocks beyond the limit, oldest first, and then abandon lent blocks."""
         while True:
-            sizes = list(kept.sizes.values())
+            sizes = list(state.sizes.values())
             if sum(blocks.nbytes() for blocks in sizes) <= self.limit:
                 return
             oldest = min(sizes, key=_Blocks.oldest)
             if oldest.idle:
                 oldest.free_oldest()
             else:
-                max(sizes, key=_Blocks.nbytes).give_up()
+                max(sizes, key=_Blocks.nbytes).abandon_oldest()
 
     def clear(self) -> None:
-        """Free all idle blocks and count from zero; lent ones are freed with their owners."""
-        self.kept = _Kept()
+        """Free all idle blocks and reset the counts; lent blocks are freed with their owners."""
+        self.state = _State()
 
     def set_limit(self, limit: int) -> None:
-        """Set how many bytes idle blocks may occupy."""
+        """Set the greatest number of bytes that idle blocks may have."""
         self.limit = limit
         self.info()
 
     def info(self) -> PoolInfo:
         """Return the counts."""
         while True:
-            kept, limit = self.kept, self.limit  # read once, because another thread may set them
-            self._collect(kept)
-            self._trim(kept)
-            idle = [(blocks.capacity, len(blocks.idle)) for blocks in list(kept.sizes.values())]
+            state, limit = self.state, self.limit  # read once, because another thread may set them
+            self._collect(state)
+            self._trim(state)
+            idle = [(blocks.capacity, len(blocks.idle)) for blocks in list(state.sizes.values())]
             nbytes = sum(capacity * count for capacity, count in idle)
-            if nbytes <= limit:  # else another thread returned a block meanwhile
+            if nbytes <= limit:  # otherwise another thread returned a block in the meantime
                 count = sum(count for _, count in idle)
-                return PoolInfo(kept.hits, kept.misses, count, nbytes, limit)
+                return PoolInfo(state.hits, state.misses, count, nbytes, limit)
 
 
 def _capacity(nbytes: int) -> int:
-    """Return the size of a block for so many bytes: at most an eighth of a power of two larger."""
+    """Return the size of a block for `nbytes` bytes, at most an eighth larger, so that similar results share blocks."""
     step = 1 << max(nbytes.bit_length() - 4, 12)
     return -(-nbytes // step) * step
 
 
 def _alignment(nbytes: int) -> int:
-    """Return the alignment of a block: NumPy asks for huge pages from 4 MiB on."""
+    """Return the alignment of a block: a huge page from 4 MiB on, because NumPy requests huge pages there."""
     return HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else ALIGNMENT
 
 
-def _limit_at_start() -> int:
-    """Return the limit of the environment variable, or else the default."""
-    asked = os.environ.get("ROTARY_POOL", "")
-    if asked.isdecimal():
-        return int(asked)
-    return min(max(_memory() // 8, LEAST_LIMIT), LARGEST_LIMIT)
+def _default_limit() -> int:
+    """Return the limit that the environment variable sets, or else the default."""
+    setting = os.environ.get("ROTARY_POOL", "")
+    if setting.isdecimal():
+        return int(setting)
+    return min(max(_available_memory() // 8, MIN_DEFAULT_LIMIT), MAX_DEFAULT_LIMIT)
 
 
-def _memory() -> int:
-    """Return how many bytes of memory this process may use; 0 if that is not known."""
+def _available_memory() -> int:
+    """Return the number of bytes that this process may use, or 0 if it is unknown."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -246,11 +246,11 @@ def _memory() -> int:
         return total
 
 
-_pool = _Pool(_limit_at_start())
+_pool = _Pool(_default_limit())
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
-    """Return a new array in C order, aligned to a cache line; the memory of a large one is from the pool."""
+    """Return a new array in C order, aligned to a cache line; a large array uses memory of the pool."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= _pool.limit:
@@ -260,19 +260,19 @@ def empty(shape: tuple[int, ...], dtype: Any) -> HostArray:
 
 
 def empty_like(x: HostArray) -> HostArray:
-    """Return a new array with the shape, dtype and axis order of another, the last axis contiguous."""
+    """Return a new array with the shape, dtype and axis order of x, and a contiguous last axis."""
     if not SMALLEST <= x.nbytes <= _pool.limit:
         like = np.empty_like(x, subok=False)
-        # The last axis of a copy of a broadcast array may not be contiguous.
+        # The last axis of the result for a broadcast array may not be contiguous.
         return like if like.strides[-1] == like.itemsize else np.empty(x.shape, x.dtype)
     *front, last = range(x.ndim)
     order = [*sorted(front, key=lambda axis: -abs(x.strides[axis])), last]
-    back = np.argsort(order)
-    return empty(tuple(x.shape[axis] for axis in order), x.dtype).transpose(back)
+    inverse = np.argsort(order)
+    return empty(tuple(x.shape[axis] for axis in order), x.dtype).transpose(inverse)
 
 
 def clear() -> None:
-    """Free all idle memory and count from zero."""
+    """Free all idle memory and reset the counts."""
     _pool.clear()
 
 
@@ -282,27 +282,27 @@ def info() -> PoolInfo:
 
 
 def set_pool_limit(nbytes: int) -> None:
-    """Bound the idle memory that is kept for results.
+    """Limit the idle memory that is kept for results.
 
-    The memory of a result of 1 MiB and more is used again once the last view of it is gone, because new memory
-    costs two to three times as much as the rotation. Such an array does not own its memory (``x.flags.owndata`` is
-    False), so that NumPy refuses ``x.resize`` in place. Otherwise it is an array like others. A later call frees
-    memory that has been idle for ten seconds.
+    The memory of a result of at least 1 MiB is reused once its last view is deleted, because new memory costs two to
+    three times as much time as the rotation. Such an array does not own its memory (``x.flags.owndata`` is False), so
+    NumPy refuses ``x.resize`` in place. In all other respects it is an ordinary array. A later call frees memory that
+    has been idle for ten seconds.
 
     Parameters
     ----------
     nbytes : int
-        Bytes that idle memory may occupy; 0 keeps none. The default is the environment variable ``ROTARY_POOL``
-        at the import of the library, or else an eighth of the machine's memory, at least 256 MiB and at most
-        4 GiB. `rotary.cache_info` shows how much is held, and `rotary.cache_clear` frees it. Larger results
-        always take new memory.
+        The greatest number of bytes of idle memory; 0 keeps none. The default is the value of the environment variable
+        ``ROTARY_POOL`` when the library is imported, or else an eighth of the memory of the machine, at least 256 MiB
+        and at most 4 GiB. Results that are larger than the limit always use new memory. `rotary.cache_info` returns
+        the number of idle bytes, and `rotary.cache_clear` frees them.
 
     Raises
     ------
     TypeError
         If `nbytes` is not an integer.
     ValueError
-        If it is negative.
+        If `nbytes` is negative.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How many threads a caller allows; the CPU backend decides how many it uses."""
+"""The number of threads that the user allows; the CPU backend decides how many it uses."""
 
 from __future__ import annotations
 
@@ -12,64 +12,65 @@ from rotary._lib.checks import as_positive_integer
 __all__ = ["threads"]
 
 
-class _Within(NamedTuple):
-    """A limit that holds as long as the object of its ``with`` statement exists, and the limit around it."""
+class _ActiveLimit(NamedTuple):
+    """A limit, which holds as long as the object of its ``with`` statement exists, and the limit outside of it."""
 
-    of: weakref.ref[_Limit]
+    manager: weakref.ref[_LimitManager]
     n: int
-    around: _Within | None
+    outer: _ActiveLimit | None
 
 
-_within: ContextVar[_Within | None] = ContextVar("rotary_threads", default=None)
+_active: ContextVar[_ActiveLimit | None] = ContextVar("rotary_threads", default=None)
 
 
-class _Limit(ContextDecorator):
+class _LimitManager(ContextDecorator):
     """The object of a ``with`` statement. If an interruption skips `__exit__`, the limit ends with this object."""
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self._around: list[_Within | None] = []
+        self._outer: list[_ActiveLimit | None] = []
 
-    def _recreate_cm(self) -> _Limit:
+    def _recreate_cm(self) -> _LimitManager:
         """Return a new object for each call of a decorated function, as `ContextDecorator` expects."""
-        return _Limit(self._n)
+        return _LimitManager(self._n)
 
     def __enter__(self) -> None:
-        around = _within.get()
-        self._around.append(around)
-        _within.set(_Within(weakref.ref(self), self._n, around))
+        outer = _active.get()
+        self._outer.append(outer)
+        _active.set(_ActiveLimit(weakref.ref(self), self._n, outer))
 
     def __exit__(self, *_: object) -> None:
-        _within.set(self._around.pop())
+        _active.set(self._outer.pop())
 
 
 def thread_limit() -> int | None:
-    """Return how many threads the caller allows; None if there is no limit."""
-    within = _within.get()
-    while within is not None and within.of() is None:
-        within = within.around
-    return None if within is None else within.n
+    """Return the number of threads that the user allows, or None if there is no limit."""
+    active = _active.get()
+    while active is not None and active.manager() is None:
+        active = active.outer
+    return None if active is None else active.n
 
 
 def threads(n: int) -> AbstractContextManager[None]:
-    """Use at most n threads within a ``with`` statement, for calls of the thread or task that runs it.
+    """Use at most n threads inside a ``with`` statement, for calls by the thread or task that runs it.
 
     Parameters
     ----------
     n : int
-        At least 1, which is serial. Small arrays use fewer threads, and no array more than Numba has.
+        The greatest number of threads, at least 1; 1 means serial. Small arrays use fewer threads, and no array uses
+        more threads than Numba has.
 
     Returns
     -------
     context manager
-        For a ``with`` statement, or a decorator of functions.
+        Usable in a ``with`` statement and as a decorator of functions.
 
     Raises
     ------
     TypeError
         If `n` is not an integer.
     ValueError
-        If it is below 1.
+        If `n` is below 1.
 
     Examples
     --------
@@ -79,4 +80,4 @@ def threads(n: int) -> AbstractContextManager[None]:
     >>> with rotary.threads(1):
     ...     y = rope(np.ones((8, 64)))
     """
-    return _Limit(as_positive_integer(n, "n"))
+    return _LimitManager(as_positive_integer(n, "n"))

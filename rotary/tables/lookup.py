@@ -1,4 +1,4 @@
-"""Tables for the positions of a call, from the cache."""
+"""Tables of cosine and sine for the positions of a call, from the cache or computed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from .windows import LARGEST_POSITION, cached_window, computed
 
 
 def tables_of(
-    wanted: Sequence[tuple[Angles, RowPositions, TableDType]],
+    requests: Sequence[tuple[Angles, RowPositions, TableDType]],
 ) -> list[Table | TracedTable]:
-    """Return the tables of a call, made of host arrays or, where rows are traced, of their library's.
+    """Return the tables of a call, given as (angles, positions, dtype).
 
-    Rows of consecutive positions, and of scattered ones that are close together or asked for again, are those of the
-    cache. Others are computed here. Query and key of one call have the same angles, and scales of their own: these
-    share what is computed.
+    Tables are host arrays, or arrays of the library of traced positions. The cache holds tables for consecutive
+    positions, and for scattered positions that are close together or that were looked up before. Others are computed
+    for the call. With xPos decay, query and key have equal angles and different scales, and share the table before
+    scaling.
     """
     unscaled: dict[Any, Table] = {}
     tables: list[Table | TracedTable] = []
-    for angles, rows, dtype in wanted:
+    for angles, rows, dtype in requests:
         frequencies, factor, scale = angles
         positions = rows.positions
         if rows.start is None and type(positions) is not np.ndarray:
@@ -45,7 +46,7 @@ def tables_of(
             tables.append(_consecutive(frequencies, rows.start, rows.length, dtype, factor))
             continue
         assert isinstance(positions, np.ndarray)
-        # Text among images has the same positions on all axes.
+        # Text tokens among images have equal positions on all axes.
         if frequencies.axes > 1 and (positions == positions[:1]).all():
             single = merged(frequencies)
             if single is not None:
@@ -62,36 +63,38 @@ def tables_of(
 
 
 def table_of(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | TracedTable:
-    """Return the table of rows, as `tables_of` does for several."""
+    """Return the table for the positions of one array, as `tables_of` for several."""
     (table,) = tables_of([(angles, rows, dtype)])
     return table
 
 
 def lookup(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table:
-    """Return the table of rows whose positions are known on the host."""
+    """Return the table for positions that are known on the host."""
     table = table_of(angles, rows, dtype)
     assert isinstance(table, Table)
     return table
 
 
 def _by_head(angles: Angles, rows: RowPositions, dtype: TableDType) -> Table:
-    """Return rows whose positions and frequencies both differ by head: each head has its own."""
+    """Return one table that joins those of all heads, for positions and frequencies that both differ by head."""
     assert isinstance(rows.positions, np.ndarray)
-    parts = []
+    tables = []
     for head in range(angles.frequencies.heads):
-        own = angles._replace(frequencies=of_head(angles.frequencies, head))
+        head_angles = angles._replace(frequencies=of_head(angles.frequencies, head))
         positions = rows.positions[:, head]
         if angles.scale is None:
-            parts.append(_scattered(own, positions, dtype))
+            tables.append(_computed(head_angles, positions, dtype))
         else:
-            parts.append(_scaled(own, RowPositions(positions, None, rows.length), dtype, {}))
-    firsts = np.cumsum([0, *(part.values.shape[2] for part in parts[:-1])])
-    index = np.stack([part.index + first for part, first in zip(parts, firsts, strict=True)])
-    return Table(np.concatenate([part.values for part in parts], axis=2), index, 0, rows.length)
+            head_rows = RowPositions(positions, None, rows.length)
+            tables.append(_scaled(head_angles, head_rows, dtype, {}))
+    firsts = np.cumsum([0, *(table.values.shape[2] for table in tables[:-1])])
+    index = np.stack([table.index + first for table, first in zip(tables, firsts, strict=True)])
+    values = np.concatenate([table.values for table in tables], axis=2)
+    return Table(values, index, 0, rows.length)
 
 
-def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table:
-    """Return rows at positions (axes, batch or 1, sequence or 1), computed for the call that asks."""
+def _computed(angles: Angles, positions: HostArray, dtype: TableDType) -> Table:
+    """Return a table for positions (axes, batch or 1, sequence or 1) that is not cached."""
     flat = positions.reshape(angles.frequencies.axes, -1)
     index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
     values = computed(angles.frequencies, flat, angles.factor, dtype)
@@ -101,16 +104,15 @@ def _scattered(angles: Angles, positions: HostArray, dtype: TableDType) -> Table
 def _scaled(
     angles: Angles, rows: RowPositions, dtype: TableDType, unscaled: dict[Any, Table]
 ) -> Table:
-    """Return rows with a factor that changes with the position, rounded once more.
+    """Return a table with an xPos scale: computed in float64, multiplied by the scale and rounded once.
 
-    `unscaled` holds the tables to which scales are applied, by frequencies and factor.
+    `unscaled` caches the tables before scaling, because query and key have equal angles and different scales.
     """
     positions = rows.positions
     if rows.start is not None:
         positions = (rows.start + np.arange(rows.length, dtype=np.int64)).reshape((1, 1, -1))
     assert isinstance(positions, np.ndarray)
     assert angles.scale is not None
-    # Query and key have the same angles, and scales of their own.
     key = id(angles.frequencies), angles.factor
     table = unscaled.get(key)
     if table is None:
@@ -118,16 +120,17 @@ def _scaled(
         values = computed(angles.frequencies, flat, angles.factor, "float64")
         index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
         table = unscaled[key] = Table(values, index, 0, positions.shape[-1])
-    places = positions[-1].reshape(-1).astype(np.float64)
+    # The last position axis is that of the deltas if a shift changes the frequencies.
+    scaled_at = positions[-1].reshape(-1).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
         zeta, center, unit = angles.scale
-        scale = np.array(zeta) ** ((places[:, None] - center) / unit)
+        scale = np.array(zeta) ** ((scaled_at[:, None] - center) / unit)
     limits = np.finfo(dtype)
     bad = ~((scale >= limits.tiny) & (scale <= limits.max)).all(axis=1)
     if bad.any():
         msg = (
-            f"`positions` must keep the scale of `decay` within {dtype}, got position "
-            f"{places[bad][0]} with the centre {angles.scale.center}"
+            f"`positions` must keep the scale of `decay` within {dtype}, got position {scaled_at[bad][0]} with "
+            f"`center` {angles.scale.center}"
         )
         raise ValueError(msg)
     return Table((table.values * scale).astype(dtype), table.index, 0, rows.length)
@@ -136,20 +139,20 @@ def _scaled(
 def _consecutive(
     frequencies: Frequencies, start: int, length: int, dtype: TableDType, factor: float
 ) -> Table:
-    """Return the rows for positions start .. start + length - 1 on every axis."""
+    """Return the table for positions start .. start + length - 1 on every axis."""
     if frequencies.axes > 1:
         frequencies = merged(frequencies) or frequencies
     if frequencies.axes == 1 and length and start + length <= LARGEST_POSITION:
         window = cached_window(frequencies, factor, dtype, start, start + length)
         return Table(window.values, _index(start - window.start), 1, length)
-    # No sum wraps: the last one was checked.
+    # No addition overflows, because the last position was checked.
     positions = start + np.arange(length, dtype=np.int64)
     positions = np.broadcast_to(positions, (frequencies.axes, length))
     return Table(computed(frequencies, positions, factor, dtype), _index(0), 1, length)
 
 
 def _index(row: int) -> Int64Array:
-    """Return the index of rows that follow one another from a first one on."""
+    """Return the index of consecutive rows, given the first one."""
     return np.array([[row]], dtype=np.int64)
 
 
@@ -157,88 +160,98 @@ def cos_sin(
     angles: Angles,
     positions: Any,
     *,
-    leading: bool,
+    has_position_axes: bool,
     dtype: TableDType,
     limit: int | None = None,
 ) -> tuple[Array, Array]:
-    """Return cosine and sine at positions of any shape, (..., pairs), to give out.
+    """Return cosine and sine for the user, (..., pairs) for positions of any shape.
 
-    After the position axes where `leading`. Known positions stay below the limit, if there is one.
+    With `has_position_axes`, the first axis of `positions` is that of the position axes. Positions known on the host
+    must be below `limit`.
     """
     if not isinstance(positions, int | float | np.ndarray | list | tuple):
-        found = _made_on_gpu(angles, positions, leading=leading, dtype=dtype, limit=limit)
-        if found is not None:
-            return found
-    places = read_positions(positions, "positions")
+        on_gpu = _cos_sin_on_gpu(
+            angles, positions, has_position_axes=has_position_axes, dtype=dtype, limit=limit
+        )
+        if on_gpu is not None:
+            return on_gpu
+    values = read_positions(positions, "positions")
     if limit is not None:
-        check_below(places, limit, "positions")
+        check_below(values, limit, "positions")
     frequencies = angles.frequencies
-    axes = frequencies.axes if leading else 1
-    shape = tuple(places.shape)
-    if leading and shape[:1] != (axes,):
-        msg = f"`positions` must lead with {axes} position axes, got shape {shape}"
+    axes = frequencies.axes if has_position_axes else 1
+    shape = tuple(values.shape)
+    if has_position_axes and shape[:1] != (axes,):
+        msg = f"`positions` must have the {axes} position axes as its first axis, got shape {shape}"
         raise ValueError(msg)
-    xp = libraries.namespace(places)
-    rows = explicit_rows(xp.reshape(places, (axes, 1, -1)))
+    xp = libraries.namespace(values)
+    rows = explicit_rows(xp.reshape(values, (axes, 1, -1)))
     rows.limit = limit
     table = table_of(angles, rows, dtype)
     parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
-    outer = shape[1 if leading else 0 :]
-    cosine, sine = (_given_out(_in_order(part, frequencies, outer), positions) for part in parts)
+    outer = shape[1 if has_position_axes else 0 :]
+    cosine, sine = (
+        _in_library_of(positions, _reshaped(part, frequencies, outer)) for part in parts
+    )
     return cosine, sine
 
 
-def _made_on_gpu(
-    angles: Angles, positions: Any, *, leading: bool, dtype: TableDType, limit: int | None
+def _cos_sin_on_gpu(
+    angles: Angles,
+    positions: Any,
+    *,
+    has_position_axes: bool,
+    dtype: TableDType,
+    limit: int | None,
 ) -> tuple[Array, Array] | None:
-    """Return cosine and sine at positions on a GPU, None where its kernels do not make them."""
+    """Return cosine and sine at positions on a GPU, or None if the kernels do not compute them."""
     from rotary.backends.cuda import tables as on_gpu
 
-    found = on_gpu.cos_sin(angles, positions, leading=leading, dtype=dtype, limit=limit)
-    if found is None:
+    table = on_gpu.cos_sin(angles, positions, leading=has_position_axes, dtype=dtype, limit=limit)
+    if table is None:
         return None
     pairs = angles.frequencies.pairs
     if angles.frequencies.heads > 1:
-        found = heads_inward(found, found.ndim - 2)
-    return found[..., :pairs], found[..., pairs:]
+        table = heads_inward(table, table.ndim - 2)
+    return table[..., :pairs], table[..., pairs:]
 
 
-def _in_order(part: Array, frequencies: Frequencies, outer: tuple[int, ...]) -> Array:
-    """Return a table (heads, 1, n, pairs) with the shape of the positions that it is for."""
+def _reshaped(part: Array, frequencies: Frequencies, outer: tuple[int, ...]) -> Array:
+    """Return a table (heads, 1, n, pairs) with the shape of its positions, `outer`, and axes of heads and pairs."""
     xp = libraries.namespace(part)
     if frequencies.heads == 1:
         return xp.reshape(part, (*outer, frequencies.pairs))
-    own = xp.reshape(part, (frequencies.heads, *outer, frequencies.pairs))
-    return heads_inward(own, len(outer))
+    by_head = xp.reshape(part, (frequencies.heads, *outer, frequencies.pairs))
+    return heads_inward(by_head, len(outer))
 
 
 def heads_inward(part: Array, count: int) -> Array:
     """Return a table (heads, ..., S, pairs) with `count` axes of positions as (..., heads, S, pairs).
 
-    A table for positions (S,) becomes (1, heads, S, pairs), so that it rotates (B, H, S, D) as it is.
+    A table for positions (S,) becomes (1, heads, S, pairs), which rotates (B, H, S, D) without a reshape.
     """
     if not count:
         return part
-    moved = libraries.namespace(part).permute_dims(part, (*range(1, count), 0, count, count + 1))
-    return moved if count > 1 else moved[None, ...]
+    result = libraries.namespace(part).permute_dims(part, (*range(1, count), 0, count, count + 1))
+    return result if count > 1 else result[None, ...]
 
 
-def _given_out(part: Array, like: Any) -> Array:
-    """Return part of a table in the library of the positions it was asked for."""
+def _in_library_of(like: Any, part: Array) -> Array:
+    """Return cosine or sine as an array of the library of the positions."""
     if not isinstance(part, np.ndarray):
         return part
-    # A view of a read-only buffer. The cache's own memory stays writeable, because torch reads no other.
-    shown = np.asarray(part.data.toreadonly())
+    # The memory of the cache stays writeable, because torch reads no read-only arrays. The user gets a read-only view.
+    view = np.asarray(part.data.toreadonly())
     if isinstance(like, np.ndarray) or not libraries.is_array(like):
-        return shown
+        return view
     libraries.check_precision(str(part.dtype), like)
-    # A tensor has no flag that would keep its owner from writing into the cache.
-    own = shown if libraries.device_of(like) is None else part.copy()
-    return libraries.from_host(own, libraries.namespace(like), like)
+    # A tensor has no read-only flag that would protect the cache, so it gets a copy.
+    host = view if libraries.device_of(like) is None else part.copy()
+    return libraries.from_host(host, libraries.namespace(like), like)
 
 
 def explicit_rows(positions: Array | GpuView) -> RowPositions:
-    """Return rows at positions (axes, batch or 1, sequence), known to count up where they do."""
+    """Return rows at positions (axes, batch or 1, sequence), with `start` if they are consecutive."""
     length = positions.shape[-1]
     if (
         length
@@ -246,8 +259,8 @@ def explicit_rows(positions: Array | GpuView) -> RowPositions:
         and isinstance(positions, np.ndarray)
         and positions.dtype == np.int64
     ):
-        line = positions[0, 0]
-        first = int(line[0])
-        if int(line[-1]) - first == length - 1 and (np.diff(line) == 1).all():
+        sequence = positions[0, 0]
+        first = int(sequence[0])
+        if int(sequence[-1]) - first == length - 1 and (np.diff(sequence) == 1).all():
             return RowPositions(None, first, length)
     return RowPositions(positions, None, length)

@@ -29,10 +29,10 @@ ALLOWED = {
         "_Blocks.lent": "bounded by the limit of the pool",
         "_Blocks.returned": "bounded by the limit of the pool",
         "_Blocks.idle": "bounded by the limit of the pool",
-        "_Kept.sizes": "bounded by the limit of the pool; `cache_clear` empties it",
+        "_State.sizes": "bounded by the limit of the pool; `cache_clear` empties it",
     },
     "rotary/runtime/threads.py": {
-        "_Limit._around": "one for each `with` statement that the object is in",
+        "_LimitManager._outer": "one for each `with` statement that the object is in",
     },
     "rotary/checkpoints/facts.py": {"facts": "one for each file of facts"},
     "rotary/checkpoints/layer_keys.py": {

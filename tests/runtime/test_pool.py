@@ -173,7 +173,7 @@ def test_what_lies_idle_is_bounded():
 def test_what_lies_idle_too_long_is_let_go(monkeypatch):
     block()
     assert pool.info().blocks == 1
-    later = time.monotonic() + pool.SECONDS + 1
+    later = time.monotonic() + pool.MAX_IDLE_SECONDS + 1
     monkeypatch.setattr(pool.time, "monotonic", lambda: later)
     assert pool.info().blocks == 0
 
@@ -211,7 +211,7 @@ def test_what_comes_back_at_once_is_bounded():
     rotary.set_pool_limit(20 * MIB)
     held = [pool.empty((MIB,), np.uint8) for _ in range(90)]
     first = {address(x) for x in held[:70]}
-    lent = pool._pool.kept.sizes[MIB].lent
+    lent = pool._pool.state.sizes[MIB].lent
     assert sum(memory.nbytes for _, memory in lent.values()) == 20 * MIB
     del held
     assert pool.info()[2:] == (20, 20 * MIB, 20 * MIB)
@@ -303,8 +303,8 @@ def test_children_and_the_end_of_the_process():
 @pytest.mark.parametrize(("asked", "limit"), [("0", 0), ("1048576", 1048576), ("much", 2**29)])
 def test_the_environment_sets_the_limit(asked, limit, monkeypatch):
     monkeypatch.setenv("ROTARY_POOL", asked)
-    monkeypatch.setattr(pool, "_memory", lambda: 2**32)
-    assert pool._limit_at_start() == limit
+    monkeypatch.setattr(pool, "_available_memory", lambda: 2**32)
+    assert pool._default_limit() == limit
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_the_limit_follows_the_memory_there_is(pages, container, limit, monkeypa
     monkeypatch.setattr(pool, "CONTAINER_LIMIT", tmp_path / "max")
     if container is not None:
         (tmp_path / "max").write_text(container)
-    assert pool._limit_at_start() == limit
+    assert pool._default_limit() == limit
 
 
 def test_large_blocks_start_on_huge_pages():
