@@ -77,7 +77,7 @@ def launch(
     kernel = jit.compiled(jit.Variant("rotation", name, target, bool(stream)))
     call = jit.entry_point(jit.compiled(jit.Variant("call", storage)))
     aside = np.empty((chunks, 2 * lanes), storage)
-    assert threads._numba_threads_start()
+    assert threads.start_numba_threads()
     return call(
         kernel.address,
         geometry.ctypes.data,
@@ -91,7 +91,7 @@ def launch(
         int(apart),
         aside.ctypes.data,
         chunks,
-        threads.team() if chunks > 1 else 0,
+        threads.parallel_for_address() if chunks > 1 else 0,
     )
 
 
