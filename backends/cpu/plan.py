@@ -422,24 +422,22 @@ class DirectPlan:
         """
         rows: TableRows | None = None
         given = offset if positions is None else positions
+        shapes = self._offset_shapes if positions is None else self._position_shapes
         # The dtype is checked too, because timedelta64 is a subclass of NumPy's integers.
         if isinstance(given, np.integer) and positions is None and given.dtype in INTEGERS:
             first = int(given)
             if first + self._length <= self._limit:
                 rows = self._table_reader.counted(first, self._length)
-            return rows
-        shapes = self._offset_shapes if positions is None else self._position_shapes
-        if (
-            type(given) is not np.ndarray
-            or given.dtype not in INTEGERS
-            or given.shape not in shapes
-            or (positions is not None and offset is not None)
+        elif (
+            type(given) is np.ndarray
+            and given.dtype in INTEGERS
+            and given.shape in shapes
+            and (positions is None or offset is None)
         ):
-            return None
-        step = int(positions is None)
-        index = np.array(given, np.int64, order="C", ndmin=2)
-        index = index.reshape(-1, 1) if step else index
-        rows = self._table_reader.given(index, step, self._length, self._limit)
+            step = int(positions is None)
+            index = np.array(given, np.int64, order="C", ndmin=2)
+            index = index.reshape(-1, 1) if step else index
+            rows = self._table_reader.given(index, step, self._length, self._limit)
         return rows
 
 
