@@ -1,8 +1,8 @@
-"""Runs tests with the arrays of the libraries that ROTARY_TEST_BACKEND names, or else of all installed ones.
+"""Run tests with the arrays of the libraries that ROTARY_TEST_BACKEND names, or of all installed ones.
 
-A test with the fixture `xp` runs once for each of them. A test marked `library("torch")` belongs to that library;
-further names in the mark are libraries that it needs besides. All other tests belong to NumPy. `support.py` lists what
-a library cannot do, feature by feature: tests that need such a feature are expected to fail, strictly.
+A test with the fixture `xp` runs once for each library. A test marked `library("torch")` belongs to that library; other
+names in the mark are libraries that it also needs. All other tests belong to NumPy. `support.py` lists the features
+that a library lacks: tests that need such a feature are expected to fail, strictly.
 
 Tests marked `gpu` run on a GPU. Tests marked `cuda` use memory of the host instead, even if there is a GPU. The two
 never run in one process.
@@ -85,7 +85,7 @@ def _parameters(item):
 
 
 def _libraries_of(item):
-    """The library that a test belongs to, then others that it needs."""
+    """Return the library that a test belongs to, then the others that it needs."""
     if "xp" in _parameters(item):
         return (_parameters(item)["xp"],)
     mark = item.get_closest_marker("library")
@@ -104,7 +104,7 @@ def _is_for_gpu(item):
 
 
 def _has_gpus(item):
-    """Whether every library of a test sees as many GPUs as it needs."""
+    """Return whether every library of a test sees as many GPUs as it needs."""
     mark = item.get_closest_marker("gpus")
     needed = mark.args[0] if mark else 1
     return all(gpus_of(name) >= needed for name in _libraries_of(item))
@@ -153,7 +153,7 @@ def pytest_collection_finish(session):
 
 @pytest.fixture
 def xp(request):
-    """One array library, a `helpers.Library`; JAX with 64-bit types on."""
+    """An array library, as a `helpers.Library`; JAX has 64-bit types on."""
     library = library_named(request.param)
     with library.session():
         yield library

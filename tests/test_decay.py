@@ -1,4 +1,4 @@
-"""xPos: scales by position, inverse for keys, laid out as the rotation or otherwise."""
+"""xPos: scales by position, inverse for keys, in the layout of the rotation or another one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def embedding(width=8, layout="half", *, center=3.0, scale_layout=None, seq_axis
 
 
 def scale_of(places, width, layout, center=3.0, unit=512):
-    """The scale of every channel, as those of a rotation of this layout lie, in exact arithmetic."""
+    """Return the scale of every channel in a layout, in exact arithmetic."""
     pairs = width // 2
     pair = [c % pairs if layout == "half" else c // 2 for c in range(width)]
     zeta = [(2 * mpmath.mpf(i) + 0.4 * width) / (mpmath.mpf("1.4") * width) for i in range(pairs)]
@@ -76,7 +76,7 @@ def test_vjp_is_the_transpose(layout, scale_layout):
         assert forward == pytest.approx((x * rope.vjp(dy, offset=90, role=role)).sum(), rel=1e-13)
 
 
-def test_scores_decay_with_distance_and_know_nothing_of_place():
+def test_scores_decay_with_distance_and_depend_on_nothing_else():
     rope = embedding(center=0)
     q, k = random_array((1, 8), "float64"), random_array((1, 8), "float64", seed=1)
 
@@ -92,7 +92,7 @@ def test_scores_decay_with_distance_and_know_nothing_of_place():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shift_moves_the_scale_along(layout):
+def test_shift_changes_the_scale(layout):
     rope = embedding(8, layout)
     x = random_array((2, 5, 8), "float64")
     for role in ("query", "key"):
@@ -100,7 +100,7 @@ def test_shift_moves_the_scale_along(layout):
         np.testing.assert_allclose(moved, rope(x, offset=[13, 2], role=role), rtol=1e-12)
 
 
-def test_shift_is_refused_where_a_pair_has_two_scales():
+def test_shift_is_refused_if_the_channels_of_a_pair_have_two_scales():
     rope = embedding(8, "interleaved", scale_layout="half")
     with pytest.raises(TypeError, match="`shift` needs the `scale_layout`"):
         rope.shift(random_array((5, 8)), 3, role="key")
@@ -109,7 +109,7 @@ def test_shift_is_refused_where_a_pair_has_two_scales():
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 6e-8), ("float64", 1e-13)])
-def test_tables_and_matrix_carry_the_scale(dtype, rtol):
+def test_tables_and_matrix_include_the_scale(dtype, rtol):
     rope = embedding()
     places = [0, 700]
     scale = scale_of(places, 8, "half")[:, :4]
@@ -124,7 +124,7 @@ def test_tables_and_matrix_carry_the_scale(dtype, rtol):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("scale_layout", LAYOUTS)
-def test_narrow_arrays_are_rounded_once(dtype, scale_layout):
+def test_16_bit_arrays_are_rounded_once(dtype, scale_layout):
     rope = embedding(scale_layout=scale_layout)
     x = random_array((5, 8), dtype)
     wide = rope(x.astype(np.float32), offset=300, role="key")
@@ -144,7 +144,7 @@ def test_complex_arrays():
 @pytest.mark.parametrize(
     "scale_layout", [None, pytest.param("interleaved", marks=pytest.mark.arithmetic)]
 )
-def test_on_every_library(xp, scale_layout):
+def test_decay_on_all_libraries(xp, scale_layout):
     rope = embedding(scale_layout=scale_layout, seq_axis=-2)
     q, k = random_array((2, 2, 3, 8)), random_array((2, 1, 3, 8), seed=1)
     want = rope(q, k, offset=300)
@@ -157,7 +157,7 @@ def test_on_every_library(xp, scale_layout):
 @pytest.mark.arithmetic
 @pytest.mark.feature("traced positions")
 @pytest.mark.parametrize("scale_layout", [None, "interleaved"])
-def test_traced_positions_on_every_library(xp, scale_layout):
+def test_traced_positions_on_all_libraries(xp, scale_layout):
     rope = embedding(scale_layout=scale_layout, seq_axis=-2)
     x, places = random_array((1, 2, 3, 8)), np.array([300, 5, 0])
     run = xp.traced(lambda x, places: rope(x, positions=places, role="key"))
@@ -167,7 +167,7 @@ def test_traced_positions_on_every_library(xp, scale_layout):
 
 @pytest.mark.arithmetic
 @pytest.mark.feature("traced positions")
-def test_traced_positions_beyond_the_scale_are_not_plausible(xp):
+def test_traced_positions_beyond_the_range_of_the_scale_give_nan(xp):
     rope = embedding(seq_axis=-2)
     x, places = random_array((1, 2, 3, 8)), np.array([10**8, 5, -(10**8)])
     run = xp.traced(lambda x, places: rope(x, positions=places, role="key"))

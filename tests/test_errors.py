@@ -1,4 +1,4 @@
-"""Every malformed call raises the right error, names the argument, and leaves all arrays untouched."""
+"""Every malformed call raises the right error, names the argument, and modifies no array."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def embedding(head_dim=8, **options):
 
 
 class Arrays:
-    """Arrays that a malformed call may use, all of them compared byte by byte afterwards."""
+    """Arrays for malformed calls, which are compared byte by byte afterwards."""
 
     def __init__(self):
         self.made = []
@@ -925,25 +925,25 @@ def test_outputs_of_another_library_are_refused(xp):
             embedding()(x, out=xp.asarray(out))
 
 
-def test_integers_of_every_library_are_refused(xp):
+def test_integer_arrays_are_refused_for_all_libraries(xp):
     with pytest.raises(TypeError, match=r"`x`.*int32"):
         embedding()(xp.asarray(np.ones((3, 8), np.int32)))
 
 
-def test_wrong_widths_of_every_library_are_refused(xp):
+def test_wrong_widths_are_refused_for_all_libraries(xp):
     with pytest.raises(ValueError, match=r"`x`.*8"):
         embedding()(xp.asarray(np.ones((3, 6), np.float32)))
     with pytest.raises(ValueError, match="`positions`"):
         embedding()(xp.asarray(np.ones((3, 8), np.float32)), positions=xp.asarray(np.arange(4)))
 
 
-def test_positions_of_the_wrong_kind_are_refused_in_every_library(xp):
+def test_positions_of_wrong_dtypes_are_refused_for_all_libraries(xp):
     x = xp.asarray(np.ones((3, 8), np.float32))
     with pytest.raises(TypeError, match="`positions`"):
         embedding()(x, positions=xp.asarray(np.ones(3, bool)))
 
 
-def test_overlaps_too_hard_to_rule_out_are_refused(monkeypatch):
+def test_overlaps_that_cannot_be_ruled_out_are_refused(monkeypatch):
     monkeypatch.setattr(arrays, "OVERLAP_WORK", 0)
     memory = np.zeros((40, 3, 16))
     x, out = memory[::2, ::2, :8], memory[::3, ::2, 8:][:20]
@@ -952,7 +952,7 @@ def test_overlaps_too_hard_to_rule_out_are_refused(monkeypatch):
 
 
 class Bare:
-    """Memory of a GPU that no library knows: all it can do is say where it lies."""
+    """Raw GPU memory of no library, with only an address."""
 
     shape, dtype = (3, 8), np.dtype(np.float32)
 
@@ -961,8 +961,8 @@ class Bare:
         return {"data": (0, False), "shape": self.shape, "typestr": "<f4", "version": 3}
 
 
-def test_memory_of_no_library_needs_kernels(monkeypatch):
-    """Without them there is nobody to rotate it."""
+def test_raw_gpu_memory_needs_kernels(monkeypatch):
+    """Without kernels, no library can rotate it."""
     monkeypatch.setattr(memory, "usable", lambda _: False)
     with pytest.raises(TypeError, match="`x` must be an array of a library, got .*cupy.asarray"):
         embedding()(Bare())
@@ -971,7 +971,7 @@ def test_memory_of_no_library_needs_kernels(monkeypatch):
 
 
 @pytest.mark.library("jax")
-def test_offsets_of_packed_sequences_must_be_known():
+def test_offsets_of_packed_sequences_must_be_known_on_the_host():
     import jax
 
     function = jax.jit(lambda o: embedding()(np.ones((5, 2, 8)), cu_seqlens=[0, 2, 5], offset=o))
@@ -980,7 +980,7 @@ def test_offsets_of_packed_sequences_must_be_known():
 
 
 @pytest.mark.library("jax")
-def test_traced_bounds_and_kinds_are_refused():
+def test_traced_bounds_and_dtypes_are_refused():
     import jax
 
     with pytest.raises(TypeError, match="`cu_seqlens` must be known"):
@@ -990,7 +990,7 @@ def test_traced_bounds_and_kinds_are_refused():
 
 
 @pytest.mark.library("jax")
-def test_numpy_outputs_are_refused_where_positions_are_traced():
+def test_numpy_outputs_are_refused_for_traced_positions():
     import jax
 
     x = np.ones((2, 8), np.float32)

@@ -1,4 +1,4 @@
-"""The functions beside the embedding, against mpmath and the formulas that others publish."""
+"""The functions besides the embedding, against mpmath and published formulas."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_inv_freq_of_random_bases_is_correctly_rounded():
         assert rotary.inv_freq(dim, base=base).tolist() == powers(base, dim)
 
 
-def test_frequencies_given_out_cannot_be_made_writeable():
-    """They are shared by everyone who asks for the same."""
+def test_returned_frequencies_cannot_be_made_writeable():
+    """All callers share them."""
     rope = rotary.RotaryEmbedding(8, layout="half", base=77.0)
     custom = rotary.scaling.Custom([1.0, 0.5])
     for values in (rotary.inv_freq(8, base=77.0), rope.inv_freq, custom.inv_freq(4)):
@@ -72,7 +72,7 @@ def test_the_embedding_has_the_same_frequencies():
 
 
 def ulps(got, position, frequency, factor=1.0):
-    """The error of cosine and sine in units of their last place; below 2**-60 in 2**-60 of those."""
+    """Return the error of cosine and sine in units of their last place, or of that of 2**-60 for smaller values."""
     errors = []
     for value, exact in zip(got, turned_unit(position, frequency), strict=True):
         with mpmath.workprec(300):
@@ -89,7 +89,7 @@ LIMITS = {("float32", 1.0): 0.501, ("float64", 1.0): 1.0}
 
 @pytest.mark.parametrize("factor", [1.0, 1.375, 0.1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_cos_sin_is_as_exact_as_promised(dtype, factor):
+def test_cos_sin_is_within_the_promised_error(dtype, factor):
     rng = np.random.default_rng(0)
     positions = [0, 1, -1, 2**63 - 1, -(2**63), 1_700_000_000, 1_700_000_000_123_456_789]
     positions += [int(2 ** rng.uniform(0, 63)) * int(rng.choice([-1, 1])) for _ in range(100)]
@@ -108,7 +108,7 @@ def test_cos_sin_is_as_exact_as_promised(dtype, factor):
         assert worst <= limit
 
 
-def test_cos_sin_where_the_answer_is_known():
+def test_known_values_of_cos_sin():
     turn = 4 * np.pi
     cos, sin = rotary.cos_sin([0.25], [turn], dtype="float64")
     assert cos[0, 0] == -1
@@ -136,7 +136,7 @@ def test_cos_sin_takes_positions_of_any_shape(shape):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, "float32", np.dtype("float32")])
-def test_cos_sin_takes_dtypes_of_every_form(dtype):
+def test_cos_sin_accepts_dtypes_of_all_forms(dtype):
     assert rotary.cos_sin([1], [1.0], dtype=dtype)[0].dtype == np.float32
 
 
@@ -176,7 +176,7 @@ def test_sinusoidal_is_the_formula_of_the_paper():
 
 
 def dyadic_tables(shape, dtype, seed=0):
-    """Numbers that every floating dtype holds, so that the oracle can be told what they are."""
+    """Return numbers that all floating dtypes hold exactly, so that the oracle can use them."""
     rng = np.random.default_rng(seed)
     cos = rng.integers(-64, 64, shape) / 64
     sin = rng.integers(-64, 64, shape) / 64
@@ -184,7 +184,7 @@ def dyadic_tables(shape, dtype, seed=0):
 
 
 def applied(x, cos, sin, layout, start, inverse):
-    """The formula in float64, whose rounding is far below that of the dtypes it is compared with."""
+    """Return the formula in float64, whose rounding errors are far below those of the compared dtypes."""
     sin = -sin if inverse else sin
     wide = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
     if x.dtype.kind == "c":
@@ -238,7 +238,7 @@ def test_apply_rotary_takes_tables_of_every_dtype(table, inverse, layout, dtype)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_apply_rotary_equals_the_embedding(dtype):
-    """With the embedding's own tables, in every bit."""
+    """With the tables of the embedding, bit for bit."""
     rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0, seq_axis=-3)
     width = 4 if dtype.startswith("complex") else 8
     x = random_array((2, 5, 3, width), dtype)
@@ -252,7 +252,7 @@ def test_apply_rotary_equals_the_embedding(dtype):
         assert same_bits(got, rope.inverse(x, positions=positions))
 
 
-def test_double_tables_reach_a_double_array_unrounded():
+def test_float64_tables_are_not_rounded_for_float64_arrays():
     cos, sin = rotary.cos_sin([1, 2, 3], powers(1e4, 8), dtype="float64")
     x = random_array((3, 8), "float64")
     exact, size = rotated(x, np.array([1, 2, 3]), powers(1e4, 8))
@@ -272,13 +272,13 @@ def test_strided_and_foreign_tables():
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8), (2, 0, 8)])
-def test_apply_rotary_to_nothing(shape):
+def test_apply_rotary_to_empty_arrays(shape):
     cos, sin = rotary.cos_sin(range(shape[1]), [1.0, 0.5])
     x = np.zeros(shape, np.float32)
     assert rotary.apply_rotary(x, cos, sin, layout="half", seq_axis=1).shape == shape
 
 
-def test_apply_rotary_leaves_tables_and_input_alone():
+def test_apply_rotary_does_not_modify_its_inputs():
     cos, sin = (part.copy() for part in rotary.cos_sin(range(3), [1.0, 0.5]))
     x = random_array((3, 4))
     before = [array.copy() for array in (x, cos, sin)]
@@ -287,7 +287,7 @@ def test_apply_rotary_leaves_tables_and_input_alone():
 
 
 @pytest.mark.library("torch", "jax")
-def test_tables_come_from_any_library_that_the_host_reads():
+def test_tables_may_be_of_any_library_that_the_host_can_read():
     import jax
     import torch
 
@@ -315,7 +315,7 @@ def rotate_every_two(x):
     return np.stack([-x[..., 1::2], x[..., 0::2]], axis=-1).reshape(x.shape)
 
 
-def test_half_is_what_llama_in_transformers_does():
+def test_half_equals_llama_in_transformers():
     x = random_array((2, 4, 7, 16), "float64")
     angle = np.outer(np.arange(7), 1.0 / 10_000.0 ** (np.arange(0, 16, 2) / 16))
     emb = np.concatenate([angle, angle], axis=-1)
@@ -324,7 +324,7 @@ def test_half_is_what_llama_in_transformers_does():
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)
 
 
-def test_interleaved_is_what_gpt_j_does():
+def test_interleaved_equals_gpt_j():
     x = random_array((2, 7, 4, 16), "float64")
     angle = np.outer(np.arange(7), 1.0 / 10_000.0 ** (np.arange(0, 8, 2) / 8))
     cos, sin = (np.repeat(f(angle), 2, axis=-1)[:, None] for f in (np.cos, np.sin))
@@ -344,7 +344,7 @@ def test_interleaved_is_multiplication_of_complex_numbers():
 
 
 @pytest.mark.library("torch")
-def test_half_is_what_transformers_compute_in_torch():
+def test_half_equals_transformers_in_torch():
     import torch
 
     def rotate_half_of(x):

@@ -1,4 +1,4 @@
-"""Who gives an argument by another library's name is told what it is called here."""
+"""Arguments with the names of other libraries: the error has the name to use here."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ BARE = {
         ("Custom.__init__", "freqs", "`inv_freq`"),
     ],
 )
-def test_a_word_of_another_library(call, word, meant):
+def test_names_of_other_libraries_get_a_hint(call, word, meant):
     with pytest.raises(TypeError) as caught:
         CALLS[call](**{word: 3})
     told = f"{call}() got an unexpected keyword argument `{word}`: here it is {meant}"
@@ -112,7 +112,7 @@ def test_a_word_of_another_library(call, word, meant):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_word_that_nobody_knows(call):
+def test_unknown_names_are_refused(call):
     with pytest.raises(TypeError) as caught:
         CALLS[call](xyzzy=3)
     told, _, known = str(caught.value).partition(": it takes ")
@@ -130,13 +130,13 @@ def test_a_word_that_nobody_knows(call):
 
 
 @pytest.mark.parametrize("word", BARE)
-def test_the_word_is_told_before_what_is_missing(word):
+def test_unknown_names_are_reported_before_missing_arguments(word):
     with pytest.raises(TypeError, match=f"unexpected keyword argument `{word}`: here it is"):
         BARE[word]()
 
 
 @pytest.mark.parametrize("call", ["__call__", "inverse", "vjp", "shift"])
-def test_an_array_stays_as_it_is(call):
+def test_arrays_are_unchanged(call):
     x = X.copy()
     given = {"delta": 1} if call == "shift" else {}
     with pytest.raises(TypeError, match="here it is `positions`"):
@@ -144,8 +144,8 @@ def test_an_array_stays_as_it_is(call):
     np.testing.assert_array_equal(x, X)
 
 
-def test_every_argument_that_a_word_means_exists():
-    """A renamed argument would leave hints to nothing."""
+def test_hints_name_existing_arguments():
+    """A renamed argument would leave hints without a target."""
     functions = [getattr(rotary, name) for name in rotary.__all__]
     functions += [getattr(rotary.RotaryEmbedding, name) for name in dir(rotary.RotaryEmbedding)]
     functions += [getattr(rotary.scaling, name) for name in rotary.scaling.__all__]
@@ -159,7 +159,7 @@ def test_every_argument_that_a_word_means_exists():
     assert set(hints.ARGUMENT_TEXTS) <= known
 
 
-def test_signatures_show_what_can_be_given_alone():
+def test_signatures_show_only_accepted_arguments():
     for name in ("__call__", "inverse", "vjp", "shift"):
         kinds = {each.kind for each in inspect.signature(getattr(ROPE, name)).parameters.values()}
         assert inspect.Parameter.VAR_KEYWORD not in kinds

@@ -1,4 +1,4 @@
-"""Pairs of channels, and weights that move from one layout to the other."""
+"""Layouts: channel pairs, and weights that are permuted from one layout to the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER = {"half": "interleaved", "interleaved": "half"}
 
 
 def rotated(heads, layout, angles):
-    """Rotate heads (H, head_dim), the formula with one angle per pair."""
+    """Rotate heads (H, head_dim) by the formula, with one angle per pair."""
     first, second = pair_channels(2 * len(angles), layout)
     out = heads.copy()
     a, b = heads[:, first], heads[:, second]
@@ -57,13 +57,13 @@ def test_layouts_are_strings(value):
         ("INTERLEAVED", "interleaved"),
     ],
 )
-def test_words_of_other_libraries_get_a_hint(word, hint):
+def test_names_of_other_libraries_get_a_hint(word, hint):
     with pytest.raises(ValueError, match=f"`layout` must be .* is usually '{hint}' here"):
         check_layout(word)
 
 
 @pytest.mark.parametrize("word", ["", "quarter", "hugging face", "llama"])
-def test_other_words_get_none(word):
+def test_other_names_get_no_hint(word):
     with pytest.raises(ValueError, match="`layout` must be") as caught:
         check_layout(word)
     assert "usually" not in str(caught.value)
@@ -97,7 +97,7 @@ def test_the_formula_of_the_llama_conversion():
 @pytest.mark.parametrize("source", LAYOUTS)
 @pytest.mark.parametrize("target", LAYOUTS)
 @pytest.mark.parametrize("rotary_dim", [None, 4, 10])
-def test_rows_go_where_the_target_looks_for_them(source, target, rotary_dim):
+def test_rows_are_where_the_target_layout_reads_them(source, target, rotary_dim):
     heads, head_dim = 3, 10
     bias = np.arange(heads * head_dim)
     old = bias.reshape(heads, head_dim)
@@ -146,7 +146,9 @@ def test_attention_scores_do_not_change(source, rotary_dim):
     source=st.sampled_from(LAYOUTS),
     target=st.sampled_from(LAYOUTS),
 )
-def test_swapping_source_and_target_inverts(heads, pairs, rest, features, source, target):
+def test_swapping_source_and_target_inverts_the_permutation(
+    heads, pairs, rest, features, source, target
+):
     shape = (
         (heads * (2 * pairs + rest),)
         if features is None
@@ -176,7 +178,7 @@ def test_every_dtype_keeps_its_bits(dtype):
     assert w.tobytes() == before
 
 
-def test_read_only_and_strided_weights_are_read_where_they_lie():
+def test_read_only_and_strided_weights_are_accepted():
     packed = np.arange(96.0).reshape(24, 4)
     packed.flags.writeable = False
     wk = packed[8:16, ::-1]
@@ -189,7 +191,7 @@ def test_read_only_and_strided_weights_are_read_where_they_lie():
 @pytest.mark.parametrize(
     "module", modules("torch", "jax.numpy", "array_api_strict", "dask.array", "mlx.core", "ndonnx")
 )
-def test_other_libraries_get_their_own_arrays(module):
+def test_results_are_arrays_of_the_library_of_the_weights(module):
     library = importlib.import_module(module)
     w = np.arange(48, dtype=np.float32).reshape(16, 3)
     theirs = library.asarray(w) if hasattr(library, "asarray") else library.array(w)
@@ -249,14 +251,14 @@ def test_gradients_flow_through():
         ({"target": False}, TypeError, "`target` must be"),
     ],
 )
-def test_refused(change, error, message):
+def test_bad_arguments_are_refused(change, error, message):
     call = {"w": np.ones((16, 3)), "num_heads": 2, "source": "half", "target": "interleaved"}
     call |= change
     with pytest.raises(error, match=message):
         permute_weights(**call)
 
 
-def test_an_odd_head_takes_an_even_window():
+def test_a_head_with_odd_channels_takes_an_even_rotary_dim():
     moved = permute_weights(np.arange(5), 1, source="interleaved", target="half", rotary_dim=4)
     assert moved.tolist() == [0, 2, 1, 3, 4]
 

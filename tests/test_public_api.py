@@ -1,4 +1,4 @@
-"""The public surface: names, signatures, docstrings, and values that cannot be changed."""
+"""The public API: names, signatures, docstrings, and immutable values."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def resolve(path):
 
 
 def modules():
-    """Every module of the distribution by name, private ones included."""
+    """Return all modules of the distribution by name, private ones included."""
     names = ["rotary", "rotary.backends"]
     for package in (rotary, backends):
         names += [
@@ -158,7 +158,7 @@ def modules():
 
 
 def own_bases(value):
-    """A class, and the classes that it inherits from and that no user imports."""
+    """Return a class and those of its base classes that are private."""
     public = public_classes()
     return [
         base
@@ -168,7 +168,7 @@ def own_bases(value):
 
 
 def public_classes():
-    """Every public class, and the paths that users import it by."""
+    """Return all public classes, and the paths that users import them by."""
     paths = {}
     for module, names in PUBLIC.items():
         for name in names:
@@ -179,7 +179,7 @@ def public_classes():
 
 
 def members(value):
-    """The members of a class: its own, and those of a base class unless a public one describes them."""
+    """Return the members of a class: its own, and those of base classes that are not public."""
     described = {name for base in value.__mro__ if base in public_classes() for name in vars(base)}
     found = {}
     for base in own_bases(value)[1:]:
@@ -188,7 +188,7 @@ def members(value):
 
 
 def public_callables():
-    """Public functions and classes, and the methods and properties of these classes, by one path each."""
+    """Return public functions and classes, and the methods and properties of these classes, with one path each."""
     paths = {}
     for module, names in PUBLIC.items():
         for name in names:
@@ -236,14 +236,14 @@ def test_all_names_what_is_public():
 
 
 def test_all_is_sorted():
-    """Constants, then classes, then functions, each name once."""
+    """Constants first, then classes, then functions, without duplicates."""
     for name, module in modules().items():
         public = getattr(module, "__all__", [])
         kinds = [(not each.isupper(), each[0].islower(), each) for each in public]
         assert kinds == sorted(set(kinds)), name
 
 
-def test_only_packages_pass_on_what_another_module_defines():
+def test_only_packages_export_names_of_other_modules():
     for name, module in modules().items():
         if hasattr(module, "__path__") or name == "rotary.typing":
             continue
@@ -267,7 +267,7 @@ def test_dir_and_a_star_import_give_the_public_names():
 
 
 def test_no_name_hides_a_module():
-    """`rotary.name` has to be what `import rotary.name` gives."""
+    """`rotary.name` must be the result of `import rotary.name`."""
     for info in pkgutil.iter_modules([str(Path(rotary.__file__).parent)]):
         module = importlib.import_module(f"rotary.{info.name}")
         assert getattr(rotary, info.name) is module, info.name
@@ -283,7 +283,7 @@ TEXTS = [
 
 
 def named_in(text):
-    """The dotted names of this package in a text, those that autosummary lists for the reference included."""
+    """Return the dotted names of this package in a text, including those that autosummary lists for the reference."""
     found = set(re.findall(r"(?<![\w./\"'-])rotary(?:\.[A-Za-z]\w*)+", text))
     for block in re.findall(r"currentmodule:: rotary\n(.*?)```", text, re.DOTALL):
         names = re.findall(r"^   ([A-Za-z][\w.]*)$", block, re.MULTILINE)
@@ -292,7 +292,7 @@ def named_in(text):
 
 
 def prose(path):
-    """The text of a page, or the docstrings of a module."""
+    """Return the text of a page, or the docstrings of a module."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
@@ -302,7 +302,7 @@ def prose(path):
 
 
 def missing_names(text):
-    """The names in a text that do not exist."""
+    """Return the names in a text that do not exist."""
     missing = []
     for name in sorted(named_in(text)):
         try:
@@ -336,7 +336,7 @@ def test_the_package_is_typed():
 
 
 def plain(signature):
-    """A signature without its annotations."""
+    """Return a signature without its annotations."""
     parameters = [
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in signature.parameters.values()
@@ -349,13 +349,13 @@ def test_signatures():
 
 
 @pytest.mark.parametrize("verb", ["inverse", "vjp"])
-def test_verbs_take_the_same_arguments(verb):
+def test_methods_take_the_same_arguments(verb):
     verb = getattr(rotary.RotaryEmbedding, verb)
     assert inspect.signature(verb) == inspect.signature(rotary.RotaryEmbedding.__call__)
 
 
 def annotations(value):
-    """The annotations that a type checker reads of a function, by its overloads if it has some, or of a class."""
+    """Return the annotations of a function or class that a type checker reads, from overloads if there are any."""
     value = getattr(value, "fget", None) or getattr(value, "func", value)  # of a property
     if inspect.isclass(value):
         fields = [
@@ -371,7 +371,7 @@ def annotations(value):
 
 
 def test_public_annotations_are_never_any():
-    """A type checker would accept everything there. `Array` is the library's own name for `Any`."""
+    """A type checker accepts everything as `Any`. `Array` is the name of the library for `Any`."""
     found = {
         f"{path}: {name}"
         for path, value in CALLABLES.items()
@@ -405,14 +405,14 @@ def test_layout_and_base_have_no_default():
 
 
 def sections(text):
-    """The sections of a numpydoc docstring, heading to body."""
+    """Return the sections of a numpydoc docstring by heading."""
     parts = re.split(r"^([A-Z][A-Za-z ]+)\n-{3,}\n", inspect.cleandoc(text), flags=re.MULTILINE)
     assert parts[0].strip(), "there is no summary"
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def documented(body):
-    """The names a section of parameters tells about."""
+    """Return the names that a section of parameters describes."""
     heads = [line.partition(" : ")[0] for line in body.splitlines() if line[:1].strip()]
     return [name.strip() for head in heads for name in head.split(",")]
 
@@ -449,7 +449,7 @@ NO_EXAMPLE = {
 
 
 def test_docstrings_have_a_runnable_example():
-    """Of functions, classes and the methods of the embedding."""
+    """For functions, classes and the methods of the embedding."""
     for path, value in CALLABLES.items():
         method = inspect.isfunction(value) and path.rpartition(".")[0] in CALLABLES
         shown = not method or path.startswith("rotary.RotaryEmbedding.")

@@ -1,4 +1,4 @@
-"""Several position axes: the orders of `rotary.sections`, and embeddings that read them."""
+"""Several position axes: the orders of `rotary.sections`, and embeddings with sections."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_orders(order, axes):
     ],
     ids=str,
 )
-def test_frequencies_run_on_or_restart(order, exponents):
+def test_frequencies_continue_or_restart(order, exponents):
     rope = embedding(2 * len(exponents), order)
     np.testing.assert_allclose(rope.inv_freq, 10_000.0 ** -np.array(exponents), rtol=1e-15)
     assert not rope.inv_freq.flags.writeable
 
 
-def test_an_axis_that_no_pair_reads_is_still_there():
+def test_an_axis_without_pairs_is_kept():
     assert sections.chunked(2, 2, 0).num_axes == 3
     assert sections.ggml_imrope(2, 2, 2, 0).num_axes == 4
     rope = embedding(8, sections.chunked(2, 2, 0))
@@ -202,7 +202,7 @@ def test_errors(make, kind, message):
     ids=["Qwen2-VL", "Qwen3-VL"],
 )
 def test_constants_of_transformers(base, order, sines):
-    """Made by transformers 5.23.0 in float32, at the position (5, 7, 11)."""
+    """Computed by transformers 5.23.0 in float32, at the position (5, 7, 11)."""
     rope = RotaryEmbedding(128, layout="half", base=base, sections=order)
     _, sine = rope.tables([5, 7, 11])
     for pair, value in sines.items():
@@ -222,7 +222,7 @@ def test_constants_of_transformers(base, order, sines):
     ],
     ids=str,
 )
-def test_every_pair_turns_by_the_position_of_its_axis(order, layout):
+def test_every_pair_is_rotated_by_the_position_of_its_axis(order, layout):
     rope = embedding(14, order, layout, rotary_dim=12, rotary_start=1)
     x = random_array((2, 3, 14), "float64")
     got = rope(x, positions=VIDEO)
@@ -241,7 +241,7 @@ def test_every_pair_turns_by_the_position_of_its_axis(order, layout):
     st.sampled_from([(1, 1, 2), (2, 1, 1), (2, 2)]),
     st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=4),
 )
-def test_equal_positions_on_all_axes_are_one_axis(sizes, places):
+def test_equal_positions_on_all_axes_equal_one_axis(sizes, places):
     rope = embedding(2 * sum(sizes), sections.chunked(*sizes))
     line = embedding(2 * sum(sizes), None)
     x = random_array((len(places), rope.head_dim))
@@ -250,7 +250,7 @@ def test_equal_positions_on_all_axes_are_one_axis(sizes, places):
     assert same_bits(rope.tables(alike)[0], line.tables(places)[0])
 
 
-def test_text_shares_the_table_of_one_axis(fresh_cache):
+def test_text_tokens_share_the_table_of_one_axis(fresh_cache):
     rope = embedding(8, sections.chunked(2, 1, 1))
     x = random_array((5, 8))
     rope(x)
@@ -259,7 +259,7 @@ def test_text_shares_the_table_of_one_axis(fresh_cache):
     assert rotary.cache_info()[:3] == (2, 1, 1)
 
 
-def test_frequencies_on_several_axes_at_once_are_no_single_axis():
+def test_pairs_on_several_axes_are_not_merged_into_one_axis():
     rope = RotaryEmbedding(4, layout="half", scaling=rotary.scaling.Custom(W=[[0.1, 1], [0.2, 0]]))
     x = np.eye(4)[:1]
     # The sum of the two frequencies is no float64: rounded, it would be off by 0.03 at the far place.
@@ -269,7 +269,7 @@ def test_frequencies_on_several_axes_at_once_are_no_single_axis():
         np.testing.assert_allclose(rope(x, offset=place)[0, 0], exact, rtol=1e-15)
 
 
-def test_offset_counts_on_every_axis():
+def test_an_offset_applies_to_every_axis():
     rope = embedding(8, sections.chunked(2, 2))
     x = random_array((2, 5, 8))
     alike = np.array([np.arange(5)] * 2)
@@ -279,7 +279,7 @@ def test_offset_counts_on_every_axis():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_pairs_within_an_axis_are_a_rotation_of_each_axis(layout):
+def test_pairs_within_an_axis_equal_a_rotation_of_each_axis(layout):
     rope = embedding(12, sections.axial(2, 3, pairing="within"), layout, rotary_dim=10)
     row = RotaryEmbedding(12, layout=layout, base=10_000.0, rotary_dim=4, seq_axis=-2)
     column = RotaryEmbedding(
@@ -299,7 +299,7 @@ def test_pairs_within_an_axis_are_a_rotation_of_each_axis(layout):
     assert same_bits(rope.tables(IMAGE)[0][:, :2], row.tables(IMAGE[0])[0])
 
 
-def test_pairs_within_an_axis_change_the_half_layout_only():
+def test_pairs_within_an_axis_change_only_the_half_layout():
     within = embedding(8, sections.axial(2, 2, pairing="within"), "interleaved")
     across = embedding(8, sections.axial(2, 2), "interleaved")
     x = random_array((6, 8))
@@ -323,7 +323,7 @@ def test_complex_arrays_have_one_channel_for_each_pair(dtype):
 @pytest.mark.parametrize(
     "order", [sections.chunked(2, 1, 1), sections.axial(1, 2, 1, pairing="within")], ids=str
 )
-def test_on_every_library(xp, order):
+def test_sections_on_all_libraries(xp, order):
     rope = embedding(8, order)
     q, k = random_array((2, 2, 3, 8)), random_array((2, 1, 3, 8), seed=1)
     want = rope(q, k, positions=VIDEO)
@@ -334,7 +334,7 @@ def test_on_every_library(xp, order):
 
 
 @pytest.mark.feature("traced positions")
-def test_traced_positions_on_every_library(xp):
+def test_traced_positions_on_all_libraries(xp):
     rope = embedding(8, sections.axial(2, 1, 1, pairing="within"))
     x = random_array((1, 2, 3, 8))
     run = xp.traced(lambda x, places: rope(x, positions=places))
@@ -344,13 +344,13 @@ def test_traced_positions_on_every_library(xp):
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (8, 2, 4)], ids=str)
-def test_frequencies_of_several_axes_say_themselves_what_each_does(shape):
+def test_frequencies_of_several_axes_exclude_sections(shape):
     custom = rotary.scaling.Custom(W=np.ones(shape))
     with pytest.raises(ValueError, match="`sections` must not be given with W"):
         RotaryEmbedding(8, layout="half", scaling=custom, sections=sections.chunked(2, 2))
 
 
-def test_positions_that_do_not_fit_change_nothing():
+def test_bad_positions_modify_no_array():
     rope = embedding(8, sections.axial(2, 2, pairing="within"))
     x = random_array((6, 8))
     kept = x.copy()
@@ -359,7 +359,7 @@ def test_positions_that_do_not_fit_change_nothing():
     assert same_bits(x, kept)
 
 
-def test_explain_tells_the_axes():
+def test_explain_shows_the_axes():
     told = embedding(8, sections.chunked(2, 2), scaling=rotary.scaling.Linear(2.0)).explain()
     assert "sections          0x2 1x2      given: position axis x pairs" in told
     assert (

@@ -1,7 +1,7 @@
-"""The orders of position axes, against the code that models run: transformers itself, and tables made by others.
+"""The orders of position axes, against the code that models run: transformers, and tables made with other projects.
 
-`oracle` tests run transformers. The tables of projects that are no Python packages, or need a GPU, were
-made by running their rule, and are named after project, file and version.
+`oracle` tests run transformers. The tables of projects that are not Python packages, or need a GPU, were made by
+running their rule, and are named after project, file and version.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ GGML_TABLES = [
 
 
 def digits(order):
-    """The axes of an order, written as the tables are."""
+    """Return the axes of an order in the form of the tables."""
     return "".join(map(str, order.axes))
 
 
 def runs_on(order):
-    """Whether one schedule of frequencies runs over all pairs."""
+    """Return whether one frequency schedule continues over all pairs."""
     pairs = len(order.axes)
     return order.index == tuple(range(pairs)) and order.widths == (2 * pairs,) * pairs
 
@@ -132,8 +132,8 @@ def test_vision_order_of_ggml(sizes, expected):
     np.testing.assert_allclose(rope.inv_freq, powers, rtol=1e-14)
 
 
-def test_no_two_orders_of_these_are_the_same():
-    """What the tables above are worth: three sizes of axes tell the orders apart."""
+def test_all_orders_differ():
+    """Shows that the tables above are a test: three sizes of axes distinguish the orders."""
     sizes = (8, 12, 12)
     orders = {
         digits(sections.chunked(*sizes)),
@@ -149,7 +149,7 @@ def test_no_two_orders_of_these_are_the_same():
 # transformers itself.
 
 
-def lane_table(model, rotary_class, sizes, pairs, columns):
+def pair_table(model, rotary_class, sizes, pairs, columns):
     """The angle of every pair per unit of every position axis, as a model's own module has it.
 
     Parameters
@@ -189,12 +189,12 @@ def every_second(table, pairs):
 
 
 def check_order(model, rotary_class, sizes, order, layout, columns):
-    """Compare every pair's axis and frequency with the model's; position 1 is within arcsine's range."""
+    """Compare the axis and frequency of every pair with the model; position 1 is in the range of the arcsine."""
     pairs = sum(sizes)
     rope = RotaryEmbedding(2 * pairs, layout=layout, base=1e4, sections=order)
     ours = np.zeros((max(3, len(sizes)), pairs))
     ours[order.axes, np.arange(pairs)] = rope.inv_freq
-    theirs = lane_table(model, rotary_class, sizes, pairs, columns)
+    theirs = pair_table(model, rotary_class, sizes, pairs, columns)
     # Their sines are float32 and next to one arcsine is steep, but for the first frequency: 1 radian.
     np.testing.assert_allclose(theirs, ours, rtol=1e-6, atol=1e-9)
 
@@ -253,9 +253,9 @@ def test_ernie_is_the_order_of_ernie_4_5_vl(space, time):
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("sizes", [(8, 12, 12), (1, 3, 1)])
-def test_sizes_that_do_not_tile_have_other_counts_in_qwen3_vl_and_are_refused_here(sizes):
+def test_sizes_that_qwen3_vl_changes_silently_are_refused(sizes):
     pairs = sum(sizes)
-    theirs = lane_table("qwen3_vl", "Qwen3VLTextRotaryEmbedding", sizes, pairs, first_half)
+    theirs = pair_table("qwen3_vl", "Qwen3VLTextRotaryEmbedding", sizes, pairs, first_half)
     counts = tuple((theirs > 1e-9).sum(axis=1).tolist())
     assert sum(counts) == pairs
     assert counts != sizes
@@ -264,8 +264,8 @@ def test_sizes_that_do_not_tile_have_other_counts_in_qwen3_vl_and_are_refused_he
 
 
 @pytest.mark.oracle
-def test_an_order_is_told_from_another():
-    """The comparison above fails for what is not the model's."""
+def test_the_comparison_fails_for_another_order():
+    """The comparison above fails for any order but that of the model."""
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check_order(
             "qwen2_vl",
@@ -279,9 +279,9 @@ def test_an_order_is_told_from_another():
 
 @pytest.mark.oracle
 def test_hunyuan_vl_in_transformers_doubles_sizes_over_all_channels():
-    """Why it is a quirk: the two channels of one pair follow different axes."""
+    """The reason for the quirk: the two channels of a pair use different axes."""
     sizes, pairs = (4, 4, 4, 4), 16
-    theirs = lane_table("hunyuan_vl", "HunYuanVLRotaryEmbedding", sizes, pairs, lambda x, _: x)
+    theirs = pair_table("hunyuan_vl", "HunYuanVLRotaryEmbedding", sizes, pairs, lambda x, _: x)
     axes = (theirs > 1e-9).argmax(axis=0)
     np.testing.assert_array_equal(axes, np.repeat(np.arange(4), 8))
     chunked = np.array(sections.chunked(*sizes).axes)

@@ -1,4 +1,4 @@
-"""What mypy and pyright say of a user's program: `nox -s typing` runs this on an installed copy."""
+"""What mypy and pyright report for a program of a user: `nox -s typing` runs this on an installed copy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.typing
 
 
 def run(folder, *command):
-    """The output of a type checker in a folder from which the source of the library cannot be imported."""
+    """Return the output of a type checker in a folder from which it cannot import the sources of the library."""
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=folder, capture_output=True, check=False, text=True
     )
@@ -26,7 +26,7 @@ def run(folder, *command):
 
 
 def mypy(folder):
-    """The lines that mypy refuses, and its messages."""
+    """Return the lines that mypy refuses, and its messages."""
     options = ("--strict", "--config-file=", "--hide-error-context", "--no-error-summary")
     output = run(folder, "mypy", *options, PROGRAM.name)
     found = re.findall(rf"^{re.escape(PROGRAM.name)}:(\d+): error: (.*)$", output, re.MULTILINE)
@@ -34,7 +34,7 @@ def mypy(folder):
 
 
 def pyright(folder):
-    """The lines that pyright refuses, and its messages."""
+    """Return the lines that pyright refuses, and its messages."""
     config = {"typeCheckingMode": "strict", "include": [PROGRAM.name]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config))
     report = json.loads(run(folder, "basedpyright", "--outputjson", "--pythonpath", sys.executable))
@@ -47,7 +47,7 @@ def pyright(folder):
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
-def test_a_users_program_is_refused_exactly_where_it_is_wrong(checker, tmp_path):
+def test_type_checkers_refuse_exactly_the_wrong_lines(checker, tmp_path):
     shutil.copy(PROGRAM, tmp_path)
     lines = PROGRAM.read_text(encoding="utf-8").splitlines()
     wrong = {number for number, line in enumerate(lines, 1) if line.endswith("# error")}

@@ -21,7 +21,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class Tensor:
-    """Stands for the array of another library."""
+    """An array of another library."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -105,7 +105,7 @@ q = rope(t)  # error
 
 
 def forward(x: Float32, **options: Unpack[CallOptions]) -> Float32:
-    """Pass arguments on, as a user's module does."""
+    """Pass arguments on, as a module of a user does."""
     return rope.inverse(rope(x, **options), **options)
 
 

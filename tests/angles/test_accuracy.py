@@ -1,8 +1,8 @@
-"""How far tables are from the exact cosine and sine, for positions and frequencies of every magnitude.
+"""The errors of tables against exact cosine and sine, for positions and frequencies of all magnitudes.
 
-The truth here shares nothing with the library: a product of two floats is one big integer, which is
-multiplied by mpmath's 1/(2 pi); no frequency is ever rounded to a fraction of a turn, as `rotary.angles.phases`
-does. Cosine and sine of what is left are Taylor series in pairs of float64. mpmath itself checks it.
+The oracle shares no code with the library: a product of two floats is one large integer, which is multiplied by
+1/(2 pi) of mpmath. No frequency is rounded to a fraction of a turn, as in `rotary.angles.phases`. Cosine and sine of
+the remainder are Taylor series in pairs of float64. A test compares the oracle with mpmath.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def ulp_errors(table: Array, exact: Pair) -> Array:
 
 
 class Worst(NamedTuple):
-    """The largest error of a table, and where it is."""
+    """The largest error of a table, and its entry."""
 
     ulp: float
     position: Any
@@ -141,7 +141,7 @@ class Worst(NamedTuple):
 
 
 def worst(positions: Array, inv_freq: Array, dtype: str, factor: float = 1.0) -> Worst:
-    """Return the worst entry of the table that the library gives."""
+    """Return the entry with the largest error in the table of the library."""
     table = rotary.cos_sin(positions, inv_freq, dtype=dtype, attention_factor=factor)
     exact = exact_cos_sin(exact_phase(positions[..., None], inv_freq))
     errors = np.maximum(
@@ -194,13 +194,13 @@ EDGE_FREQUENCIES = np.array(
 
 
 def some_integers(rng: np.random.Generator, count: int) -> Array:
-    """int64 of every magnitude and either sign."""
+    """Return int64 positions of all magnitudes and both signs."""
     bits = rng.integers(-(2**63), 2**63 - 1, count, endpoint=True)
     return bits >> rng.integers(0, 63, count)
 
 
 def some_floats(rng: np.random.Generator, count: int) -> Array:
-    """float64 positions with fractions: of every magnitude, short ones, and times."""
+    """Return float64 positions with fractions: of all magnitudes, short ones, and times."""
     size = np.ldexp(1.0 + rng.random(count), rng.integers(-70, 63, count))
     size[::16] = np.ldexp(1.0 + rng.random(size[::16].shape), -rng.integers(70, 1070))
     size[1::4] = rng.integers(1, 2**20, size[1::4].shape) * 2.0 ** -rng.integers(1, 30)
@@ -209,7 +209,7 @@ def some_floats(rng: np.random.Generator, count: int) -> Array:
 
 
 def some_frequencies(rng: np.random.Generator, count: int) -> Array:
-    """Frequencies of every magnitude and either sign, and those of a default schedule."""
+    """Return frequencies of all magnitudes and both signs, and those of a default schedule."""
     size = np.ldexp(1.0 + rng.random(count), rng.integers(-66, 62, count))
     size[::16] = np.ldexp(1.0 + rng.random(size[::16].shape), -rng.integers(70, 1074))
     result = size * rng.choice([-1.0, 1.0], count)
@@ -302,14 +302,14 @@ def test_ten_million_random_pairs(dtype, factor, capsys):
 
 @pytest.mark.parametrize(("dtype", "factor"), PROMISED)
 @pytest.mark.parametrize("positions", [EDGE_INTEGERS, EDGE_FLOATS], ids=["int64", "float64"])
-def test_edges(positions, dtype, factor):
+def test_extreme_positions_and_frequencies(positions, dtype, factor):
     found = worst(positions, EDGE_FREQUENCIES, dtype, factor)
     assert found.ulp <= PROMISED[dtype, factor], found
 
 
 @TABLES
 def test_consecutive_positions_from_the_cache(dtype, factor):
-    """Windows that grow at both ends are as exact as rows computed alone."""
+    """Cached windows that grow at both ends are as exact as rows that are computed separately."""
     inv_freq = rotary.inv_freq(128, base=500_000.0)
     for start, stop in ((0, 40), (30, 300), (-200, 5), (-200, 300)):
         found = worst(np.arange(start, stop), inv_freq, dtype, factor)
@@ -361,7 +361,7 @@ def test_floats_nearest_to_zeros_of_cosine_and_sine(dtype, factor, shift):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_several_axes_add_their_angles_exactly(dtype):
-    """The angles of two axes may cancel: what is left is as exact as any other angle."""
+    """The angles of two axes may cancel; the difference is as exact as any other angle."""
     rng = np.random.default_rng(5)
     pairs = 48
     values = np.stack([some_frequencies(rng, pairs) for _ in range(3)])
@@ -379,8 +379,8 @@ def test_several_axes_add_their_angles_exactly(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_cosine_and_sine_that_are_known(dtype):
-    """Quarter turns are zero to the last bit only where the frequency is; 0 gives exactly 1 and 0."""
+def test_known_values_of_cosine_and_sine(dtype):
+    """Quarter turns are zero to the last bit only if the frequency is; 0 gives exactly 1 and 0."""
     table = rotary.cos_sin([0, 0.0, -0.0, 5e-324], EDGE_FREQUENCIES[:20], dtype=dtype)
     np.testing.assert_array_equal(table[0], 1)
     np.testing.assert_array_equal(table[1][:3], 0)
@@ -394,7 +394,7 @@ def test_cosine_and_sine_that_are_known(dtype):
 
 
 def test_the_default_frequencies_of_unix_time():
-    """The case the library is for: unix seconds, milliseconds and nanoseconds, integer and float."""
+    """Unix seconds, milliseconds and nanoseconds, as integers and floats."""
     inv_freq = rotary.inv_freq(128, base=10_000.0)
     seconds = 1_700_000_000 + np.arange(64) * 86_400
     for places in (seconds, seconds * 1000, seconds * 10**9 + 7, seconds + 0.125, seconds + 0.1):
@@ -414,7 +414,7 @@ def bits(table: Any) -> bytes:
 
 
 def alone(position: float, dtype: str, factor: float) -> bytes:
-    """The bits of one row, computed without the cache."""
+    """Return the bits of one row, computed without the cache."""
     places = np.array([[position]])
     table = np.empty((2, 1, 1, LANES.size), dtype)
     backends.host().fill_table(frequencies(LANES[None, None]), places, factor, table, 0)
@@ -465,7 +465,7 @@ def test_bits_of_floats_are_those_of_equal_integers(dtype, factor):
 
 @pytest.fixture
 def plain_kernels(monkeypatch):
-    """The kernels' formulas as they are without Numba, in the portable backend."""
+    """The formulas of the kernels without Numba, in the portable backend."""
     import importlib.util
     import sys
 

@@ -76,13 +76,13 @@ def test_turns_of_any_frequency(frequency):
 
 
 def test_turns_have_64_integer_bits():
-    """What a fractional position moves into the fraction is there."""
+    """A fractional position shifts integer bits into the fraction."""
     whole = 2**63 * 10**40 // 62831853071795864769252867665590057683943
     assert phases.turns_per_position(2.0**63) >> phases.FRACTION_BITS == whole
     assert abs(phases.turns_per_position(4 * np.pi) - 2 * TURN) < TURN >> 50
 
 
-def test_frequencies_hold_their_turns_in_limbs():
+def test_limbs_of_frequencies_are_their_turns():
     values = np.array([[[1.0, -0.5, 1e18], [0.0, -0.0, 5e-324]]])
     made = phases.Frequencies(values)
     assert (made.heads, made.axes, made.pairs) == (1, 2, 3)
@@ -99,7 +99,7 @@ def test_frequencies_hold_their_turns_in_limbs():
 
 
 def test_limbs_leave_room_for_every_shift():
-    """The multiplication reads eight limbs from the shift on, whatever the shift."""
+    """The multiplication reads eight limbs from the shift on, for every shift."""
     assert phases.LARGEST_SHIFT + 8 <= phases.LIMBS
 
 
@@ -153,7 +153,7 @@ def test_frequencies_can_be_pickled():
 
 
 def value_of(numbers: phases.Multipliers, index: tuple[int, ...]) -> Fraction:
-    """The position that multipliers stand for."""
+    """Return the position that multipliers represent."""
     digits = [int(digit) for digit in numbers.digits[index]]
     assert all(0 <= digit < 2**32 for digit in digits)
     size = Fraction(sum(digit << (32 * i) for i, digit in enumerate(digits)))
@@ -180,7 +180,7 @@ def check_multipliers(positions: np.ndarray) -> phases.Multipliers:
 
 
 @given(st.lists(INTEGERS, min_size=1, max_size=8))
-def test_integers_are_their_own_multipliers(values):
+def test_multipliers_of_integers_are_the_integers(values):
     numbers = check_multipliers(np.array([values], np.int64))
     assert not numbers.shift.any()
     assert not numbers.digits[..., 2].any()
@@ -220,7 +220,7 @@ def test_several_axes_and_no_positions():
     assert phases.multipliers(np.zeros((2, 0))).digits.shape == (2, 0, 3)
 
 
-def test_multipliers_leave_positions_alone():
+def test_multipliers_do_not_modify_positions():
     for positions in (np.array([[-5, 3]]), np.array([[-5.5, 3.25]])):
         before = positions.copy()
         phases.multipliers(positions)
@@ -234,7 +234,7 @@ def test_multipliers_leave_positions_alone():
 
 
 def product(position: float, frequency: float) -> int:
-    """The kernels' 128-bit fraction of a turn, not negated."""
+    """Return the 128-bit fraction of a turn of the kernels, without its sign."""
     made = phases.Frequencies(np.array([[[frequency]]]))
     kind = np.int64 if isinstance(position, int) else np.float64
     numbers = phases.multipliers(np.array([[position]], kind))
@@ -245,13 +245,13 @@ def product(position: float, frequency: float) -> int:
 
 
 @given(INTEGERS, FREQUENCIES)
-def test_products_with_integers_only_wrap(position, frequency):
+def test_products_with_integers_are_exact_modulo_one_turn(position, frequency):
     exact = abs(position) * phases.turns_per_position(frequency) % TURN
     assert product(position, frequency) == exact >> 64
 
 
 @given(FLOATS, FREQUENCIES)
-def test_products_with_floats_are_cut_once(position, frequency):
+def test_products_with_floats_are_truncated_once(position, frequency):
     numerator, denominator = abs(position).as_integer_ratio()
     exact = Fraction(numerator * phases.turns_per_position(frequency), denominator) % TURN / 2**64
     error = (exact - product(position, frequency)) % 2**128

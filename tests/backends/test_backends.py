@@ -1,4 +1,4 @@
-"""Every array library gets what NumPy gets, within bounds, in arrays of its own."""
+"""All array libraries get the results of NumPy, within bounds, as arrays of their own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def along(ndim, axis, values):
 
 
 def assert_right(xp, got, x, places, *, width=8, **options):
-    """The right numbers in the library, shape and dtype of what was given."""
+    """Check values, library, shape and dtype of a result."""
     assert xp.owns(got)
     array = xp.to_numpy(got)
     assert array.dtype == x.dtype
@@ -132,7 +132,7 @@ def test_the_reference_rotates_complex_arrays():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", ["call", "inverse", "vjp", "shift"])
-def test_every_verb_dtype_and_layout(xp, verb, dtype):
+def test_all_methods_dtypes_and_layouts(xp, verb, dtype):
     x = random_array((2, 3, 5, width_of(dtype, 12)), dtype)
     for layout in LAYOUTS:
         for output_layout in LAYOUTS:
@@ -192,7 +192,7 @@ AXES = {
 
 
 @pytest.mark.parametrize("name", AXES)
-def test_every_axis_order(xp, name):
+def test_all_axis_orders(xp, name):
     shape, seq_axis, axis = AXES[name]
     x = random_array(shape)
     places = along(len(shape), axis, range(7, 10))
@@ -215,7 +215,7 @@ def test_several_arrays(xp):
 
 
 def test_arrays_of_different_axes(xp):
-    """Keys without a head axis beside queries with one, as in multi-query attention."""
+    """Keys without a head axis and queries with one, as in multi-query attention."""
     q, k = random_array((2, 4, 3, 8)), random_array((2, 3, 8), seed=1)
     rope = embedding()
     got = rope(xp.asarray(q), xp.asarray(k), offset=[5, 9], seq_axis=(2, 1))
@@ -245,7 +245,7 @@ def test_positions_of_numpy_are_exact(xp):
         pytest.param("float64", marks=pytest.mark.feature("float64 positions")),
     ],
 )
-def test_positions_of_the_library_itself(xp, kind):
+def test_positions_of_the_same_library(xp, kind):
     x = random_array((2, 5, 8))
     places = (PLACES % 1000).astype(kind)
     tolerance = {"rtol": 0, "atol": 2e-6 if "int" in kind else 5e-4}
@@ -290,7 +290,7 @@ def test_sinusoidal_at_positions_of_the_library(xp):
 
 
 @pytest.mark.feature("own bounds")
-def test_bounds_of_the_library_itself(xp):
+def test_bounds_of_the_same_library(xp):
     x = random_array((6, 3, 8))
     got = embedding()(xp.asarray(x), cu_seqlens=xp.asarray(np.array([0, 2, 5, 6])))
     assert_right(xp, got, x, along(3, 0, [0, 1, 0, 1, 2, 0]))
@@ -377,7 +377,7 @@ def test_nothing_is_computed(xp):
 
 
 @pytest.mark.feature("jit")
-def test_compiled_by_the_library(xp):
+def test_compilation_by_the_library(xp):
     x = random_array((2, 3, 8))
     rope = embedding()
     got = xp.jit(lambda x: rope(x, offset=1_700_000_000))(xp.asarray(x))
@@ -385,7 +385,7 @@ def test_compiled_by_the_library(xp):
 
 
 @pytest.mark.feature("whole jit")
-def test_compiled_by_the_library_into_one_program(xp):
+def test_compilation_by_the_library_into_one_program(xp):
     x = random_array((2, 3, 8))
     rope = embedding()
     got = xp.whole_jit(lambda x: rope(x, offset=5))(xp.asarray(x))
@@ -393,7 +393,7 @@ def test_compiled_by_the_library_into_one_program(xp):
 
 
 @pytest.mark.feature("traced positions")
-def test_traced_positions_beyond_the_context_are_not_plausible(xp):
+def test_traced_positions_beyond_the_context_give_nan(xp):
     ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
     rope = RotaryEmbedding(8, layout="half", base=10_000.0, scaling=ntk, context_length=6)
     x, places = random_array((4, 8)), np.array([5, 6, -3, 10**6])
@@ -427,13 +427,13 @@ def test_gradients_are_the_vjp(xp):
 
 
 @pytest.mark.feature("vmap")
-def test_vectorised_by_the_library(xp):
+def test_vectorization_by_the_library(xp):
     x = random_array((2, 3, 8))
     got = xp.vmap(lambda x: embedding()(x, offset=5))(xp.asarray(x))
     assert_right(xp, got, x, along(3, 1, range(5, 8)))
 
 
-def test_the_documented_table_is_this_one():
+def test_the_documented_table_is_up_to_date():
     assert support.PAGE.read_text(encoding="utf-8") == support.page()
 
 
@@ -447,7 +447,7 @@ def test_every_reason_belongs_to_a_feature_and_a_library():
 # Mixtures.
 
 
-def test_known_positions_of_any_library_fit_arrays_of_numpy(xp):
+def test_numpy_arrays_take_known_positions_of_all_libraries(xp):
     x = random_array((3, 8))
     if xp.name == "cupy":
         with pytest.raises(TypeError, match="`x` must be on the GPU of `positions`"):
@@ -475,7 +475,7 @@ MIXTURES = [
 @pytest.mark.parametrize(
     ("own", "other"), [pytest.param(*pair, marks=pytest.mark.library(*pair)) for pair in MIXTURES]
 )
-def test_unknown_positions_of_another_library_are_refused(own, other):
+def test_traced_positions_of_another_library_are_refused(own, other):
     x = library_named(own).asarray(np.ones((3, 8), np.float32))
     positions = library_named(other).asarray(np.arange(3.0))
     if other == "torch":
@@ -487,7 +487,7 @@ def test_unknown_positions_of_another_library_are_refused(own, other):
 
 
 @pytest.mark.library("torch", "jax")
-def test_known_tables_of_another_library_are_read():
+def test_known_tables_of_another_library_are_converted():
     import jax.numpy as jnp
 
     x = library_named("torch").asarray(random_array((3, 8)))
@@ -517,7 +517,7 @@ class TestTorch:
         assert torch.equal(packed[:, :, 0].transpose(1, 2), got)
         assert torch.equal(packed[:, :, 1:], before[:, :, 1:])
 
-    def test_channels_that_do_not_lie_one_after_another(self):
+    def test_a_last_axis_that_is_not_contiguous(self):
         import torch
 
         x = torch.from_numpy(random_array((8, 3))).T
@@ -543,7 +543,7 @@ class TestTorch:
 
     @pytest.mark.parametrize("kind", ["bfloat16", "float16", "float32", "float64"])
     def test_known_float_positions_are_exact(self, kind):
-        """A value is a value: the dtype that carries it does not reach the angle."""
+        """The dtype that holds a position does not affect the angle."""
         import torch
 
         places = torch.tensor([255.0, 1.5, -64.0], dtype=getattr(torch, kind))
@@ -561,7 +561,7 @@ class TestTorch:
                 assert torch.equal(embedding()(x), want)
                 assert torch.equal(embedding()(torch.ones(3, 8)), embedding()(torch.ones(3, 8)))
 
-    def test_parameters_and_tensors_are_one_library(self):
+    def test_parameters_and_tensors_are_of_one_library(self):
         import torch
 
         x = torch.from_numpy(random_array((3, 8)))
@@ -571,8 +571,8 @@ class TestTorch:
             assert embedding()(parameter, out=out) is out
             assert torch.equal(out, embedding()(x))
 
-    def test_tables_of_the_cache_are_not_written_by_the_library(self, fresh_cache):
-        """What PyTorch can write to must not be what others rotate with unless they say so."""
+    def test_tensors_of_tables_do_not_alias_the_cache(self, fresh_cache):
+        """PyTorch can write to every tensor, so tensors must not share memory with tables of the cache."""
         import torch
 
         rope = embedding()
@@ -589,13 +589,13 @@ class TestTorch:
 
 @pytest.mark.library("jax")
 class TestJax:
-    def test_devices_stay(self):
+    def test_results_are_on_the_device_of_the_array(self):
         import jax
 
         x = jax.device_put(random_array((3, 8)), jax.devices("cpu")[0])
         assert embedding()(x).devices() == x.devices()
 
-    def test_shapes_without_numbers(self):
+    def test_shapes_without_values(self):
         import jax
 
         got = jax.eval_shape(embedding(), jax.ShapeDtypeStruct((2, 3, 8), "bfloat16"))
@@ -659,7 +659,7 @@ class TestDask:
         got = embedding()(da.from_array(x, chunks=(2, 1, -1)), cu_seqlens=bounds)
         assert same_bits(got.compute(scheduler="synchronous"), embedding()(x, cu_seqlens=bounds))
 
-    def test_heads_of_their_own_across_chunks(self):
+    def test_frequencies_per_head_across_chunks(self):
         import dask.array as da
 
         w = np.random.default_rng(0).normal(size=(6, 1, 4))
@@ -668,7 +668,7 @@ class TestDask:
         got = rope(da.from_array(x, chunks=(1, 4, 3, -1)))
         assert same_bits(got.compute(scheduler="synchronous"), rope(x))
 
-    def test_graphs_can_be_sent(self):
+    def test_graphs_can_be_pickled(self):
         import dask.array as da
 
         x = random_array((4, 5, 8))
@@ -677,7 +677,7 @@ class TestDask:
         assert same_bits(twin.compute(scheduler="synchronous"), embedding()(x, offset=3))
 
     def test_graphs_do_not_grow_with_positions(self):
-        """A block is sent its own rows, not the table of the whole sequence."""
+        """A block gets only its own positions, not the table of the whole sequence."""
         import dask.array as da
 
         x = da.zeros((100_000, 64), chunks=(1000, 64), dtype=np.float32)

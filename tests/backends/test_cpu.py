@@ -1,4 +1,4 @@
-"""Kernels that cannot be compiled, cached or run by several threads, and what runs in their place."""
+"""Kernels that cannot be compiled, cached or run by several threads, and their fallbacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if kernels.COMPILED:
 
 @pytest.fixture
 def nothing_failed(monkeypatch):
-    """As in a new process."""
+    """The state of a new process."""
     for told in (guard.failures, guard._unreported):
         for what in list(told):
             monkeypatch.delitem(told, what)
@@ -37,7 +37,7 @@ def nothing_failed(monkeypatch):
     ("decorator", "variant"),
     [("cfunc", ("rotation", "float32", "half")), ("njit", ("call", "float32"))],
 )
-def test_a_cache_that_fails_is_done_without(
+def test_a_failing_disk_cache_is_not_used(
     monkeypatch, recwarn, nothing_failed, error, warnings, decorator, variant
 ):
     variant = jit.Variant(*variant)
@@ -55,7 +55,7 @@ def test_a_cache_that_fails_is_done_without(
 
 
 @pytest.mark.compiled
-def test_a_forked_child_stays_serial_where_threads_had_started(monkeypatch):
+def test_a_forked_child_is_serial_if_its_parent_had_started_threads(monkeypatch):
     monkeypatch.setattr(threads, "numba_threads_started", lambda: True)
     monkeypatch.setattr(threads, "_inherited", {})
     assert threads.parallel_is_safe()
@@ -83,7 +83,7 @@ def test_which_processors_convert_float16(monkeypatch, name, features, machine, 
     assert kernels._converts_half() is expected
 
 
-def test_without_an_importable_numba_one_warning_tells_why(monkeypatch, nothing_failed):
+def test_without_an_importable_numba_one_warning_has_the_reason(monkeypatch, nothing_failed):
     monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
     monkeypatch.delattr(backends.cpu, "launch", raising=False)
     monkeypatch.setitem(sys.modules, "rotary.backends.cpu.launch", None)
@@ -92,6 +92,6 @@ def test_without_an_importable_numba_one_warning_tells_why(monkeypatch, nothing_
         guard.report()
 
 
-def test_with_the_jit_disabled_array_operations_run(monkeypatch):
+def test_with_the_jit_disabled_numpy_operations_rotate(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert host._import_launch() is backends.portable

@@ -1,4 +1,4 @@
-"""The rotating kernel against NumPy's own arithmetic, bit for bit, on every path through it."""
+"""The rotation kernel against the arithmetic of NumPy, bit for bit, on every path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WIDE = {"float16": 32, "bfloat16": 32, "float32": 16, "float64": 8}
 
 
 def placed(shape, dtype, order=(0, 1, 2, 3), skip=0):
-    """An array of four axes, so many bytes from a cache line, whose axes lie in this order in memory."""
+    """Return an array of four axes at an offset in bytes from a cache line, with its axes in an order in memory."""
     inner = tuple(shape[axis] for axis in order)
     nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.zeros(nbytes + 128, np.uint8)
@@ -41,14 +41,14 @@ def placed(shape, dtype, order=(0, 1, 2, 3), skip=0):
 
 
 def channels(lanes, start, half):
-    """The first and the second channels of all pairs."""
+    """Return the first and the second channel of each pair."""
     lane = np.arange(lanes)
     first = start + (lane if half else 2 * lane)
     return first, first + (lanes if half else 1)
 
 
 def expected(x, table, index, step, start, half_in, half_out, sign, copied):
-    """What the kernel has to write into `copied`, by NumPy."""
+    """Return what the kernel must write into `copied`, computed by NumPy."""
     lanes, length, heads = table.shape[-1], x.shape[1], x.shape[2]
     rows = np.broadcast_to(index, x.shape[:2]) + step * np.arange(length)
     own = np.minimum(np.arange(heads), table.shape[1] - 1)
@@ -67,7 +67,7 @@ def expected(x, table, index, step, start, half_in, half_out, sign, copied):
 def launch(
     pairs, table, index, step, start, halves, sign, *, stream, chunks=1, apart=True, rows=None
 ):
-    """Run the kernel on one or two (array, result), and return its answer."""
+    """Run the kernel on one or two (array, result), and return its status."""
     lanes = table.shape[-1]
     source, target = ("half" if half else "interleaved" for half in halves)
     pairing = Pairing(start, lanes, source, target)
@@ -104,7 +104,7 @@ def run(x, out, table, index, step, start, half_in, half_out, sign, *, stream, c
 
 
 def data(name, shape, lanes, tables=1, seed=0):
-    """Numbers of every size, and a table of which no row is like another."""
+    """Return numbers of all magnitudes, and a table with distinct rows."""
     rng = np.random.default_rng(seed)
     number = np.float64 if name == "float64" else np.float32
     x = rng.standard_normal(shape) * 2.0 ** rng.integers(-8, 8, shape)
@@ -122,7 +122,7 @@ def same_bits(got, wanted):
 @pytest.mark.parametrize("half_in", [True, False])
 @pytest.mark.parametrize("half_out", [True, False])
 @pytest.mark.parametrize("heads", [1, 2, 5])
-def test_every_number_of_lanes(name, half_in, half_out, heads):
+def test_all_numbers_of_pairs(name, half_in, half_out, heads):
     wide = WIDE[name]
     for lanes in {1, 3, 7, 8, 9, wide - 1, wide, wide + 1, wide + 12, 2 * wide, 2 * wide + 9}:
         shape = (2, 3, heads, 2 * lanes)
@@ -142,7 +142,7 @@ def test_every_number_of_lanes(name, half_in, half_out, heads):
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (1, 0, 2, 3), (2, 1, 0, 3)])
 @pytest.mark.parametrize("chunks", [1, 3])
 @pytest.mark.parametrize("stream", [False, True])
-def test_every_order_of_axes(name, order, chunks, stream):
+def test_all_orders_of_axes(name, order, chunks, stream):
     shape, lanes = (3, 71, 5, 128), 64
     values, table = data(name, shape, lanes)
     index = np.array([[0], [7], [3]])
@@ -158,7 +158,7 @@ def test_every_order_of_axes(name, order, chunks, stream):
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("lanes", [64, 40, 36])
-def test_arrays_may_lie_at_any_address(name, half, lanes):
+def test_arrays_may_have_any_alignment(name, half, lanes):
     # Where they are not multiples of its size, a streaming write would end the process.
     shape = (2, 9, 3, 2 * lanes)
     values, table = data(name, shape, lanes)
@@ -181,7 +181,7 @@ def test_arrays_may_lie_at_any_address(name, half, lanes):
 @pytest.mark.parametrize("half_out", [True, False])
 @pytest.mark.parametrize("start", [0, 8, 64])
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_other_channels_are_copied(name, half_out, start, stream):
+def test_channels_that_are_not_rotated_are_copied(name, half_out, start, stream):
     lanes = WIDE[name]
     shape = (2, 5, 3, start + 2 * lanes + 64)
     values, table = data(name, shape, lanes)
@@ -197,7 +197,7 @@ def test_the_other_channels_are_copied(name, half_out, start, stream):
 
 @pytest.mark.parametrize("name", ["float16", "float64"])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
-def test_heads_may_have_tables_of_their_own(name, order):
+def test_tables_per_head(name, order):
     shape, lanes = (2, 40, 5, 96), 48
     values, table = data(name, shape, lanes, tables=5)
     x, out = placed(shape, DTYPES[name], order), placed(shape, DTYPES[name], order)
@@ -211,8 +211,8 @@ def test_heads_may_have_tables_of_their_own(name, order):
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("lanes", [1, 5, 29, 64])
-def test_numbers_of_every_kind(name, half, lanes):
-    """NaN of any payload stays NaN, and infinity, subnormal numbers and the signs of zeros are as NumPy has them."""
+def test_all_kinds_of_numbers(name, half, lanes):
+    """NaN with any payload stays NaN; infinity, subnormal numbers and the signs of zeros equal those of NumPy."""
     rng = np.random.default_rng(0)
     bits = np.dtype(DTYPES[name]).itemsize
     values = rng.integers(0, 256, (1, 40, 3, 2 * lanes * bits), np.uint8).view(DTYPES[name])
@@ -221,7 +221,7 @@ def test_numbers_of_every_kind(name, half, lanes):
     least = float(ml_dtypes.finfo(DTYPES[name]).smallest_subnormal)
     values[:, 1::4] = (rng.integers(-99, 99, values[:, 1::4].shape) * least).astype(values.dtype)
     _, table = data(name, (1, 40, 3, 2 * lanes), lanes)
-    # Every NaN of a table, signalling ones among them, whose bits are not all in the upper half.
+    # Tables may have any NaN, such as signaling ones whose bits are only in the lower half.
     word = np.uint64 if name == "float64" else np.uint32
     exponent = np.array(np.inf, table.dtype).view(word)
     payload = rng.integers(1, 2 ** (52 if name == "float64" else 23), table.shape, word)
@@ -241,7 +241,7 @@ def test_numbers_of_every_kind(name, half, lanes):
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_memory_beside_the_array_is_left_alone(name):
+def test_memory_outside_of_the_array_is_unchanged(name):
     lanes, room = 37, 3
     whole = np.full((2, 9, 5 + room, 2 * lanes + 11), 1.5).astype(DTYPES[name])
     before = whole.copy()
@@ -255,7 +255,7 @@ def test_memory_beside_the_array_is_left_alone(name):
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("chunks", [1, 2])
 @pytest.mark.parametrize("stream", [False, True])
-def test_two_arrays_turn_together(name, chunks, stream):
+def test_two_arrays_in_one_call(name, chunks, stream):
     lanes = 64
     q, table = data(name, (2, 9, 6, 128), lanes)
     k, _ = data(name, (2, 9, 2, 160), lanes, seed=1)
@@ -290,7 +290,7 @@ LOWEST, HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
         ([[LOWEST]], 1, (LOWEST, LOWEST + 4)),
     ],
 )
-def test_rows_that_the_table_does_not_have_are_refused(index, step, rows):
+def test_rows_outside_of_the_table_are_refused(index, step, rows):
     x, table = data("float32", (2, 5, 3, 16), 8)
     table = np.ascontiguousarray(table[:, :, :16])
     out = np.full_like(x, 7)
@@ -311,8 +311,8 @@ def test_rows_that_the_table_does_not_have_are_refused(index, step, rows):
 
 @pytest.mark.parametrize("kind", ["float32", "complex64"])
 @pytest.mark.parametrize("row", [-1, 4, 2**62])
-def test_a_table_without_some_row_is_an_error(row, kind):
-    """Else the result would be memory that nothing was written to."""
+def test_a_table_without_a_needed_row_is_an_error(row, kind):
+    """Otherwise the result would be uninitialized memory."""
     values = np.zeros((2, 1, 5, 4), np.float32)
     table = Table(values, np.array([[row]], np.int64), 1, 2)
     x = np.ones((2, 8), kind)
@@ -332,7 +332,7 @@ def test_rows_count_from_the_first_position_of_the_table(first):
 
 
 def overlaps():
-    """Results that share memory with what they must not, or seem to, and what the kernel answers."""
+    """Return results that overlap other memory, or might, with the status of the kernel."""
     memory = np.zeros((4, 5, 3, 16), np.float32)
     a, b, c, d = (memory[i : i + 1] for i in range(4))
     backwards = memory[2:3, ::-1]
@@ -354,7 +354,7 @@ def overlaps():
 
 
 @pytest.mark.parametrize(("pairs", "answer"), list(overlaps()))
-def test_results_that_may_overlap_are_left_to_a_closer_look(pairs, answer):
+def test_results_that_may_overlap_are_not_written(pairs, answer):
     for x, _ in pairs:
         x[...] = np.random.default_rng(0).standard_normal(x.shape)
     before = [np.copy(each) for pair in pairs for each in pair]
@@ -377,7 +377,7 @@ def test_streaming_starts_at_a_third_of_the_largest_cache(monkeypatch, tmp_path,
     assert cpu.streaming_size.__wrapped__() == size
 
 
-def test_large_results_alone_are_streamed(monkeypatch):
+def test_only_large_results_are_streamed(monkeypatch):
     import rotary
     from rotary.backends.cpu import plan
 
@@ -412,8 +412,8 @@ STREAMED = {
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="reads x86 instructions")
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 @pytest.mark.parametrize("name", DTYPES)
-def test_no_store_past_the_caches_becomes_an_ordinary_one(monkeypatch, name, layout):
-    """One among the others takes ten times as long. LLVM joins stores of branches, and fuses rounding with storing."""
+def test_streaming_kernels_have_no_ordinary_stores(monkeypatch, name, layout):
+    """An ordinary store among streaming stores takes ten times as long; LLVM merges stores of branches."""
     monkeypatch.setenv("ROTARY_CACHE", "0")
     kernel = jit._compile(jit.Variant("rotation", name, layout, streaming=True))
     stores = re.findall(r"\bv?movnt\w+\s+%([xyz])mm", kernel._library.get_asm_str())
@@ -433,8 +433,8 @@ def test_other_processors_give_the_same_bits(tmp_path, processor, features):
         f"import sys; sys.path[:0] = {[str(Path(__file__).parents[i]) for i in (0, 1)]!r}\n"
         "import test_kernels as t\n"
         "for name in ('float16', 'bfloat16', 'float32'):\n"
-        "    t.test_every_number_of_lanes(name, True, True, 2)\n"
-        "    t.test_arrays_may_lie_at_any_address(name, False, 40)\n"
+        "    t.test_all_numbers_of_pairs(name, True, True, 2)\n"
+        "    t.test_arrays_may_have_any_alignment(name, False, 40)\n"
     )
     target = {
         "NUMBA_CPU_NAME": processor,

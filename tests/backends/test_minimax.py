@@ -1,4 +1,4 @@
-"""The polynomials of the tables are those that docs/derivations/minimax.py derives and proves."""
+"""The polynomials of the kernels are those that docs/derivations/minimax.py derives and proves."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_kernels_use_the_proven_constants(minimax: ModuleType, name: str) -> Non
     assert getattr(kernels, name) == getattr(minimax, name)
 
 
-def test_program_finds_its_constants_again(minimax: ModuleType) -> None:
+def test_the_program_reproduces_its_constants(minimax: ModuleType) -> None:
     derived = minimax.derive()
     assert tuple(derived) == CONSTANTS
     assert derived == {name: getattr(minimax, name) for name in CONSTANTS}
@@ -75,7 +75,7 @@ def test_samples_stay_within_the_bounds(
 
 @pytest.mark.parametrize("count", [3, 40])
 def test_bounds_hold_for_a_worse_polynomial(minimax: ModuleType, count: int) -> None:
-    """The bound of the approximation is not below what a dense grid finds, nor far above it."""
+    """The bound of the approximation error is neither below that on a dense grid nor far above it."""
     coefficients = minimax.SIN32[:3]
     bound = minimax.approximation_error(coefficients, 1)
     grid = [mp.mpf(minimax.SQUARE_MAX) * k / count for k in range(count + 1)]
@@ -83,8 +83,8 @@ def test_bounds_hold_for_a_worse_polynomial(minimax: ModuleType, count: int) -> 
     assert found <= bound < 1.05 * found
 
 
-def test_tracked_values_bound_what_happens(minimax: ModuleType) -> None:
-    """Random evaluations stay inside the intervals and error bounds that the proof computes."""
+def test_tracked_intervals_bound_random_evaluations(minimax: ModuleType) -> None:
+    """Random evaluations stay inside the intervals and error bounds of the proof."""
     rng = np.random.default_rng(1)
     for x0 in 0.125 * rng.random(50):
         x1 = min(0.125, x0 * 1.01)
@@ -110,7 +110,7 @@ def test_half_ulp(minimax: ModuleType) -> None:
 
 
 def phases_for_bits() -> tuple[np.ndarray, np.ndarray]:
-    """Phases in every quadrant, next to every boundary, and with remainders of every size."""
+    """Return phases in all quadrants, next to all boundaries, and with remainders of all magnitudes."""
     rng = np.random.default_rng(7)
     high = rng.integers(0, 2**64, 4000, np.uint64) >> rng.integers(0, 64, 4000).astype(np.uint64)
     high = np.concatenate([high, ~high])
@@ -135,7 +135,7 @@ def test_kernels_have_the_proven_bits(
 
 
 def compiled(high: Any, low: Any, factor: float, dtype: Any) -> Any:
-    """Cosine and sine of phases by the kernel: at position 1 they are its frequencies' fractions."""
+    """Return cosine and sine of phases by the kernel: at position 1, phases are the fractions of its frequencies."""
     from rotary.backends.cpu import jit
 
     limbs = np.zeros((1, 1, phases.LIMBS, high.size), np.uint32)

@@ -1,4 +1,4 @@
-"""Concrete CPU arrays of torch and JAX: the kernels of NumPy, on the same memory, and only where it is all there is."""
+"""Concrete CPU arrays of torch and JAX: the kernels of NumPy rotate them in the same memory, and no other arrays."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ libraries = pytest.mark.parametrize(
 MODULES = {"torch": of_torch, "jax": of_jax}
 
 
-def lent(*arrays):
-    """The views of arrays that NumPy's plans are given; none if the call is not lent to NumPy."""
+def lent_views(*arrays):
+    """Return the views of arrays that plans of NumPy get, or none if the call is left to the library."""
     seen = []
 
     def on_host(views, *_):
@@ -44,7 +44,7 @@ def width(dtype):
 
 @libraries
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_bits_are_those_of_numpy(name, dtype):
+def test_bits_equal_those_of_numpy(name, dtype):
     library = library_named(name)
     with library.session():
         x = random_array((2, 3, 5, width(dtype)), dtype)
@@ -57,22 +57,22 @@ def test_the_bits_are_those_of_numpy(name, dtype):
 @libraries
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (2, 0, 1, 3)])
 @pytest.mark.parametrize("whole", [True, False])
-def test_strided_arrays_are_read_where_they_lie(name, order, whole, monkeypatch):
+def test_strided_arrays_are_read_without_copies(name, order, whole, monkeypatch):
     library = library_named(name)
     x = random_array((3, 4, 5, 8))
     own = library.asarray(x)
     own = own.permute(order) if name == "torch" else own.transpose(order)
     if whole:
-        (view,) = lent(own)
+        (view,) = lent_views(own)
         assert view.__array_interface__["data"][0] == library.address(own)
         got = ROPE(own)
     else:
-        got = looked_at(monkeypatch, MODULES[name], own, [library.address(own)])
+        got = without_views(monkeypatch, MODULES[name], own, [library.address(own)])
     assert same_bits(library.to_numpy(got), ROPE(np.ascontiguousarray(x.transpose(order))))
 
 
-def looked_at(monkeypatch, module, x, addresses):
-    """An array rotated by a call that is not lent, which reads memory at addresses."""
+def without_views(monkeypatch, module, x, addresses):
+    """Rotate an array in a call that is left to the library; the result reads memory at addresses."""
     seen = []
     host = module.host()
 
@@ -113,7 +113,7 @@ def test_the_result_is_not_copied(name, rows, whole, monkeypatch):
 
 
 @libraries
-def test_a_second_call_is_served_by_a_plan(name, monkeypatch):
+def test_a_second_call_uses_a_plan(name, monkeypatch):
     library = library_named(name)
     with library.session():
         x = random_array((2, 3, 5, 8))
@@ -130,7 +130,7 @@ def test_a_second_call_is_served_by_a_plan(name, monkeypatch):
 
 @pytest.mark.library("torch")
 class TestTorch:
-    def test_gradients_come_back_through_the_kernel(self):
+    def test_gradients_are_computed_by_the_kernel(self):
         import torch
 
         values = random_array((2, 3, 5, 8), "float64")
@@ -153,7 +153,7 @@ class TestTorch:
             torch.autograd.gradgradcheck(rope, x, check_batched_grad=True)
 
     @pytest.mark.filterwarnings("ignore")
-    def test_what_is_ordinary(self):
+    def test_ordinary_tensors(self):
         import torch
         from torch._subclasses import FakeTensorMode
 
@@ -198,7 +198,7 @@ class TestTorch:
             "fake",
         ],
     )
-    def test_what_is_no_ordinary_thread(self, state):
+    def test_other_threads(self, state):
         import torch
         from torch._subclasses import FakeTensorMode
         from torch.fx.experimental.proxy_tensor import make_fx
@@ -208,7 +208,7 @@ class TestTorch:
         x, other = torch.ones(2, 3, 8), torch.ones(2, 3, 8)
 
         def look(x):
-            seen.append(lent(other) or lent(x))
+            seen.append(lent_views(other) or lent_views(x))
             return x * 2
 
         def within(mode):
@@ -228,9 +228,9 @@ class TestTorch:
         }[state]()
         assert seen
         assert not any(seen)
-        assert lent(x)
+        assert lent_views(x)
 
-    def test_what_is_ordinary_is_found_whatever_goes_on(self):
+    def test_ordinary_tensors_are_recognized_during_transforms(self):
         import torch
 
         found = of_torch._ordinary()
@@ -238,7 +238,7 @@ class TestTorch:
         with torch.inference_mode(), torch.device("meta"):
             assert of_torch._ordinary() == found
 
-    def test_a_release_that_does_not_tell_what_is_ordinary(self, monkeypatch):
+    def test_a_torch_release_without_the_private_functions(self, monkeypatch):
         import torch
 
         x = torch.from_numpy(random_array((2, 3, 8)))
@@ -246,7 +246,7 @@ class TestTorch:
         monkeypatch.delattr(torch._C, "_dispatch_tls_local_include_set")
         of_torch._ordinary.cache_clear()
         try:
-            assert not lent(x)
+            assert not lent_views(x)
             assert same_bits(ROPE(x).numpy(), want.numpy())
         finally:
             of_torch._ordinary.cache_clear()
@@ -265,7 +265,7 @@ class TestTorch:
             x = torch.ones(2, 3, 5, 8)
             assert ROPE(x, out=x) is x
 
-    def test_wrong_calls_are_not_lent(self):
+    def test_wrong_calls_get_no_views(self):
         import torch
 
         x = torch.ones(2, 3, 5, 8)
@@ -278,7 +278,7 @@ class TestTorch:
         with pytest.raises(TypeError, match="one of the dtypes"):
             ROPE(x.long())
 
-    def test_no_gradient_where_none_is_asked_for(self):
+    def test_no_gradient_unless_one_is_required(self):
         import torch
 
         x = torch.ones(1, 2, 3, 8, requires_grad=True)
@@ -287,7 +287,7 @@ class TestTorch:
         with torch.inference_mode():
             assert ROPE(torch.ones(1, 2, 3, 8)).grad_fn is None
 
-    def test_autograd_notices_what_is_written_in_place(self):
+    def test_autograd_detects_in_place_writes(self):
         import torch
 
         weight = torch.ones(1, 2, 3, 8, requires_grad=True)
@@ -297,7 +297,7 @@ class TestTorch:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             product.backward()
 
-    def test_in_place_on_what_has_a_gradient_is_torchs_own_affair(self):
+    def test_in_place_on_tensors_with_gradients_is_left_to_torch(self):
         import torch
 
         leaf = torch.ones(1, 2, 3, 8, requires_grad=True)
@@ -311,7 +311,7 @@ class TestTorch:
 
     # Its forward mode and its tracing warn of functions that torch itself means to give up.
     @pytest.mark.filterwarnings("ignore")
-    def test_what_is_transformed_or_recorded_is_left_to_torch(self, monkeypatch):
+    def test_transformed_or_traced_tensors_are_left_to_torch(self, monkeypatch):
         import torch
         from torch.autograd import forward_ad
         from torch.utils.flop_counter import FlopCounterMode
@@ -338,7 +338,7 @@ class TestTorch:
 
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("record", ["functionalize", "make_fx", "pre-dispatch", "jit.trace"])
-    def test_recorded_programs_read_their_inputs(self, record):
+    def test_traced_programs_read_their_inputs(self, record):
         import torch
         from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -356,7 +356,7 @@ class TestTorch:
         np.testing.assert_allclose(recorded(x + 1, places + 5), want, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.filterwarnings("ignore")
-    def test_what_makes_tables_is_called_as_a_whole_by_the_compiler(self):
+    def test_the_compiler_calls_functions_that_make_tables_as_one_step(self):
         import torch
 
         ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
@@ -372,13 +372,13 @@ class TestTorch:
             got = torch.compile(run, backend="eager")(x, places)
             torch.testing.assert_close(got, run(x, places))
 
-    def test_a_parameter_is_a_tensor_as_any(self):
+    def test_parameters_are_ordinary_tensors(self):
         import torch
 
         x = torch.nn.Parameter(torch.ones(1, 2, 3, 8), requires_grad=False)
         assert same_bits(ROPE(x).numpy(), ROPE(np.ones((1, 2, 3, 8), np.float32)))
 
-    def test_passes_over_channels_of_their_own(self):
+    def test_several_passes_over_channels(self):
         import torch
 
         rope = RotaryEmbedding(
@@ -387,7 +387,7 @@ class TestTorch:
         x = random_array((1, 2, 3, 8))
         assert same_bits(rope(torch.from_numpy(x)).numpy(), rope(x))
 
-    def test_outputs_without_memory_of_their_own_are_taken(self):
+    def test_outputs_that_are_views(self):
         import torch
 
         x = torch.ones(2, 3, 8)
@@ -398,7 +398,7 @@ class TestTorch:
 
 @pytest.mark.library("jax")
 class TestJax:
-    def test_what_is_traced_is_left_to_jax(self, monkeypatch):
+    def test_traced_arrays_are_left_to_jax(self, monkeypatch):
         import jax
 
         monkeypatch.setattr(of_jax, "_as_jax", lambda *_: pytest.fail("the memory was read"))
@@ -407,14 +407,14 @@ class TestJax:
         jax.grad(lambda x: ROPE(x).sum())(x)
         jax.vmap(ROPE)(x[:, None])
 
-    def test_the_device_stays(self):
+    def test_results_are_on_the_device_of_the_array(self):
         import jax
 
         x = jax.device_put(random_array((1, 2, 3, 8)), jax.devices("cpu")[0])
         assert ROPE(x).devices() == x.devices()
 
     @pytest.mark.parametrize("quirk", [None, "vjepa2"])
-    def test_the_result_is_as_free_to_move_as_what_it_was_made_of(self, quirk):
+    def test_results_are_committed_only_if_the_array_is(self, quirk):
         import jax
 
         rope = RotaryEmbedding(8, layout="interleaved", base=1e4, quirk=quirk, seq_axis=-2)
@@ -422,7 +422,7 @@ class TestJax:
         assert not rope(x).committed
         assert rope(jax.device_put(x, jax.devices("cpu")[0])).committed
 
-    def test_the_sharding_stays(self):
+    def test_results_have_the_sharding_of_the_array(self):
         import jax
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -430,7 +430,7 @@ class TestJax:
         x = jax.device_put(random_array((1, 2, 3, 8)), NamedSharding(mesh, PartitionSpec("batch")))
         assert ROPE(x).sharding == x.sharding
 
-    def test_wide_arrays_without_wide_types_are_left_to_jax_which_warns(self):
+    def test_float64_arrays_without_64_bit_types_are_left_to_jax(self):
         import jax
 
         with jax.enable_x64(True):
@@ -440,7 +440,7 @@ class TestJax:
 
 
 @pytest.mark.library("mlx")
-def test_mlx_is_left_to_itself():
+def test_mlx_uses_its_own_operations():
     import mlx.core as mx
 
     assert kernel_for(mx.ones(3)) is portable

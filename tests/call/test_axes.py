@@ -1,6 +1,6 @@
-"""Which axis is the sequence and which the batch: every rank, axis and verb, with every library.
+"""The sequence axis and the batch axis: all ranks, axes and methods, with all libraries.
 
-The oracle gives each element of an array its own position and rotates in float64, so that it knows of no axes.
+The oracle gives each element of an array a separate position and rotates in float64, so it knows nothing about axes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def rope_of(**options):
 
 
 def rotated(x, positions, *, back=False):
-    """Rotate every element by a position of its own, (..., 1) beside the channels."""
+    """Rotate every element at a separate position; positions have the shape (..., 1)."""
     angle = np.broadcast_to(positions, x.shape[:-1])[..., None] * FREQUENCIES
     cosine, sine = np.cos(angle), np.sin(-angle if back else angle)
     a, b = x[..., : WIDTH // 2], x[..., WIDTH // 2 :]
@@ -63,7 +63,7 @@ def rotated(x, positions, *, back=False):
 
 
 def along(values, axes, rank):
-    """Values whose axes are the given ones of an array, broadcast against its other axes but the last."""
+    """Return values whose axes are the given axes of an array, broadcast against its other axes but the last."""
     order = np.argsort(axes)
     shape = [1] * (rank - 1)
     for size, axis in zip(values.shape, axes, strict=True):
@@ -71,10 +71,10 @@ def along(values, axes, rank):
     return values.transpose(order).reshape(shape)
 
 
-def places(shape, sequence, batch, *, own_order=False):
-    """Arguments that say positions, each with the position of every element.
+def position_arguments(shape, sequence, batch, *, own_order=False):
+    """Yield position arguments, each with the position of every element.
 
-    Positions of (S, B, D) are (B, S) alone, tables may be in the order of the array as well: `own_order`.
+    Positions of (S, B, D) can only be (B, S). Tables may also have the axis order of the array: `own_order`.
     """
     rank = len(shape)
     rng = np.random.default_rng(1)
@@ -109,22 +109,22 @@ def places(shape, sequence, batch, *, own_order=False):
 
 
 def sizes_of(xp):
-    """The sizes that a library takes."""
+    """Return the sizes that a library takes."""
     return SIZES[:1] if xp.name in FEW else SIZES
 
 
 def cases(xp, rank, sequence, batch, **options):
-    """Shapes of arrays, and arguments for each with the positions that they mean."""
+    """Yield shapes of arrays, and for each the position arguments with the positions that they mean."""
     for sizes in sizes_of(xp):
         shape = (*sizes[: rank - 1], WIDTH)
-        every = list(places(shape, sequence, batch, **options))
+        every = list(position_arguments(shape, sequence, batch, **options))
         step = -(-len(every) // FEW[xp.name]) if xp.name in FEW else 1
         for where, positions in every[(rank + sequence) % step :: step]:
             yield shape, where, positions
 
 
-def called(xp, verb, x, where, **axes):
-    """What a verb of the library makes of an array, and whether the oracle goes back."""
+def apply_method(xp, verb, x, where, **axes):
+    """Return the result of a method, and whether the oracle rotates by the inverse."""
     rope = rope_of()
     own = {name: xp.asarray(value) if np.ndim(value) else value for name, value in where.items()}
     if verb == "call":
@@ -136,14 +136,14 @@ def called(xp, verb, x, where, **axes):
 
 @pytest.mark.parametrize(("rank", "seq_axis", "batch_axis", "sequence", "batch"), TABLE)
 @pytest.mark.feature("own positions")
-def test_every_position_of_every_axis(xp, rank, seq_axis, batch_axis, sequence, batch):
+def test_all_position_shapes_for_all_axes(xp, rank, seq_axis, batch_axis, sequence, batch):
     axes = {"seq_axis": seq_axis, "batch_axis": batch_axis}
     verbs = ("call", "inverse", "vjp")
     for i, (shape, where, positions) in enumerate(cases(xp, rank, sequence, batch)):
         values = random_array(shape, "float32")
         # Other libraries take each way with one verb: calls of some take a hundred times as long.
         for verb in verbs if xp.name == "numpy" else (verbs[i % 3],):
-            result, back = called(xp, verb, xp.asarray(values), where, **axes)
+            result, back = apply_method(xp, verb, xp.asarray(values), where, **axes)
             assert xp.owns(result)
             expected = rotated(values.astype(np.float64), positions, back=back)
             np.testing.assert_allclose(
@@ -153,7 +153,7 @@ def test_every_position_of_every_axis(xp, rank, seq_axis, batch_axis, sequence, 
 
 @pytest.mark.parametrize(("rank", "seq_axis", "batch_axis", "sequence", "batch"), TABLE)
 @pytest.mark.feature("own positions")
-def test_shift_by_every_delta(xp, rank, seq_axis, batch_axis, sequence, batch):
+def test_shift_by_all_delta_shapes(xp, rank, seq_axis, batch_axis, sequence, batch):
     rope = rope_of(seq_axis=seq_axis if rank > 2 else None)
     deltas = []
     for shape, where, positions in cases(xp, rank, sequence, batch):
@@ -176,7 +176,7 @@ def test_shift_by_every_delta(xp, rank, seq_axis, batch_axis, sequence, batch):
 
 @pytest.mark.parametrize(("rank", "seq_axis", "batch_axis", "sequence", "batch"), TABLE)
 @pytest.mark.feature("own tables")
-def test_apply_rotary_with_every_table(xp, rank, seq_axis, batch_axis, sequence, batch):
+def test_apply_rotary_with_all_table_shapes(xp, rank, seq_axis, batch_axis, sequence, batch):
     for shape, where, positions in cases(xp, rank, sequence, batch, own_order=True):
         if "positions" not in where:
             continue
@@ -219,7 +219,7 @@ def test_tokens_first_with_grouped_heads(xp, seq_axis, length, where, verb):
     ids=lambda options: next(iter(options)),
 )
 @pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
-def test_each_head_of_packed_tokens_is_rotated_as_it_is_alone(options, verb):
+def test_each_head_of_packed_tokens_equals_a_separate_call(options, verb):
     q, k = random_array((5, 9, WIDTH)), random_array((5, 1, WIDTH), seed=1)
     rope = rope_of(seq_axis=0, **options)
     function = rope if verb == "call" else getattr(rope, verb)
@@ -259,7 +259,7 @@ def test_tokens_first_with_grouped_heads_compiled(xp):
     ],
     ids=str,
 )
-def test_axes_are_named_within_one_program(xp, axes):
+def test_axis_arguments_in_one_program(xp, axes):
     x = random_array((3, 5, WIDTH))
     rope = rope_of(seq_axis=1)
     result = xp.whole_jit(lambda x: rope(x, offset=3, **axes))(xp.asarray(x))
@@ -287,7 +287,7 @@ def test_tokens_first_vectorised(xp):
     np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
 
 
-def test_a_tuple_gives_each_array_its_axes():
+def test_a_tuple_has_one_axis_for_each_array():
     q, k = random_array((2, 5, 9, WIDTH)), random_array((2, 5, WIDTH), seed=1)
     rope = rope_of(seq_axis=-3)
     with pytest.raises(
@@ -308,7 +308,7 @@ def test_a_tuple_gives_each_array_its_axes():
     np.testing.assert_allclose(b, rotated(k, 4 + np.arange(5)), atol=2e-6)
 
 
-def test_an_array_of_two_axes_takes_no_axis_of_the_embedding():
+def test_an_array_of_two_axes_ignores_the_axes_of_the_embedding():
     x = random_array((5, WIDTH))
     for seq_axis in (-3, -2, 1, 2):
         rope = rope_of(seq_axis=seq_axis, batch_axis=0)
@@ -319,7 +319,7 @@ def test_an_array_of_two_axes_takes_no_axis_of_the_embedding():
     np.testing.assert_allclose(results[1], rotated(x, np.arange(5)), atol=2e-6)
 
 
-def test_batches_need_not_agree_unless_positions_have_an_entry_for_each():
+def test_batch_sizes_may_differ_unless_positions_have_a_batch():
     q, k = random_array((4, 5, WIDTH)), random_array((2, 5, WIDTH), seed=1)
     rope = rope_of(seq_axis=1)
     for where in ({}, {"offset": 3}, {"offset": [3]}, {"positions": [[9, 8, 7, 6, 5]]}):
@@ -335,7 +335,7 @@ def test_batches_need_not_agree_unless_positions_have_an_entry_for_each():
         rope(q, k, positions=np.zeros((4, 5), int))
 
 
-def test_positions_per_head_need_the_same_heads():
+def test_positions_per_head_need_equal_head_counts():
     q, k = random_array((2, 4, 5, WIDTH)), random_array((2, 2, 5, WIDTH), seed=1)
     rope = rope_of(seq_axis=-2)
     shared = np.arange(10).reshape(2, 1, 5)
@@ -362,7 +362,7 @@ def test_frequencies_and_positions_per_head(xp, shape):
 
 
 @pytest.mark.parametrize("positions", [np.arange(5), np.arange(10).reshape(2, 5)])
-def test_tables_of_frequencies_per_head_rotate_their_heads(positions):
+def test_tables_for_frequencies_per_head_rotate_these_heads(positions):
     # As many heads as rows and as sequences of a batch: nothing but the order tells them apart.
     for heads in (2, 5):
         W = np.random.default_rng(3).random((heads, 1, WIDTH // 2))
@@ -391,7 +391,7 @@ def test_positions_per_head_on_several_position_axes(xp, shape):
     np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
 
 
-def test_positions_per_head_with_decay_and_into_other_memory():
+def test_positions_per_head_with_decay_and_outputs():
     decay = rotary.XPos(scale_base=512, center=0)
     rope = rope_of(seq_axis=-2, decay=decay)
     x = random_array((2, 4, 5, WIDTH), "float64")
@@ -404,7 +404,7 @@ def test_positions_per_head_with_decay_and_into_other_memory():
     np.testing.assert_array_equal(out, rope(x, positions=positions, role="key"))
 
 
-def test_keys_move_to_other_frequencies_by_head():
+def test_shift_to_other_frequencies_with_positions_per_head():
     short, long = rope_of(seq_axis=-2), rotary.RotaryEmbedding(WIDTH, layout="half", base=1e5)
     x = random_array((2, 3, 5, WIDTH), "float64")
     rng = np.random.default_rng(6)
@@ -421,7 +421,7 @@ def test_keys_move_to_other_frequencies_by_head():
 
 
 @pytest.mark.parametrize("rank", [2, 3, 4, 5])
-def test_packed_tokens_have_axis_0_and_no_batch(rank):
+def test_packed_tokens_have_sequence_axis_0_and_no_batch(rank):
     x = random_array((5, *(2, 3, 4)[: rank - 2], WIDTH))
     rope = rope_of(seq_axis=-2, batch_axis=1)
     expected = rotated(x, np.array([0, 1, 0, 1, 2]).reshape(5, *[1] * (rank - 2)))
@@ -440,7 +440,7 @@ def test_packed_tokens_have_axis_0_and_no_batch(rank):
 
 @pytest.mark.parametrize("rank", [3, 4, 5])
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_array_of_three_and_more_axes_without_seq_axis_is_refused(xp, verb, rank):
+def test_arrays_of_three_or_more_axes_need_seq_axis(xp, verb, rank):
     x = xp.asarray(random_array((*(3, 3, 3, 3)[: rank - 1], WIDTH)))
     rope = rope_of()
     calls = {
@@ -501,14 +501,14 @@ def test_a_wrong_axis_is_refused_before_anything_is_written(verb, wrong, error, 
         function(x)
 
 
-def test_an_offset_of_one_entry_is_a_number():
+def test_an_offset_of_one_entry_is_a_scalar():
     x = random_array((5, 3, WIDTH))
     for offset in (7, [7], np.array([[7]]), np.array(7.0), np.array([[[7]]])):
         result = rope_of(seq_axis=0)(x, offset=offset)
         np.testing.assert_allclose(result, rotated(x, 7 + np.arange(5)[:, None]), atol=2e-6)
 
 
-def test_one_token_for_each_of_the_batch_is_not_one_for_each_head():
+def test_one_position_per_batch_element_is_not_one_per_head():
     # (B, H, D) is (S, H, D) to the library, so that an offset for each of the batch has nowhere to go.
     x = random_array((4, 4, WIDTH))
     with pytest.raises(
@@ -520,7 +520,7 @@ def test_one_token_for_each_of_the_batch_is_not_one_for_each_head():
 
 
 @pytest.mark.parametrize("heads", [2, 5])
-def test_a_one_dimensional_delta_of_an_array_with_a_batch_is_one_for_each_of_it(heads):
+def test_a_1d_delta_has_one_entry_per_batch_element(heads):
     x = random_array((2, heads, 5, WIDTH))
     rope = rope_of(seq_axis=-2)
     with pytest.raises(ValueError, match=r"`delta` .*\(1, S\)"):
@@ -531,7 +531,7 @@ def test_a_one_dimensional_delta_of_an_array_with_a_batch_is_one_for_each_of_it(
     np.testing.assert_allclose(moved, rotated(square, delta[:, None, None]), atol=2e-6)
 
 
-def test_calls_that_name_different_axes_share_no_plan():
+def test_calls_with_different_axes_share_no_plan():
     x = random_array((3, 3, 3, WIDTH))
     offset = np.array([5, 0, 40])
     rope = rope_of()
@@ -563,7 +563,7 @@ def test_the_axes_are_part_of_an_embedding():
         rope_of(seq_axis=(0, 1))
 
 
-def test_configurations_presets_and_gguf_files_take_the_axes():
+def test_configurations_presets_and_gguf_files_accept_axes():
     config = {
         "model_type": "llama",
         "hidden_size": 64,
@@ -591,8 +591,8 @@ def test_configurations_presets_and_gguf_files_take_the_axes():
 @pytest.mark.parametrize("verb", ["call", "inverse", "vjp", "shift"])
 @pytest.mark.parametrize("fractional", [False, True])
 @pytest.mark.parametrize("heads", [0, 4])
-def test_variates_may_have_clocks_of_their_own(verb, fractional, heads):
-    """Positions (B, V, S) for (B, V, S, D), and (B, V, 1, S) for (B, V, H, S, D), also where sizes are equal."""
+def test_positions_per_variate(verb, fractional, heads):
+    """Positions (B, V, S) for (B, V, S, D), and (B, V, 1, S) for (B, V, H, S, D), also if sizes are equal."""
     rope = rope_of(seq_axis=-2)
     run = rope if verb == "call" else getattr(rope, verb)
     keyword = "delta" if verb == "shift" else "positions"

@@ -1,4 +1,4 @@
-"""Gradients and transforms of PyTorch and JAX flow through and agree with `vjp`."""
+"""Gradients and transforms of PyTorch and JAX work, and agree with `vjp`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class TestTorch:
             ("delta", [3, 70]),
         ],
     )
-    def test_numbers_may_change_before_the_gradient(self, torch, name, given):
+    def test_arrays_may_change_before_the_gradient(self, torch, name, given):
         rope = ROPES["half"]
         x, dy = random_array((2, 3, 12), seed=1), torch.from_numpy(random_array((2, 3, 12), seed=2))
         call = rope.shift if name == "delta" else rope
@@ -135,14 +135,14 @@ class TestTorch:
         assert torch.autograd.gradgradcheck(lambda x: rope(x, **arguments), x, **options)
 
     @pytest.mark.parametrize("verb", ["inverse", "vjp"])
-    def test_gradcheck_of_the_other_verbs(self, torch, rope, verb):
+    def test_gradcheck_of_the_other_methods(self, torch, rope, verb):
         x = torch.from_numpy(arrays()[0]).requires_grad_()
         assert torch.autograd.gradcheck(
             lambda x: getattr(rope, verb)(x, offset=5), x, fast_mode=True
         )
         assert torch.autograd.gradcheck(lambda x: rope.shift(x, [3, -2]), x, fast_mode=True)
 
-    def test_only_what_requires_gradients_gets_them(self, torch, rope):
+    def test_only_tensors_that_require_gradients_get_them(self, torch, rope):
         q, k = (torch.from_numpy(x) for x in arrays())
         q.requires_grad_()
         rotated_q, rotated_k = rope(q, k)
@@ -153,7 +153,7 @@ class TestTorch:
         with torch.inference_mode():
             assert not rope(k).requires_grad
 
-    def test_in_place_of_a_leaf_is_refused(self, torch, rope):
+    def test_in_place_on_a_leaf_is_refused(self, torch, rope):
         x = torch.from_numpy(arrays()[0].copy()).requires_grad_()
         before = x.detach().clone()
         with pytest.raises((RuntimeError, ValueError, TypeError)):
@@ -205,7 +205,7 @@ class TestTorch:
         np.testing.assert_allclose(got.numpy(), rope.matrix(5), rtol=0, atol=1e-15)
 
     def test_positions_that_require_gradients(self, torch):
-        """Learnt positions: the derivative by position is the frequency times the turned pair."""
+        """Learned positions: the derivative with respect to position is the frequency times the rotated pair."""
         rope = RotaryEmbedding(2, layout="half", scaling=Custom([0.5]))
         place = torch.tensor([0.75], dtype=torch.float64, requires_grad=True)
         y = rope(torch.tensor([[1.0, 0.0]], dtype=torch.float64), positions=place)
@@ -220,7 +220,7 @@ class TestTorch:
         y[0, 1].backward()
         assert float(offset.grad) == pytest.approx(0.5 * np.cos(0.375), abs=1e-15)
 
-    def test_shapes_without_numbers(self, torch, rope):
+    def test_meta_and_fake_tensors(self, torch, rope):
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         assert rope(torch.empty(SHAPE, device="meta")).device.type == "meta"
@@ -229,7 +229,7 @@ class TestTorch:
 
     @pytest.mark.filterwarnings("ignore")
     def test_compile(self, torch, fresh_cache):
-        """Lengths and offsets that change become symbols of the compiler."""
+        """Lengths and offsets that change become symbolic in the compiler."""
         torch.compiler.reset()
         rope = ROPES["half"]
         counted = torch.compile(lambda x, offset: rope(x, offset=offset), backend="eager")
@@ -264,7 +264,7 @@ def jax():
 
 @pytest.fixture
 def narrow_jax():
-    """JAX as it comes, with 64-bit types off."""
+    """JAX with its default of 64-bit types off."""
     import jax
 
     assert not jax.config.jax_enable_x64
@@ -283,7 +283,7 @@ class TestJax:
 
     @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
     def test_vjp_of_complex_arrays(self, jax, rope, dtype):
-        """JAX's own convention has no conjugate, which is `vjp` between two conjugations."""
+        """The convention of JAX has no conjugate: it is `vjp` between two conjugations."""
         x = jax.numpy.asarray(random_array((3, 6), dtype))
         dy = jax.numpy.asarray(random_array((3, 6), dtype, 1))
         _, pullback = jax.vjp(rope, x)
@@ -318,7 +318,7 @@ class TestJax:
         got = jax.jacfwd(lambda x: rope(x, offset=5))(jax.numpy.zeros((1, 12)))[0, :, 0]
         np.testing.assert_allclose(got, rope.matrix(5), rtol=0, atol=1e-15)
 
-    def test_jit_takes_every_argument_traced(self, jax):
+    def test_every_argument_may_be_traced_under_jit(self, jax):
         rope = ROPES["half"]
         x = jax.numpy.asarray(arrays()[0])
         rows = jax.numpy.asarray([2, 5])
@@ -347,14 +347,14 @@ class TestJax:
         assert function._cache_size() == 1
 
     def test_concrete_positions_use_exact_tables(self, narrow_jax):
-        """A traced x with known positions has the bits of the host's tables, at unix time too."""
+        """A traced x with known positions has the bits of the host tables, also at unix time."""
         rope = ROPES["half"]
         x = random_array((3, 12))
         got = narrow_jax.jit(lambda x: rope(x, offset=1_700_000_000_123_456_789))(x)
         want = rope(x, offset=1_700_000_000_123_456_789)
         np.testing.assert_allclose(got, want, rtol=0, atol=5e-7)
 
-    def test_exported_with_any_batch(self, jax):
+    def test_export_with_a_symbolic_batch(self, jax):
         from jax import export
 
         shape = jax.ShapeDtypeStruct(export.symbolic_shape("b, 3, 5, 12"), "float32")
@@ -363,7 +363,7 @@ class TestJax:
             x = random_array((batch, 3, 5, 12))
             np.testing.assert_allclose(program.call(x), ROPES["half"](x), rtol=0, atol=1e-6)
 
-    def test_float64_is_not_quietly_float32(self, narrow_jax):
+    def test_float64_without_64_bit_types_is_refused(self, narrow_jax):
         places = narrow_jax.numpy.arange(5)
         for call in (
             lambda: ROPES["half"].tables(places, dtype="float64"),
@@ -374,7 +374,7 @@ class TestJax:
                 call()
 
     def test_scan(self, jax):
-        """Decoding in a loop: the position is the loop's counter."""
+        """Decoding in a loop: the position is the loop counter."""
         rope = ROPES["half"]
         x = random_array((6, 1, 12), "float64")
 
@@ -400,7 +400,7 @@ EXTREMES = [0, 1, 2, 3, 5, 1023, 65_535, 65_536, 65_537, 2**24 + 1, 2**30, 2**31
 
 
 def worst_error(table, places, factor=1.0):
-    """The largest error of traced cosine and sine, (2, positions, frequencies)."""
+    """Return the largest error of traced cosine and sine, (2, positions, frequencies)."""
     worst = 0.0
     for i, place in enumerate(places):
         for j, frequency in enumerate(FREQUENCIES):
@@ -410,7 +410,7 @@ def worst_error(table, places, factor=1.0):
 
 
 def traced_tables(jax, places, integer, real):
-    """Cosine and sine as a compiled program sees them: the turn of (1, 0)."""
+    """Return cosine and sine in a compiled program: the rotation of (1, 0)."""
     pairs = len(FREQUENCIES)
     rope = RotaryEmbedding(2 * pairs, layout="half", scaling=Custom(FREQUENCIES))
     x = np.zeros((len(places), 2 * pairs), real)
@@ -438,7 +438,7 @@ class TestTracedIntegers:
         assert worst_error(table, places) <= 1e-15
 
     @pytest.mark.parametrize("integer", ["int8", "int16", "uint8", "uint16", "uint32"])
-    def test_of_every_integer_dtype(self, narrow_jax, integer):
+    def test_all_integer_dtypes(self, narrow_jax, integer):
         info = np.iinfo(integer)
         places = [info.min, info.max, info.max // 2, info.min // 3, 1, 0]
         table = traced_tables(narrow_jax, places, integer, "float32")
@@ -462,7 +462,7 @@ class TestTracedIntegers:
             ("float16", 2046),
         ],
     )
-    def test_narrow_offsets_do_not_wrap_or_round(self, narrow_jax, kind, start):
+    def test_narrow_offsets_neither_overflow_nor_round(self, narrow_jax, kind, start):
         rope = RotaryEmbedding(16, layout="half", base=10_000.0)
         x = random_array((5, 16))
         offset = narrow_jax.numpy.asarray(start, kind)
@@ -470,7 +470,7 @@ class TestTracedIntegers:
         tolerance = 3e-3 if "float" in kind else 6e-6
         np.testing.assert_allclose(got, rope(x, offset=start), rtol=0, atol=tolerance)
 
-    def test_factors_reach_traced_tables(self, narrow_jax):
+    def test_attention_factors_apply_to_traced_tables(self, narrow_jax):
         rope = RotaryEmbedding(16, layout="half", scaling=Custom(powers(1e4, 16), 1.5))
         x = random_array((5, 16))
         got = narrow_jax.jit(lambda x, p: rope(x, offset=p))(x, 3)
@@ -492,8 +492,8 @@ class TestTracedIntegers:
         got = narrow_jax.jit(lambda x, p: rope(x, positions=p))(x, places)
         np.testing.assert_allclose(got, rope(x, positions=places), rtol=0, atol=6e-6)
 
-    def test_the_usual_way_would_not_do(self, narrow_jax):
-        """The bound above is a promise only because float32 angles break it."""
+    def test_float32_angles_exceed_the_bound(self, narrow_jax):
+        """The promised bound means something only if ordinary float32 angles exceed it."""
         angle = np.float32(2**31 - 1) * np.float32(FREQUENCIES[1])
         exact = turned_unit(2**31 - 1, FREQUENCIES[1])[0] / 2**SCALE
         assert abs(float(np.cos(angle)) - exact) > 1e-3

@@ -1,4 +1,4 @@
-"""16-bit numbers are widened and rounded as NumPy does it, with and without the processor's help."""
+"""16-bit numbers are widened and rounded as NumPy does it, with and without the instructions of the processor."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ LANES = [1, 8, 64]
 
 
 def scaled(dtype, factor, pairs):
-    """Every number of a 16-bit dtype beside a zero, times a factor, by the library and by NumPy."""
+    """Return all numbers of a 16-bit dtype, each paired with zero, times a factor: by the library and by NumPy."""
     numbers = np.arange(2**16, dtype=np.uint16).view(dtype).reshape(-1, pairs)
     x = np.concatenate([numbers, np.zeros_like(numbers)], axis=-1)
     schedule = rotary.scaling.Custom([0.0] * pairs, attention_factor=factor)
@@ -41,12 +41,12 @@ def assert_same_numbers(got, expected):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("pairs", LANES)
-def test_every_number_is_rounded_as_numpy_rounds(dtype, factor, pairs):
+def test_rounding_equals_that_of_numpy_for_all_numbers(dtype, factor, pairs):
     assert_same_numbers(*scaled(dtype, factor, pairs))
 
 
 @pytest.mark.compiled
-def test_a_processor_without_float16_gives_the_same(tmp_path):
+def test_a_processor_without_float16_gives_the_same_bits(tmp_path):
     # LLVM would end the process where it meets a conversion that the processor does not have.
     here = str(Path(__file__).parent)
     script = (
@@ -74,8 +74,8 @@ def test_a_processor_without_float16_gives_the_same(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("pairs", LANES)
 @pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001])
-def test_a_nan_in_a_table_stays_one(dtype, pairs, bits):
-    """Rounding its bits as a number's would carry into the exponent, or leave an infinity."""
+def test_a_nan_in_a_table_gives_nan(dtype, pairs, bits):
+    """Rounding the bits of NaN as a number would overflow into the exponent, or give infinity."""
     cos = np.full((1, pairs), np.uint32(bits).view(np.float32))
     x = np.ones((1, 2 * pairs), dtype)
     for layout in ("half", "interleaved"):

@@ -1,4 +1,4 @@
-"""Rotation by a caller's own tables: a repeated call has a plan, and no plan serves a call of another kind."""
+"""Rotation by the tables of the user: a repeated call has a plan, and no plan serves a call of another kind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def array(dtype="float32", width=16):
 
 
 def first(*given, **options):
-    """What a call returns of which no plan is kept yet."""
+    """Return the result of a call that has no cached plan."""
     plans._plans.clear()
     return rotary.apply_rotary(*given, **options)
 
@@ -46,7 +46,7 @@ def refuse(*_, **__):
 
 @pytest.fixture
 def planned(monkeypatch):
-    """Make a call, then make it again and fail unless a plan serves it."""
+    """Make a call, then make it again and fail unless it has a plan."""
 
     def call(*given, **options):
         rotary.apply_rotary(*given, **options)
@@ -63,7 +63,7 @@ def planned(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64"])
 @pytest.mark.parametrize("shape", TABLES.values(), ids=TABLES)
-def test_the_bits_are_those_of_the_first_call(planned, shape, dtype):
+def test_repeated_calls_have_the_bits_of_the_first_call(planned, shape, dtype):
     x = array(dtype)
     for kind, inverse in itertools.product(("float32", "float64"), (False, True)):
         given = x, *tables(shape, dtype=kind)
@@ -81,7 +81,7 @@ def test_the_bits_are_those_of_the_first_call(planned, shape, dtype):
 
 
 @pytest.mark.parametrize("shape", TABLES.values(), ids=TABLES)
-def test_arrays_are_read_where_they_lie(planned, shape):
+def test_arrays_are_read_without_copies(planned, shape):
     own = tables(shape)
     x = array()
     want = first(x, *own, **OPTIONS)
@@ -97,7 +97,7 @@ def test_arrays_are_read_where_they_lie(planned, shape):
         assert same_bits(planned(x, *pair, **OPTIONS), want)
 
 
-def test_numbers_are_read_anew_in_each_call(planned):
+def test_each_call_reads_the_tables_again(planned):
     x, (cos, sin) = array(), tables((LENGTH,))
     planned(x, cos, sin, **OPTIONS)
     x[...], cos[...], sin[...] = array() + 1, *tables((LENGTH,), seed=1)
@@ -127,7 +127,7 @@ VARIANTS = {
 
 
 def test_each_option_has_plans_of_its_own():
-    """In any order, without a plan of one variant serving another."""
+    """In any order, and no plan of one variant serves another."""
     x = random_array((3, 3, 3, 18))
     own = tables((1, 3))
     wanted = {name: first(x, *own, **OPTIONS | options) for name, options in VARIANTS.items()}
@@ -187,7 +187,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_does_not_fit_is_refused_although_a_plan_is_kept(kind):
+def test_invalid_calls_are_refused_although_a_plan_is_cached(kind):
     bad, error, message = BAD[kind]
     for place in (None, X.copy()):
         rotary.apply_rotary(X.copy() if place is None else place, COS, SIN, out=place, **OPTIONS)
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused_although_a_plan_is_kept(kind):
 
 
 @pytest.mark.library("torch")
-def test_tensors(planned):
+def test_tables_of_torch(planned):
     import torch
 
     cos, sin = tables((LENGTH,))
@@ -266,7 +266,7 @@ def test_the_plan_of_jax_serves_eager_and_traced_arrays(planned):
 
 @pytest.mark.library("torch")
 @pytest.mark.filterwarnings("ignore:Dynamo detected")  # a cache of array-api-compat
-def test_the_compiler_of_torch_traces_it_whole():
+def test_torch_compile_traces_it_without_graph_breaks():
     import torch
 
     parts = [torch.from_numpy(part.copy()) for part in (X, COS, SIN)]

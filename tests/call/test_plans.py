@@ -1,4 +1,4 @@
-"""Calls made a second time: the same bits and the same refusals as at first, whatever has changed since."""
+"""Repeated calls: the same bits and the same errors as the first call, whatever has changed in between."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def same(got, wanted):
         np.testing.assert_array_equal(one, other)
 
 
-def anew(rope):
-    """The same embedding, of which no call was made: equal ones share their plans."""
+def unplanned(rope):
+    """Return an equal embedding without plans, because equal embeddings share them."""
     plans._plans.clear()
     return pickle.loads(pickle.dumps(rope))
 
@@ -55,7 +55,7 @@ def refuse(*_, **__):
 
 @pytest.fixture
 def planned(monkeypatch):
-    """What makes a call, then makes it again and has it fail unless a plan serves it."""
+    """Return a function that makes a call, then makes it again and fails unless it has a plan."""
 
     def call(rope, *given, verb="__call__", **options):
         getattr(rope, verb)(*given, **options)
@@ -85,13 +85,15 @@ def planned(monkeypatch):
         {"scaling": rotary.scaling.Custom(W=np.ones((4, 1, 16))), "base": None},
     ],
 )
-def test_the_bits_are_those_of_the_first_call(planned, dtype, verb, options):
+def test_repeated_calls_have_the_bits_of_the_first_call(planned, dtype, verb, options):
     rope = embedding(**options)
     heads = (4, 4) if rope.inv_freq.ndim == 3 else (4, 2)
     given = arrays(dtype, heads=heads)
-    same(planned(rope, *given, offset=5, verb=verb), getattr(anew(rope), verb)(*given, offset=5))
+    same(
+        planned(rope, *given, offset=5, verb=verb), getattr(unplanned(rope), verb)(*given, offset=5)
+    )
     x = given[0]
-    same(planned(rope, x, offset=5, verb=verb), getattr(anew(rope), verb)(x, offset=5))
+    same(planned(rope, x, offset=5, verb=verb), getattr(unplanned(rope), verb)(x, offset=5))
 
 
 POSITIONS = [
@@ -113,15 +115,15 @@ def test_positions_of_every_shape(planned, fresh_cache, where):
     rope = embedding()
     rope.tables(np.arange(-9, 9))
     given = arrays()
-    same(planned(rope, *given, **where), anew(rope)(*given, **where))
+    same(planned(rope, *given, **where), unplanned(rope)(*given, **where))
 
 
 @pytest.mark.parametrize("where", POSITIONS, ids=str)
-def test_results_are_written_where_they_are_wanted(planned, fresh_cache, where):
+def test_results_are_written_to_outputs(planned, fresh_cache, where):
     rope = embedding()
     rope.tables(np.arange(-9, 9))
     q, k = arrays()
-    wanted = anew(rope)(q, k, **where)
+    wanted = unplanned(rope)(q, k, **where)
     out = np.empty((3, *q.shape), q.dtype)[1], np.empty((*k.shape[:3], 64), k.dtype)[..., 8:40]
     got = planned(rope, q, k, out=out, **where)
     assert all(one is other for one, other in zip(got, out, strict=True))
@@ -135,28 +137,28 @@ def test_results_are_written_where_they_are_wanted(planned, fresh_cache, where):
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1, 3), (2, 0, 1, 3), (1, 0, 2, 3)])
-def test_arrays_are_read_where_they_lie(planned, order):
+def test_arrays_are_read_without_copies(planned, order):
     rope = embedding(seq_axis=1)
     given = [x.transpose(order).copy().transpose(np.argsort(order))[:, ::-1, ::2] for x in arrays()]
     given = [x.swapaxes(1, 2) for x in given]
     got = planned(rope, *given, offset=5)
-    same(got, anew(rope)(*given, offset=5))
-    first = anew(rope)(*given, offset=5)
+    same(got, unplanned(rope)(*given, offset=5))
+    first = unplanned(rope)(*given, offset=5)
     assert [x.strides for x in got] == [x.strides for x in first]
 
 
 def stored(x, order):
-    """The same array with its axes in another order in memory."""
+    """Return an equal array whose axes have another order in memory."""
     return x.transpose(order).copy().transpose(np.argsort(order))
 
 
 ORDERS = [(0, 1, 2, 3), (0, 2, 1, 3), (2, 1, 0, 3), (1, 0, 2, 3)]
 
 
-def test_arrays_that_lie_otherwise_have_plans_of_their_own():
+def test_arrays_with_other_strides_have_other_plans():
     rope = embedding()
     x = arrays(length=5)[0]
-    wanted = anew(rope)(x, offset=3)
+    wanted = unplanned(rope)(x, offset=3)
     for _ in range(2):
         for order in ORDERS:
             same(rope(stored(x, order), offset=3), wanted)
@@ -165,10 +167,10 @@ def test_arrays_that_lie_otherwise_have_plans_of_their_own():
             rope(x, offset=3, out=out)
             same(out, wanted)
     for part in (x[:, :, :2], x[:, :3], x[:1], x):  # of the same strides
-        same(rope(part, offset=3), anew(rope)(part, offset=3))
+        same(rope(part, offset=3), unplanned(rope)(part, offset=3))
         whole = np.zeros_like(x)
         out = whole[: part.shape[0], : part.shape[1], : part.shape[2]]
-        same(rope(part, offset=3, out=out), anew(rope)(part, offset=3))
+        same(rope(part, offset=3, out=out), unplanned(rope)(part, offset=3))
         with pytest.raises(ValueError, match="shape"):
             rope(part, offset=3, out=whole[:, :, :4])
     with pytest.raises(TypeError, match="dtype"):
@@ -177,38 +179,38 @@ def test_arrays_that_lie_otherwise_have_plans_of_their_own():
         rope(x, offset=3, out=np.zeros(x.shape, np.int32))
 
 
-def test_what_changes_between_calls_is_read_again(planned):
+def test_values_that_change_between_calls_are_read_again(planned):
     rope = embedding()
     q, k = arrays()
     for offset in (0, 1, 900, -900, 3, 10**12, 2**62, -(2**62)):
         other = arrays(seed=offset % 7)
-        expected = anew(rope)(*other, offset=offset)
+        expected = unplanned(rope)(*other, offset=offset)
         same(rope(*other, offset=offset), expected)
     assert len(plans._plans.held) == 1
     rows = np.array([[1, 2, 3], [4, 5, 6]])
     planned(rope, q, k, positions=rows)
     rows += 1
-    same(rope(q, k, positions=rows), anew(rope)(q, k, positions=rows))
+    same(rope(q, k, positions=rows), unplanned(rope)(q, k, positions=rows))
 
 
-def test_broadcast_arrays_have_results_of_their_own(planned):
+def test_results_for_broadcast_arrays_do_not_overlap(planned):
     rope = embedding()
     x = np.broadcast_to(arrays()[0][:1, :, :1], (3, 4, 5, HEAD_DIM))
     for offset in (None, 5):
         got = planned(rope, x, offset=offset)
-        same(got, anew(rope)(np.array(x), offset=offset))
+        same(got, unplanned(rope)(np.array(x), offset=offset))
         assert got.strides[-1] == got.itemsize
         assert got.flags.writeable
 
 
 @pytest.mark.parametrize("second", [{"seq_axis": -3}, {"seq_axis": 1}, {"seq_axis": 2}])
-def test_options_have_plans_of_their_own(second):
+def test_calls_with_different_options_share_no_plan(second):
     rope = embedding()
     x = np.random.default_rng(0).standard_normal((2, 4, 4, HEAD_DIM))
     for options in ({}, second, {}, second):
-        same(rope(x, **options), anew(rope)(x, **options))
+        same(rope(x, **options), unplanned(rope)(x, **options))
     for verb in ("inverse", "vjp", "__call__"):
-        same(getattr(rope, verb)(x, offset=2), getattr(anew(rope), verb)(x, offset=2))
+        same(getattr(rope, verb)(x, offset=2), getattr(unplanned(rope), verb)(x, offset=2))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ def test_options_have_plans_of_their_own(second):
         ({"out": ("q", "k")}, TypeError, "out"),
     ],
 )
-def test_bad_arguments_are_refused_as_at_first(options, error, message):
+def test_repeated_calls_refuse_bad_arguments(options, error, message):
     rope = embedding(seq_axis=1)
     given = [x.swapaxes(1, 2) for x in arrays()]
     rope(*given)
@@ -245,7 +247,7 @@ def test_bad_arguments_are_refused_as_at_first(options, error, message):
         rope(*given, **options)
 
 
-def test_an_output_is_not_taken_for_a_second_array():
+def test_a_call_with_an_output_and_one_with_two_arrays_share_no_plan():
     rope = embedding()
     (x,) = arrays(heads=(4,))
     want = rope(x)
@@ -253,7 +255,7 @@ def test_an_output_is_not_taken_for_a_second_array():
     same(rope(x, x), (want, want))
 
 
-def test_results_must_be_writeable_and_apart():
+def test_outputs_must_be_writeable_and_must_not_overlap():
     rope = embedding()
     q, k = arrays()
     q0 = q.copy()
@@ -276,17 +278,17 @@ def test_results_must_be_writeable_and_apart():
     np.testing.assert_array_equal(q, q0)
 
 
-def test_results_that_interleave_with_arrays_are_allowed():
+def test_outputs_may_interleave_with_inputs():
     packed = np.random.default_rng(0).standard_normal((1, 5, 3, 4, HEAD_DIM)).astype(np.float32)
     rope = embedding(seq_axis=1)
     for offset in (0, 3):
         q, k = packed[:, :, 0], packed[:, :, 1]
-        wanted = anew(rope)(q, k, offset=offset)
+        wanted = unplanned(rope)(q, k, offset=offset)
         rope(q, k, offset=offset, out=(q, k))
         same((q, k), wanted)
 
 
-def test_a_context_length_is_kept_though_the_table_reaches_further():
+def test_the_context_limit_holds_although_the_table_is_longer():
     scaling = rotary.scaling.DynamicNTK(factor=2, max_position=16)
     rope = embedding(scaling=scaling, context_length=16)
     q, k = arrays()
@@ -302,7 +304,7 @@ def test_a_context_length_is_kept_though_the_table_reaches_further():
 
 
 class Marked(np.ndarray):
-    """An array of a class of its own."""
+    """A subclass of ndarray."""
 
 
 @pytest.mark.parametrize(
@@ -320,14 +322,14 @@ class Marked(np.ndarray):
         lambda x: x[0, 0],
     ],
 )
-def test_other_arrays_are_rotated_as_at_first(change):
+def test_repeated_calls_on_other_kinds_of_arrays(change):
     rope = embedding()
     rope(*arrays())
     x = change(arrays()[0])
     first = rope(x, offset=5)
     again = rope(x, offset=5)
     same(first, again)
-    same(first, anew(rope)(x, offset=5))
+    same(first, unplanned(rope)(x, offset=5))
     assert type(again) is type(first)
 
 
@@ -336,14 +338,14 @@ def test_arrays_of_two_dtypes_and_three_arrays():
     q, k = arrays()
     for given in ((q, k.astype(np.float64)), (q, k, q), (q.astype(np.float16), k)):
         same(rope(*given, offset=2), rope(*given, offset=2))
-        same(rope(*given, offset=2), anew(rope)(*given, offset=2))
+        same(rope(*given, offset=2), unplanned(rope)(*given, offset=2))
 
 
 # ------------------------------------------------------------------------------------------------
 # What it holds.
 
 
-def test_plans_hold_neither_tables_nor_arrays(fresh_cache):
+def test_plans_keep_references_to_neither_tables_nor_arrays(fresh_cache):
     plans._plans.clear()
     rope = embedding()
     given = arrays(length=64)
@@ -354,7 +356,7 @@ def test_plans_hold_neither_tables_nor_arrays(fresh_cache):
     assert window() is not None
     rotary.cache_clear()
     assert window() is None
-    same(rope(*given), anew(rope)(*given))
+    same(rope(*given), unplanned(rope)(*given))
     before = gc.get_referrers(given[0])
     assert not any(plan is each for each in before)
 
@@ -373,7 +375,7 @@ def test_repeated_calls_count_as_hits_and_keep_their_table(fresh_cache):
     assert rotary.cache_info()[:3] == (14, 11, 2)
 
 
-def test_few_plans_are_remembered(monkeypatch):
+def test_the_number_of_cached_plans_is_bounded(monkeypatch):
     monkeypatch.setattr(plans._plans, "limit", 100)
     rope = embedding()
     for length in range(1, 200):
@@ -381,11 +383,11 @@ def test_few_plans_are_remembered(monkeypatch):
     assert 0 < len(plans._plans.held) <= 100
 
 
-def test_large_arrays_turn_in_parallel_and_past_the_caches(planned):
+def test_large_arrays_are_rotated_in_parallel_and_streamed(planned):
     rope = embedding()
     q, k = arrays(batch=4, length=4096, heads=(32, 8))
     out = np.empty_like(q), np.empty_like(k)
-    same(planned(rope, q, k, out=out), anew(rope)(q, k))
+    same(planned(rope, q, k, out=out), unplanned(rope)(q, k))
     with rotary.threads(1):
         same(planned(rope, q, k), out)
 
@@ -393,7 +395,7 @@ def test_large_arrays_turn_in_parallel_and_past_the_caches(planned):
 def test_threads_share_plans(fresh_cache):
     rope = embedding()
     given = arrays(length=40)
-    wanted = {offset: anew(rope)(*given, offset=offset) for offset in range(0, 4000, 97)}
+    wanted = {offset: unplanned(rope)(*given, offset=offset) for offset in range(0, 4000, 97)}
     wrong = []
 
     def work():
@@ -412,23 +414,23 @@ def test_threads_share_plans(fresh_cache):
     assert not wrong
 
 
-def test_a_window_is_found_however_many_there_are(fresh_cache):
+def test_a_cached_window_is_found_among_many(fresh_cache):
     rope = embedding()
     q, k = arrays()
     places = [10**6 * n for n in range(windows.PARTS + 4)]
     for _ in range(3):
         for offset in places:
-            same(rope(q, k, offset=offset), anew(rope)(q, k, offset=offset))
+            same(rope(q, k, offset=offset), unplanned(rope)(q, k, offset=offset))
             rows = np.array([offset, offset + 1])
-            same(rope(q, k, offset=rows), anew(rope)(q, k, offset=rows))
+            same(rope(q, k, offset=rows), unplanned(rope)(q, k, offset=rows))
 
 
 @pytest.mark.parametrize(
     "places",
     [[0, 2, 1, 3], [0, 1, 1, 3], [0, 0, 3, 3], [5, 7, 6, 8], [0, 1, 3, 2, 4], [3, 2, 1, 0]],
 )
-def test_positions_count_up_only_if_every_one_of_them_does(places):
-    """Ends as far apart as if they did are not enough, at first and by a plan."""
+def test_positions_are_consecutive_only_if_all_steps_are_one(places):
+    """First and last positions at the right distance are not enough, in the first call and with a plan."""
     rope = rotary.RotaryEmbedding(8, layout="half", base=100.0, seq_axis=-2)
     x = np.ones((1, 1, len(places), 8), np.float32)
     want = np.concatenate([rope(x[:, :, :1], offset=place) for place in places], axis=2)

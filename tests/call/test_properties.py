@@ -1,4 +1,4 @@
-"""The laws that a rotation obeys, whatever the numbers."""
+"""Laws that every rotation obeys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FREQUENCIES = st.floats(-10, 10, allow_subnormal=False)
 
 @st.composite
 def embeddings(draw, factors=(1.0,)):
-    """Any embedding of float64 arrays on one position axis, with its arrays' seed."""
+    """Draw any embedding for float64 arrays on one position axis, with a seed for arrays."""
     pairs = draw(st.integers(1, 5))
     start = draw(st.integers(0, 3))
     rest = draw(st.integers(0, 3))
@@ -56,7 +56,7 @@ def dot(a, b):
 
 
 @given(embeddings(), SEEDS, INTEGERS, INTEGERS, st.integers(-(2**61), 2**61))
-def test_scores_depend_on_the_distance_alone(rope, seed, m, n, shift):
+def test_scores_depend_only_on_the_distance(rope, seed, m, n, shift):
     q, k = arrays_of(rope, seed, 1), arrays_of(rope, seed + 1, 1)
     near = dot(rope(q, offset=m), rope(k, offset=n))
     far = dot(rope(q, offset=m + shift), rope(k, offset=n + shift))
@@ -64,7 +64,7 @@ def test_scores_depend_on_the_distance_alone(rope, seed, m, n, shift):
 
 
 @given(embeddings(factors=(1.0, 2.0, 0.5)), SEEDS, PLACES)
-def test_pairs_keep_their_length_times_the_factor(rope, seed, place):
+def test_pairs_keep_their_norm_times_the_attention_factor(rope, seed, place):
     x = arrays_of(rope, seed)
     got = rope(x, offset=place)
     read = np.array(pair_channels(rope.rotary_dim, rope.layout)) + rope.rotary_start
@@ -75,7 +75,7 @@ def test_pairs_keep_their_length_times_the_factor(rope, seed, place):
 
 
 @given(embeddings(factors=(1.0, 1.7, 0.3)), SEEDS, PLACES)
-def test_inverse_undoes(rope, seed, place):
+def test_inverse_undoes_the_call(rope, seed, place):
     x = arrays_of(rope, seed)
     close(rope.inverse(rope(x, offset=place), offset=place), x, 10)
     close(rope(rope.inverse(x, offset=place), offset=place), x, 10)
@@ -96,7 +96,7 @@ def test_rotations_compose(rope, seed, a, b):
 
 @given(embeddings(), SEEDS, INTEGERS)
 def test_layouts_are_permutations_of_one_another(rope, seed, place):
-    """The channels of pairs, in another order, turn to the same bits."""
+    """With the channels in the order of the other layout, the bits are the same."""
     x = arrays_of(rope, seed)
     other = RotaryEmbedding(
         rope.head_dim,
@@ -138,13 +138,13 @@ def test_permuted_weights_give_the_same_scores(seed, heads, pairs, place):
 
 
 @given(embeddings(factors=(1.0, 1.7)), SEEDS, INTEGERS, INTEGERS)
-def test_shift_moves(rope, seed, place, delta):
+def test_shift_equals_rotation_at_the_shifted_position(rope, seed, place, delta):
     x = arrays_of(rope, seed, 1)
     close(rope.shift(rope(x, offset=place), delta), rope(x, offset=place + delta), 10)
 
 
 @given(embeddings(), SEEDS, PLACES, st.floats(-10, 10), st.floats(-10, 10))
-def test_linear(rope, seed, place, a, b):
+def test_rotation_is_linear(rope, seed, place, a, b):
     x, y = arrays_of(rope, seed), arrays_of(rope, seed + 1)
     want = a * rope(x, offset=place) + b * rope(y, offset=place)
     close(rope(a * x + b * y, offset=place), want, 100)
@@ -160,7 +160,7 @@ def test_vjp_is_the_transpose(rope, seed, place):
 
 @given(embeddings(), PLACES)
 def test_the_matrix_of_a_sum_is_the_product(rope, place):
-    """And it is orthogonal, and its transpose is that of the opposite position."""
+    """The matrix is also orthogonal, and its transpose is that of the opposite position."""
     matrix = rope.matrix(place)
     close(matrix @ matrix.T, np.eye(rope.head_dim), 10)
     if rope.layout == rope.output_layout:
@@ -182,8 +182,8 @@ def test_cosine_is_even_and_sine_is_odd(dtype, place, w):
 
 
 @given(SMALL, st.integers(1, 40), st.data())
-def test_tables_do_not_depend_on_how_they_are_asked_for(start, length, data):
-    """Whole ranges, single positions, any order, floats: the same bits."""
+def test_tables_do_not_depend_on_the_form_of_positions(start, length, data):
+    """Ranges, single positions, any order and floats have the same bits."""
     rope = RotaryEmbedding(6, layout="half", base=10_000.0)
     cos, sin = rope.tables(range(start, start + length))
     order = data.draw(st.permutations(range(length)))
@@ -195,7 +195,7 @@ def test_tables_do_not_depend_on_how_they_are_asked_for(start, length, data):
 
 
 @given(SEEDS, st.lists(st.integers(0, 5), min_size=0, max_size=5), SMALL)
-def test_packed_sequences_are_rotated_as_if_alone(seed, lengths, offset):
+def test_packed_sequences_equal_separate_calls(seed, lengths, offset):
     rope = RotaryEmbedding(6, layout="half", base=10_000.0)
     bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(int)
     x = random_array((int(bounds[-1]), 2, 6), "float32", seed)
@@ -205,7 +205,7 @@ def test_packed_sequences_are_rotated_as_if_alone(seed, lengths, offset):
 
 
 @given(SEEDS, SMALL, st.integers(1, 6))
-def test_decoding_token_by_token_is_the_same(seed, start, length):
+def test_decoding_token_by_token_equals_one_call(seed, start, length):
     rope = RotaryEmbedding(8, layout="half", base=10_000.0, seq_axis=-2)
     x = random_array((2, 3, length, 8), "float32", seed)
     whole = rope(x, offset=start)

@@ -1,4 +1,4 @@
-"""The embedding on NumPy arrays: right against exact arithmetic, the same bits however it is called."""
+"""The embedding on NumPy arrays: correct by exact arithmetic, with the same bits however it is called."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def width_of(dtype, head_dim):
 
 
 def check(got, x, places, inv_freq=None, *, width=8, **options):
-    """Compare a rotation with exact arithmetic, within what is promised."""
+    """Compare a rotation with exact arithmetic, within the promised bound."""
     inv_freq = powers(BASE, width) if inv_freq is None else inv_freq
     exact, size = rotated(x, places, inv_freq, **options)
     assert got.dtype == x.dtype
@@ -53,7 +53,7 @@ def check(got, x, places, inv_freq=None, *, width=8, **options):
 
 
 def along(ndim, axis, values):
-    """Positions as an array that broadcasts to the vectors of an array of `ndim` axes."""
+    """Return positions as an array that broadcasts to the vectors of an array of `ndim` axes."""
     shape = [1] * (ndim - 1)
     shape[axis] = len(values)
     return np.array(values, dtype=object).reshape(shape)
@@ -68,7 +68,7 @@ def along(ndim, axis, values):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("window", [(0, 12), (0, 8), (4, 8), (2, 6)])
 @pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
-def test_every_layout_dtype_and_window(dtype, layout, output_layout, window, verb):
+def test_all_layouts_dtypes_and_rotated_channels(dtype, layout, output_layout, window, verb):
     start, width = window
     rope = embedding(
         12, layout, output_layout=output_layout, rotary_dim=width, rotary_start=start, seq_axis=-2
@@ -90,7 +90,7 @@ def test_every_layout_dtype_and_window(dtype, layout, output_layout, window, ver
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("start", [1, 3])
-def test_windows_that_begin_at_an_odd_channel(start, layout):
+def test_rotated_channels_that_start_at_an_odd_channel(start, layout):
     rope = embedding(11, layout, rotary_dim=8, rotary_start=start)
     x = random_array((5, 11))
     check(rope(x), x, along(2, 0, range(5)), layout=layout, start=start)
@@ -98,8 +98,8 @@ def test_windows_that_begin_at_an_odd_channel(start, layout):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("position", [0, 1, 5])
-def test_every_number_of_16_bits_is_rounded_once(dtype, position):
-    """Subnormal, infinite and not a number: read as they are, and rounded to nearest even."""
+def test_all_16_bit_numbers_are_rounded_once(dtype, position):
+    """Subnormal numbers, infinities and NaN are read unchanged, and results are rounded to nearest even."""
     every = np.arange(2**16, dtype=np.uint16).view(as_dtype(dtype))
     x = np.zeros((len(every), 2), every.dtype)
     x[:, 0] = every
@@ -116,8 +116,8 @@ def test_every_number_of_16_bits_is_rounded_once(dtype, position):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_widths_beyond_a_vector_of_the_processor(dtype):
-    """Head widths that do and do not fill the processor's vectors have no wrong tail."""
+def test_widths_that_do_not_fill_vectors_of_the_processor(dtype):
+    """Widths that fill the vectors of the processor, and widths that do not, have no wrong channels at the end."""
     for width in (2, 6, 34, 128, 130):
         rope = embedding(width)
         x = random_array((3, width_of(dtype, width)), dtype)
@@ -140,7 +140,7 @@ AXES = {
 
 
 @pytest.mark.parametrize("name", AXES)
-def test_every_axis_order(name):
+def test_all_axis_orders(name):
     shape, seq_axis, axis = AXES[name]
     x = random_array(shape)
     check(embedding()(x, seq_axis=seq_axis), x, along(len(shape), axis, range(shape[axis])))
@@ -148,7 +148,7 @@ def test_every_axis_order(name):
 
 
 @pytest.mark.parametrize("name", AXES)
-def test_batch_rows_have_positions_of_their_own(name):
+def test_positions_per_batch_element(name):
     shape, seq_axis, axis = AXES[name]
     if len(shape) == 2:
         with pytest.raises(ValueError, match="`offset`"):
@@ -164,7 +164,7 @@ def test_batch_rows_have_positions_of_their_own(name):
     assert same_bits(rope(x, positions=table), rope(x, offset=[10, -3]))
 
 
-def test_the_call_wins_over_the_specification():
+def test_axes_of_the_call_override_those_of_the_specification():
     x = random_array((2, 3, 3, 8))
     rope = embedding(seq_axis=-2)
     assert same_bits(rope(x, seq_axis=-3), embedding(seq_axis=-3)(x))
@@ -176,7 +176,7 @@ def test_the_call_wins_over_the_specification():
 
 
 def packed_qkv(x):
-    """The middle third of a packed array."""
+    """Return the middle third of a packed array."""
     batch, heads, length, width = x.shape
     packed = np.full((batch, length, heads, 3, width), 7, x.dtype)
     view = packed[:, :, :, 1].transpose(0, 2, 1, 3)
@@ -257,7 +257,7 @@ COPIED = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("memory", [*IN_PLACE, *COPIED, "read-only"])
-def test_the_same_bits_from_any_memory(memory, layout, dtype):
+def test_bits_do_not_depend_on_the_memory_layout(memory, layout, dtype):
     if memory == "byte-swapped" and dtype == "bfloat16":
         dtype = "float16"  # bfloat16 has no other byte order
     rope = embedding(layout=layout, rotary_dim=6, rotary_start=2, seq_axis=-2)
@@ -290,7 +290,7 @@ def test_broadcast_inputs(dtype):
     assert same_bits(rope(x, out=out), got)
 
 
-def test_only_the_window_beside_out_of_a_packed_array_is_written():
+def test_only_the_output_slice_of_a_packed_array_is_written():
     packed = random_array((2, 5, 3, 4, 8))
     before = packed.copy()
     rope = embedding(seq_axis=-3)
@@ -321,8 +321,8 @@ def test_memmap(tmp_path):
 @needs_kernels
 @pytest.mark.parametrize("memory", IN_PLACE)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nothing_is_copied(memory, dtype):
-    """Rotating in place takes no memory beside, be it a slice of a packed array or whatever."""
+def test_in_place_rotation_copies_nothing(memory, dtype):
+    """In-place rotation needs no other memory, also for a slice of a packed array."""
     rope = embedding(64, seq_axis=-2)
     x = IN_PLACE[memory](random_array((2, 8, 128, width_of(dtype, 64)), dtype))
     rope(x, out=x)
@@ -345,7 +345,7 @@ def test_nothing_is_copied(memory, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_same_bits_from_any_number_of_threads(dtype, layout):
+def test_bits_do_not_depend_on_the_number_of_threads(dtype, layout):
     rope = embedding(64, layout, rotary_dim=48, rotary_start=8, seq_axis=-3)
     x = random_array((3, 601, 12, width_of(dtype, 64)), dtype)
     assert x.nbytes > 2**20
@@ -360,7 +360,7 @@ def test_the_same_bits_from_any_number_of_threads(dtype, layout):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_tables_have_the_same_bits_from_any_number_of_threads(dtype, fresh_cache):
+def test_table_bits_do_not_depend_on_the_number_of_threads(dtype, fresh_cache):
     rope = embedding(64)
     positions = np.arange(-1500, 1500) * 1_234_567_890_123
     single = [rope.tables(p, dtype=dtype) for p in positions[::300]]
@@ -373,7 +373,7 @@ def test_tables_have_the_same_bits_from_any_number_of_threads(dtype, fresh_cache
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_token_of_many_batch_rows(dtype):
+def test_one_token_for_many_batch_elements(dtype):
     rope = embedding(seq_axis=-2)
     x = random_array((5, 3, 1, width_of(dtype, 8)), dtype)
     offsets = [0, 7, 1_000_003, 2, 7]
@@ -409,14 +409,14 @@ def test_queries_and_keys_keep_their_heads_and_dtypes():
     assert same_bits(got[1], rope(k, offset=3))
 
 
-def test_one_in_one_out_and_many_in_a_tuple_out():
+def test_one_array_gives_an_array_and_several_give_a_tuple():
     x = random_array((3, 8))
     assert type(embedding()(x)) is np.ndarray
     three = embedding()(x, x, x)
     assert [same_bits(one, embedding()(x)) for one in three] == [True] * 3
 
 
-def test_results_go_where_out_says():
+def test_results_are_written_to_out():
     rope = embedding(seq_axis=-2)
     q, k = random_array((2, 4, 3, 8)), random_array((2, 1, 3, 8), seed=1)
     want = rope(q, k)
@@ -465,7 +465,7 @@ def test_attention_factors(dtype, factor):
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("dtype", DTYPES[:4])
-def test_what_is_not_finite_stays_in_its_pair(value, dtype):
+def test_non_finite_values_affect_only_their_pair(value, dtype):
     x = random_array((2, 8), dtype)
     x[1, 2] = value
     with np.errstate(invalid="ignore"):
@@ -506,7 +506,7 @@ def test_positions_of_every_dtype_and_shape(dtype, shape):
         read_only,
     ],
 )
-def test_positions_from_any_memory(store):
+def test_positions_in_any_memory_layout(store):
     x = random_array((2, 3, 8))
     places = np.array([[0, 100, 3], [2, 2, 120]])
     assert same_bits(embedding()(x, positions=store(places)), embedding()(x, positions=places))
@@ -520,7 +520,7 @@ def test_negative_positions(dtype):
     check(embedding()(x, positions=places.astype(as_dtype(dtype))), x, places)
 
 
-def test_fractional_positions_are_taken_as_they_are():
+def test_fractional_positions_are_exact():
     x = random_array((4, 8), "float64")
     places = [0.5, -2.75, 1e-300, 123456.789]
     check(embedding()(x, positions=places), x, along(2, 0, places))
@@ -528,7 +528,7 @@ def test_fractional_positions_are_taken_as_they_are():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_ends_of_what_a_position_can_be(dtype):
+def test_the_smallest_and_largest_positions(dtype):
     x = random_array((6, 8), dtype)
     places = [-(2**63), 2**63 - 1, 2**53 + 1, -(2**62) - 1, 1_700_000_000_123_456_789, 0]
     check(embedding()(x, positions=places), x, along(2, 0, places))
@@ -540,7 +540,7 @@ def test_the_ends_of_what_a_position_can_be(dtype):
 
 
 @pytest.mark.parametrize("offset", [3, np.int8(3), np.uint64(3), 3.0, 3.5, np.float32(3.5), -0.25])
-def test_offsets_of_every_kind(offset):
+def test_all_kinds_of_offsets(offset):
     x = random_array((2, 3, 8))
     start = offset if isinstance(offset, float) else offset.item() if offset != 3 else 3
     check(embedding()(x, offset=offset), x, along(3, 1, [start + i for i in range(3)]))
@@ -552,7 +552,7 @@ def test_offsets_of_every_kind(offset):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array])
-def test_offsets_per_batch_row(kind):
+def test_offsets_per_batch_element(kind):
     x = random_array((3, 2, 8), "float64")
     got = embedding()(x, offset=kind([0, 5, -9]))
     check(got, x, np.array([[0, 1], [5, 6], [-9, -8]]))
@@ -560,8 +560,8 @@ def test_offsets_per_batch_row(kind):
     check(got, x, np.array([[0.5, 1.5], [5.0, 6.0], [-9.25, -8.25]]))
 
 
-def test_a_row_depends_on_its_position_alone(fresh_cache):
-    """Neighbours, order, the way to say it and what the cache holds do not reach the bits."""
+def test_a_row_depends_only_on_its_position(fresh_cache):
+    """Neighbors, order, the form of the argument and the contents of the cache do not affect the bits."""
     x = random_array((50, 8))
     places = np.random.default_rng(0).integers(-60, 60, 50)
     alone = np.concatenate([embedding()(x[i : i + 1], offset=int(places[i])) for i in range(50)])
@@ -582,7 +582,7 @@ RESTARTED = [0, 1, 0, 1, 2, 0]
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, lambda b: np.array(b, np.int32)])
 @pytest.mark.parametrize("shape", [(6, 8), (6, 3, 8), (6, 2, 3, 8)])
-def test_positions_restart_at_every_packed_sequence(kind, shape):
+def test_positions_restart_at_each_packed_sequence(kind, shape):
     x = random_array(shape)
     check(embedding()(x, cu_seqlens=kind(BOUNDS)), x, along(len(shape), 0, RESTARTED))
     with_axis = embedding(seq_axis=-2)
@@ -628,7 +628,7 @@ def test_packed_sequences_of_queries_and_keys(bounds):
         ([[1, 2, 3], [4, 5, 6.5]], [[1, 2, 3], [4, 5, 6.5]]),
     ],
 )
-def test_shift_by_every_shape_of_delta(delta, places, layout, dtype):
+def test_shift_by_deltas_of_all_shapes(delta, places, layout, dtype):
     rope = embedding(layout=LAYOUTS[0], output_layout=layout)
     x = random_array((2, 3, width_of(dtype, 8)), dtype)
     places = np.array(places, dtype=object)
@@ -655,7 +655,7 @@ def test_shift_on_another_axis(seq_axis):
     check(embedding().shift(x, [1, 2], seq_axis=seq_axis), x, along(4, 0, [1, 2]))
 
 
-def test_the_factor_is_not_applied_again_by_shift():
+def test_shift_does_not_apply_the_attention_factor_again():
     rope = RotaryEmbedding(8, layout="half", scaling=Custom(powers(BASE, 8), 2.0))
     x = random_array((3, 8), "float64")
     assert np.allclose(rope.shift(rope(x), 5), rope(x, offset=5), rtol=0, atol=1e-14)
@@ -679,7 +679,7 @@ W = np.array([[0.5, 0.25, 0.0, 1.0], [0.0, 0.125, 2.0, -0.5]])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_positions_lead_with_their_axes(layout):
+def test_the_first_axis_of_positions_is_that_of_the_position_axes(layout):
     rope = RotaryEmbedding(8, layout=layout, scaling=Custom(W=W), seq_axis=1)
     x = random_array((2, 6, 8), "float64")
     grid = rotary.positions.grid(2, 3)
@@ -698,7 +698,7 @@ def test_positions_lead_with_their_axes(layout):
     assert same_bits(rope(x, positions=grid[:, None]), got)
 
 
-def test_without_positions_every_axis_counts():
+def test_without_positions_every_axis_has_consecutive_positions():
     rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=W), seq_axis=1)
     x = random_array((3, 6, 8))
     line = np.stack([np.arange(6), np.arange(6)])
@@ -714,7 +714,7 @@ def test_without_positions_every_axis_counts():
 
 @pytest.mark.parametrize("axes", [1, 2])
 @pytest.mark.parametrize("seq_axis", [-2, -3])
-def test_heads_with_frequencies_of_their_own(axes, seq_axis):
+def test_frequencies_per_head(axes, seq_axis):
     rng = np.random.default_rng(0)
     own = rng.normal(size=(3, axes, 4))
     rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=own), seq_axis=seq_axis)
@@ -731,7 +731,7 @@ def test_heads_with_frequencies_of_their_own(axes, seq_axis):
     np.testing.assert_allclose(rope.inverse(got, positions=positions), x, atol=1e-14)
 
 
-def test_one_position_axis_can_lead_too():
+def test_positions_may_have_one_position_axis():
     rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=[powers(BASE, 8)]), seq_axis=1)
     x = random_array((2, 3, 8))
     assert same_bits(rope(x), embedding()(x))
@@ -794,14 +794,14 @@ def test_the_matrix_is_the_rotation(layout, output_layout):
         np.testing.assert_allclose(matrix.T @ matrix, np.eye(12), atol=1e-14)
 
 
-def test_the_matrix_holds_the_factor_and_every_axis():
+def test_the_matrix_has_the_attention_factor_and_all_axes():
     rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=W, attention_factor=2.0))
     x = random_array((1, 8), "float64")
     matrix = rope.matrix([3, 5])
     np.testing.assert_allclose(matrix @ x[0], rope(x, positions=[[3], [5]])[0], atol=1e-14)
 
 
-def test_at_length_is_the_same_at_another_length():
+def test_at_length_changes_only_the_context_length():
     rope = embedding(rotary_dim=6, seq_axis=-3)
     longer = rope.at_length(4096)
     assert longer.context_length == 4096
@@ -883,7 +883,7 @@ def test_defaults_are_resolved():
 
 
 @pytest.mark.parametrize("rope", SPECIFICATIONS, ids=range(len(SPECIFICATIONS)))
-def test_explain_names_every_number(rope):
+def test_explain_lists_every_number(rope):
     text = rope.explain()
     for name in (
         "head_dim",

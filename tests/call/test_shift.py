@@ -1,4 +1,4 @@
-"""Keys that move to other frequencies, and caches of eight bits that move."""
+"""Shifts of keys to other frequencies, and shifts of 8-bit caches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def embedding(width=8, layout="half", **options):
 @pytest.mark.parametrize(
     "delta", [0, 5, -2.5, [4, 0], [[1, 2, 3, 4]], [[1, 2, 3, 4], [0, 0, 9, 9]]]
 )
-def test_keys_move_to_other_frequencies(layout, positions, delta):
+def test_shift_to_other_frequencies(layout, positions, delta):
     old = embedding(10, layout, rotary_dim=8, rotary_start=1)
     new = embedding(10, layout, rotary_dim=8, rotary_start=1, scaling=YARN)
     k = random_array((2, 3, 4, 10), "float64")
@@ -59,7 +59,7 @@ def test_the_angle_is_reduced_exactly(place, delta, before, after):
     assert error_in_units(got, straight, np.where(size > 0, size, 1)) <= 8.0
 
 
-def test_dynamic_frequencies_follow_the_context(fresh_cache):
+def test_dynamic_frequencies_after_at_length(fresh_cache):
     ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
     short = embedding(scaling=ntk, context_length=4)
     long = short.at_length(16)
@@ -72,7 +72,7 @@ def test_dynamic_frequencies_follow_the_context(fresh_cache):
         short.shift(k, 0, to=long, offset=1)
 
 
-def test_on_several_axes_and_within_them():
+def test_shift_on_several_axes_and_with_blocks():
     order = sections.axial(2, 2, pairing="within")
     old, new = embedding(sections=order), embedding(sections=order, scaling=YARN)
     places = np.array([[0, 0, 1, 1], [0, 5, 0, 9]])
@@ -82,7 +82,7 @@ def test_on_several_axes_and_within_them():
     np.testing.assert_allclose(moved, want, rtol=0, atol=1e-14)
 
 
-def test_packed_sequences_move_to_other_frequencies():
+def test_shift_of_packed_sequences_to_other_frequencies():
     old, new = embedding(), embedding(scaling=YARN)
     k = random_array((6, 2, 8), "float64")
     bounds = [0, 2, 6]
@@ -100,7 +100,7 @@ def test_bounds_of_packed_sequences_are_checked_whatever_the_delta(delta):
         embedding().shift(k, delta, cu_seqlens=[0, 5])
 
 
-def test_a_move_beyond_all_integers_is_beyond_every_context():
+def test_a_shift_that_overflows_exceeds_every_context():
     ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
     bounded = embedding(scaling=ntk, context_length=16)
     with pytest.raises(ValueError, match="`delta` must keep positions below the context_length 16"):
@@ -148,14 +148,14 @@ def test_in_place_and_decay():
         ),
     ],
 )
-def test_embeddings_that_do_not_go_together(to, kind, message):
+def test_target_embeddings_that_do_not_fit(to, kind, message):
     k = random_array((2, 3, 4, 8))
     with pytest.raises(kind) as caught:
         embedding().shift(k, 0, to=to)
     assert message in str(caught.value)
 
 
-def test_errors_of_places():
+def test_errors_of_positions():
     k = random_array((2, 3, 4, 8))
     with pytest.raises(ValueError, match="`offset` must not be given without `to`"):
         embedding().shift(k, 1, offset=2)
@@ -166,7 +166,7 @@ def test_errors_of_places():
 
 
 @pytest.mark.parametrize("options", [{}, {"cu_seqlens": [0, 1, 4]}, {"scales": 1.0}], ids=str)
-def test_a_move_needs_to_know_the_positions(options):
+def test_a_shift_to_other_frequencies_needs_known_positions(options):
     k = np.ones((4, 1, 8) if "cu_seqlens" in options else (1, 4, 8), np.float32)
     if "scales" in options:
         k = k.astype(np.int8)
@@ -177,7 +177,7 @@ def test_a_move_needs_to_know_the_positions(options):
 
 
 @pytest.mark.library("torch")
-def test_a_compiled_move_needs_to_know_the_positions():
+def test_a_compiled_shift_to_other_frequencies_needs_known_positions():
     import torch
 
     old, new, k = embedding(), embedding(scaling=YARN), torch.ones(1, 4, 8)
@@ -187,7 +187,7 @@ def test_a_compiled_move_needs_to_know_the_positions():
 
 
 @pytest.mark.library("jax")
-def test_positions_that_only_a_trace_knows_are_refused():
+def test_traced_positions_are_refused():
     import jax
 
     def run(k, places):
@@ -216,7 +216,7 @@ def quantised(x, kind, axes=-1):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("axes", [-1, -2, (-1, -2), (0, 1, 2, 3)], ids=str)
-def test_a_quantised_cache_moves(kind, axes):
+def test_shift_of_a_quantized_cache(kind, axes):
     rope = embedding(16)
     k = rope(random_array((2, 3, 4, 16)))
     values, scales = quantised(k, kind, axes)
@@ -233,7 +233,7 @@ def test_a_quantised_cache_moves(kind, axes):
     np.testing.assert_allclose(fresh, greatest / KINDS[kind][1], rtol=1e-6)
 
 
-def test_one_number_for_all_and_no_move_at_all():
+def test_a_scalar_scale_and_a_delta_of_zero():
     rope = embedding()
     values = np.array([[[127, 0, -3, 5, 0, 0, 1, 2]]], np.int8)
     got, fresh = rope.shift(values, 0, scales=0.5)
@@ -244,7 +244,7 @@ def test_one_number_for_all_and_no_move_at_all():
     assert not nothing.any()
 
 
-def test_a_quantised_cache_moves_where_it_lies():
+def test_shift_of_a_quantized_cache_in_place():
     rope = embedding(16)
     values, scales = quantised(rope(random_array((2, 3, 4, 16))), "int8")
     want = rope.shift(values, 9, scales=scales)
@@ -257,7 +257,7 @@ def test_a_quantised_cache_moves_where_it_lies():
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.parametrize("size", [1e-7, 1e-6, 1.0])
-def test_values_are_quantised_by_the_scales_that_are_returned(kind, size):
+def test_values_are_quantized_by_the_returned_scales(kind, size):
     rope = embedding(16)
     values, _ = quantised(random_array((2, 3, 4, 16)), "int8")
     scales = np.full((2, 3, 4, 1), size, kind)
@@ -269,7 +269,7 @@ def test_values_are_quantised_by_the_scales_that_are_returned(kind, size):
     assert (np.abs(error) <= 1.01 * step).all()
 
 
-def test_the_scale_of_zeros_stays_and_that_of_the_smallest_values_is_not_zero():
+def test_scales_of_zeros_are_kept_and_scales_of_tiny_values_are_not_zero():
     values = np.zeros((2, 8), np.int8)
     values[1, 0] = 1
     scales = np.array([[0.25], [1e-6]], np.float16)
@@ -282,7 +282,7 @@ def test_the_scale_of_zeros_stays_and_that_of_the_smallest_values_is_not_zero():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("of_scales", ["float32", "float16", "bfloat16", "float64"])
-def test_slots_with_a_scale_of_zero_stay_zeros(kind, of_scales):
+def test_slots_with_a_scale_of_zero_stay_zero(kind, of_scales):
     rope = embedding(16)
     values, scales = quantised(rope(random_array((2, 3, 4, 16))), kind)
     dtype = ml_dtypes.bfloat16 if of_scales == "bfloat16" else of_scales
@@ -306,7 +306,7 @@ def test_slots_with_a_scale_of_zero_stay_zeros(kind, of_scales):
     np.testing.assert_array_equal(stale, got)
 
 
-def test_a_number_of_zero_and_scales_that_are_shared():
+def test_a_scalar_scale_of_zero_and_shared_scales():
     values = np.zeros((1, 2, 4, 8), np.int8)
     for scales in (0, 0.0, np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 2, 1, 8), np.float16)):
         got, fresh = embedding().shift(values, 3, scales=scales)
@@ -328,8 +328,8 @@ def test_scales_of_zero_in_other_libraries(name):
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, 1e-40, 1e38])
-def test_every_scale_is_looked_at(bad):
-    """Not the first and the last, nor the least and the greatest, alone."""
+def test_every_scale_is_checked(bad):
+    """Checking only the first and the last scale, or the least and the greatest one, is not enough."""
     rope, values = embedding(), np.ones((5, 8), np.int8)
     for place in range(5):
         scales = np.ones((5, 1), np.float64)
@@ -341,7 +341,7 @@ def test_every_scale_is_looked_at(bad):
 
 @pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_stays_so_and_spoils_no_other_value(kind, bad):
+def test_non_finite_values_are_kept_and_affect_no_other_value(kind, bad):
     rope = embedding(16)
     values, scales = quantised(random_array((1, 1, 4, 16)), kind)
     scales *= np.float32(1e6)
@@ -357,7 +357,7 @@ def test_what_is_not_finite_stays_so_and_spoils_no_other_value(kind, bad):
 @pytest.mark.parametrize(
     "scales", [1.0, np.ones((1, 2, 1, 1)), np.ones((1, 2, 0, 1))], ids=np.shape
 )
-def test_an_empty_cache_moves(scales):
+def test_shift_of_an_empty_cache(scales):
     got, fresh = embedding().shift(np.ones((1, 2, 0, 8), np.int8), 3, scales=scales)
     assert got.shape == (1, 2, 0, 8)
     assert fresh.shape == np.shape(scales)
@@ -385,7 +385,7 @@ def test_an_empty_cache_moves(scales):
         (np.ones((2, 8), np.int8), None, TypeError, "`out[1]` must be an array"),
     ],
 )
-def test_errors_of_outputs_come_before_anything_is_written(values, scales, kind, message):
+def test_outputs_are_checked_before_anything_is_written(values, scales, kind, message):
     with pytest.raises(kind) as caught:
         embedding().shift(
             np.full((2, 8), 9, np.int8), 1, scales=np.ones((2, 1)), out=(values, scales)
@@ -400,7 +400,7 @@ def test_outputs_may_not_overlap_half_of_the_cache():
         embedding().shift(rows[:2], 1, scales=np.ones((2, 1)), out=(rows[1:], np.ones((2, 1))))
 
 
-def test_a_quantised_cache_moves_to_other_frequencies():
+def test_shift_of_a_quantized_cache_to_other_frequencies():
     old, new = embedding(16), embedding(16, scaling=YARN)
     values, scales = quantised(old(random_array((2, 3, 4, 16))), "int8")
     got, fresh = old.shift(values, 2, scales=scales, to=new, offset=0)
@@ -410,7 +410,7 @@ def test_a_quantised_cache_moves_to_other_frequencies():
 
 @pytest.mark.parametrize("name", ["int8", "float8_e4m3fn"])
 @pytest.mark.library("torch")
-def test_of_torch(name):
+def test_quantized_caches_of_torch(name):
     import torch
 
     rope = embedding(16)
@@ -427,7 +427,7 @@ def test_of_torch(name):
 
 @pytest.mark.parametrize("name", ["int8", "float8_e4m3fn"])
 @pytest.mark.library("jax")
-def test_of_jax(name):
+def test_quantized_caches_of_jax(name):
     import jax.numpy as jnp
 
     rope = embedding(16)
@@ -495,11 +495,11 @@ def test_errors_of_scales(x, options, kind, message):
 
 
 @pytest.mark.parametrize("delta", [np.zeros((2, 2, 2)), np.zeros(5), np.zeros((4, 3))])
-def test_deltas_that_fit_nothing_are_refused(delta):
+def test_deltas_of_wrong_shapes_are_refused(delta):
     with pytest.raises(ValueError, match="`delta` must"):
         embedding().shift(np.ones((2, 3, 8)), delta)
 
 
-def test_a_delta_for_other_than_the_packed_sequences_is_refused():
+def test_a_delta_with_another_count_than_the_packed_sequences_is_refused():
     with pytest.raises(ValueError, match=r"`delta` must have one of the shapes \(5,\)"):
         embedding().shift(np.ones((5, 2, 8)), [1, 2, 3], cu_seqlens=[0, 2, 5])

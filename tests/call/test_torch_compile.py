@@ -1,4 +1,4 @@
-"""Rotations inside the graphs of torch.compile and torch.export: what eager calls return, bit for bit."""
+"""Rotations in the graphs of torch.compile and torch.export: bit for bit the results of eager calls."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tensors(torch, dtype="float32"):
 
 
 def whole(torch, function, **options):
-    """A function compiled into one graph; the back end traces as all do and needs no C++ compiler."""
+    """Compile a function into one graph, with a backend that needs no C++ compiler."""
     return torch.compile(function, fullgraph=True, **({"backend": "aot_eager"} | options))
 
 
@@ -55,7 +55,7 @@ def same(torch, got, want):
 
 
 class Graphs:
-    """A back end that counts the graphs it is given."""
+    """A backend that counts the graphs that it gets."""
 
     def __init__(self):
         self.count = 0
@@ -92,7 +92,7 @@ OTHER = RotaryEmbedding(8, layout="half", base=500.0, seq_axis=-2)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_way_to_say_positions(torch, call):
+def test_all_position_arguments(torch, call):
     function, value = CALLS[call]
     value = torch.tensor(value, dtype=_dtype(torch, value)) if isinstance(value, list) else value
     q, k = tensors(torch)
@@ -103,7 +103,7 @@ def _dtype(torch, values):
     return torch.float64 if isinstance(values[0], float) else torch.int64
 
 
-def test_positions_of_numpy(torch):
+def test_numpy_positions(torch):
     q, _ = tensors(torch)
     places = np.array([0.1, 1.5, -7.25, 1e6, 2.0])
     same(torch, whole(torch, lambda q: ROPE(q, positions=places))(q), ROPE(q, positions=places))
@@ -112,7 +112,7 @@ def test_positions_of_numpy(torch):
 @pytest.mark.parametrize(
     "dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
 )
-def test_every_dtype(torch, dtype):
+def test_all_dtypes(torch, dtype):
     q, k = tensors(torch, dtype)
     same(torch, whole(torch, lambda q, k: ROPE(q, k, offset=3))(q, k), ROPE(q, k, offset=3))
 
@@ -145,7 +145,7 @@ EMBEDDINGS = {
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_every_embedding_and_its_gradient(torch, name):
+def test_all_embeddings_and_their_gradients(torch, name):
     parameters, call = EMBEDDINGS[name]
     rope = RotaryEmbedding(8, **({"layout": "half", "base": 1e4, "seq_axis": -2} | parameters))
     q, k = tensors(torch)
@@ -161,7 +161,7 @@ def test_every_embedding_and_its_gradient(torch, name):
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_in_place_and_into_other_memory(torch, backend):
+def test_in_place_and_outputs(torch, backend):
     def run(q, k):
         q, other = q + 1, torch.empty_like(k)
         ROPE(q, out=q)
@@ -177,7 +177,7 @@ def test_in_place_and_into_other_memory(torch, backend):
     same(torch, result, want)
 
 
-def test_written_to_with_a_gradient(torch):
+def test_outputs_that_require_gradients(torch):
     def run(leaf):
         x = leaf * 1
         ROPE(x, out=x)
@@ -195,7 +195,7 @@ def test_gradients_of_gradients(torch):
     torch.autograd.gradgradcheck(rotate, x, fast_mode=True)
 
 
-def test_positions_that_learn_are_left_to_the_library(torch):
+def test_positions_that_require_gradients_use_torch_operations(torch):
     q, _ = tensors(torch)
     places = torch.arange(5.0, requires_grad=True)
     compiled = torch.compile(lambda q, p: ROPE(q, positions=p), backend="eager")
@@ -224,7 +224,7 @@ def test_one_graph_serves_every_step_and_length(torch):
 
 
 @pytest.mark.compiled
-def test_steps_are_served_by_a_plan(torch, monkeypatch):
+def test_decoding_steps_use_a_plan(torch, monkeypatch):
     q, k = tensors(torch)
     rope = RotaryEmbedding(8, layout="half", base=4321.0, seq_axis=-2)
     strided = q.swapaxes(1, 2).contiguous().swapaxes(1, 2)
@@ -241,7 +241,7 @@ def test_steps_are_served_by_a_plan(torch, monkeypatch):
     assert got[0].is_contiguous()
 
 
-def test_sizes_that_are_open_from_the_start(torch):
+def test_sizes_that_are_symbolic_from_the_start(torch):
     graphs = Graphs()
     rotate = whole(torch, lambda x, n: ROPE(x, offset=n), backend=graphs, dynamic=True)
     for n in (2, 5, 9):
@@ -250,7 +250,7 @@ def test_sizes_that_are_open_from_the_start(torch):
     assert graphs.count == 1
 
 
-def test_one_graph_serves_equal_embeddings_and_no_others(torch):
+def test_a_graph_serves_only_equal_embeddings(torch):
     graphs = Graphs()
     rotate = whole(torch, lambda rope, x: rope(x), backend=graphs)
     q, _ = tensors(torch)
@@ -267,7 +267,7 @@ def test_one_graph_serves_equal_embeddings_and_no_others(torch):
     assert graphs.count == 2
 
 
-def test_equal_embeddings_share_a_text_that_keeps_none_of_them(torch):
+def test_equal_embeddings_share_a_text_that_refers_to_none_of_them(torch):
     first, second = (RotaryEmbedding(8, layout="half", base=79.0, seq_axis=-2) for _ in range(2))
     assert first._text == second._text
     gone = weakref.ref(first)
@@ -281,7 +281,7 @@ def test_equal_embeddings_share_a_text_that_keeps_none_of_them(torch):
 
 
 class Unhashable(scaling.Default):
-    """A schedule whose author defined equality alone."""
+    """A schedule whose author defined only equality."""
 
     __hash__ = None
 
@@ -299,7 +299,7 @@ def test_an_embedding_without_a_hash(torch):
 # What a graph holds, and what is kept out of it.
 
 
-def test_the_words_of_a_graph_say_everything(torch):
+def test_the_text_of_a_graph_describes_the_rotation_completely(torch):
     for parameters, _ in EMBEDDINGS.values():
         rope = RotaryEmbedding(8, **({"layout": "half", "base": 1e4, "seq_axis": -2} | parameters))
         role = None if rope.decay is None else "key"
@@ -314,7 +314,7 @@ def test_the_words_of_a_graph_say_everything(torch):
 
 
 @pytest.mark.parametrize("into", [False, True])
-def test_torch_finds_nothing_wrong_with_the_operators(torch, into):
+def test_the_operators_pass_the_checks_of_torch(torch, into):
     q, k = tensors(torch)
     words = operators._words_of(ROPE, None, "call", None, 2)
     call = ([q, k], words, False, [2, 2], [0, 0], 5, None, None, None, None)
@@ -326,7 +326,7 @@ def test_torch_finds_nothing_wrong_with_the_operators(torch, into):
     torch.library.opcheck(getattr(torch.ops.rotary, name).default, call)
 
 
-def test_tensors_without_memory(torch):
+def test_meta_tensors(torch):
     got = whole(torch, ROPE, backend="eager")(torch.empty(2, 3, 5, 8, device="meta"))
     assert got.shape == (2, 3, 5, 8)
 
@@ -339,14 +339,14 @@ def test_transforms_in_a_compiled_function(torch):
     torch.testing.assert_close(rotate(q), ROPE(q))
 
 
-def test_arrays_of_other_libraries_are_called_outside(torch):
+def test_arrays_of_other_libraries_break_the_graph(torch):
     q, _ = tensors(torch)
     x = q.numpy()
     compiled = torch.compile(lambda q: q + torch.from_numpy(ROPE(x)), backend="eager")
     same(torch, compiled(q), q + ROPE(q))
 
 
-def test_an_embedding_made_inside(torch):
+def test_an_embedding_made_in_the_graph(torch):
     def run(x):
         return RotaryEmbedding(8, layout="half", base=321.0, seq_axis=-2)(x)
 
@@ -357,7 +357,7 @@ def test_an_embedding_made_inside(torch):
         whole(torch, run)(q)
 
 
-def test_a_quantised_cache(torch):
+def test_a_quantized_cache(torch):
     cache = torch.randint(-100, 100, SHAPES[0], dtype=torch.int8)
     scales = torch.rand(2, 3, 5, 1)
     compiled = torch.compile(lambda x, s: ROPE.shift(x, 3, scales=s), backend="eager")
@@ -382,7 +382,7 @@ WIDE = RotaryEmbedding(16, layout="half", base=1e4, seq_axis=-2)
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_errors_are_those_of_the_library(torch, name):
+def test_errors_equal_those_of_eager_calls(torch, name):
     function, kind, message = WRONG[name]
     q, _ = tensors(torch)
     before = q.clone()
@@ -391,7 +391,7 @@ def test_errors_are_those_of_the_library(torch, name):
     same(torch, q, before)
 
 
-def test_a_release_that_takes_no_operators(torch, monkeypatch):
+def test_a_torch_release_without_register_autograd(torch, monkeypatch):
     monkeypatch.setattr(operators._Registered, "done", False)
     q, _ = tensors(torch)
     same(torch, torch.compile(lambda x: ROPE(x, offset=4), backend="eager")(q), ROPE(q, offset=4))
@@ -414,7 +414,7 @@ def targets(program):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported_with_sizes_left_open(torch, strict, tmp_path):
+def test_export_with_symbolic_sizes(torch, strict, tmp_path):
     length = torch.export.Dim("length", min=2, max=100)
     program = exported(
         torch,
@@ -430,7 +430,7 @@ def test_exported_with_sizes_left_open(torch, strict, tmp_path):
     same(torch, loaded(q, k, places), ROPE(q, k, positions=places))
 
 
-def test_exported_with_sizes_that_are_known(torch):
+def test_export_with_known_sizes(torch):
     q, k = tensors(torch)
     program = exported(torch, lambda q, k: ROPE(q, k, offset=1_700_000_000), (q, k))
     assert all(name.startswith(("aten.", "<built-in")) for name in targets(program))
@@ -525,7 +525,7 @@ torch.testing.assert_close(program(given), rope(given, offset=3))
 
 @pytest.mark.compiled
 def test_numba_is_not_imported_while_torch_exports():
-    """It would know torch's functions, which are gone afterwards, by the names of Python's own."""
+    """Numba would recognize the temporary functions of torch as those of Python."""
     script = """
 assert backends.host() is backends.cpu.launch and near(after)
 rotary.cache_clear()  # what was planned meanwhile may not outlast the export
@@ -541,7 +541,7 @@ assert least_of(2.0, 3.0) == 13.0
 
 @pytest.mark.compiled
 def test_kernels_compile_while_torch_exports(tmp_path):
-    """Numba was imported before, but no kernel was compiled."""
+    """Numba is imported before, but no kernel is compiled."""
     script = """
 assert all(a.tobytes() == b.tobytes() for results in found for a, b in zip(results, after))
 """
@@ -549,7 +549,7 @@ assert all(a.tobytes() == b.tobytes() for results in found for a, b in zip(resul
     run(start + script, NUMBA_CACHE_DIR=str(tmp_path))
 
 
-def test_bits_are_those_of_numpy(torch):
+def test_bits_equal_those_of_numpy(torch):
     q, _ = tensors(torch)
     got = whole(torch, lambda x: ROPE(x, offset=1_700_000_000))(q)
     assert same_bits(got.numpy(), ROPE(q.numpy(), offset=1_700_000_000))

@@ -1,4 +1,4 @@
-"""Numbers as they are given: exact in lists, refused with a unit, a gradient or too few digits, at every call."""
+"""Numbers in arguments: exact in lists, and refused with a unit, a gradient or too few digits, at every call."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ INEXACT = {
 
 
 @pytest.mark.parametrize("value", INEXACT.values(), ids=INEXACT)
-def test_lists_that_no_dtype_holds_are_refused(value):
+def test_lists_beyond_every_dtype_are_refused(value):
     rope = embedding()
     for name, call in {
         "positions": lambda: rope.tables(value),
@@ -83,7 +83,7 @@ def test_offsets_of_packed_sequences_are_exact_or_refused():
         (collections.deque([1, np.uint64(BEYOND)]), [1, BEYOND]),
     ],
 )
-def test_lists_of_any_kinds_are_the_numbers_they_hold(value, want):
+def test_lists_of_mixed_types_are_exact(value, want):
     found = as_positions(value)
     assert found.dtype == (np.float64 if isinstance(np.ravel(want)[0].item(), float) else np.int64)
     assert found.tolist() == want
@@ -114,7 +114,7 @@ def test_any_list_is_exact_or_refused(values):
 
 
 @pytest.mark.parametrize("name", modules("torch", "jax.numpy", "mlx.core"))
-def test_numbers_of_other_libraries_in_lists(name):
+def test_scalars_of_other_libraries_in_lists(name):
     xp = importlib.import_module(name)
     own = {"torch": "tensor", "jax.numpy": "asarray", "mlx.core": "array"}[name]
     number = getattr(xp, own)(3)
@@ -145,7 +145,7 @@ def test_a_list_that_contains_itself_is_refused():
 
 
 @pytest.mark.parametrize("digits", [40, 400, 5000])
-def test_integers_of_any_size_are_refused_in_few_words(digits):
+def test_huge_integers_are_refused_with_a_short_message(digits):
     size = 10**digits
     for call, name in (
         (lambda: as_positions([size, 0.5]), "positions"),
@@ -162,7 +162,7 @@ def test_integers_of_any_size_are_refused_in_few_words(digits):
 
 
 class Metres(np.ndarray):
-    """An array with a unit, as astropy has them: NumPy's functions lose the unit in silence."""
+    """An array with a unit, as those of astropy. NumPy functions drop the unit silently."""
 
     unit = "m"
 
@@ -201,7 +201,7 @@ NOT_NUMBERS = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("bad", NOT_NUMBERS.values(), ids=NOT_NUMBERS)
-def test_what_is_no_number_is_refused_at_every_call(verb, bad):
+def test_other_values_than_numbers_are_refused_at_every_call(verb, bad):
     rope = embedding()
     x = random_array((1, 2, 1, 8))
     before = x.copy()
@@ -221,7 +221,7 @@ def test_what_is_no_number_is_refused_at_every_call(verb, bad):
 
 
 @pytest.mark.parametrize("unit", ["ns", "s"])
-def test_durations_are_refused_by_their_name(unit):
+def test_durations_are_refused_by_name(unit):
     for call in (
         lambda value: embedding()(np.ones((1, 8)), offset=value),
         lambda value: embedding(base=value),
@@ -247,7 +247,7 @@ COMPILED = {
 
 @pytest.mark.library("torch")
 @pytest.mark.parametrize("case", COMPILED.values(), ids=COMPILED)
-def test_what_is_no_number_is_refused_in_compiled_graphs(case):
+def test_other_values_than_numbers_are_refused_in_compiled_graphs(case):
     import torch
 
     value, error, message = case
@@ -273,7 +273,7 @@ COARSE = {"float16": 2**11, "bfloat16": 2**8, "float8_e4m3fn": 2**4, "float8_e5m
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("kind", COARSE)
-def test_short_floats_are_refused_from_where_a_step_of_one_changes_nothing(kind, sign):
+def test_16_bit_floats_are_refused_if_a_step_of_one_changes_nothing(kind, sign):
     dtype = np.dtype(getattr(ml_dtypes, kind, kind))
     limit = COARSE[kind]
     first = np.array([limit * sign]).astype(dtype)
@@ -294,7 +294,7 @@ def test_short_floats_are_refused_from_where_a_step_of_one_changes_nothing(kind,
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", modules("torch", "jax.numpy", "mlx.core"))
-def test_short_floats_of_other_libraries(name, kind):
+def test_16_bit_floats_of_other_libraries(name, kind):
     xp = importlib.import_module(name)
     make = {"torch": "tensor", "jax.numpy": "asarray", "mlx.core": "array"}[name]
     number = getattr(xp, make)([float(COARSE[kind])])
@@ -322,7 +322,7 @@ def test_short_floats_of_other_libraries(name, kind):
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.library("jax")
-def test_short_floats_that_only_a_trace_knows_become_nan(kind):
+def test_coarse_traced_16_bit_floats_give_nan(kind):
     import jax
 
     limit = COARSE[kind]
@@ -347,7 +347,7 @@ SECONDS = {
 
 
 class Unit:
-    """A unit as astropy and pint have them: times a number it is a quantity."""
+    """A unit, as those of astropy and pint: times a number it is a quantity."""
 
     def __init__(self, name):
         self.name = name
@@ -360,7 +360,7 @@ class Unit:
 
 
 class Wrapped:
-    """A quantity as pint has them: no array, but an array when NumPy asks, with a warning."""
+    """A quantity, as those of pint: not an array, but NumPy converts it to one with a warning."""
 
     def __init__(self, magnitude, name):
         self.magnitude = np.asarray(magnitude)
@@ -387,7 +387,7 @@ class Wrapped:
 
 
 class Labelled:
-    """A quantity of which its library says no more than the name of its unit."""
+    """A quantity whose library gives only the name of the unit."""
 
     def __init__(self, value, unit):
         self.value, self.unit = np.asarray(value), unit
@@ -452,7 +452,7 @@ def test_converted_times_are_rounded_once(times, own, unit, origin, whole):
     assert found.tolist() == [int(w) if found.dtype == np.int64 else float(w) for w in want]
 
 
-def test_short_floats_with_a_unit_are_held_against_their_resolution():
+def test_16_bit_floats_with_a_unit_are_checked_for_their_resolution():
     late = np.array([1.7e9, 1.7e9 + 128], np.float32)
     with pytest.raises(ValueError, match="`times` must have a dtype that distinguishes them"):
         timestamps(of_unit(late, "s"), unit="ms", origin=0)
@@ -484,7 +484,7 @@ def test_units_that_do_not_convert_are_refused(times, origin, message):
         timestamps([1], unit="ms", origin=of_unit([1, 2], "s"))
 
 
-def test_units_are_refused_by_name_wherever_they_would_be_lost():
+def test_units_are_refused_by_name_if_they_would_be_lost():
     rope, x = embedding(), np.ones((1, 8))
     for value, several in ((of_unit(2, "s"), of_unit([2], "s")), (quantity(2), quantity([2]))):
         for call, name in (
@@ -580,7 +580,7 @@ CASES = [(kind, start) for kind, starts in ENDS.items() for start in starts]
 
 
 def assert_exact_or_nan(got, places, held):
-    """Rows are right where their dtype holds the position, and else right or NaN."""
+    """Check that rows are correct if their dtype holds the position, and otherwise correct or NaN."""
     rope = embedding()
     x = np.ones((len(places), 8))
     got = np.asarray(got, np.float64)
@@ -596,7 +596,7 @@ def assert_exact_or_nan(got, places, held):
 
 
 class Held:
-    """Positions that exist, and those that a traced dtype holds."""
+    """The valid positions that a traced dtype holds."""
 
     def __init__(self, bits, signed):
         self.own = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else (0, 2**bits)
@@ -608,7 +608,7 @@ class Held:
 @pytest.mark.parametrize(("kind", "start"), CASES)
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.library("jax")
-def test_offsets_traced_by_jax_never_wrap(kind, start, wide):
+def test_offsets_traced_by_jax_never_overflow(kind, start, wide):
     import jax
 
     if not wide and kind.endswith("64"):
@@ -623,7 +623,7 @@ def test_offsets_traced_by_jax_never_wrap(kind, start, wide):
 
 @pytest.mark.parametrize(("kind", "start"), CASES)
 @pytest.mark.library("torch")
-def test_offsets_traced_by_torch_never_wrap(kind, start):
+def test_offsets_traced_by_torch_never_overflow(kind, start):
     import torch
 
     run = torch.func.vmap(lambda o: embedding()(torch.ones(4, 8), offset=o))
@@ -633,7 +633,7 @@ def test_offsets_traced_by_torch_never_wrap(kind, start):
 
 @pytest.mark.feature("traced positions")
 @pytest.mark.parametrize("kind", ["int32", "int64", "uint8"])
-def test_traced_offsets_of_every_library_never_wrap(xp, kind):
+def test_traced_offsets_of_all_libraries_never_overflow(xp, kind):
     start = np.iinfo(kind).max - 1
     run = xp.traced(lambda x, o: embedding()(x, offset=o))
     x = xp.asarray(np.ones((4, 8), np.float32))
@@ -647,7 +647,7 @@ def test_traced_offsets_of_every_library_never_wrap(xp, kind):
 
 
 @pytest.mark.library("jax")
-def test_unsigned_positions_that_only_a_trace_knows():
+def test_traced_unsigned_positions():
     import jax
 
     with jax.enable_x64(True):
@@ -661,7 +661,7 @@ def test_unsigned_positions_that_only_a_trace_knows():
 
 
 @pytest.mark.library("jax")
-def test_traced_offsets_of_a_batch_and_of_several_axes_never_wrap():
+def test_traced_offsets_per_batch_and_on_several_axes_never_overflow():
     import jax
 
     offset = jax.numpy.asarray(np.array([5, 2**31 - 2], np.int32))
@@ -685,7 +685,7 @@ def test_traced_offsets_of_a_batch_and_of_several_axes_never_wrap():
 
 
 @pytest.mark.library("torch")
-def test_learned_numbers_are_refused_where_they_would_be_constants():
+def test_learned_numbers_are_refused_if_they_would_become_constants():
     import torch
 
     plain = torch.tensor(100.0)
@@ -718,7 +718,7 @@ def test_learned_numbers_are_refused_where_they_would_be_constants():
 
 
 @pytest.mark.library("torch")
-def test_numbers_that_torch_follows_are_refused():
+def test_numbers_traced_by_torch_are_refused():
     import torch
 
     with warnings.catch_warnings():  # of torch's own deprecations, the first time
@@ -739,7 +739,7 @@ def test_numbers_that_torch_follows_are_refused():
 
 
 @pytest.mark.library("jax")
-def test_numbers_that_jax_traces_are_refused():
+def test_numbers_traced_by_jax_are_refused():
     import jax
 
     def made(value):
@@ -754,7 +754,7 @@ def test_numbers_that_jax_traces_are_refused():
 
 
 @pytest.mark.library("mlx")
-def test_numbers_that_mlx_compiles_are_refused():
+def test_numbers_traced_by_mlx_are_refused():
     import mlx.core as mx
 
     run = mx.compile(lambda base: embedding(base=base)(mx.ones((2, 8))))
@@ -765,7 +765,7 @@ def test_numbers_that_mlx_compiles_are_refused():
 @pytest.mark.parametrize(
     "value", [np.array(True), np.array([100.0, 2.0]), quantity(100.0), np.array(None), b"100"]
 )
-def test_what_python_makes_a_float_of_is_not_always_a_number(value):
+def test_objects_with_a_float_method_are_not_always_numbers(value):
     with pytest.raises(TypeError, match="`base` must be a real number, got"):
         embedding(base=value)
 
@@ -775,7 +775,7 @@ def test_what_python_makes_a_float_of_is_not_always_a_number(value):
 
 
 def restrided(x, axis, step):
-    """The same elements, with another stride on an axis of size 1, which says nothing."""
+    """Return the same elements with another stride on an axis of size 1, which has no meaning."""
     strides = list(x.strides)
     assert x.shape[axis] == 1
     strides[axis] = step
@@ -784,7 +784,7 @@ def restrided(x, axis, step):
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("step", [0, 4, 4096, -32])
-def test_outputs_that_are_the_input_with_another_stride_of_one_row(verb, step):
+def test_an_output_may_be_the_input_with_another_stride_of_a_size_1_axis(verb, step):
     rope = embedding()
     call = rope.shift if verb == "shift" else getattr(rope, verb)
     argument = {"delta": 5} if verb == "shift" else {"offset": 5}
@@ -810,7 +810,7 @@ def test_outputs_that_are_other_elements_of_the_input_are_refused():
 
 
 @pytest.mark.library("torch")
-def test_tensors_with_another_stride_of_one_row():
+def test_tensors_with_another_stride_of_a_size_1_axis():
     import torch
 
     x = torch.from_numpy(random_array((1, 2, 3, 8)))

@@ -1,6 +1,6 @@
-"""How many functions of the library a call walks through: what it costs beside its bytes, however it is said.
+"""Walks: how many functions of the library a call runs, which is its cost besides the bytes, for all forms of calls.
 
-Counted are the calls of Python functions that lie in the installed package, comprehensions and generators left out.
+Counted are the calls of Python functions in the installed package, without comprehensions and generators.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ count = itertools.count(3)
 
 
 def several(*dtypes):
-    """Calls whose positions, or first positions, are of each dtype."""
+    """Return calls whose positions or offsets have each dtype."""
     return {
         f"{name} of {dtype}": (
             lambda name=name, dtype=dtype, size=size: ROPE(
@@ -60,7 +60,7 @@ def several(*dtypes):
 
 
 def own_tables(kinds):
-    """Calls of `apply_rotary` with tables of several kinds."""
+    """Return calls of `apply_rotary` with tables of several kinds."""
     return {
         f"own tables{kind}": (
             lambda pair=pair: rotary.apply_rotary(SEVERAL[0], *pair, layout="half", seq_axis=-2)
@@ -144,14 +144,14 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def warm():
-    """Tables of the positions that calls ask for."""
+    """Compute the tables for the positions of all calls."""
     for rope in (ROPE, MROPE, SHORT):
         for dtype in (np.float32, np.float64):
             rope(np.zeros((1, 1, 60 if rope is SHORT else 1000, 32), dtype))
 
 
 def walk(call):
-    """The functions of the package that a call calls."""
+    """Return the functions of the package that a call runs."""
     names = []
 
     def see(frame, event, _):
@@ -173,9 +173,9 @@ def walk(call):
 
 
 def check(call, most):
-    """Check the walks of a call: the first of its kind in a warm process, and a repeated one.
+    """Check the walks of the first call of a kind in a warm process, and of a repeated call.
 
-    Tables of the positions that it asks for are in the cache: the third call at sparse positions finds them there.
+    The tables for its positions are cached: the third call at sparse positions finds them in the cache.
     """
     for _ in range(3):
         call()
@@ -188,18 +188,18 @@ def check(call, most):
 
 
 @pytest.mark.parametrize("kind", PLAINEST)
-def test_the_plainest_calls(kind):
+def test_walks_of_the_plainest_calls(kind):
     check(PLAINEST[kind], PLAIN)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_other_kind(kind):
+def test_walks_of_all_other_kinds(kind):
     check(KINDS[kind], OTHER)
 
 
 @pytest.mark.library("torch")
 @pytest.mark.parametrize("gradient", [False, True])
-def test_tensors(gradient):
+def test_walks_of_tensors(gradient):
     import torch
 
     q, k = (torch.from_numpy(x.copy()).requires_grad_(gradient) for x in (Q, K))
@@ -210,7 +210,7 @@ def test_tensors(gradient):
 
 
 @pytest.mark.library("jax")
-def test_eager_arrays_of_jax():
+def test_walks_of_eager_jax_arrays():
     import jax
 
     q, k = jax.numpy.asarray(Q), jax.numpy.asarray(K)

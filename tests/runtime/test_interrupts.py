@@ -1,8 +1,7 @@
-"""Ctrl-C, signal handlers, other threads and forks at every instruction of the library's own code.
+"""Ctrl-C, signal handlers, other threads and forks at every instruction of the library.
 
-A tracing function stands in for the signal, so that it comes between any two instructions, and each in its turn. What
-is interrupted must leave caches, pool and locks as usable as they were. A handler, a thread or a child may use them
-meanwhile.
+A tracing function takes the place of the signal, and interrupts after each instruction in turn. The interruption must
+leave caches, pool and locks usable. In the meantime, a handler, a thread or a child process may use them.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ PATIENCE = 60
 
 @pytest.fixture(autouse=True)
 def own_limits(monkeypatch):
-    """Small limits, so that there is something to drop, and the usual ones afterwards, as well as any tracer."""
+    """Small limits, so that something is dropped, and the usual limits and tracer afterwards."""
     before = pool.info().limit
     tracer = sys.gettrace()  # of coverage, which else would measure nothing from here on
     monkeypatch.setattr(windows, "PARTS", 2)
@@ -49,7 +48,7 @@ def own_limits(monkeypatch):
 
 
 class Moment:
-    """Does something at the n-th instruction that Python runs of the library's files, or of some of them."""
+    """Runs an action at the n-th instruction in the files of the library, or in some of them."""
 
     def __init__(self, at, action, files=FOLDERS):
         self.left, self.action, self.files = at, action, files
@@ -85,13 +84,13 @@ def interrupt():
 def at_every_instruction(
     work, action, *, prepare=lambda: None, check=lambda: None, step=1, **which
 ):
-    """Run work again and again, with an action an instruction later each time; return how often it was done."""
+    """Run work repeatedly, each time with an action one instruction later; return the number of actions."""
     at = 1
     while True:
         prepare()
         with Moment(at, action, **which) as moment:
             try:
-                next(apart(work))
+                next(in_generator(work))
             except KeyboardInterrupt:
                 assert action is interrupt
         check()
@@ -100,16 +99,16 @@ def at_every_instruction(
         at += step
 
 
-def apart(work):
-    """Do work where exceptions that are being handled are a generator's own, and gone with it.
+def in_generator(work):
+    """Run work in a generator, so that exceptions that are being handled end with it.
 
-    Between two instructions of an `except` clause, where no signal is handled, one may be left behind.
+    Between two instructions of an `except` clause, where Python handles no signal, an exception may be left behind.
     """
     yield work()
 
 
 def in_a_thread(work):
-    """Run work in a thread, which must end; what it raises is raised here."""
+    """Run work in a thread, which must end; its exceptions are raised here."""
     errors = []
 
     def run():
@@ -146,7 +145,7 @@ def in_a_child(work):
 
 @contextmanager
 def ignoring_threads():
-    """From 3.12 on Python warns of a fork where there are threads."""
+    """From 3.12 on, Python warns of a fork if there are several threads."""
     import warnings
 
     with warnings.catch_warnings():
@@ -168,7 +167,7 @@ def embedding(base):
 
 @functools.cache
 def truth(base, start, length):
-    """Cosine and sine by NumPy's own, near enough to tell one position from another."""
+    """Return cosine and sine by NumPy, accurate enough to distinguish positions."""
     angles = np.arange(start, start + length)[:, None] * base ** (-np.arange(0, 16, 2) / 16)
     return np.cos(angles), np.sin(angles)
 
@@ -179,7 +178,7 @@ def check_rows(base, start, length):
 
 
 def check_accounts():
-    """What is told is what is there, and within the limits."""
+    """Check that the counts are right and within the limits."""
     info = rotary.cache_info()
     held = [part for kept in memo.TABLES.held.values() for part in kept.values()]
     assert all(len(kept.held) for kept in memo.TABLES.held.values())
@@ -191,7 +190,7 @@ def check_accounts():
 
 
 def fill_tables():
-    """Windows that are made, grow, replace others and are too many, and rows of batches that are kept."""
+    """Make windows that grow, replace others and exceed the limit, and cache rows of batches."""
     first, second, third = map(embedding, BASES)
     first.tables(np.arange(20))
     first.tables(np.arange(10, 40))
@@ -220,7 +219,7 @@ def check_tables():
 
 
 def use_pool():
-    """Blocks that are new, come back, are used again, are too many and too old."""
+    """Use blocks that are new, returned, reused, too many and too old."""
     held = [pool.empty((MIB,), np.uint8) for _ in range(3)]
     held.append(pool.empty((2 * MIB,), np.uint8))
     del held[1:3]
@@ -238,7 +237,7 @@ def prepare_pool():
 
 
 def check_pool(*, meanwhile=False):
-    """No memory is lent twice, and what comes back is lent again, all of it unless others have some meanwhile."""
+    """Check that no memory is lent twice, and that returned memory is lent again unless others use it."""
     check_accounts()
     rotary.set_pool_limit(4 * MIB)
     held = [pool.empty((MIB,), np.uint8) for _ in range(4)]
@@ -263,7 +262,7 @@ def turned(x, base, offset):
 
 
 def rotate(base=1e3):
-    """Calls of every kind, those with plans twice."""
+    """Make calls of all kinds, and repeat those with plans."""
     rope = rotary.RotaryEmbedding(16, layout="half", base=base, seq_axis=-2)
     for _ in range(2):
         rope(X, X[:, :, :], offset=3)
@@ -296,7 +295,7 @@ FILES = {
 
 
 def between(work):
-    """What a signal handler, another thread or a child may do meanwhile."""
+    """Do what a signal handler, another thread or a child process may do in the meantime."""
     _, _, check = WORK[work]
 
     def run():
@@ -326,7 +325,7 @@ LEAST = {"tables": 1000, "pool": 1000, "calls": 1250}
     ],
 )
 def test_an_interruption_leaves_everything_usable(work, step):
-    """Other threads wait for no lock afterwards, and the results are right."""
+    """Afterwards no thread waits for a lock, and results are right."""
     run, prepare, check = WORK[work]
     done = []
 
@@ -347,8 +346,8 @@ def test_an_interruption_leaves_everything_usable(work, step):
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.parametrize("work", ["tables", "pool"])
 @pytest.mark.parametrize("how", ["handler", "thread", "child"])
-def test_who_comes_between_finds_everything_usable(work, how):
-    """A signal handler that rotates, another thread, a forked child: none waits, and both get what is right."""
+def test_handlers_threads_and_children_between_instructions_find_everything_usable(work, how):
+    """A signal handler that rotates, another thread, a forked child: none waits, and all results are right."""
     if how == "child" and not hasattr(os, "fork"):
         pytest.skip("there is no fork")
     run, prepare, check = WORK[work]
@@ -366,7 +365,7 @@ def test_who_comes_between_finds_everything_usable(work, how):
     assert count > 10
 
 
-def test_a_limit_of_threads_ends_with_its_block():
+def test_a_thread_limit_ends_with_its_block():
     def limited():
         with rotary.threads(3), rotary.threads(1):
             assert _threads.thread_limit() == 1
@@ -380,7 +379,7 @@ def test_a_limit_of_threads_ends_with_its_block():
     assert count > 40
 
 
-def test_a_value_that_follows_from_fields_is_kept_or_not():
+def test_an_interrupted_cached_property_is_computed_again():
     def ask():
         found.append(rotary.RotaryEmbedding(16, layout="half", base=33.0))
         assert found[-1].inv_freq[1] == pytest.approx(33 ** (-1 / 8), rel=1e-15)
@@ -438,7 +437,7 @@ assert len(right) == 2 and raised == caught and not lost, (right, raised, caught
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no such timer")
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_interruptions_by_a_timer_are_never_lost(count):
-    """Each is raised to the caller, none is swallowed by a finaliser, and other threads go on."""
+    """Each is raised to the caller, no finalizer swallows one, and other threads continue."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", TIMED, str(count)],
         capture_output=True,
@@ -450,7 +449,7 @@ def test_interruptions_by_a_timer_are_never_lost(count):
 
 
 def test_a_handler_may_interrupt_the_import_of_masked_arrays():
-    """NumPy imports them when they are asked for, and asks once more while it does."""
+    """NumPy imports them on first use, and the import uses them again."""
     program = """
 import signal, sys
 import numpy as np

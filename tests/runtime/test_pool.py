@@ -1,4 +1,4 @@
-"""Memory of results: used again once nobody can see it, and never before."""
+"""Memory of results: reused once no array refers to it, and never before."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def block(mebibytes=2):
     return pool.empty((mebibytes, MIB), np.uint8)
 
 
-def test_memory_is_used_again_once_the_last_view_is_gone():
+def test_memory_is_reused_after_the_last_view_is_deleted():
     first = block()
     where = address(first)
     assert where % 64 == 0
@@ -71,7 +71,7 @@ def test_memory_is_used_again_once_the_last_view_is_gone():
         lambda x: np.ctypeslib.as_ctypes(x[0]),
     ],
 )
-def test_whatever_can_reach_the_memory_keeps_it(hold):
+def test_any_reference_to_the_memory_keeps_it(hold):
     x = block()
     where = address(x)
     held = hold(x)
@@ -114,7 +114,7 @@ def test_jax_arrays_keep_it():
 
 
 @pytest.mark.compiled  # NumPy's own operations make results of their own
-def test_results_are_taken_from_it():
+def test_large_results_use_the_pool():
     rope = rotary.RotaryEmbedding(128, layout="half", base=10_000.0, seq_axis=-2)
     x = random_array((1, 8, 512, 128))
     want = rope(x).copy()
@@ -130,7 +130,7 @@ def test_results_are_taken_from_it():
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3), (2, 1, 0, 3), (1, 2, 0, 3)])
-def test_results_lie_as_their_arrays_do(order):
+def test_results_have_the_axis_order_of_their_arrays(order):
     rope = rotary.RotaryEmbedding(128, layout="half", base=10_000.0, seq_axis=-2)
     x = random_array((2, 4, 512, 128)).transpose(order)
     got = rope(x)
@@ -140,7 +140,7 @@ def test_results_lie_as_their_arrays_do(order):
     assert same_bits(rope(wide), rope(np.ascontiguousarray(wide)))
 
 
-def test_arrays_on_it_are_arrays_like_others():
+def test_arrays_on_pool_memory_behave_as_ordinary_arrays():
     x = block()
     x[:] = 3
     copy = pickle.loads(pickle.dumps(x))
@@ -153,7 +153,7 @@ def test_arrays_on_it_are_arrays_like_others():
     assert weakref.ref(x)() is x
 
 
-def test_what_lies_idle_is_bounded():
+def test_idle_memory_is_bounded():
     rotary.set_pool_limit(4 * MIB)
     held = [block() for _ in range(5)]
     assert pool.info().nbytes == 0
@@ -170,7 +170,7 @@ def test_what_lies_idle_is_bounded():
     assert pool.info()[:2] == asked
 
 
-def test_what_lies_idle_too_long_is_let_go(monkeypatch):
+def test_memory_that_is_idle_for_too_long_is_freed(monkeypatch):
     block()
     assert pool.info().blocks == 1
     later = time.monotonic() + pool.MAX_IDLE_SECONDS + 1
@@ -178,7 +178,7 @@ def test_what_lies_idle_too_long_is_let_go(monkeypatch):
     assert pool.info().blocks == 0
 
 
-def test_cache_info_tells_and_cache_clear_lets_go():
+def test_cache_info_counts_and_cache_clear_frees():
     block()
     assert rotary.cache_info().pool == pool.info()
     assert rotary.cache_info().pool.blocks == 1
@@ -186,7 +186,7 @@ def test_cache_info_tells_and_cache_clear_lets_go():
     assert rotary.cache_info().pool == (0, 0, 0, 0, pool.info().limit)
 
 
-def test_blocks_are_hardly_larger_than_asked():
+def test_blocks_are_at_most_an_eighth_larger_than_requested():
     for nbytes in (MIB, MIB + 1, 3 * MIB // 2 + 5, 7 * MIB - 1, 2**30 + 1):
         assert nbytes <= pool._capacity(nbytes) <= nbytes * 9 // 8
     near = pool.empty((2 * MIB - 5,), np.uint8)
@@ -195,8 +195,8 @@ def test_blocks_are_hardly_larger_than_asked():
     assert address(block()) == where
 
 
-def test_no_python_code_runs_when_a_block_comes_back():
-    """A signal that arrives in it would be swallowed."""
+def test_no_python_code_runs_when_a_block_returns():
+    """An exception of a signal handler would be swallowed in it."""
     x, seen = block(), []
     sys.setprofile(lambda frame, event, _: seen.append((frame.f_code.co_name, event)))
     del x
@@ -206,8 +206,8 @@ def test_no_python_code_runs_when_a_block_comes_back():
     assert pool.info().blocks == 1
 
 
-def test_what_comes_back_at_once_is_bounded():
-    """Nothing runs when it does, so that there may never be too many that will."""
+def test_blocks_that_return_together_are_bounded():
+    """No code runs when blocks return, so the pool never lends more than it may keep."""
     rotary.set_pool_limit(20 * MIB)
     held = [pool.empty((MIB,), np.uint8) for _ in range(90)]
     first = {address(x) for x in held[:70]}
@@ -219,8 +219,8 @@ def test_what_comes_back_at_once_is_bounded():
     assert first.isdisjoint(address(pool.empty((MIB,), np.uint8)) for _ in range(20))
 
 
-def test_results_that_are_kept_leave_room_for_others():
-    """A cache of keys takes all there is, and the results of other calls come and go."""
+def test_kept_results_do_not_exhaust_the_pool():
+    """A cache of keys keeps all of its results, and results of other calls are still reused."""
     rotary.set_pool_limit(20 * MIB)
     kept = [block() for _ in range(15)]
     for _ in range(4):
@@ -229,8 +229,8 @@ def test_results_that_are_kept_leave_room_for_others():
     assert len(kept) == 15
 
 
-def test_no_array_in_use_is_ever_handed_out():
-    """Threads make, view, hand over and drop arrays; each keeps a number of its own in all of its memory."""
+def test_memory_in_use_is_never_lent_again():
+    """Threads make, view, pass on and drop arrays; each array is filled with its own number."""
     stop = time.monotonic() + 2.0
     shared, failures = [], []
     mutex = threading.Lock()
@@ -288,7 +288,7 @@ print("done")
 
 
 @pytest.mark.xfail(sys.platform == "win32", reason="needs os.fork", strict=True)
-def test_children_and_the_end_of_the_process():
+def test_forked_children_and_process_exit():
     run = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", SCRIPT],
         capture_output=True,
@@ -319,7 +319,9 @@ def test_the_environment_sets_the_limit(asked, limit, monkeypatch):
         (None, None, 2**28),
     ],
 )
-def test_the_limit_follows_the_memory_there_is(pages, container, limit, monkeypatch, tmp_path):
+def test_the_default_limit_depends_on_the_available_memory(
+    pages, container, limit, monkeypatch, tmp_path
+):
     def sysconf(name):
         if pages is None:
             raise ValueError(name)

@@ -1,6 +1,6 @@
-"""Threads, forked and spawned processes, threading layers, and machines without Numba or a disk.
+"""Threads, forked and spawned processes, threading layers, and machines without Numba or a writable disk.
 
-Numba's threads can be set up once in a process, so most of this runs in new ones.
+Numba sets up threads once per process, so most tests run in new processes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def exit_code(child):
 
 
 def run(script, *, args=(), **variables):
-    """Run a script in a new process and return what it prints; it must succeed, and warn of nothing."""
+    """Run a script in a new process, which must succeed without warnings, and return its output."""
     environment = dict(os.environ)
     # Threads that wait in a busy loop would take turns with those that work.
     environment |= {
@@ -94,7 +94,7 @@ def run(script, *, args=(), **variables):
 
 
 def layers():
-    """The threading layers that Numba has here."""
+    """Return the threading layers that Numba has here."""
     found = ["workqueue"]
     for name in ("omppool", "tbbpool"):
         try:
@@ -110,7 +110,7 @@ LAYERS = pytest.mark.parametrize("layer", layers())
 
 @pytest.fixture(scope="module")
 def truth():
-    """Bits of the large rotation and of tables, by one thread."""
+    """Return the bits of the large rotation and of tables, computed by one thread."""
     return run("print(bits(rope(large)), table_bits())", NUMBA_NUM_THREADS=1)
 
 
@@ -119,8 +119,8 @@ def truth():
 
 
 @LAYERS
-def test_many_threads_rotate_large_arrays_at_once(layer, truth):
-    """Under workqueue a second parallel loop would end the process."""
+def test_many_threads_rotate_large_arrays_concurrently(layer, truth):
+    """With workqueue, a second parallel loop would abort the process."""
     script = """
     first = bits(rope(large))
     import numba
@@ -143,8 +143,8 @@ def test_many_threads_rotate_large_arrays_at_once(layer, truth):
 
 
 @LAYERS
-def test_threads_come_first(layer, truth):
-    """No parallel loop has run yet, so that nobody knows the layer: the threads must not find out."""
+def test_threads_before_the_main_thread(layer, truth):
+    """No parallel loop has run yet, so the layer is unknown, and other threads must not start it."""
     script = """
     together = threading.Barrier(4)
     def work(i):
@@ -161,7 +161,7 @@ def test_threads_come_first(layer, truth):
 
 
 @LAYERS
-def test_threads_fill_large_tables_at_once(layer):
+def test_threads_fill_large_tables_concurrently(layer):
     script = """
     inv_freq = rotary.inv_freq(64, base=10_000.0)
     rotary.set_cache_limit(0)
@@ -177,8 +177,8 @@ def test_threads_fill_large_tables_at_once(layer):
     run(script, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=2)
 
 
-def test_threads_that_compile_at_once():
-    """Eight threads want kernels that nobody has compiled yet."""
+def test_threads_compile_concurrently():
+    """Eight threads need kernels that are not compiled yet."""
     script = """
     together = threading.Barrier(8)
     def work(i):
@@ -206,7 +206,7 @@ def test_numba_num_threads_changes_no_bits(count, truth):
 
 
 def test_threads_limits_how_many_run():
-    """One thread runs the serial loop, within the block and in this thread or task only."""
+    """One thread runs the serial loop, only inside the block and only in this thread or task."""
     script = """
     with rotary.threads(1):
         first = bits(rope(large))
@@ -224,7 +224,7 @@ def test_threads_limits_how_many_run():
     run(script, NUMBA_NUM_THREADS=2)
 
 
-def test_small_arrays_wake_no_threads():
+def test_small_arrays_use_one_thread():
     script = """
     rope(large[:, :, :8])
     rope.tables(np.arange(50))
@@ -233,7 +233,7 @@ def test_small_arrays_wake_no_threads():
     run(script, NUMBA_NUM_THREADS=2)
 
 
-def test_numbas_own_mask_is_respected():
+def test_the_thread_mask_of_numba_is_respected():
     script = """
     import numba
     rope(large)
@@ -245,8 +245,8 @@ def test_numbas_own_mask_is_respected():
     run(script, NUMBA_NUM_THREADS=2)
 
 
-def test_importing_chooses_no_layer():
-    """That belongs to the application, before and after the first rotation."""
+def test_import_does_not_choose_a_threading_layer():
+    """The application chooses the layer, before or after the first rotation."""
     script = """
     import numba
     before = numba.config.THREADING_LAYER, numba.config.THREADING_LAYER_PRIORITY
@@ -267,12 +267,12 @@ def test_importing_chooses_no_layer():
         ("2", TypeError, "`n` must be an integer, got '2'"),
     ],
 )
-def test_threads_refuses(n, error, match):
+def test_threads_refuses_bad_values(n, error, match):
     with pytest.raises(error, match=match), rotary.threads(n):
         pass
 
 
-def test_threads_is_undone():
+def test_threads_ends_with_its_block():
     limit = rotary.threads.__globals__["thread_limit"]
     assert limit() is None
     with pytest.raises(KeyError), rotary.threads(1):
@@ -287,7 +287,7 @@ def test_threads_is_undone():
         assert limit() == 3
 
 
-def test_threads_may_be_entered_again_and_decorate():
+def test_threads_is_reentrant_and_a_decorator():
     limit = rotary.threads.__globals__["thread_limit"]
     two = rotary.threads(2)
     with two, rotary.threads(5), two:
@@ -312,7 +312,7 @@ def test_threads_may_be_entered_again_and_decorate():
 @ON_POSIX
 @LAYERS
 def test_a_forked_child_rotates_after_its_parent_has(layer, truth):
-    """OpenMP would end the child."""
+    """OpenMP would abort the child."""
     script = """
     first = bits(rope(large))
     assert started()
@@ -336,7 +336,7 @@ def test_a_forked_child_rotates_after_its_parent_has(layer, truth):
 @ON_POSIX
 @LAYERS
 def test_forked_workers_of_multiprocessing(layer, truth):
-    """As a data loader does it."""
+    """As data loaders do it."""
     script = """
     rope(large)
     context = multiprocessing.get_context("fork")
@@ -377,7 +377,7 @@ def test_a_child_shares_the_tables_of_its_parent():
 
 @ON_POSIX
 def test_a_child_forked_while_a_thread_makes_an_embedding():
-    """Before Python 3.12 `functools.cached_property` has one lock for all objects of a class."""
+    """Before Python 3.12, `functools.cached_property` has one lock for all objects of a class."""
     script = """
     from rotary.scaling import Default
     inv_freq, begun, over = Default.inv_freq, threading.Event(), threading.Event()
@@ -406,7 +406,7 @@ def test_a_child_forked_while_a_thread_makes_an_embedding():
 
 @ON_POSIX
 def test_children_forked_while_threads_use_the_cache():
-    """A lock that another thread holds at the fork would be held in the child for ever."""
+    """A lock that another thread holds during the fork would stay taken in the child."""
     script = """
     sys.setswitchinterval(1e-5)
     over = False
@@ -445,7 +445,7 @@ def test_children_forked_while_threads_use_the_cache():
 
 
 def test_a_spawned_process_gives_the_same_bits(truth):
-    """The specification travels; the tables are made anew."""
+    """The specification is pickled, and the tables are computed again."""
     script = """
     first = bits(rope(large))
     context = multiprocessing.get_context("spawn")
@@ -523,7 +523,7 @@ sys.path.insert(0, folder.name)
 
 
 @pytest.mark.parametrize("how", BLOCK)
-def test_without_numba_everything_works_with_one_warning(how, truth):
+def test_without_numba_everything_works_after_one_warning(how, truth):
     script = """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -557,7 +557,7 @@ def test_without_numba_the_configuration_can_be_shown():
 
 @pytest.fixture
 def copied(tmp_path):
-    """A copy of the installed package, whose folders hold no cache yet."""
+    """A copy of the installed package without compiled kernels."""
     no_cache = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT, tmp_path / "site" / "rotary", ignore=no_cache)
     shutil.copytree(
@@ -616,8 +616,8 @@ functions = list(backends.cpu.jit._compiled.values())
 """
 
 
-def test_kernels_are_kept_beside_the_package(copied):
-    """One file for each, because Numba tells functions by their names and code there, not by what they compute."""
+def test_kernels_are_cached_beside_the_package(copied):
+    """One file for each kernel, because the cache of Numba distinguishes functions by name and code."""
     others = """
     half = np.ones((512, 32), np.float32)
     for dtype in ("float16", "float64"):
@@ -643,8 +643,8 @@ def test_the_disk_cache_can_be_switched_off(copied):
 
 
 @pytest.mark.slow
-def test_nothing_can_be_written(copied):
-    """The case of a container: a package that is another user's, and no home folder."""
+def test_an_unwritable_disk_cache(copied):
+    """As in a container: the package belongs to another user, and there is no home folder."""
     # A file where the folder would be, which stops an administrator as well.
     (copied / "site" / "rotary" / "backends" / "cpu" / "__pycache__").touch()
     script = "assert all(function.stats.cache_path is None for function in functions)"
@@ -653,7 +653,7 @@ def test_nothing_can_be_written(copied):
 
 
 @pytest.mark.slow
-def test_a_damaged_disk_cache_is_told_and_not_used(copied):
+def test_a_damaged_disk_cache_causes_a_warning_and_is_not_used(copied):
     run_copy(COMPILE, copied)
     for path in (copied / "site").rglob("*.nbi"):
         path.write_bytes(b"rubbish")
@@ -712,7 +712,7 @@ CAUSES = {
         ("numba.core.cgutils", "name"),
     ],
 )
-def test_an_import_of_numba_that_fails_costs_one_warning(module, cause):
+def test_a_failing_import_of_numba_causes_one_warning(module, cause):
     script = f"""
     class Broken:
         def find_spec(self, name, path=None, target=None):
@@ -745,8 +745,8 @@ def test_an_import_of_numba_that_fails_costs_one_warning(module, cause):
         ("0", "name"),
     ],
 )
-def test_a_compilation_that_fails_costs_one_warning(cause, cached):
-    """What is compiled already goes on, and gives the bits it gave; no call fails, plans included."""
+def test_a_failing_compilation_causes_one_warning(cause, cached):
+    """Compiled kernels are still used with the same bits; no call fails, plans included."""
     script = f"""
     assert right(small) and right(small)
     first = bits(rope(small))
@@ -773,7 +773,7 @@ def test_a_compilation_that_fails_costs_one_warning(cause, cached):
     assert "failed kernels: Numba cannot compile" in found
 
 
-def test_threads_that_cannot_be_told_to_work_leave_one(truth):
+def test_without_numba_parallel_for_one_thread_runs(truth):
     script = """
     import llvmlite.binding
     llvmlite.binding.address_of_symbol = lambda name: None
@@ -788,7 +788,7 @@ def test_threads_that_cannot_be_told_to_work_leave_one(truth):
 
 
 @pytest.mark.skipif("tbb" in layers(), reason="the layer can be loaded")
-def test_a_threading_layer_that_cannot_be_loaded_leaves_serial_kernels(truth):
+def test_without_a_threading_layer_kernels_are_serial(truth):
     script = """
     with warned() as told:
         if os.environ["FIRST"] == "warm_up":
@@ -811,7 +811,7 @@ def test_a_threading_layer_that_cannot_be_loaded_leaves_serial_kernels(truth):
 
 
 def test_interruptions_while_numba_loads_and_compiles_break_nothing(copied):
-    """Both go on in a thread of their own, which no signal reaches; every later call waits for it."""
+    """Both run in a separate thread, which no signal reaches; every later call waits for it."""
     script = """
     import signal
     def handler(*_):
@@ -839,7 +839,7 @@ def test_interruptions_while_numba_loads_and_compiles_break_nothing(copied):
 
 
 def test_a_handler_that_rotates_while_numba_loads_and_compiles():
-    """It waits for the other thread, or does without Numba if it interrupted Numba itself."""
+    """It waits for the other thread, or does not use Numba if it interrupted Numba itself."""
     script = """
     import signal
     count = 0
@@ -865,8 +865,8 @@ def test_a_handler_that_rotates_while_numba_loads_and_compiles():
         run(FAILURES + textwrap.dedent(script), WHO=who)
 
 
-def test_a_lock_of_numbas_that_an_interruption_left_taken():
-    """By the user's own compilation, say: who compiles then would wait for ever."""
+def test_a_compiler_lock_left_taken_by_an_interruption():
+    """For example by a compilation of the user: the next compilation would wait forever."""
     script = """
     from numba.core.compiler_lock import global_compiler_lock
     if os.environ["LOADED"]:
@@ -888,7 +888,7 @@ def test_a_lock_of_numbas_that_an_interruption_left_taken():
 
 @ON_POSIX
 def test_a_fork_waits_for_a_thread_that_compiles():
-    """Numba's own lock would stay taken in the child for ever."""
+    """The lock of Numba would stay taken in the child."""
     script = """
     import signal, time
     warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
@@ -917,8 +917,8 @@ def test_a_fork_waits_for_a_thread_that_compiles():
 
 
 @ON_POSIX
-def test_a_call_imports_nothing_while_a_fork_may_come():
-    """Only the separate thread, which a fork waits for, imports modules of NumPy and Numba."""
+def test_calls_import_modules_only_in_the_separate_thread():
+    """A fork waits for this thread, which alone imports modules of NumPy and Numba."""
     script = """
     here = []
     class Watch:
@@ -934,7 +934,7 @@ def test_a_call_imports_nothing_while_a_fork_may_come():
 
 @ON_POSIX
 def test_the_library_may_be_imported_during_a_fork():
-    """Its hooks are then called after the fork and were not before."""
+    """Its hooks then run after the fork but not before."""
     script = """
     import os, logging, random, numba, numpy, array_api_compat  # those with hooks of their own
     def load():
@@ -962,8 +962,8 @@ def test_the_library_may_be_imported_during_a_fork():
 
 
 @pytest.mark.parametrize("jit", ["0", "1"])
-def test_results_are_as_plain_with_numba_as_without(jit):
-    """The dtype with its byte order, plain arrays for those of a subclass, and values, written through or not."""
+def test_results_have_the_same_kind_with_and_without_numba(jit):
+    """The byte order of the dtype, plain arrays for subclasses, and values, in outputs too."""
     script = """
     import ml_dtypes
     class Own(np.ndarray):

@@ -1,4 +1,4 @@
-"""Laws of the cache, for requests of any kind in any order: what it computes, keeps, and gives out."""
+"""Laws of the cache for any requests in any order: what it computes, keeps and returns."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ requests = st.lists(consecutive | batches | st.tuples(st.just("again")), max_siz
 
 
 class Counted:
-    """Counts the rows that are computed while it is entered."""
+    """Counts the rows that are computed inside its block."""
 
     def __enter__(self):
         self.rows = 0
@@ -53,7 +53,7 @@ class Counted:
 
 
 def exact(positions):
-    """The table of positions, computed without the cache."""
+    """Return the table of positions, computed without the cache."""
     flat = np.asarray(positions, np.int64).reshape(1, -1)
     return windows.computed(FREQUENCIES, flat, 1.0, "float32")[:, 0]
 
@@ -69,7 +69,7 @@ def empty_cache():
 
 
 def check_cache():
-    """What the cache tells is what is there, and within the limits."""
+    """Check that the counts of the cache are right and within the limits."""
     info = rotary.cache_info()
     held = [part for kept in memo.TABLES.held.values() for part in kept.values()]
     assert (info.entries, info.nbytes) == (len(held), sum(part.nbytes for part in held))
@@ -87,7 +87,7 @@ def check_cache():
 )
 @given(st.lists(consecutive | batches | limits, max_size=40))
 def test_every_request_gets_the_right_rows_and_computes_few_others(asked):
-    """Whatever was asked for before, and whatever the limit is; and what was given out stays as it is."""
+    """After any earlier requests and with any limit; tables that were returned earlier do not change."""
     rotary.set_cache_limit(LIMIT)
     rotary.cache_clear()
     given_out = []
@@ -122,7 +122,7 @@ def test_every_request_gets_the_right_rows_and_computes_few_others(asked):
     st.integers(1, 120),
 )
 def test_streams_compute_few_rows_more_than_they_read(starts, stride, steps):
-    """Streams that are read together, in strides as a speculative decoder has them, whether near or far."""
+    """Streams that are read together, in strides as in speculative decoding, near to each other or far apart."""
     rotary.cache_clear()
     # No stream runs beyond the last position.
     starts = np.array([min(start, 2**63 - 1 - stride * (steps + 1)) for start in starts])
@@ -139,7 +139,7 @@ def test_streams_compute_few_rows_more_than_they_read(starts, stride, steps):
 @pytest.mark.parametrize("count", [1, 2, 5, 100, 5000])
 @pytest.mark.parametrize("spread", [10, 10**4, 2**40])
 def test_ranges_find_positions(count, spread):
-    """Compared with a search one by one."""
+    """Compared with a linear search."""
     rng = np.random.default_rng(count)
     for ahead in (1, 2, 17):
         found = np.unique(rng.integers(-spread, spread, count))
@@ -157,7 +157,7 @@ def test_ranges_find_positions(count, spread):
 
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("length", [1, 3])
-def test_a_reader_gives_rows_of_scattered_positions_or_none(bounded, length):
+def test_a_reader_returns_rows_of_scattered_positions_or_none(bounded, length):
     rng = np.random.default_rng(0)
     reader = Reader(FREQUENCIES, 1.0, "float32")
     starts = rng.integers(0, 10**6, (9, 1))
@@ -178,8 +178,8 @@ def test_a_reader_gives_rows_of_scattered_positions_or_none(bounded, length):
     assert reader.given(np.full((9, 1), 2**63 - 1), 1, length, limit) is None
 
 
-def test_a_record_tells_which_rows_are_valid():
-    """Compiled code sees a window grow, and that the cache has dropped it; what it reads counts."""
+def test_a_record_has_the_range_of_valid_rows():
+    """Compiled code notices that a window grows or is dropped, and its reads are counted."""
     reader = Reader(FREQUENCIES, 1.0, "float32")
     reader.counted(0, 1)
     window = reader.window()
@@ -205,8 +205,8 @@ def test_a_record_tells_which_rows_are_valid():
     assert reference() is None
 
 
-def test_a_window_without_memory_for_room_has_none(monkeypatch):
-    """A process may be bounded in its address space."""
+def test_a_window_without_memory_for_growth(monkeypatch):
+    """The address space of a process may be limited."""
     make = windows.libraries.aligned
 
     def aligned(shape, dtype):

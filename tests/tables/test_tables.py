@@ -1,4 +1,4 @@
-"""The shared cache of tables: who shares what, what it counts, how it grows, what it forgets."""
+"""The shared cache of tables: sharing, counts, growth and eviction."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ def exact(rope, positions, dtype="float32"):
 
 
 def table(rope, dtype="float32"):
-    """What says how large the rows of a table are."""
+    """Return a description of the size of table rows."""
     return rope._frequencies, dtype
 
 
 def cached(rope, dtype="float32"):
-    """The parts of a table in the cache, least recently used first."""
+    """Return the parts of a table in the cache, least recently used first."""
     parts = memo.TABLES.held.get((rope._frequencies.key, rope.attention_factor, dtype))
     return [] if parts is None else parts.values()
 
 
 @pytest.fixture
 def filled(monkeypatch):
-    """How many rows were computed, one number each time."""
+    """Record the number of computed rows, once for each computation."""
     counts = []
     fill = backends.host().fill_table
 
@@ -84,7 +84,7 @@ def filled(monkeypatch):
 
 
 def accounts():
-    """What the cache really holds: parts of tables, and bytes of them."""
+    """Return the actual number of cached parts of tables, and their bytes."""
     held = [part for kept in memo.TABLES.held.values() for part in kept.values()]
     return len(held), sum(part.nbytes for part in held)
 
@@ -200,7 +200,7 @@ def test_heads_and_axes_do_not_share():
     check_accounts()
 
 
-def test_parts_of_a_window_are_views_of_it():
+def test_slices_of_a_window_are_views():
     rope = embedding()
     start = addresses(rope, np.arange(200))
     row = 32 * 4
@@ -276,7 +276,7 @@ def test_hits_misses_entries_and_bytes():
     assert (info.hits, info.misses, info.entries) == (2, 3, 3)
 
 
-def test_scattered_and_fractional_positions_are_not_kept():
+def test_tables_of_scattered_and_fractional_positions_are_not_cached():
     rope = embedding()
     for places in ([0, 1000], [0.0, 1.0, 2.0], [[5, 700], [9, 10]], [2**62, -(2**62)], 0.5):
         rope.tables(places)
@@ -286,7 +286,7 @@ def test_scattered_and_fractional_positions_are_not_kept():
 
 
 def test_decoders_of_several_sequences_soon_read_a_window(filled):
-    """As soon as it costs no more than the rows that they asked for; from then on it grows with them."""
+    """As soon as a window costs no more than the requested rows; from then on it grows with them."""
     rope = embedding()
     x = np.random.default_rng(0).standard_normal((4, 1, 64)).astype(np.float32)
     starts = np.array([0, 37, 150, 199])
@@ -306,8 +306,8 @@ def test_decoders_of_several_sequences_soon_read_a_window(filled):
         assert rotary.cache_info().entries == 0
 
 
-def test_positions_asked_for_again_are_kept(filled):
-    """The layers of a model ask for the same positions. They are kept, not a window from the first to the last."""
+def test_repeated_positions_are_cached(filled):
+    """The layers of a model request the same positions. These rows are cached, and no window of all positions between."""
     rope = embedding()
     expected = exact(rope, [5, 10**6, -UNIX])
     filled.clear()
@@ -333,14 +333,14 @@ def test_decoders_near_the_limit_do_not_make_a_table_for_every_token(filled, sai
     check_accounts()
 
 
-def test_few_tables_are_watched(monkeypatch):
+def test_the_number_of_watched_tables_is_bounded(monkeypatch):
     monkeypatch.setattr(scattered.watched, "limit", 3)
     for head_dim in range(2, 40, 2):
         embedding(head_dim).tables([0, 1000])
         assert len(scattered.watched.held) <= 3
 
 
-def test_what_is_watched_of_a_table_is_bounded():
+def test_the_watched_requests_of_a_table_are_bounded():
     rope = embedding(dim=2)
     rng = np.random.default_rng(0)
     for size in (2, 10, 1000, 2000, 5000) * 3:
@@ -351,7 +351,7 @@ def test_what_is_watched_of_a_table_is_bounded():
     assert rotary.cache_info().entries == 0
 
 
-def test_nothing_is_kept_of_no_positions():
+def test_empty_requests_are_not_cached():
     rope = embedding()
     for part in rope.tables(np.zeros((0, 4), np.int64)):
         assert part.shape == (0, 4, 32)
@@ -359,7 +359,7 @@ def test_nothing_is_kept_of_no_positions():
     assert rotary.cache_info() == (0, 0, 0, 0, DEFAULT)
 
 
-def test_cache_clear_forgets_and_counts_anew():
+def test_cache_clear_drops_tables_and_resets_counts():
     rope = embedding()
     before = [part.copy() for part in rope.tables(np.arange(10))]
     held = rope.tables(np.arange(10))
@@ -413,7 +413,7 @@ def test_a_stream_after_a_prompt_computes_no_row_twice(filled, prompt):
 @pytest.mark.parametrize("spread", [4000, 10**6])
 @pytest.mark.parametrize("batch", [2, 7, 40])
 def test_batches_spread_far_compute_few_rows_more_than_they_read(filled, batch, spread):
-    """No call computes many, though their positions lie too far apart for a window."""
+    """No call computes many rows, although the positions are too far apart for a window."""
     rope = embedding()
     step = windows.space_of(*table(rope)).step
     starts = np.random.default_rng(batch).integers(-spread, spread, batch)
@@ -433,7 +433,7 @@ def test_batches_spread_far_compute_few_rows_more_than_they_read(filled, batch, 
 
 
 @pytest.mark.parametrize("groups", [2, 3])
-def test_batches_that_take_turns_keep_their_rows(filled, groups):
+def test_alternating_batches_keep_their_rows(filled, groups):
     rope = embedding()
     rng = np.random.default_rng(0)
     starts = [rng.integers(0, 10**6, 8) for _ in range(groups)]
@@ -467,7 +467,7 @@ def test_a_batch_that_changes_keeps_the_rows_of_the_others(filled):
             np.testing.assert_array_equal(each, one)
 
 
-def test_a_growing_prefix_is_seldom_computed_anew(filled):
+def test_a_growing_prefix_is_rarely_computed_again(filled):
     rope = embedding()
     for length in range(1, 3000):
         rope.tables(np.arange(length))
@@ -477,7 +477,7 @@ def test_a_growing_prefix_is_seldom_computed_anew(filled):
     assert check_accounts().entries == 1
 
 
-def test_a_range_that_grows_downwards_is_seldom_computed_anew(filled):
+def test_a_range_that_grows_downwards_is_rarely_computed_again(filled):
     rope = embedding()
     for length in range(1, 2000):
         rope.tables(np.arange(-length, 1))
@@ -510,12 +510,12 @@ def test_a_window_replaces_those_that_it_contains():
     assert all(part.start < -10 or part.stop > 600 for part in cached(rope) if part is not found[0])
 
 
-def test_a_first_window_holds_no_more_than_was_asked():
+def test_a_first_window_has_only_the_requested_rows():
     embedding().tables(np.arange(1000, 1010))
     assert rotary.cache_info().nbytes == 10 * 32 * 4 * 2
 
 
-def test_several_streams_at_far_places():
+def test_several_streams_at_distant_positions():
     rope = embedding()
     starts = [0, 10**6, UNIX, -(10**9), 2**62, 1000 * UNIX, -(2**63)]
     for step in range(600):
@@ -529,8 +529,8 @@ def test_several_streams_at_far_places():
     assert info.nbytes <= len(starts) * (600 + step) * 32 * 4 * 2
 
 
-def test_many_streams_are_bounded():
-    """Many short windows do not pile up, though bytes were left for them."""
+def test_tables_of_many_streams_are_bounded():
+    """Many short windows do not accumulate, even if the limit in bytes is not reached."""
     rope = embedding()
     for start in range(0, 10**7, 10**4):
         rope.tables(start + np.arange(3))
@@ -540,7 +540,7 @@ def test_many_streams_are_bounded():
 
 
 def test_a_window_that_is_read_outlasts_many_others():
-    """A plan reads its window without asking the cache, which asks before it drops one."""
+    """A plan reads its window without the cache, which checks for reads before it drops a window."""
     rope = embedding()
     x = np.ones((50, 64), np.float32)
     rope(x)
@@ -553,7 +553,7 @@ def test_a_window_that_is_read_outlasts_many_others():
 
 
 @pytest.mark.parametrize("start", [UNIX, 1000 * UNIX, 10**9 * UNIX, -UNIX, 2**62, -(2**63)])
-def test_positions_cost_nothing_by_their_size(start):
+def test_memory_does_not_depend_on_the_size_of_positions(start):
     rope = embedding()
     x = np.ones((10, 64), np.float32)
     rope(x)
@@ -570,7 +570,7 @@ def test_positions_cost_nothing_by_their_size(start):
 
 
 @pytest.mark.parametrize("last", [2**63 - 1, 2**63 - 2])
-def test_the_last_positions(last):
+def test_the_largest_positions(last):
     rope = embedding()
     for places in ([last], [last - 2, last - 1, last], [last, last - 2, last - 1], last):
         table = rope.tables(places, "float64")
@@ -583,8 +583,8 @@ def test_the_last_positions(last):
     )
 
 
-def test_dense_positions_read_the_window():
-    """A shuffled or left-padded batch is dense: it is served by the window, not computed."""
+def test_dense_positions_use_a_cached_window():
+    """A shuffled or left-padded batch is dense, and uses the window instead of computing rows."""
     rope = embedding()
     places = np.random.default_rng(1).permutation(400)
     table = rope.tables(places)
@@ -601,7 +601,7 @@ def test_dense_positions_read_the_window():
 # Limits.
 
 
-def test_least_recently_used_tables_go_first():
+def test_least_recently_used_tables_are_dropped_first():
     size = 100 * 32 * 4 * 2
     ropes = [embedding(base) for base in (1e2, 1e3, 1e4, 1e5)]
     rotary.set_cache_limit(3 * size)
@@ -630,7 +630,7 @@ def test_the_limit_holds_while_tables_grow():
             check_accounts()
 
 
-def test_near_the_limit_a_window_still_grows_by_what_fits():
+def test_near_the_limit_a_window_grows_up_to_the_limit():
     rope = embedding()
     row_bytes = 32 * 4 * 2
     step = windows.space_of(*table(rope)).step
@@ -698,7 +698,7 @@ def test_a_limit_of_zero_keeps_nothing():
     assert rotary.cache_info().entries == 1
 
 
-def test_nothing_is_left_of_what_is_not_kept():
+def test_tables_that_are_not_cached_are_freed():
     rotary.set_cache_limit(0)
     for base in range(2, 102):
         embedding(float(base)).tables(np.arange(3))
@@ -732,7 +732,7 @@ def test_limits_of_any_integer_kind():
 
 
 @pytest.mark.parametrize("places", [np.arange(10), [0, 2**40], 0.5, 3, [[1.5, 2.5]]])
-def test_tables_given_out_are_read_only(places):
+def test_returned_tables_are_read_only(places):
     rope = embedding()
     for part in (
         *rope.tables(places),
@@ -746,7 +746,7 @@ def test_tables_given_out_are_read_only(places):
             part.setflags(write=True)
 
 
-def test_tables_stay_valid_while_others_come_and_go():
+def test_returned_tables_stay_valid_after_eviction():
     rope = embedding()
     held = rope.tables(np.arange(50))
     copies = [part.copy() for part in held]
@@ -758,7 +758,7 @@ def test_tables_stay_valid_while_others_come_and_go():
     np.testing.assert_array_equal(held, copies)
 
 
-def test_a_window_does_not_compute_many_rows_that_nobody_asked_for(filled):
+def test_a_window_computes_few_rows_in_advance(filled):
     rope = embedding()
     step = windows.space_of(*table(rope)).step
     rope.tables(np.arange(40 * step))
@@ -781,7 +781,7 @@ def test_a_window_does_not_outgrow_the_cache():
     assert check_accounts().hits == hits + 1
 
 
-def test_growth_leaves_tables_in_use_alone():
+def test_growth_does_not_change_tables_in_use():
     rope = embedding()
     held = rope.tables(np.arange(50))
     copies = [part.copy() for part in held]
@@ -792,8 +792,8 @@ def test_growth_leaves_tables_in_use_alone():
     np.testing.assert_array_equal(held, copies)
 
 
-def test_what_is_not_shared_may_be_written_to():
-    """`sinusoidal` and the arrays of rotations are the caller's own."""
+def test_results_that_are_not_shared_are_writeable():
+    """The results of `sinusoidal` and of rotations belong to the user."""
     encoding = rotary.sinusoidal(np.arange(5), 8)
     encoding[...] = 0
     assert rotary.sinusoidal(np.arange(5), 8).any()
@@ -809,14 +809,14 @@ def test_what_is_not_shared_may_be_written_to():
 
 @pytest.fixture
 def restless():
-    """Let threads take turns often."""
+    """Make threads switch often."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
 
 
-def test_threads_may_ask_grow_and_evict_at_once(restless):
+def test_threads_may_read_grow_and_evict_concurrently(restless):
     ropes = [embedding(base, 16) for base in (1e1, 1e2, 1e3, 1e4)] + [custom(1.0, 2.0, factor=1.5)]
     starts = (0, UNIX, -500)
     truth = {
@@ -855,7 +855,7 @@ def test_threads_may_ask_grow_and_evict_at_once(restless):
     check_accounts()
 
 
-def test_one_table_is_made_for_threads_that_ask_at_once(restless):
+def test_concurrent_threads_share_one_table(restless):
     rope = embedding()
     everyone = threading.Barrier(8)
 
@@ -870,7 +870,7 @@ def test_one_table_is_made_for_threads_that_ask_at_once(restless):
     assert info.entries == 1
 
 
-def test_equal_frequencies_are_one_object_for_all_threads(restless):
+def test_threads_share_one_object_for_equal_frequencies(restless):
     values = np.random.default_rng(4).random((1, 1, 64))
     everyone = threading.Barrier(8)
 
@@ -883,8 +883,8 @@ def test_equal_frequencies_are_one_object_for_all_threads(restless):
 
 
 @pytest.mark.arithmetic
-def test_no_table_of_any_library_writes_to_the_cache(xp):
-    """What is given out may be written to where the library allows it, and is then its own."""
+def test_returned_tables_of_all_libraries_do_not_alias_the_cache(xp):
+    """If a library can write to a returned table, the table is a copy."""
     rope = embedding()
     x = np.ones((10, 64), np.float32)
     before = rope(x)
