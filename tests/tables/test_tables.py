@@ -307,7 +307,7 @@ def test_decoders_of_several_sequences_soon_read_a_window(filled):
 
 
 def test_repeated_positions_are_cached(filled):
-    """The layers of a model request the same positions. These rows are cached, and no window of all positions between."""
+    """The layers of a model request the same positions. These rows are cached, and no window of all positions."""
     rope = embedding()
     expected = exact(rope, [5, 10**6, -UNIX])
     filled.clear()
