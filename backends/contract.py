@@ -416,7 +416,8 @@ class Call(NamedTuple):
     check_outputs : callable
         Raises if an output is read-only or overlaps other memory.
     transpose : callable
-        Rotates arrays by the transposed rotation, for gradients. It takes arrays and position arguments.
+        Returns the gradients of arrays, given those of the results and the position arguments. A result that was not
+        used has None, as its array.
     """
 
     arrays: Sequence[Array]
@@ -430,7 +431,7 @@ class Call(NamedTuple):
     tables: Callable[[Sequence[tuple[Angles, RowPositions, TableDType]]], list[Table | TracedTable]]
     table_reader: Callable[[Angles, TableDType], Any]
     check_outputs: Callable[[Sequence[Array], Sequence[Array]], None]
-    transpose: Callable[[Sequence[Array], PositionArgs], tuple[Array, ...]]
+    transpose: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]]
 
     def table(self, angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | TracedTable:
         """Return the table of angles at positions, in a dtype."""

@@ -7,7 +7,7 @@ and is left to the library's own operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import cache, partial
@@ -37,7 +37,7 @@ def rotate_all(
     where: PositionArgs,
     outputs: Sequence[Array] | None,
     on_host: Callable[..., Sequence[HostArray]],
-    back: Callable[[int, Array, PositionArgs], Array],
+    back: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]],
 ) -> Sequence[Array] | None:
     """Return ordinary CPU tensors rotated; None, nothing being changed, for other arrays.
 
@@ -49,7 +49,8 @@ def rotate_all(
     on_host : callable
         Rotates NumPy arrays, given also position arguments and outputs.
     back : callable
-        Returns the gradient of a numbered array, given that of its result and position arguments.
+        Returns the gradients of the arrays, given those of the results and position arguments; None for a result
+        that was not used.
     """
     import torch
 
@@ -84,18 +85,7 @@ def rotate_all(
     results = [_as_torch(y) for y in on_host(own, known, None)]
     if not recorded:
         return results
-    kept = kept_for_backward(known)
-    return [
-        differentiable(x, y, partial(_back, back, i, kept)) if x.requires_grad else y
-        for i, (x, y) in enumerate(zip(arrays, results, strict=True))
-    ]
-
-
-def _back(
-    back: Callable[[int, Array, PositionArgs], Array], i: int, where: Any, gradient: Array
-) -> Array:
-    """Return the gradient of a numbered array."""
-    return back(i, gradient, where)
+    return differentiable(arrays, results, back, kept_for_backward(known))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -125,8 +115,15 @@ def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | No
     )
     if not recorded:
         return result
-    transposed = pairing.transposed()
-    return differentiable(x, result, lambda gradient: rotate(gradient, table, axes, transposed))
+    back = partial(_rotated_back, table, axes, pairing.transposed())
+    return differentiable([x], [result], back)[0]
+
+
+def _rotated_back(
+    table: Table, axes: Axes, pairing: Pairing, gradients: Sequence[Array], _: Any
+) -> list[Array]:
+    """Return the gradient of the one tensor of a call."""
+    return [rotate(gradient, table, axes, pairing) for gradient in gradients]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -144,17 +141,10 @@ def kept_for_backward(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def differentiable(
-    x: Array, result: Array, back: Callable[[Array], Array], held: Sequence[Any] = ()
-) -> Array:
-    """Return the rotation of one tensor as torch differentiates it; see `differentiable_together`."""
-    return _autograd_function().apply(lambda: (result,), partial(map, back), held, x)[0]
-
-
-def differentiable_together(
     arrays: Sequence[Array],
     results: Sequence[Array],
-    back: Callable[[Sequence[Array]], Iterable[Array]],
-    held: Sequence[Any],
+    back: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]],
+    positions: PositionArgs = (),
 ) -> tuple[Array, ...]:
     """Return the rotation of tensors as torch differentiates it, with one backward pass for all of them.
 
@@ -163,14 +153,15 @@ def differentiable_together(
     arrays, results : sequence of tensor
         What was rotated, and what it became.
     back : callable
-        Returns the gradients of the arrays, given those of the results. The rotation is linear, so this is its
-        transpose.
-    held : sequence
-        Tensors that `back` reads. torch raises if one of them is written to before the gradient is computed.
+        Returns the gradients of the arrays, given those of the results and the positions; None for a result that
+        was not used. The rotation is linear, so this is its transpose.
+    positions : tuple
+        What `back` is given, by value. torch raises if a tensor among them is written to before the gradient is
+        computed.
     """
     # As an argument, a result would be a view for torch, and refuse to be written to.
     rotated: tuple[Array, ...] = _autograd_function().apply(
-        lambda: tuple(results), back, held, *arrays
+        lambda: tuple(results), back, positions, *arrays
     )
     return rotated
 
@@ -185,15 +176,16 @@ def _autograd_function() -> Any:
         def forward(
             results: Callable[[], tuple[Array, ...]],
             back: Any,  # noqa: ARG004  (`setup_context` reads it)
-            held: Any,  # noqa: ARG004  (`setup_context` reads it)
+            positions: Any,  # noqa: ARG004  (`setup_context` reads it)
             *arrays: Array,  # noqa: ARG004  (what autograd differentiates by)
         ) -> tuple[Array, ...]:
             return results()
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Array, ...]) -> None:
-            _, ctx.back, held, *_ = inputs
-            ctx.save_for_backward(*[x for x in held if isinstance(x, torch.Tensor)])
+            _, ctx.back, ctx.positions, *_ = inputs
+            ctx.set_materialize_grads(False)  # a result that was not used costs nothing
+            ctx.save_for_backward(*[x for x in ctx.positions if isinstance(x, torch.Tensor)])
             asks = ctx.needs_input_grad[3:]
             ctx.mark_non_differentiable(
                 *[y for y, each in zip(output, asks, strict=True) if not each]
@@ -201,8 +193,8 @@ def _autograd_function() -> Any:
 
         @staticmethod
         def backward(ctx: Any, *gradients: Array) -> tuple[Any, ...]:
-            _ = ctx.saved_tensors
-            return None, None, None, *ctx.back(gradients)
+            _ = ctx.saved_tensors  # which raises for a tensor that was written to
+            return None, None, None, *ctx.back(gradients, ctx.positions)
 
     return Rotation
 
@@ -287,18 +279,11 @@ def view_of_ordinary(x: Any, *, recorded: bool = False) -> HostArray | None:
     ):
         return None
     plain = x.detach() if x.requires_grad else x
-    return _seen(plain)
-
-
-def _seen(x: Array) -> HostArray | None:
-    """Return the memory of a tensor that has some, with the tensor's dtype, or None where NumPy has no such."""
-    import torch
-
     if x.dtype is not torch.bfloat16:
-        view: HostArray = x.numpy()
+        view: HostArray = plain.numpy()
         return view
     bfloat16 = _bfloat16()
-    return None if bfloat16 is None else x.view(torch.int16).numpy().view(bfloat16)
+    return None if bfloat16 is None else plain.view(torch.int16).numpy().view(bfloat16)
 
 
 @cache

@@ -446,16 +446,11 @@ class Plan:
         positions: PositionArgs,
     ) -> Sequence[Array]:
         """Rotate by an operation that torch differentiates."""
-        from rotary.backends.torch import differentiable_together, kept_for_backward
+        from rotary.backends.torch import differentiable, kept_for_backward
 
         results = self.rotate(rows, arrays, positions, None)
         kept = kept_for_backward(positions)
-        back = partial(_transpose, self._call, kept)
-        return differentiable_together(arrays, results, back, kept)
-
-
-def _transpose(call: Call, positions: PositionArgs, gradients: Sequence[Array]) -> Sequence[Array]:
-    return call.transpose(gradients, positions)
+        return differentiable(arrays, results, self._call.transpose, kept)
 
 
 def _output_names(outputs: Sequence[Any]) -> list[str]:

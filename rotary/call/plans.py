@@ -108,6 +108,9 @@ def rotate(
     if key is None and arrays:
         backend = backends.shared_with_host(arrays)
         if backend is not None:
+            if batch_axis is not None or not (seq_axis is None or type(seq_axis) is int):
+                options = rotations.options(seq_axis, batch_axis, len(arrays), packed=False)
+                seq_axis, batch_axis = options.as_given()
             again = partial(rotate, rotations, verb, to=other)
             results = _on_host(
                 backend,
@@ -140,7 +143,7 @@ def rotate(
         rotation = rotations.rotation(verb, role, len(arrays), other)
         options = rotations.options(seq_axis, batch_axis, len(arrays), packed=packed)
         made = partial(rotate, rotations, verb, to=other, transposed=not transposed)
-        transpose = partial(_transpose, made, role, seq_axis, batch_axis)
+        transpose = partial(_gradients, made, rotations, role, options.as_given())
         if transposed:
             rotation = rotation.transposed()
         plan = _plan_of(rotation, arrays, options, out, owner, transpose, shifts=verb == "shift")
@@ -285,7 +288,7 @@ def _plan_of(
     options: AxisOptions,
     out: Any,
     owner: str | None,
-    transpose: Callable[[Sequence[Array], PositionArgs], tuple[Array, ...]],
+    transpose: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]],
     *,
     shifts: bool,
 ) -> Plan:
@@ -349,18 +352,29 @@ def _plan_of(
     return numba.plan(call)
 
 
-def _transpose(
+def _gradients(
     again: Callable[..., Any],
+    rotations: Source,
     role: Any,
-    seq_axis: Any,
-    batch_axis: Any,
-    gradients: Sequence[Array],
+    axes: tuple[Any, Any],
+    gradients: Sequence[Array | None],
     positions: PositionArgs,
-) -> tuple[Array, ...]:
-    """Return the gradients of arrays, given those of their results."""
+) -> list[Array | None]:
+    """Return the gradients of the arrays of a call, given those of its results; None for a result that was not used.
+
+    `again` makes the transposed call. It keeps no arrays, because graphs of gradients keep it.
+    """
     *given, delta = positions
-    results = again(gradients, *given, role, seq_axis, batch_axis, None, delta)
-    return results if isinstance(results, tuple) else (results,)
+    if all(gradient is not None for gradient in gradients):
+        results = again(gradients, *given, role, *axes, None, delta)
+        return list(results) if isinstance(results, tuple) else [results]
+    roles = rotations.roles(role, len(gradients))
+    found: list[Array | None] = [None] * len(gradients)
+    for i, gradient in enumerate(gradients):
+        if gradient is not None:
+            axes_of_one = [each[i] if isinstance(each, tuple) else each for each in axes]
+            found[i] = again((gradient,), *given, roles[i], *axes_of_one, None, delta)
+    return found
 
 
 def _table_reader(angles: Angles, dtype: TableDType) -> Reader | None:
@@ -416,8 +430,6 @@ def _on_host(
 
     `backend` may share the memory of the first array with NumPy. `again` makes the same call for other arrays.
     """
-    # A graph of gradients keeps `back`, which therefore must not keep the arrays.
-    count = len(arrays)
 
     def on_host(own: Sequence[HostArray], places: PositionArgs, out: Any) -> Sequence[HostArray]:
         """Return NumPy's views of the arrays rotated."""
@@ -425,13 +437,7 @@ def _on_host(
         result = again(own, *given, role, *axes, out, delta, transposed=transposed)
         return result if isinstance(result, tuple) else (result,)
 
-    def back(i: int, gradient: Array, places: PositionArgs) -> Array:
-        """Return the gradient of one of the arrays, given that of its result."""
-        *given, delta = places
-        own = rotations.roles(role, count)[i]
-        axes_of_one = [each[i] if isinstance(each, tuple) else each for each in axes]
-        return again((gradient,), *given, own, *axes_of_one, None, delta, transposed=not transposed)
-
+    back = partial(_gradients, partial(again, transposed=not transposed), rotations, role, axes)
     results: Sequence[Array] | None = backend.rotate_all(arrays, where, outputs, on_host, back)
     return results
 

@@ -91,6 +91,13 @@ class AxisOptions(NamedTuple):
     default_batch_axis: int | NoBatch | None = None
     packed: bool = False
 
+    def as_given(self) -> tuple[Any, Any]:
+        """Return `seq_axis` and `batch_axis` for another call on these arrays, as values that nobody can change."""
+        batch = self.batch_axis
+        if isinstance(batch, tuple):
+            return self.seq_axis, tuple([False if each == NO_BATCH else each for each in batch])
+        return self.seq_axis, False if batch == NO_BATCH else batch
+
 
 def axis_options(
     seq_axis: Any,

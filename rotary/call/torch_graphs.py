@@ -159,6 +159,11 @@ def _rotate_into(out: list[Array], *call: Any) -> None:
     _rotated(out, *call)
 
 
+# An operator has a derivative of its own. `torch.compile` differentiates graphs, and a saved graph is differentiated in
+# another process, so torch must know the derivative by the operator's name and as an operator. The autograd function
+# of `backends/torch.py` returns a result that was made outside of torch, which no graph can hold.
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's names)
     """Keep what a gradient needs."""
     _, ctx.words, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *places = inputs

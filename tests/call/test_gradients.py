@@ -97,6 +97,58 @@ class TestTorch:
         y.backward(dy)
         assert torch.equal(got.grad, want.grad)
 
+    @pytest.mark.parametrize("name", ["seq_axis", "batch_axis"])
+    @pytest.mark.parametrize("as_tuple", [False, True])
+    def test_axes_may_change_before_the_gradient(self, torch, name, as_tuple):
+        x, dy = (torch.from_numpy(random_array((3, 3, 3, 12), seed=i)) for i in (1, 2))
+        axis = np.array(1)
+        axes = {"seq_axis": 2} | {name: (axis,) if as_tuple else axis}
+        for positions in ({"offset": [1, 2, 30]}, {"positions": torch.tensor([[3, 1, 4]])}):
+            want, got = (x.clone().requires_grad_() for _ in range(2))
+            axis[...] = 1
+            ROPES["half"](want, **axes, **positions).backward(dy)
+            y = ROPES["half"](got, **axes, **positions)
+            axis[...] = 0
+            y.backward(dy)
+            assert torch.equal(got.grad, want.grad)
+
+    @pytest.mark.parametrize("name", ROPES)
+    def test_tensors_of_one_call_have_one_node(self, torch, name):
+        """Each gradient is that of the tensor alone; a result that is not used costs nothing and gives none."""
+        rope = ROPES[name]
+        leaves = [torch.from_numpy(x).requires_grad_() for x in arrays()[:1] * 2]
+        dy = [torch.from_numpy(x) for x in (arrays()[0] + 1, arrays()[0] * 2)]
+        roles = ("query", "key") if rope.decay else (None, None)
+        for used in ((0, 1), (0,), (1,)):
+            for x in leaves:
+                x.grad = None
+            results = rope(*leaves)
+            assert results[0].grad_fn is results[1].grad_fn
+            torch.autograd.backward([results[i] for i in used], [dy[i] for i in used])
+            for i, (x, role) in enumerate(zip(leaves, roles, strict=True)):
+                if i not in used:
+                    assert x.grad is None
+                    continue
+                alone = x.detach().clone().requires_grad_()
+                rope(alone, role=role).backward(dy[i])
+                assert torch.equal(x.grad, alone.grad)
+        learned, constant = rope(leaves[0], leaves[1].detach())
+        assert learned.requires_grad
+        assert not constant.requires_grad
+        learned.backward(dy[0])
+
+    def test_one_axis_for_each_tensor(self, torch):
+        rope = ROPES["half"]
+        shapes, axes = ((2, 3, 4, 12), (2, 4, 3, 12)), (1, 2)
+        q, k = (torch.from_numpy(random_array(shape)).requires_grad_() for shape in shapes)
+        for used in ((0, 1), (1,)):
+            results = rope(q, k, seq_axis=axes, offset=[5, 6])
+            sum(results[i].sum() for i in used).backward()
+        for x, axis, times in ((q, 1, 1), (k, 2, 2)):
+            alone = x.detach().clone().requires_grad_()
+            rope(alone, seq_axis=axis, offset=[5, 6]).sum().backward()
+            assert torch.equal(x.grad, times * alone.grad)
+
     def test_the_graph_of_a_rotation_keeps_no_array(self, torch):
         leaf = torch.ones(2, 3, 3, 12, requires_grad=True)
         q, k = leaf * 2, leaf * 3

@@ -205,6 +205,9 @@ def test_walks_of_tensors(gradient):
     q, k = (torch.from_numpy(x.copy()).requires_grad_(gradient) for x in (Q, K))
     check(lambda: ROPE(q, k, offset=next(count)), LIBRARY)
     check(lambda: ROPE(q, k, positions=torch.tensor([next(count)])), LIBRARY)
+    check(lambda: ROPE(q, k, q, offset=next(count)), LIBRARY)
+    check(lambda: XPOS(q, k, offset=next(count)), LIBRARY)
+    check(lambda: ROPE.shift(k, next(count)), LIBRARY)
     tables = [torch.from_numpy(part.copy()) for part in ROPE.tables([7])]
     check(lambda: rotary.apply_rotary(q, *tables, layout="half", seq_axis=-2), LIBRARY)
 

@@ -263,8 +263,8 @@ MUTANTS = (
     Mutant(
         "phase",
         GRADIENTS,
-        "ctx.save_for_backward(*[x for x in held if isinstance(x, torch.Tensor)])",
-        "ctx.save_for_backward()",
+        "for x in ctx.positions if isinstance(x, torch.Tensor)",
+        "for x in ()",
     ),
     Mutant(
         "factor", KERNEL, "fused(c, factor_low, product(c_low, factor))", "product(c_low, factor)"
