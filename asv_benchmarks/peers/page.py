@@ -6,6 +6,7 @@ from typing import Any
 
 from . import goals
 from .cases import IN_WORDS
+from .process import ALONE
 from .table import by_case, markdown, select
 
 QUICK = """
@@ -20,10 +21,12 @@ PAGE = """# Performance
 
 {machine}
 
-Every library has a process of its own, for runtimes in one process slow each other down. The processes take turns,
-{rounds} rounds of each case, and the tables give medians, with multiples of rotary's plain call in brackets: they
-compare within one run and not between runs. A contender that may be written in several ways is measured in all of them,
-and the fastest counts. Every rotation was compared with the formula in float64 before it was timed.
+Every library has a process of its own, because runtimes in one process slow each other down. Threads of some runtimes
+wait actively. So each of {alone} is measured beside rotary alone, and the others in one group.
+The processes of a group take turns, {rounds} rounds of each case. The tables give medians. In brackets are multiples of
+rotary's plain call in the same group: they compare within one run and not between runs. The errors there are the
+largest differences from the formula in float64, which were found before the timing. A contender that may be written in
+several ways is measured in all of them, and the fastest counts.
 
 - *New outputs* is the plain call `q, k = rope(q, k)`. The memory of large results comes from a pool of what nobody
   holds any more.
@@ -32,9 +35,11 @@ and the fastest counts. Every rotation was compared with the formula in float64 
 - *Copy* is the best of four copies with all threads, into the same memory as *out=*; *scale in place* is the better of
   two multiplications.
 - ONNX Runtime runs its operator `com.microsoft.RotaryEmbedding`; `run` returns new arrays, io-binding writes the same
-  ones each time.
-- torch, JAX, ONNX Runtime and NumPy are given their tables; MLX makes its own at every call, which is part of its
-  kernel.
+  ones each time. A decoder has another position for each token, so that the position is also bound anew.
+- vLLM's operator rotates in place, by a table in the dtype of the arrays. ggml and OpenVINO write the same arrays each
+  time; ggml also rotates in place.
+- torch, JAX, TensorFlow, OpenVINO, vLLM, ONNX Runtime and NumPy are given their tables. MLX and ggml compute angles at
+  every call, which is part of their kernels.
 
 ## Long sequences
 
@@ -116,6 +121,7 @@ def write(numbers: dict[str, Any]) -> str:
         date=numbers["date"],
         machine=machine(numbers),
         rounds=numbers["rounds"],
+        alone=" and ".join((", ".join(ALONE[:-1]), ALONE[-1])),
         length=f"{max(max(shape[1:3]) for shape in long[0].case['shapes']):,}",
         prefill=prefill(numbers),
         pair=by_case(select(numbers, "pair")),

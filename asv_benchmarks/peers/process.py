@@ -1,4 +1,8 @@
-"""One process for each library, because runtimes that share a process slow each other down."""
+"""One process for each library, because runtimes that share a process slow each other down.
+
+Threads of some runtimes wait actively, and so slow others down even from a process of their own. Therefore peers are
+measured in groups: the processes of one group run at a time, and rotary is in each.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,15 @@ PEERS = {
     "jax": "with_jax",
     "mlx": "with_mlx",
     "numpy": "with_numpy",
+    "vllm": "with_vllm",
+    "ggml": "with_ggml",
+    "openvino": "with_openvino",
+    "tensorflow": "with_tensorflow",
 }
+OWN = "rotary"
+# Whose threads wait actively.
+ALONE = ("vllm", "ggml", "openvino", "tensorflow")
+GROUPS = (tuple(name for name in PEERS if name not in ALONE), *((OWN, name) for name in ALONE))
 # Longest wait for an answer: compiling may take long, nothing else does.
 PATIENCE = 300.0
 
@@ -57,12 +69,12 @@ class Bench:
             return {name: why for name in self.module.NAMES if name not in there}
         return {}
 
-    def calibrate(self, seconds: float) -> list[tuple[str, str]]:
-        """Warm up, choose the length of turns, and return the remaining names and forms."""
+    def calibrate(self, seconds: float) -> list[tuple[str, str, float | None]]:
+        """Warm up, choose the length of turns, and return the remaining names, forms and errors."""
         for each in self.contenders:
             each.calibrate(seconds)
         self.contenders = without_hopeless(self.contenders)
-        return [(each.name, each.form) for each in self.contenders]
+        return [(each.name, each.form, each.error) for each in self.contenders]
 
     def turn(self) -> list[float]:
         """Return the seconds of one call of each contender."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
@@ -26,7 +27,7 @@ def measure(
     seconds: float,
     rounds: int = ROUNDS,
 ) -> list[dict[str, Any]]:
-    """Return the rows of every case."""
+    """Return the rows of every case, of the peers of one group."""
     results = []
     for number, case in enumerate(cases, 1):
         label = f"[{number}/{len(cases)}] {case.section}: {case.title}"
@@ -38,13 +39,32 @@ def measure(
     return results
 
 
+def merged(groups: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of all groups for every case; those of later groups also tell rotary's times in their group.
+
+    A group has the cases of the first one, or fewer.
+    """
+    first, *others = groups
+    by_case = {json.dumps(result["case"]): result["rows"] for result in first}
+    for result in (result for group in others for result in group):
+        rows = by_case[json.dumps(result["case"])]
+        known = {row["contender"] for row in rows}
+        own = {
+            row["contender"]: row["seconds"]
+            for row in result["rows"]
+            if row["contender"] in known and "seconds" in row
+        }
+        rows += [row | {"beside": own} for row in result["rows"] if row["contender"] not in known]
+    return first
+
+
 def measure_one(
     case: Case, peers: list[Peer], progress: Progress, label: str, *, seconds: float, rounds: int
 ) -> list[Row]:
     """Return the rows of one case: names, medians and quartiles, or why there is none."""
     waiting = [peer for peer in peers if case.peers is None or peer.name in case.peers]
     rows: dict[Peer, list[Row]] = {peer: [] for peer in waiting}
-    turns: dict[Peer, list[tuple[str, str]]] = {}
+    turns: dict[Peer, list[tuple[str, str, float | None]]] = {}
     for peer in waiting:
         progress.now(label, f"preparing {peer.name}")
         missing = attempt(peer, rows[peer], "prepare", case)
@@ -86,10 +106,10 @@ def attempt(peer: Peer, rows: list[Row], verb: str, *arguments: Any) -> Any:
         return None
 
 
-def best_forms(names: list[tuple[str, str]], times: list[list[float]]) -> list[Row]:
+def best_forms(names: list[tuple[str, str, float | None]], times: list[list[float]]) -> list[Row]:
     """Return a row for each contender, that of its fastest form."""
     best: dict[str, Row] = {}
-    for (name, form), values in zip(names, zip(*times, strict=True), strict=True):
+    for (name, form, error), values in zip(names, zip(*times, strict=True), strict=True):
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         row = {
             "contender": name,
@@ -99,6 +119,8 @@ def best_forms(names: list[tuple[str, str]], times: list[list[float]]) -> list[R
         }
         if form:
             row["form"] = form
+        if error is not None:
+            row["error"] = float(f"{error:.2g}")
         if name not in best or median < best[name]["seconds"]:
             best[name] = row
     return list(best.values())

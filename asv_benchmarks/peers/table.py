@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from . import with_onnxruntime, with_rotary
+from . import with_ggml, with_numpy, with_onnxruntime, with_openvino, with_rotary, with_vllm
 from .rounds import in_words
 
-NEW, OUT = with_rotary.NEW, with_rotary.OUT
+NEW, OUT, IN_PLACE = with_rotary.NEW, with_rotary.OUT, with_rotary.IN_PLACE
 BOUND = with_onnxruntime.BOUND
+# Peers that write to arrays that are there, and those that write over their input; others make new arrays.
+INTO = (BOUND, with_onnxruntime.REBOUND, with_ggml.OUT, *with_openvino.NAMES)
+OVER = (with_ggml.IN_PLACE, with_numpy.IN_PLACE, *with_vllm.NAMES)
 # What stands beside the peers and is none.
 OWN = ("rotary", "copy", "scale")
 
@@ -30,21 +33,27 @@ class Result:
                 return float(row.get("seconds", math.nan))
         return math.nan
 
+    def row(self, contender: str) -> dict[str, Any]:
+        """The row of a contender, empty if there is none."""
+        return next((row for row in self.rows if row["contender"] == contender), {})
+
     def ratio(self, contender: str, ours: str) -> float:
-        """The time of a contender as a multiple of rotary's."""
-        return self[contender] / self[ours]
+        """The time of a contender as a multiple of rotary's in the same group of processes."""
+        own = self.row(contender).get("beside", {}).get(ours, self[ours])
+        return self[contender] / float(own)
 
-    def ahead(self) -> list[float]:
-        """The time of each peer as a multiple of rotary's; bound outputs are compared with `out=`."""
-        return [
-            self.ratio(name, OUT if name == BOUND else NEW)
-            for name in self.peers()
-            if self.has(name)
-        ]
+    def ahead(self) -> dict[str, float]:
+        """The time of each peer as a multiple of rotary's call that writes to the same place."""
+        return {name: self.ratio(name, same_way(name)) for name in self.peers() if self.has(name)}
 
-    def fastest_peer(self) -> float:
-        """The seconds of the fastest peer, bound outputs included."""
-        return min((self[name] for name in self.peers() if self.has(name)), default=math.nan)
+    def beside_fastest(self, ours: str) -> float:
+        """The time of the fastest peer, whatever it writes to, as a multiple of one of rotary's calls.
+
+        At one token, the position of ONNX Runtime's binding has to be bound anew.
+        """
+        left_out = BOUND if self.case["section"] == "decode" else None
+        names = [name for name in self.peers() if self.has(name) and name != left_out]
+        return min((self.ratio(name, ours) for name in names), default=math.nan)
 
     def peers(self) -> list[str]:
         """The contenders that are not rotary."""
@@ -56,14 +65,18 @@ class Result:
 
     def cell(self, contender: str) -> str:
         """The time, also as a multiple of rotary's plain call, or why there is none."""
-        for row in self.rows:
-            if row["contender"] == contender:
-                if "seconds" not in row:
-                    return str(row["missing"])
-                if contender == NEW:
-                    return in_words(row["seconds"])
-                return f"{in_words(row['seconds'])} ({times(self.ratio(contender, NEW))})"
-        return "–"
+        row = self.row(contender)
+        if "seconds" not in row:
+            return str(row.get("missing", "–"))
+        parts = [] if contender == NEW else [times(self.ratio(contender, NEW))]
+        if row.get("error"):
+            parts.append(f"error {row['error']:.0e}".replace("e-0", "e-"))
+        return in_words(row["seconds"]) + (f" ({', '.join(parts)})" if parts else "")
+
+
+def same_way(peer: str) -> str:
+    """The call of rotary that writes to the same place as a peer: new arrays, arrays that are there, or the input."""
+    return OUT if peer in INTO else IN_PLACE if peer in OVER else NEW
 
 
 def times(ratio: float) -> str:

@@ -10,8 +10,12 @@ import numpy as np
 from .cases import HEAD_DIM, PAIRS, Array, Case, as_dtype
 from .contenders import Contender, MissingError
 
-RUN, BOUND = "ONNX Runtime, run", "ONNX Runtime, io-binding"
-NAMES = (RUN, BOUND)
+RUN, BOUND, REBOUND = (
+    "ONNX Runtime, run",
+    "ONNX Runtime, io-binding",
+    "ONNX Runtime, io-binding, position bound anew",
+)
+NAMES = (RUN, BOUND, REBOUND)
 
 
 def model(case: Case) -> bytes:
@@ -60,6 +64,7 @@ def joined(case: Case, shape: tuple[int, ...]) -> tuple[int, ...]:
 def rotations(case: Case) -> Iterator[Contender]:
     """Its `run`, which returns new arrays, and its binding of the same outputs every time.
 
+    A decoder has another position for every token, so that the binding is also measured with one that is bound anew.
     A session of one thread is tried for small work, besides its own choice.
     """
     import onnxruntime
@@ -106,15 +111,19 @@ def calls(case: Case, session: Any, form: str) -> Iterator[Contender]:
         # The inputs stay here, for the binding does not keep them.
         return session.run_with_iobinding(binding)
 
-    yield Contender(
-        BOUND,
-        run_bound,
-        form=form,
-        read=lambda _: [
-            y.numpy().reshape(shape)
-            for y, shape in zip(binding.get_outputs(), case.shapes, strict=True)
-        ],
-    )
+    positions = [feed["positions"], feed["positions"].copy()]
+
+    def run_rebound(feed: dict[str, Array] = feed) -> object:
+        positions.reverse()
+        binding.bind_cpu_input("positions", positions[0])
+        return session.run_with_iobinding(binding)
+
+    def read(_: object) -> list[Array]:
+        outputs = zip(binding.get_outputs(), case.shapes, strict=True)
+        return [y.numpy().reshape(shape) for y, shape in outputs]
+
+    yield Contender(BOUND, run_bound, form=form, read=read)
+    yield Contender(REBOUND, run_rebound, form=form, read=read)
 
 
 def inputs(case: Case) -> dict[str, Array]:
