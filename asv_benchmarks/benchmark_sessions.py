@@ -69,11 +69,12 @@ def keeping_no_results() -> Iterator[None]:
 
 
 def publish(session: nox.Session) -> str:
-    """Write the pages of all kept results, with the scripts that they load, and return their folder."""
+    """Write readable pages of all kept results, with the scripts that they load, and return their folder."""
     pages = str(BENCHMARKS / ".asv" / "html")
     asv(session, "publish")
     session.run("npm", "install", "--ignore-scripts", "--no-package-lock")
     session.run("python", "offline.py", pages)
+    session.run("python", "readable.py", pages)
     return pages
 
 

@@ -50,6 +50,19 @@ class Stream:
             self.rope(self.q, self.k, offset=offset, out=(self.q, self.k))
 
 
+class Ragged:
+    """A hundred tokens of each sequence of a batch, whose positions are far from each other."""
+
+    rope = embedding()
+    q = randn((32, 32, 1, HEAD_DIM))
+    k = randn((32, 8, 1, HEAD_DIM))
+    starts = np.random.default_rng(0).integers(0, 10**6, 32)
+
+    def time_hundred(self) -> None:
+        for token in range(100):
+            self.rope(self.q, self.k, offset=self.starts + token, out=(self.q, self.k))
+
+
 class Shift(Timed):
     """A cache of keys moves by some positions."""
 

@@ -7,6 +7,7 @@ import http.server
 import json
 import math
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -25,6 +26,13 @@ canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height
 POINTS = """
 () => $("#main-graph").data("plot").getData().flatMap(({datapoints: {points, pointsize: size}}) =>
     Array.from({length: points.length / size}, (_, at) => [points[size * at], points[size * at + 1]]))
+"""
+
+
+TICKS = """
+() => Object.fromEntries(["x", "y"].map(name => [
+    name, $("#main-graph").data("plot").getAxes()[name + "axis"].ticks.map(tick => [tick.v, tick.label])
+]))
 """
 
 
@@ -105,6 +113,24 @@ def test_a_graph_has_a_point_for_every_kept_number(page, name):
         value for commit in kept() for value in commit.get(name, []) if not math.isnan(value)
     ]
     assert sorted(shown) == sorted(measured)
+
+
+def test_axes_show_units_and_commits(page):
+    page.goto(f"index.html#decode.OneToken.time_new?machine={MACHINE}")
+    assert page.locator("#main-graph canvas.flot-base").evaluate(IS_DRAWN)
+    ticks = page.evaluate(TICKS)
+    hashes = {path.name[:8] for path in (RESULTS / MACHINE).glob("*-*.json")}
+    commits = [label for _, label in ticks["x"]]
+    assert 2 <= len(commits) <= 12
+    assert set(commits) <= hashes
+    assert len(ticks["y"]) >= 2
+    for value, label in ticks["y"]:
+        number, unit = re.fullmatch(r"([\d.]+)(ns|μs|us|ms|s)", label).groups()
+        size = {"ns": 1e-9, "ms": 1e-3, "s": 1.0}.get(unit, 1e-6)
+        assert float(number) * size == pytest.approx(value, rel=1e-3)
+    names = page.evaluate("() => COMMIT_NAMES")
+    assert set(commits) <= set(names)
+    assert all(names.values())
 
 
 def test_bars_are_at_the_values_of_a_parameter(page):
