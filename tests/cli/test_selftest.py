@@ -288,7 +288,9 @@ def test_a_gpu_is_described(monkeypatch):
     assert device.lacks("float16") is device.lacks("bfloat16") is None
     device._cupy.__version__ = "13.6.0"
     assert device.lacks("float16") is None
-    assert device.lacks("bfloat16") == "CuPy has bfloat16 only from version 14 on, and with ml_dtypes"
+    assert (
+        device.lacks("bfloat16") == "CuPy has bfloat16 only from version 14 on, and with ml_dtypes"
+    )
 
 
 def test_arrays_of_a_gpu():
