@@ -69,8 +69,8 @@ REPEATED = (
 # LONG are the files that take most of the time. `minimums` leaves them out, and `slow` runs them with the lowest
 # versions.
 LONG = ("kernels", "threads")
-# SAMPLE are the files that test the wheel on every Python except the oldest, on which all files have run. `slow` runs all
-# tests of the wheel on the newest Python.
+# SAMPLE are the files that test the wheel on every Python except the oldest, on which all files have run. `slow` runs
+# all tests of the wheel on the newest Python.
 SAMPLE = (
     *("rotate", "tables", "errors", "formats", "packaging"),
     *("comprehensions", "hints", "public_api"),

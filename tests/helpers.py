@@ -298,7 +298,7 @@ UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 
 
 @cache
-def turned_unit(position, frequency):
+def exact_cos_sin(position, frequency):
     """Cosine and sine of position * frequency, as integers in units of 2**-SCALE."""
     with mpmath.workprec(SCALE + 140):
         angle = mpmath.mpf(position) * mpmath.mpf(frequency)
@@ -336,7 +336,7 @@ def as_real(x):
     return np.stack([x.real, x.imag], axis=-1).reshape(*x.shape[:-1], 2 * x.shape[-1])
 
 
-def rotated(
+def rotate_exactly(
     x,
     places,
     inv_freq,
@@ -365,7 +365,7 @@ def rotated(
     write = [(a + start, b + start) for a, b in pairs_of(width, output_layout or layout)]
     for where in np.ndindex(x.shape[:-1]):
         for frequency, (a, b), (c, d) in zip(inv_freq, read, write, strict=True):
-            cosine, sine = turned_unit(places[where], float(frequency))
+            cosine, sine = exact_cos_sin(places[where], float(frequency))
             sine = -sine if backwards else sine
             first, second = source[where][a], source[where][b]
             result[(*where, c)] = (first * cosine - second * sine) * multiple >> 60

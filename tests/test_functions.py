@@ -12,12 +12,12 @@ from helpers import (
     as_dtype,
     bound,
     error_in_units,
+    exact_cos_sin,
     kernel_in_use,
     powers,
     random_array,
-    rotated,
+    rotate_exactly,
     same_bits,
-    turned_unit,
 )
 
 import rotary
@@ -74,7 +74,7 @@ def test_the_embedding_has_the_same_frequencies():
 def ulps(got, position, frequency, factor=1.0):
     """Return the error of cosine and sine in units of their last place, or of that of 2**-60 for smaller values."""
     errors = []
-    for value, exact in zip(got, turned_unit(position, frequency), strict=True):
+    for value, exact in zip(got, exact_cos_sin(position, frequency), strict=True):
         with mpmath.workprec(300):
             true = mpmath.ldexp(exact, -SCALE) * factor
             size = max(abs(true), mpmath.mpf(2) ** -60)
@@ -255,7 +255,7 @@ def test_apply_rotary_equals_the_embedding(dtype):
 def test_float64_tables_are_not_rounded_for_float64_arrays():
     cos, sin = rotary.cos_sin([1, 2, 3], powers(1e4, 8), dtype="float64")
     x = random_array((3, 8), "float64")
-    exact, size = rotated(x, np.array([1, 2, 3]), powers(1e4, 8))
+    exact, size = rotate_exactly(x, np.array([1, 2, 3]), powers(1e4, 8))
     got = rotary.apply_rotary(x, cos, sin, layout="half")
     assert error_in_units(got, exact, size) <= bound("float64", portable=PORTABLE)
 

@@ -35,7 +35,21 @@ _MSCALE_RULES = ("transformers", "deepseek", "paper", "telechat3", "none")
 
 
 def yarn_mscale(factor: float, mscale: float, *, slope: float = 0.1) -> float:
-    """Return ``slope * mscale * ln(factor) + 1``, or 1 for factors up to 1: `m` in the formulas of `Yarn`."""
+    """Return ``slope * mscale * ln(factor) + 1``, or 1 for factors up to 1: `m` in the formulas of `Yarn`.
+
+    Parameters
+    ----------
+    factor : float
+        The ratio of the extended to the original context length.
+    mscale : float
+        The factor on the logarithm.
+    slope : float, default 0.1
+        0.07 for TeleChat3.
+
+    Returns
+    -------
+    float
+    """
     return 1.0 if factor <= 1.0 else slope * mscale * math.log(factor) + 1.0
 
 

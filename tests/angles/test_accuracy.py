@@ -217,15 +217,15 @@ def some_frequencies(rng: np.random.Generator, count: int) -> Array:
     return result
 
 
-def random_worst(batches: int, seed: int, dtype: str, factor: float, told: Any = None) -> Worst:
+def random_worst(batches: int, seed: int, dtype: str, factor: float, report: Any = None) -> Worst:
     """Return the worst of ``batches * 2**16`` random pairs, half of them with float positions."""
     found = Worst(0.0, None, 0.0)
     for batch in range(batches):
         rng = np.random.default_rng((seed, batch))
         places = (some_floats if batch % 2 else some_integers)(rng, 256)
         found = max(found, worst(places, some_frequencies(rng, 256), dtype, factor))
-        if told is not None:
-            told(batch + 1, found)
+        if report is not None:
+            report(batch + 1, found)
     return found
 
 
@@ -291,12 +291,12 @@ def test_a_million_random_pairs(dtype, factor):
 def test_ten_million_random_pairs(dtype, factor, capsys):
     batches = 153
 
-    def told(batch: int, found: Worst) -> None:
+    def report(batch: int, found: Worst) -> None:
         if batch % 17 == 0:
             with capsys.disabled():
                 print(f"\n{dtype} x {factor}: {batch * 2**16:>8} pairs, {found.ulp:.6f}", end="")  # noqa: T201  (progress)
 
-    found = random_worst(batches, 2, dtype, factor, told)
+    found = random_worst(batches, 2, dtype, factor, report)
     assert found.ulp <= PROMISED[dtype, factor], found
 
 

@@ -15,13 +15,13 @@ from helpers import (
     as_dtype,
     bound,
     error_in_units,
+    exact_cos_sin,
     kernel_in_use,
     library_named,
     powers,
     random_array,
-    rotated,
+    rotate_exactly,
     same_bits,
-    turned_unit,
 )
 
 import rotary
@@ -55,7 +55,7 @@ def assert_right(xp, got, x, places, *, width=8, **options):
     array = xp.to_numpy(got)
     assert array.dtype == x.dtype
     assert array.shape == x.shape
-    exact, size = rotated(x, places, powers(BASE, width), **options)
+    exact, size = rotate_exactly(x, places, powers(BASE, width), **options)
     error = error_in_units(array, exact, size)
     portable = xp.name not in {"numpy", "cupy"} or kernel_in_use() == "portable"
     assert error <= bound(x.dtype.name, portable=portable)
@@ -74,7 +74,7 @@ def test_the_reference_rounds_correctly(dtype):
         table = np.empty((2, 1, positions.shape[1], len(inv_freq)), dtype)
         reference.fill_table(frequencies(inv_freq[None, None]), positions, 1.0, table, 0)
         for i, j in np.ndindex(positions.shape[1], len(inv_freq)):
-            unit = turned_unit(positions[0, i].item(), float(inv_freq[j]))
+            unit = exact_cos_sin(positions[0, i].item(), float(inv_freq[j]))
             for got, exact in zip(table[:, 0, i, j], unit, strict=True):
                 neighbours = [got, np.nextafter(got, dtype(9)), np.nextafter(got, dtype(-9))]
                 with mpmath.workprec(400):
@@ -104,7 +104,7 @@ def test_the_reference_rotates_exactly(dtype, inverse):
         for output_layout in LAYOUTS:
             start = 1 if complex_ else 2
             got = by_reference(x, PLACES, layout, output_layout, start, 4, inverse=inverse)
-            exact, size = rotated(
+            exact, size = rotate_exactly(
                 x,
                 PLACES[:, None],
                 powers(BASE, 8),

@@ -20,9 +20,9 @@ if kernels.COMPILED:
 @pytest.fixture
 def nothing_failed(monkeypatch):
     """The state of a new process."""
-    for told in (guard.failures, guard._unreported):
-        for what in list(told):
-            monkeypatch.delitem(told, what)
+    for entries in (guard.failures, guard._unreported):
+        for what in list(entries):
+            monkeypatch.delitem(entries, what)
     yield
     guard.failures.clear()
     guard._unreported.clear()

@@ -8,7 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, SCALE, powers, random_array, turned_unit
+from helpers import LAYOUTS, SCALE, exact_cos_sin, powers, random_array
 
 import rotary
 from rotary import RotaryEmbedding
@@ -456,7 +456,7 @@ def worst_error(table, places, factor=1.0):
     worst = 0.0
     for i, place in enumerate(places):
         for j, frequency in enumerate(FREQUENCIES):
-            for part, exact in zip(table, turned_unit(int(place), frequency), strict=True):
+            for part, exact in zip(table, exact_cos_sin(int(place), frequency), strict=True):
                 worst = max(worst, abs(float(part[i, j]) - factor * (exact / 2**SCALE)))
     return worst
 
@@ -547,5 +547,5 @@ class TestTracedIntegers:
     def test_float32_angles_exceed_the_bound(self, narrow_jax):
         """The promised bound means something only if ordinary float32 angles exceed it."""
         angle = np.float32(2**31 - 1) * np.float32(FREQUENCIES[1])
-        exact = turned_unit(2**31 - 1, FREQUENCIES[1])[0] / 2**SCALE
+        exact = exact_cos_sin(2**31 - 1, FREQUENCIES[1])[0] / 2**SCALE
         assert abs(float(np.cos(angle)) - exact) > 1e-3

@@ -18,7 +18,7 @@ from helpers import (
     kernel_in_use,
     powers,
     random_array,
-    rotated,
+    rotate_exactly,
     same_bits,
 )
 
@@ -45,7 +45,7 @@ def width_of(dtype, head_dim):
 def check(got, x, places, inv_freq=None, *, width=8, **options):
     """Compare a rotation with exact arithmetic, within the promised bound."""
     inv_freq = powers(BASE, width) if inv_freq is None else inv_freq
-    exact, size = rotated(x, places, inv_freq, **options)
+    exact, size = rotate_exactly(x, places, inv_freq, **options)
     assert got.dtype == x.dtype
     assert got.shape == x.shape
     error = error_in_units(got, exact, size)

@@ -7,7 +7,7 @@ import importlib
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import LAYOUTS, error_in_units, modules, random_array, rotated, same_bits
+from helpers import LAYOUTS, error_in_units, modules, random_array, rotate_exactly, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,8 +52,8 @@ def test_the_angle_is_reduced_exactly(place, delta, before, after):
     old = RotaryEmbedding(4, layout="half", scaling=scaling.Custom(before))
     new = RotaryEmbedding(4, layout="half", scaling=scaling.Custom(after))
     x = random_array((1, 4), "float64")
-    _, size = rotated(old(x, offset=place), -place, before)
-    straight, _ = rotated(x, place + delta, after)
+    _, size = rotate_exactly(old(x, offset=place), -place, before)
+    straight, _ = rotate_exactly(x, place + delta, after)
     got = old.shift(old(x, offset=place), delta, to=new, positions=[place])
     # Two rotations in float64, one of the key and one of the move.
     assert error_in_units(got, straight, np.where(size > 0, size, 1)) <= 8.0

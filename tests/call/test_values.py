@@ -11,7 +11,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import modules, random_array, rotated, same_bits
+from helpers import modules, random_array, rotate_exactly, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -588,7 +588,7 @@ def assert_exact_or_nan(got, places, held):
         if place not in held:
             assert np.isnan(got[row]).all()
             continue
-        want, _ = rotated(x[:1], place, rope.inv_freq)
+        want, _ = rotate_exactly(x[:1], place, rope.inv_freq)
         exact = np.array([int(each) / 2**440 for each in want[0]])
         if not np.isnan(got[row]).all():
             np.testing.assert_allclose(got[row], exact, rtol=0, atol=3e-6)

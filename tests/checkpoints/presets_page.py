@@ -1,4 +1,4 @@
-"""The reference page of the presets, written from rotary/checkpoints/data.
+"""The reference page of the presets, which is written from rotary/checkpoints/data.
 
 `python tests/checkpoints/presets_page.py` prints the page, and `--write` writes it.
 """
@@ -17,15 +17,17 @@ TITLES = {"text": "Text", "speech": "Speech", "time_series": "Time series", "vis
 INTRODUCTION = """\
 # Presets
 
-What `rotary.preset` knows, written from its data (`python tests/checkpoints/presets_page.py --write`).
-[The guide](../guides/presets.md) tells how to use it. The test suite compares the whole frequency
-vector, the attention factor and the layout of each with constants that other code has made.
+The presets of `rotary.preset`. This page is written from the data of the library
+(`python tests/checkpoints/presets_page.py --write`), and [the guide](../guides/presets.md) explains
+how to use them. The tests compare all frequencies, the attention factor and the layout of each preset
+with constants that were computed by other code.
 
-*Turns* says how many channels of a head turn; a layout with an arrow reads one and writes the other.
+The column *rotated* gives the rotated channels of a head. A layout with an arrow is different for the
+input and the output.
 """
 
 
-def rotated(rope):
+def window_text(rope):
     """Return which channels of a head are rotated."""
     if rope.rotary_dim == rope.head_dim:
         return f"all {rope.head_dim}"
@@ -46,7 +48,7 @@ def row(entry):
     rope = preset(entry.name)
     base = "" if rope.base is None else f"{rope.base:.10g}"
     kind = type(rope.scaling).__name__
-    cells = [f"`{entry.name}`", rotated(rope), layout(rope), base, kind]
+    cells = [f"`{entry.name}`", window_text(rope), layout(rope), base, kind]
     cells += [entry.description, entry.source]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -57,7 +59,7 @@ def page() -> str:
     entries = sorted(presets().values(), key=lambda entry: (list(TITLES).index(entry.file[:-5]),))
     for file, group in groupby(entries, key=lambda entry: entry.file[:-5]):
         rows = [row(entry) for entry in group]
-        head = "| name | turns | layout | base | schedule | what it is | its numbers stand in |"
+        head = "| name | rotated | layout | base | schedule | description | source of the numbers |"
         lines += [f"## {TITLES[file]}", "", head, "| --- " * 7 + "|", *rows, ""]
     return "\n".join(lines)
 

@@ -557,7 +557,7 @@ def list_of(key, values):
     return f"{key} = [\n{wrapped},\n]"
 
 
-def written():
+def expected_file():
     """The file as it must be."""
     rows = dict(BY_HAND)
     with quiet():
@@ -591,7 +591,7 @@ def is_hybrid(config_class):
 
 
 def test_the_file_is_what_the_code_of_every_model_does():
-    assert FILE.read_text(encoding="utf-8") == written()
+    assert FILE.read_text(encoding="utf-8") == expected_file()
 
 
 def every_class():
@@ -790,4 +790,4 @@ def test_any_configuration_is_read_as_transformers_reads_it(
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
-    FILE.write_text(written(), encoding="utf-8")
+    FILE.write_text(expected_file(), encoding="utf-8")

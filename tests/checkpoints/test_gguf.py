@@ -532,7 +532,7 @@ LATENT = {"deepseek2", "deepseek32", "glm-dsa", "mistral4"}
 LLAMA_3 = {"llama", "apertus", "arcee", "granite", "smollm3", "exaone4", "mistral3"}
 
 
-def written(architecture, rope_type, rope, dim):
+def write_gguf(architecture, rope_type, rope, dim):
     """Metadata and tensors of a configuration, as llama.cpp's converter writes them."""
     values = {"context_length": 131_072, "rope__freq_base": F32(5e5), "rope__dimension_count": dim}
     if architecture in LATENT:
@@ -619,10 +619,10 @@ def check_file_of_configuration(model_type, architecture, rope_type, rope):
         with pytest.raises(
             ConfigError, match="rope.scaling.factor` must be 1 unless the scaling type is yarn"
         ):
-            from_gguf(written(architecture, rope_type, rope, 64)[0])
+            from_gguf(write_gguf(architecture, rope_type, rope, 64)[0])
         return
     by_config = make_embedding(read_layer_keys(config, options))
-    metadata, tensors = written(architecture, rope_type, rope, by_config.rotary_dim)
+    metadata, tensors = write_gguf(architecture, rope_type, rope, by_config.rotary_dim)
     value = by_config.attention_factor
     if "attention_factor" in rope or "attn_factor" in rope:
         # llama.cpp does not read this key of its converter: the file is unclear, and the call decides.

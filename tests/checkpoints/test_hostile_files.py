@@ -597,7 +597,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch, left):
 # --- configurations ----------------------------------------------------------------------------
 
 
-def written(path, content):
+def write_file(path, content):
     """Write a config.json and return its path."""
     path = path / "config.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -748,7 +748,7 @@ HOSTILE_CONFIGS = {
 @pytest.mark.parametrize("name", HOSTILE_CONFIGS)
 def test_hostile_configurations(tmp_path, name):
     content, words = HOSTILE_CONFIGS[name]
-    path = written(tmp_path, content)
+    path = write_file(tmp_path, content)
     message = refused(from_config, path, match=words)
     assert str(path) in message
     message.encode()  # a message that cannot be printed would hide the error
@@ -765,13 +765,13 @@ def test_every_truncation_and_flipped_byte_of_a_configuration_is_refused_or_righ
         content[place] ^= mask
         contents.append(bytes(content))
     for content in contents:
-        found = read_or_refused(from_config, written(tmp_path, content), layout="half")
+        found = read_or_refused(from_config, write_file(tmp_path, content), layout="half")
         if found is not None:
             assert found == from_config(json.loads(content), layout="half"), content
 
 
 def test_a_large_file_is_not_read_whole(tmp_path):
-    path = written(tmp_path, json.dumps(LLAMA))
+    path = write_file(tmp_path, json.dumps(LLAMA))
     try:
         os.truncate(path, 2**35)
     except OSError:
@@ -787,7 +787,7 @@ def test_unread_keys_may_have_any_value(tmp_path):
         "note": "[" * 20 + "]" * 20,
         "loss": "NaN",
     }.items():
-        assert from_config(written(tmp_path, with_text(key, value))) == from_config(LLAMA)
+        assert from_config(write_file(tmp_path, with_text(key, value))) == from_config(LLAMA)
 
 
 def cyclic(**values):
@@ -1030,7 +1030,7 @@ def test_presets_and_arguments_have_bounded_messages():
 
 
 def test_integers_are_read_under_any_digit_limit_of_python(tmp_path):
-    path = written(tmp_path, with_text("rope_theta", DIGITS))
+    path = write_file(tmp_path, with_text("rope_theta", DIGITS))
     limit = sys.get_int_max_str_digits()
     try:
         for digits in (0, 640, 100_000):

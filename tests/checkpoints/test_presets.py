@@ -227,12 +227,12 @@ def test_presets_of_one_checkpoint_in_two_formats_differ_in_layout():
 def test_explain_shows_the_source_of_every_number():
     for name in NAMES:
         with case(name):
-            entry, told = presets()[name], preset(name).explain().splitlines()
+            entry, lines = presets()[name], preset(name).explain().splitlines()
             for argument in _origins(entry):
                 label = argument.partition(".")[2] or argument
                 (line,) = (
                     line
-                    for line in told
+                    for line in lines
                     if line.split()[:1] == [label] and f"preset {name}: " in line
                 )
                 assert line.endswith(f"preset {name}: {entry.source_of(argument)}")

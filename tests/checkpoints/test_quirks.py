@@ -17,9 +17,9 @@ def angles(place, width):
 
 def vjepa2(x, place):
     """One axis: the angles twice one after the other, the pairs side by side."""
-    turn = np.tile(angles(place, x.shape[-1]), 2)
+    angle = np.tile(angles(place, x.shape[-1]), 2)
     other = np.stack([-x[..., 1::2], x[..., 0::2]], axis=-1).reshape(x.shape)
-    return x * np.cos(turn) + other * np.sin(turn)
+    return x * np.cos(angle) + other * np.sin(angle)
 
 
 def hunyuan(x, places, sizes):
@@ -27,10 +27,10 @@ def hunyuan(x, places, sizes):
     full = np.tile(angles(places.reshape(-1), x.shape[-1]), 2).reshape(*places.shape, -1)
     bounds = np.cumsum([2 * size for size in sizes])[:-1]
     pieces = np.split(full, bounds, axis=-1)
-    turn = np.concatenate([piece[axis] for axis, piece in enumerate(pieces)], axis=-1)
+    angle = np.concatenate([piece[axis] for axis, piece in enumerate(pieces)], axis=-1)
     half = x.shape[-1] // 2
     other = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-    return x * np.cos(turn) + other * np.sin(turn)
+    return x * np.cos(angle) + other * np.sin(angle)
 
 
 def vjepa2_rope(sizes, width, **options):

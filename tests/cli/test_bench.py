@@ -118,12 +118,15 @@ def test_contenders_that_are_wrong_missing_or_failing_are_not_timed():
         "later": raises_later,
     }
     rows = _bench.measure(PREFILL, among, Clock(), 3)
-    told = {row.name: (row.missing, row.failed) for row in rows}
-    assert told["right"] == ("", False)
-    assert told["wrong"][0].startswith("is wrong by")
-    assert told["missing"] == ("not installed (No module named 'not_installed_anywhere')", False)
-    assert told["raises"] == ("ZeroDivisionError: division by zero", True)
-    assert told["later"] == ("StopIteration: ", True)
+    outcomes = {row.name: (row.missing, row.failed) for row in rows}
+    assert outcomes["right"] == ("", False)
+    assert outcomes["wrong"][0].startswith("is wrong by")
+    assert outcomes["missing"] == (
+        "not installed (No module named 'not_installed_anywhere')",
+        False,
+    )
+    assert outcomes["raises"] == ("ZeroDivisionError: division by zero", True)
+    assert outcomes["later"] == ("StopIteration: ", True)
     assert [len(row.seconds) for row in rows] == [3, 0, 0, 0, 1]
 
 
@@ -138,11 +141,11 @@ def test_the_table_has_the_bandwidth_and_its_share_of_the_copy():
         _bench.Row("rotary", always(right)(Data(PREFILL), None), seconds=[4e-6] * 3, calls=[5e-6]),
         _bench.Row("other", missing="not installed (so)"),
     ]
-    head, _, copy, own, other = _bench.table(PREFILL, rows)
+    head, _, copy, rotation, other = _bench.table(PREFILL, rows)
     assert PREFILL.nbytes == 2 * 5 * 5 * 8 * 4 == 1600
     assert head == "five tokens: 0.0 MB read and written"
     assert copy.split()[-4:] == ["2.0", "1.6", "1.00", "1000000.0"]
-    assert own.split() == ["rotary", "4.0", "0.8", "0.50", "5.0"]
+    assert rotation.split() == ["rotary", "4.0", "0.8", "0.50", "5.0"]
     assert other.split(maxsplit=1) == ["other", "not installed (so)"]
 
 
@@ -150,9 +153,9 @@ def test_without_a_copy_there_is_no_share():
     rows = _bench.measure(
         PREFILL, {_bench.COPY: always(lambda _: 1 / 0), "own": always(right)}, Clock(), 1
     )
-    _, _, copy, own = _bench.table(PREFILL, rows)
+    _, _, copy, rotation = _bench.table(PREFILL, rows)
     assert copy.split(maxsplit=5)[5] == "ZeroDivisionError: division by zero"
-    assert len(own.split()) == 4
+    assert len(rotation.split()) == 4
 
 
 # ------------------------------------------------------------------------------------------------

@@ -62,14 +62,14 @@ def test_node_passes_the_tests_of_onnx(node_tests, name):
     node, (x, cos, sin, *position_ids), (expected,) = node_tests[name]
     attributes = {part.name: helper.get_attribute_value(part) for part in node.attribute}
     heads = attributes.get("num_heads", x.shape[1])
-    apart = x.reshape(*x.shape[:2], heads, -1) if x.ndim == 3 else x
+    with_heads = x.reshape(*x.shape[:2], heads, -1) if x.ndim == 3 else x
     cos, sin, layout = formats.from_onnx(
-        cos, sin, attributes, head_dim=apart.shape[-1], constant_factor=False
+        cos, sin, attributes, head_dim=with_heads.shape[-1], constant_factor=False
     )
     if position_ids:
         cos, sin = cos[position_ids[0]], sin[position_ids[0]]
     seq_axis = 1 if x.ndim == 3 else 2
-    got = rotary.apply_rotary(apart, cos, sin, layout=layout, seq_axis=seq_axis)
+    got = rotary.apply_rotary(with_heads, cos, sin, layout=layout, seq_axis=seq_axis)
     np.testing.assert_allclose(got.reshape(x.shape), expected, rtol=1e-6, atol=1e-7)
 
 

@@ -26,12 +26,12 @@ def test_dual_chunk_distances(length, chunk, data):
     run = chunk - local
     actual = dual_chunk(range(length), chunk=chunk, local=local)
     for query, key in pairs_of(length):
-        apart = query // run - key // run
-        name = ("intra", "successive", "inter")[min(apart, 2)]
+        chunks_between = query // run - key // run
+        name = ("intra", "successive", "inter")[min(chunks_between, 2)]
         distance = getattr(actual, name)[query] - actual.key[key]
-        if apart == 0:
+        if chunks_between == 0:
             assert distance == query - key
-        elif apart == 1:
+        elif chunks_between == 1:
             # Exact, except for the part by which the query would be beyond the chunk.
             assert distance == query - key - max(query % run - local, 0)
             assert actual.successive_critical[query] - actual.key[key] == query - key

@@ -298,9 +298,9 @@ def test_llama4_vision(side):
         image_size=14 * side, patch_size=14, hidden_size=8, num_attention_heads=1,
         rope_parameters={"rope_theta": 10_000.0},
     )  # fmt: skip
-    turns = modeling("llama4").Llama4VisionRotaryEmbedding._compute_freqs_ci(config)
+    freqs_cis = modeling("llama4").Llama4VisionRotaryEmbedding._compute_freqs_ci(config)
     # Of each axis's two frequencies the second is 0.01.
-    angles = np.angle(turns[:, 0, [1, 3]].numpy())
+    angles = np.angle(freqs_cis[:, 0, [1, 3]].numpy())
     actual = grid(side, side, start=1, order="xy", suffix=1)
     np.testing.assert_array_equal(actual, np.round(100 * angles.T))
 

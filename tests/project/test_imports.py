@@ -86,7 +86,7 @@ def imports(name):
                 yield (whole if whole in SOURCES else base), at_top
 
 
-def own(name):
+def imports_of(name):
     return {module for module, _ in imports(name) if module.partition(".")[0] == "rotary"}
 
 
@@ -105,23 +105,25 @@ def test_imports_run_one_way():
     for name in sorted(SOURCES.keys() - {"rotary"}):
         (row,) = (i for i, row in enumerate(SPINE) if place(name) in row)
         allowed = {place(name), *chain(*SPINE[:row])}
-        wrong += [f"{name} imports {other}" for other in own(name) if place(other) not in allowed]
+        wrong += [
+            f"{name} imports {other}" for other in imports_of(name) if place(other) not in allowed
+        ]
     assert wrong == []
 
 
 def test_there_are_no_cycles():
-    TopologicalSorter({name: own(name) for name in SOURCES}).prepare()
+    TopologicalSorter({name: imports_of(name) for name in SOURCES}).prepare()
 
 
 def test_the_reader_of_imports_sees_them():
     """The tests above would pass if nothing were found."""
-    assert "rotary._lib.checks" in own("rotary.layouts")
-    assert {"rotary.tables.windows", "rotary.layouts", "rotary._lib.errors"} <= own("rotary")
-    assert {"rotary.backends.cpu.host", "rotary.backends.dask"} <= own("rotary.backends")
-    assert "rotary.angles.phases" in own("rotary.backends.cpu.launch")
+    assert "rotary._lib.checks" in imports_of("rotary.layouts")
+    assert {"rotary.tables.windows", "rotary.layouts", "rotary._lib.errors"} <= imports_of("rotary")
+    assert {"rotary.backends.cpu.host", "rotary.backends.dask"} <= imports_of("rotary.backends")
+    assert "rotary.angles.phases" in imports_of("rotary.backends.cpu.launch")
     assert ("rotary.backends.cpu.launch", False) in set(imports("rotary.backends.cpu.host"))
     assert ("numpy", True) in set(imports("rotary.angles.phases"))
-    assert "rotary._lib.libraries" in own("rotary.tables.lookup")
+    assert "rotary._lib.libraries" in imports_of("rotary.tables.lookup")
 
 
 def test_the_design_page_shows_the_spine():

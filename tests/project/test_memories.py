@@ -147,9 +147,9 @@ def test_no_memory_is_written_by_hand():
         for path in folder.rglob("*.py"):
             name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
             name = name.removeprefix("rotary/") if name.startswith("rotary/backends/") else name
-            own = set(memories(ast.parse(path.read_text(encoding="utf-8"))))
-            found[name] = own - set(ALLOWED.get(name, ()))
-    assert {name: own for name, own in found.items() if own} == {}
+            in_file = set(memories(ast.parse(path.read_text(encoding="utf-8"))))
+            found[name] = in_file - set(ALLOWED.get(name, ()))
+    assert {name: found for name, found in found.items() if found} == {}
 
 
 def test_memories_are_found():

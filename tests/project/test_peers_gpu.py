@@ -35,7 +35,7 @@ def gpu(monkeypatch):
     return module
 
 
-def rotated(x, cosine, sine):
+def rotate(x, cosine, sine):
     """A tensor (..., channels) rotated with tables half as wide."""
     import torch
 
@@ -61,7 +61,7 @@ def flash_attention(
     assert cos.shape[1] == width // 2
     starts = torch.as_tensor(seqlen_offsets).expand(batch)
     rows = starts[:, None] + torch.arange(length)
-    return x.copy_(rotated(x, cos[rows][:, :, None], sin[rows][:, :, None]))
+    return x.copy_(rotate(x, cos[rows][:, :, None], sin[rows][:, :, None]))
 
 
 def flashinfer_pos_ids(
@@ -75,7 +75,7 @@ def flashinfer_pos_ids(
     )
     for x in (q, k):
         assert x.ndim == 3
-        x.copy_(rotated(x, angles.cos().float()[:, None], angles.sin().float()[:, None]))
+        x.copy_(rotate(x, angles.cos().float()[:, None], angles.sin().float()[:, None]))
 
 
 def flashinfer_tables(positions, query, key, head_size, cos_sin_cache, is_neox=True):
@@ -85,7 +85,7 @@ def flashinfer_tables(positions, query, key, head_size, cos_sin_cache, is_neox=T
     cosine, sine = cos_sin_cache[positions].chunk(2, -1)
     for x in (query, key):
         heads = x.view(len(positions), -1, head_size)
-        heads.copy_(rotated(heads, cosine[:, None], sine[:, None]))
+        heads.copy_(rotate(heads, cosine[:, None], sine[:, None]))
 
 
 def liger(q, k, cos, sin, position_ids=None, unsqueeze_dim=1):
@@ -93,7 +93,7 @@ def liger(q, k, cos, sin, position_ids=None, unsqueeze_dim=1):
     for x in (q, k):
         assert x.transpose(1, 2).is_contiguous()
         assert x.shape[2:] == cos.shape[1:]
-        x.copy_(rotated(x, cos[:, None, :, :half], sin[:, None, :, :half]))
+        x.copy_(rotate(x, cos[:, None, :, :half], sin[:, None, :, :half]))
     return q, k
 
 

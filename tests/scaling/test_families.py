@@ -554,8 +554,8 @@ def gemma4_local(module, config, q, k, positions):
     ),
 )
 def llama4(module, config, q, k, positions):
-    turns = module.Llama4TextRotaryEmbedding(config)(q, positions)
-    return module.apply_rotary_emb(q, k, turns)
+    freqs_cis = module.Llama4TextRotaryEmbedding(config)(q, positions)
+    return module.apply_rotary_emb(q, k, freqs_cis)
 
 
 def plain(model, config, rotary_class, ours, *others):
@@ -675,8 +675,8 @@ def deepseek_v2_config(module):
 )
 def deepseek_v2(module, config, q, k, positions):
     # The part of each head that turns; unlike V3's it is written as it was read.
-    turns = module.DeepseekV2RotaryEmbedding(config)(q, positions)
-    return module.apply_rotary_emb(q, k, turns)
+    freqs_cis = module.DeepseekV2RotaryEmbedding(config)(q, positions)
+    return module.apply_rotary_emb(q, k, freqs_cis)
 
 
 # Speech. --------------------------------------------------------------------------------------
@@ -1213,8 +1213,8 @@ def llama4_vision(module, config, q, k, positions):
     config = module.Llama4VisionConfig(
         hidden_size=512, num_attention_heads=8, image_size=56, patch_size=14
     )
-    turns = module.Llama4VisionRotaryEmbedding(config)(q)
-    return module.vision_apply_rotary_emb(q, k, turns)
+    freqs_cis = module.Llama4VisionRotaryEmbedding(config)(q)
+    return module.vision_apply_rotary_emb(q, k, freqs_cis)
 
 
 DINO_PREFIX = 5  # a class token and four registers
@@ -1473,9 +1473,9 @@ def test_attention_receives_the_rotated_arrays(load, monkeypatch, name):
         getattr(attention, layer).register_forward_hook(keep)
     positions = next(iter(family.positions.values()))
     hidden = torch.asarray(random_array((*positions.shape[-2:], config.hidden_size), "float64"))
-    turns = getattr(module, rotary_class)(config)(hidden, torch.tensor(positions))
+    freqs_cis = getattr(module, rotary_class)(config)(hidden, torch.tensor(positions))
     with torch.no_grad():
-        attention(hidden, position_embeddings=turns, attention_mask=None)
+        attention(hidden, position_embeddings=freqs_cis, attention_mask=None)
     rope = family.ours()
     for letter, theirs in seen.items():
         x = before[letter].reshape(*positions.shape[-2:], -1, rope.head_dim)

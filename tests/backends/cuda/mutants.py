@@ -396,8 +396,8 @@ def main(words: list[str]) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for mutant, by in zip(chosen, pool.map(noticed, chosen), strict=True):
             survived += by is None
-            told = by or "SURVIVED"
-            print(f"{mutant.kind:<10}{mutant.path:<24}{mutant.before!r:.60}  {told}", flush=True)
+            result = by or "SURVIVED"
+            print(f"{mutant.kind:<10}{mutant.path:<24}{mutant.before!r:.60}  {result}", flush=True)
     print(f"{len(chosen) - survived} of {len(chosen)} mutants were noticed")
     return 1 if survived or not chosen else 0
 

@@ -235,7 +235,7 @@ CHECKPOINTS = {
     ),
     "nemotron-3-8b-hf": ("nemotron", "Nemotron", {}, None),
 }
-# The factors are told to two digits here, and are float32 numbers, or sums of steps, in the checkpoints.
+# The factors have two digits here, and are float32 numbers, or sums of steps, in the checkpoints.
 ROUNDED = {"phi-3-vision-128k-hf", "phi-3.5-mini-hf", "phi-3.5-vision-hf", "phi-4-mini-hf"}
 # The lengths that tell all of a schedule that depends on them; the first is the preset's own.
 LENGTHS = {
@@ -260,13 +260,13 @@ def of_llama3(dim, rope, _length):
     low, high, factor = (mpf(rope[f"{name}factor"]) for name in ("low_freq_", "high_freq_", ""))
     result = []
     for w in plain(dim, rope["rope_theta"]):
-        turns = rope["original_max_position_embeddings"] * w / (2 * mp.pi)
-        if turns < low:
+        rotations = rope["original_max_position_embeddings"] * w / (2 * mp.pi)
+        if rotations < low:
             result.append(w / factor)
-        elif turns > high:
+        elif rotations > high:
             result.append(w)
         else:
-            smooth = (turns - low) / (high - low)
+            smooth = (rotations - low) / (high - low)
             result.append((1 - smooth) * w / factor + smooth * w)
     return result
 
@@ -370,7 +370,7 @@ def channels(layout, pairs):
 
 
 def by_hand(x, angles, factor, layout, output_layout, start):
-    """Return x (S, D) turned, read in one layout and written in another."""
+    """Return x (S, D) rotated, read in one layout and written in another."""
     pairs = angles.shape[-1]
     (a, b), (c, d) = channels(layout, pairs), channels(output_layout, pairs)
     result = x.copy()
@@ -426,11 +426,11 @@ class Model:
         x = np.random.default_rng(0).normal(size=(1, 1, 6, self.width))
         inv_freq, factor = self.numbers()
         with torch.no_grad():
-            y = self.turned(torch.from_numpy(x).float(), torch.arange(6)[None])
+            y = self.rotate(torch.from_numpy(x).float(), torch.arange(6)[None])
         return measured(self.width, y[0, 0].numpy(), x[0, 0], inv_freq, factor)
 
-    def turned(self, x, positions):
-        """Return x (B, H, S, D) turned by the model's own code."""
+    def rotate(self, x, positions):
+        """Return x (B, H, S, D) rotated by the model's own code."""
         import torch
 
         model, code = self.model, self.code

@@ -29,7 +29,7 @@ class Case(NamedTuple):
     """Channels and frequencies of a checkpoint.
 
     `values` and `axes` are the pairs' frequencies and position axes, `blocks` the runs of pairs that pair
-    within themselves, `theirs` transformers' code: (x (S, D), positions (S,) or (S, axes)) to x turned and
+    within themselves, `theirs` transformers' code: (x (S, D), positions (S,) or (S, axes)) to x rotated and
     the frequencies that it holds, or None. `positions` is what the code can be asked for.
     """
 
@@ -65,7 +65,7 @@ def pairs(layout, pairs, blocks=None):
 
 
 def by_hand(case, x, positions, role=None):
-    """Return x (S, D) turned in float64."""
+    """Return x (S, D) rotated in float64."""
     values = np.array([float(value) for value in case.values])
     places = np.asarray(positions, dtype=float)
     places = places[:, None] if case.axes is None else places[:, case.axes]
@@ -128,8 +128,8 @@ def vision_tower(model, name, config, **given):
         configs, code = modules(model)
         table = getattr(code, f"{name}VisionRotaryEmbedding")(getattr(configs, config)(**given))
         cos, sin = table(x, positions)
-        turned = code.apply_rotary_pos_emb_vision(x[:, None], x[:, None], cos, sin)[0]
-        return turned[:, 0], table.inv_freq
+        rotated = code.apply_rotary_pos_emb_vision(x[:, None], x[:, None], cos, sin)[0]
+        return rotated[:, 0], table.inv_freq
 
     return theirs
 
@@ -176,8 +176,8 @@ def gemma4(**given):
         configs, code = modules("gemma4")
         table = code.Gemma4VisionRotaryEmbedding(configs.Gemma4VisionConfig(**given))
         cos, sin = table(x[None], positions[None])
-        turned = code.apply_multidimensional_rope(x[None, :, None], cos, sin, positions[None])
-        return turned[0, :, 0], table.inv_freq
+        rotated = code.apply_multidimensional_rope(x[None, :, None], cos, sin, positions[None])
+        return rotated[0, :, 0], table.inv_freq
 
     return theirs
 
@@ -192,8 +192,8 @@ def dinov3(**given):
         ).eval()
         assert len(positions) == 6
         cos, sin = table(torch.zeros(1, 3, 2 * 16, 3 * 16))
-        turned = code.apply_rotary_pos_emb(x[None, None], x[None, None], cos, sin)[0][0, 0]
-        return turned, 2 * np.pi * table.inv_freq
+        rotated = code.apply_rotary_pos_emb(x[None, None], x[None, None], cos, sin)[0][0, 0]
+        return rotated, 2 * np.pi * table.inv_freq
 
     return theirs
 
@@ -255,7 +255,7 @@ def timescales(width, low, high):
     return [1 / value for value in scale]
 
 
-def turns(width, base):
+def dinov3_frequencies(width, base):
     """transformers, models/dinov3_vit/modeling_dinov3_vit.py: 2 pi / base ** arange(0, 1, 4 / width)."""
     return [2 * mp.pi / mpf(base) ** (mpf(4 * i) / width) for i in range(width // 4)]
 
@@ -295,29 +295,31 @@ def xpos(base_length, width, layout):
 # The checkpoints.
 
 
-def line(width, base, layout, source, *, turned=None, **others):
+def line(width, base, layout, source, *, frequency_dim=None, **others):
     """One position axis."""
-    return Case(width, layout, powers(turned or width, base), source, **others)
+    return Case(width, layout, powers(frequency_dim or width, base), source, **others)
 
 
-def streams(width, base, layout, source, axes, *, turned=None, **others):
+def streams(width, base, layout, source, axes, *, frequency_dim=None, **others):
     """Time, height and width, whose frequencies run on."""
-    values = powers(turned or width, base)
+    values = powers(frequency_dim or width, base)
     grid = np.array([[0, 0, 0], [1, 2, 3], [4, 5, 5], [4, 6, 5], [9, 8, 7], [31, 17, 23]])
     own = {"samples": ((1, 2, 3), (100, 80, 90), (999, 31, 63))}
     return Case(width, layout, values, source, axes=axes, positions=grid, **own, **others)
 
 
-def tower(width, base, layout, source, *, axes=2, turned=None, values=None, **others):
+def tower(width, base, layout, source, *, axes=2, frequency_dim=None, values=None, **others):
     """An equal share of channels for every axis, whose frequencies restart, or are given."""
-    turned = turned or width
-    values = values or powers(turned // axes, base) * axes
+    frequency_dim = frequency_dim or width
+    values = values or powers(frequency_dim // axes, base) * axes
     places = np.array([[0, 0, 1], [1, 2, 0], [4, 5, 3], [4, 6, 7], [9, 8, 2], [31, 17, 5]])[
         :, :axes
     ]
     samples = ((1, 2, 3), (15, 0, 7), (60, 33, 11))
     given = {"positions": places, "samples": tuple(sample[:axes] for sample in samples)} | others
-    return Case(width, layout, values, source, axes=in_runs(*[turned // 2 // axes] * axes), **given)
+    return Case(
+        width, layout, values, source, axes=in_runs(*[frequency_dim // 2 // axes] * axes), **given
+    )
 
 
 TRANSFORMERS = "the formula in mpmath, compared with transformers 5.23.0, models/"
@@ -354,12 +356,12 @@ CASES = {
     # speech.toml
     "moonshine-tiny-hf": line(
         *(288 // 8, 10_000, "interleaved", TRANSFORMERS + "moonshine"),
-        turned=int(288 // 8 * 0.9),
+        frequency_dim=int(288 // 8 * 0.9),
         theirs=text_model("moonshine", "Moonshine"),
     ),
     "moonshine-base-hf": line(
         *(416 // 8, 10_000, "interleaved", TRANSFORMERS + "moonshine"),
-        turned=int(416 // 8 * 0.62),
+        frequency_dim=int(416 // 8 * 0.62),
         theirs=text_model(
             *("moonshine", "Moonshine"),
             hidden_size=416,
@@ -374,7 +376,7 @@ CASES = {
     ),
     # onnx::Expand_202 of moonshine-voice 0.0.49, tiny-en/encoder_model.ort: these 16 numbers in float32.
     "moonshine-tiny-onnx": line(
-        36, 10_000, "interleaved", code("Moonshine's ONNX graph"), turned=32
+        36, 10_000, "interleaved", code("Moonshine's ONNX graph"), frequency_dim=32
     ),
     "mimi-native": line(512 // 8, 10_000, "interleaved", code("moshi 0.2.13, modules/rope.py")),
     "mimi-hf": line(
@@ -398,7 +400,7 @@ CASES = {
     "gigaam-v3-native": line(768 // 16, 5000, "half", code("GigaAM, gigaam/encoder.py")),
     "glm-asr-nano-hf": line(
         *(1280 // 20, 10_000, "half", TRANSFORMERS + "glmasr"),
-        turned=1280 // 20 // 2,
+        frequency_dim=1280 // 20 // 2,
         theirs=text_model("glmasr", "GlmAsr", "GlmAsrEncoderConfig"),
     ),
     "voxtral-mini-3b-native": line(128, 1e8, "interleaved", code("mistral-inference, rope.py")),
@@ -429,7 +431,7 @@ CASES = {
     ),
     "music-flamingo-hf": tower(
         *(1280, 1200, "interleaved", TRANSFORMERS + "musicflamingo"),
-        turned=2 * int(1280 * 0.2),
+        frequency_dim=2 * int(1280 * 0.2),
         theirs=music_flamingo,
         positions=FLAMINGO,
         samples=((-0.25, -1.5), (-3.0, 0.5), (-40.0, -20.25)),
@@ -447,10 +449,10 @@ CASES = {
         theirs=text_model("timesfm2_5", "TimesFm2_5"),
     ),
     "moirai-1.1-native": line(
-        *(64, 10_000, "interleaved", code("uni2ts 2.0.0, attn_projection.py")), turned=32
+        *(64, 10_000, "interleaved", code("uni2ts 2.0.0, attn_projection.py")), frequency_dim=32
     ),
     "moirai-2.0-native": line(
-        *(64, 10_000, "interleaved", code("uni2ts 2.0.0, attn_projection.py")), turned=32
+        *(64, 10_000, "interleaved", code("uni2ts 2.0.0, attn_projection.py")), frequency_dim=32
     ),
     "toto-1.0-native": line(
         *(768 // 12, 10_000, "interleaved"),
@@ -460,7 +462,7 @@ CASES = {
     ),
     "toto-2.0-native": line(
         *(64, 10_000, "interleaved", code("DataDog/toto, toto2/toto2/model.py")),
-        turned=32,
+        frequency_dim=32,
         image=xpos(256, 32, "interleaved"),
         roles=("query", "key"),
     ),
@@ -509,7 +511,7 @@ CASES = {
     ),
     "glm-4.1v-9b-text-hf": streams(
         *(4096 // 32, 10_000, "interleaved", TRANSFORMERS + "glm4v", in_runs(8, 12, 12)),
-        turned=4096 // 32 // 2,
+        frequency_dim=4096 // 32 // 2,
         theirs=text_model(
             *("glm4v", "Glm4vText"),
             rope_parameters={
@@ -552,14 +554,14 @@ CASES = {
     ),
     "dinov3-vitb16-hf": tower(
         *(768 // 12, 100, "half", TRANSFORMERS + "dinov3_vit"),
-        values=turns(768 // 12, 100) * 2,
+        values=dinov3_frequencies(768 // 12, 100) * 2,
         theirs=dinov3(hidden_size=768, num_attention_heads=12),
         positions=centres(2, 3),
         samples=SMALL,
     ),
     "dinov3-vit7b16-hf": tower(
         *(4096 // 32, 100, "half", TRANSFORMERS + "dinov3_vit"),
-        values=turns(4096 // 32, 100) * 2,
+        values=dinov3_frequencies(4096 // 32, 100) * 2,
         theirs=dinov3(hidden_size=4096, num_attention_heads=32),
         positions=centres(2, 3),
         samples=SMALL,
@@ -585,7 +587,7 @@ CASES = {
     "v-jepa2-vitl-hf": tower(
         *(1024 // 16, 10_000, "interleaved", TRANSFORMERS + "vjepa2"),
         axes=3,
-        turned=60,
+        frequency_dim=60,
         theirs=vjepa2,
         image=vjepa2_image,
     ),
@@ -604,14 +606,14 @@ CASES = {
 
 
 def compared(name, case):
-    """Compare a case with transformers' code: frequencies to 1e-6, an array turned to 4e-6."""
+    """Compare a case with transformers' code: frequencies to 1e-6, a rotated array to 4e-6."""
     import torch
 
     places = np.arange(8) if case.positions is None else case.positions
     x = np.random.default_rng(0).uniform(-1.0, 1.0, (len(places), case.width))
-    turned, inv_freq = case.theirs(torch.from_numpy(x).float(), torch.from_numpy(places))
+    rotated, inv_freq = case.theirs(torch.from_numpy(x).float(), torch.from_numpy(places))
     wanted = by_hand(case, x, places)
-    np.testing.assert_allclose(turned.numpy(), wanted, rtol=0, atol=4e-6, err_msg=name)
+    np.testing.assert_allclose(rotated.numpy(), wanted, rtol=0, atol=4e-6, err_msg=name)
     if inv_freq is not None:
         own = [float(value) for value in case.values[: len(inv_freq)]]
         np.testing.assert_allclose(inv_freq.double().numpy(), own, rtol=1e-6, err_msg=name)
@@ -625,10 +627,10 @@ def made(name):
     pairs = len(case.values)
     samples = []
     for place, pair in product(case.samples, sorted({0, 1, pairs // 2, pairs - 2, pairs - 1})):
-        own = place if case.axes is None else place[case.axes[pair]]
-        angle = mpf(own) * case.values[pair]
-        told = place if case.axes is None else list(place)
-        samples.append([told, pair, float(mp.cos(angle)), float(mp.sin(angle))])
+        position = place if case.axes is None else place[case.axes[pair]]
+        angle = mpf(position) * case.values[pair]
+        sample = place if case.axes is None else list(place)
+        samples.append([sample, pair, float(mp.cos(angle)), float(mp.sin(angle))])
     result = {
         "made_by": case.source,
         "head_dim": case.width,
