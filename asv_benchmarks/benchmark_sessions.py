@@ -41,11 +41,11 @@ def asv(session: nox.Session, *arguments: str, **how: Any) -> Any:
 
 
 def machine(session: nox.Session) -> list[str]:
-    """Describe this machine to asv, under the name in ROTARY_MACHINE if there is one."""
+    """Describe this machine to asv, under the name in ROTARY_MACHINE if it is set."""
     name = os.environ.get("ROTARY_MACHINE")
     chosen = ["--machine", name] if name else []
     kept = RESULTS / (name or "") / "machine.json"
-    # asv begins a new line in its graphs if any of these facts differs from those of earlier results.
+    # asv begins a new graph if any of these facts differs from those of earlier results.
     facts = json.loads(kept.read_text()) if kept.exists() else {}
     known = [f"--{key}={facts[key]}" for key in facts.keys() - {"machine", "version"}]
     asv(session, "machine", "--yes", *chosen, *known)
@@ -69,7 +69,7 @@ def keeping_no_results() -> Iterator[None]:
 
 
 def publish(session: nox.Session) -> str:
-    """Write readable pages of all kept results, with the scripts that they load, and return their folder."""
+    """Write readable pages of all stored results, with the scripts that they load, and return their folder."""
     pages = str(BENCHMARKS / ".asv" / "html")
     asv(session, "publish")
     session.run("npm", "install", "--ignore-scripts", "--no-package-lock")
@@ -80,7 +80,7 @@ def publish(session: nox.Session) -> str:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Run every benchmark once, as a smoke test that keeps nothing; arguments go to asv instead."""
+    """Run every benchmark once without storing results, as a smoke test; with arguments, pass them to asv instead."""
     session.install(*group("bench"))
     if session.posargs:
         machine(session)
@@ -100,10 +100,10 @@ def commit(session: nox.Session, name: str) -> str:
 
 @nox.session(default=False)
 def compare(session: nox.Session) -> None:
-    """Measure HEAD beside another commit (default: main); fail if something takes 1.5 times as long, twice."""
+    """Compare HEAD with another commit (default: main); fail if a benchmark takes 1.5 times as long, twice."""
     session.install(*group("bench"))
     base, *chosen = session.posargs or ["main"]
-    # asv keeps a clone, which has another HEAD.
+    # asv has its own clone, in which HEAD is another commit.
     commits = [commit(session, each) for each in (base, "HEAD")]
     here = ("--machine", "compare")
     asv(session, "machine", "--yes", *here)
@@ -144,7 +144,7 @@ def history(session: nox.Session) -> None:
 
 @nox.session(python=interpreter(OLDEST), default=False)
 def peers(session: nox.Session) -> None:
-    """Measure beside other libraries and write docs/performance; `-- quick` only tries, `-- page` writes again."""
+    """Compare with other libraries and write docs/performance; `-- quick` is a short test, `-- page` writes again."""
     install_copy(session, *group("peers"))
     for requirement in FURTHER_PEERS:
         try:

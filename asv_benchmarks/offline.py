@@ -1,4 +1,4 @@
-"""Copies the scripts that the pages of asv load from other servers beside them, so that they need no network."""
+"""Copies the scripts that the pages of asv load from other servers to their folder, so the pages need no network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# As the pages name a script -> its file. npm installs the packages in package.json, with flot unminified.
+# The name of each script in the pages, and its file. npm installs the packages in package.json; flot is not minified.
 SCRIPTS = {
     "bootstrap.min.css": "node_modules/bootstrap/dist/css/bootstrap.min.css",
     "bootstrap.min.js": "node_modules/bootstrap/dist/js/bootstrap.min.js",

@@ -1,4 +1,4 @@
-"""What the benchmarks share: how they are timed, seeded data, and the names of dtypes that only `ml_dtypes` knows."""
+"""Shared by all benchmarks: options of the timing, seeded data, and dtypes by name, including those of `ml_dtypes`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PREFILL = (1, 32, 2048, HEAD_DIM)
 
 
 class Timed:
-    """How asv times what has a `setup`: single calls, as many as fit, which keeps a commit near a minute."""
+    """Options of asv for benchmarks with a `setup`: single calls, limited so that a commit takes about a minute."""
 
     warmup_time = 0.05
     repeat = (10, 1000, 0.1)
 
 
 def once(setup: Callable[..., None]) -> Callable[..., None]:
-    """Set up at the beginning of a process alone: asv would do it before every call, and leave the caches cold."""
+    """Set up once in a process. asv would set up before every call, which leaves the caches cold."""
 
     @functools.wraps(setup)
     def first(self: Any, *params: Any) -> None:
@@ -42,13 +42,13 @@ def dtype(name: str) -> np.dtype[Any]:
 
 
 def randn(shape: tuple[int, ...], name: str = "float32") -> np.ndarray[Any, Any]:
-    """Normally distributed numbers, the same at every call, and repeated: large arrays are there at once."""
+    """Normally distributed numbers, the same in every call. A block is repeated, so large arrays are made quickly."""
     numbers = np.random.default_rng(0).standard_normal(1 << 16, dtype=np.float32)
     return np.resize(numbers.astype(dtype(name)), shape)
 
 
 def embedding(layout: str = "half", **options: Any) -> rotary.RotaryEmbedding:
-    """A plain embedding of the width that all benchmarks use."""
+    """A default embedding with the width that all benchmarks use."""
     return rotary.RotaryEmbedding(
         HEAD_DIM, **({"layout": layout, "base": BASE, "seq_axis": -2} | options)
     )

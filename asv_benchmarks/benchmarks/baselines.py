@@ -1,4 +1,4 @@
-"""The same work in plain NumPy and as a bare copy, so that a graph shows the ratio and not the machine."""
+"""The same work in NumPy, and a copy of the bytes, so that graphs can be compared between machines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HALF = HEAD_DIM // 2
 
 
 class Rotate(Timed):
-    """Beside `rotate.Dtype`: the formula as it stands in most code, and `numpy.copyto`."""
+    """For `rotate.Dtype`: the formula as most code computes it, and `numpy.copyto`."""
 
     params = ["float32", "float64"]
     param_names = ("dtype",)
@@ -39,7 +39,7 @@ class Rotate(Timed):
 
 
 class Scale(Timed):
-    """Beside `rotate.InPlace` and `rotate.Width`: a multiplication in place by as many threads as Numba has."""
+    """For `rotate.InPlace` and `rotate.Width`: a multiplication in place with the number of threads of Numba."""
 
     params = ["8 MiB", "32 MiB", "256 MiB"]
     param_names = ("size",)
@@ -60,7 +60,7 @@ class Scale(Timed):
 
 
 class Tables(Timed):
-    """Beside `tables.Make`: the outer product, its cosine and its sine."""
+    """For `tables.Make`: the outer product, its cosine and its sine."""
 
     params = ["float32", "float64"]
     param_names = ("dtype",)

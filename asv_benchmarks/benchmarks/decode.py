@@ -1,4 +1,4 @@
-"""How long does one new token take, when the call itself is most of the work?"""
+"""The time for one new token, for which most of the time is the overhead of the call."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OneToken(Timed):
 
 
 class Stream:
-    """A hundred tokens, one after the other, as a decoder makes them."""
+    """A hundred tokens, one call each, as in decoding."""
 
     rope = embedding()
     q = randn((1, 32, 1, HEAD_DIM))
@@ -64,7 +64,7 @@ class Ragged:
 
 
 class Shift(Timed):
-    """A cache of keys moves by some positions."""
+    """Shift cached keys by some positions."""
 
     @once
     def setup(self) -> None:

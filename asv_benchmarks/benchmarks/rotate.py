@@ -1,4 +1,4 @@
-"""How long does it take to rotate one large array, the table being there?"""
+"""The time to rotate one large array with a cached table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = {"8 MiB": 512, "32 MiB": 2048, "256 MiB": 16384}
 
 
 class Dtype(Timed):
-    """By dtype and layout, into a new array, into a given one and in place."""
+    """By dtype and layout, into a new array, with `out=`, and in place."""
 
     params = (DTYPES, LAYOUTS)
     param_names = ("dtype", "layout")
@@ -42,7 +42,7 @@ class Dtype(Timed):
 
 
 class InPlace(Timed):
-    """In place, by dtype, layout, order of the axes and size; `baselines.Scale` reads and writes as much."""
+    """In place, by dtype, layout, order of the axes and size. `baselines.Scale` reads and writes the same bytes."""
 
     params = (DTYPES, LAYOUTS, ["tokens_first", "heads_first"], list(SIZES))
     param_names = ("dtype", "layout", "order", "size")
@@ -60,7 +60,7 @@ class InPlace(Timed):
 
 
 class Width(Timed):
-    """By the number of channels, 32 MiB of them: a byte should take as long as one of 128 channels."""
+    """By the number of channels of a head, for 32 MiB. The time should be that for 128 channels."""
 
     params = ([128, 112, 100, 96, 80, 64, 48, 16, 8], ["bfloat16", "float32"])
     param_names = ("head_dim", "dtype")
@@ -101,7 +101,7 @@ class Batch(Timed):
 
 
 class Memory:
-    """How much memory does a process hold at most?"""
+    """The peak memory of a process."""
 
     params = ["bfloat16", "float32"]
     param_names = ("dtype",)
@@ -135,7 +135,7 @@ class Shape(Timed):
 
 
 class Stride(Timed):
-    """By the place of the array in memory: none of these may cost a copy."""
+    """By the memory layout of the array. None of these may need a copy."""
 
     params = ["contiguous", "sequence_first", "packed_qkv", "window", "reversed"]
     param_names = ("memory",)
@@ -166,7 +166,7 @@ class Stride(Timed):
 
 
 class Window(Timed):
-    """By the share of the channels that is rotated."""
+    """By the fraction of rotated channels."""
 
     params = [32, 64, 128]
     param_names = ("rotary_dim",)
@@ -183,7 +183,7 @@ class Window(Timed):
 
 
 class Pair(Timed):
-    """A query and its key with fewer heads, in one call and through every verb."""
+    """A query and a key with fewer heads, in one call and with every method."""
 
     params = ["__call__", "inverse", "vjp"]
     param_names = ("verb",)
@@ -199,12 +199,12 @@ class Pair(Timed):
 
 
 class Axes(Timed):
-    """Patches of images or video, each pair of channels reading one of three axes; first versions had one axis."""
+    """Patches of images or video. Each channel pair has one of three position axes. Early versions had one axis."""
 
     @once
     def setup(self) -> None:
         if not hasattr(rotary, "sections"):
-            raise NotImplementedError  # by which asv leaves a benchmark out
+            raise NotImplementedError  # asv then skips the benchmark
         self.rope = embedding(sections=rotary.sections.chunked(16, 24, 24))
         self.positions = np.stack([np.full(2048, 4), *rotary.positions.grid(32, 64)])
         self.x = randn(PREFILL)

@@ -1,4 +1,4 @@
-"""What does a new process pay before its first result? Each method gives code for a new interpreter."""
+"""The time of a new process until its first result. Each method returns code for a new interpreter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ one()
 
 
 class Import:
-    """The import alone, beside the import of what it needs."""
+    """The import of this library, and the import of its dependencies only."""
 
     rounds = 1
     repeat = 5
@@ -49,7 +49,7 @@ class Import:
 
 
 class FirstCall:
-    """Import and first call, with compiled kernels on disk and without."""
+    """Import and first call, with and without compiled kernels on disk."""
 
     rounds = 1
     repeat = 2

@@ -1,4 +1,4 @@
-"""How long does it take to make a table, and how much memory does it hold?"""
+"""The time to make a table, and its memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Long(Timed):
 
 
 class Cached:
-    """A table that is there already, and one that has to be made after the cache was emptied."""
+    """A cached table, and a table that is computed after the cache was emptied."""
 
     rope = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
 
@@ -106,7 +106,7 @@ class Streams:
 
 
 class Specification:
-    """Making, hashing and comparing embeddings, and the frequencies behind them."""
+    """Making, hashing and comparing embeddings, and computing frequencies."""
 
     rope = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)
     equal = rotary.RotaryEmbedding(HEAD_DIM, layout="half", base=BASE)

@@ -1,1 +1,1 @@
-"""Measures rotary beside other libraries on a CPU: `nox -s peers` writes docs/performance."""
+"""Compares rotary with other libraries on a CPU: `nox -s peers` writes docs/performance."""

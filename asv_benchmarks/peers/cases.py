@@ -18,14 +18,14 @@ DTYPES = ("float32", "float16", "bfloat16")
 LAYOUTS = ("half", "interleaved")
 SEQ_AXES = {"BHSD": 2, "BSHD": 1, "SBHD": 0}
 IN_WORDS = {"BHSD": "(B, H, S, D)", "BSHD": "(B, S, H, D)", "SBHD": "(S, B, H, D)"}
-# The largest allowed difference from the formula in float64, for numbers of a few units. Its angles are rounded
-# themselves, peers round more often than rotary does, and MLX computes its angles in float32.
+# The largest allowed difference from the formula in float64, for normally distributed numbers. The angles of the
+# formula are rounded too, other libraries round more often than rotary, and MLX computes angles in float32.
 TOLERANCE = {"float64": 1e-11, "float32": 3e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row or column of the page; every contender does the same work on arrays of its own."""
+    """One row or column of the page. Every contender does the same work with separate arrays."""
 
     section: str
     title: str
@@ -39,7 +39,7 @@ class Case:
     memory: str = "contiguous"
     threads: int | None = None
     peers: tuple[str, ...] | None = None
-    """The modules that take part, all of them if None."""
+    """The names of the modules to measure; None for all."""
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -54,12 +54,12 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """The number of elements."""
+        """The number of elements of all arrays."""
         return self.batch * sum(self.heads) * self.length * HEAD_DIM
 
     @property
     def nbytes(self) -> int:
-        """Their size in bytes."""
+        """The size of all arrays in bytes."""
         return self.elements * as_dtype(self.dtype).itemsize
 
     @property
@@ -68,7 +68,7 @@ class Case:
         return np.arange(self.offset, self.offset + self.length)
 
     def arrays(self) -> list[Array]:
-        """The same normally distributed numbers at every call, in new memory."""
+        """New arrays of normally distributed numbers, the same in every call."""
         return [self._array(shape) for shape in self.shapes]
 
     def _array(self, shape: tuple[int, ...]) -> Array:
@@ -78,12 +78,12 @@ class Case:
         return np.resize(block, shape)
 
     def cos_sin(self, dtype: str = "float64") -> tuple[Array, Array]:
-        """The tables (length, 64); float64 angles are good enough at the positions used here."""
+        """The tables (length, 64). For these positions, float64 angles are accurate enough."""
         angle = np.outer(self.positions, BASE ** (-np.arange(PAIRS) / PAIRS))
         return np.cos(angle).astype(as_dtype(dtype)), np.sin(angle).astype(as_dtype(dtype))
 
     def broadcast(self, table: Array) -> Array:
-        """The table with axes of size one, which broadcasts against the arrays."""
+        """The table with axes of size one, so that it broadcasts against the arrays."""
         shape = [1, 1, 1, table.shape[-1]]
         shape[self.seq_axis] = len(table)
         return table.reshape(shape)
@@ -172,7 +172,7 @@ def decode(*, quick: bool) -> list[Case]:
 
 
 def memory(length: int) -> list[Case]:
-    """As many bytes in float64 and with other strides, for rotary and a copy."""
+    """The same number of bytes in float64 and with other strides, for rotary and a copy."""
     only = ("rotary",)
     return [
         *(
@@ -233,7 +233,7 @@ def thread_counts() -> list[int]:
 
 
 def free_memory() -> float:
-    """The free memory in bytes, or 8 GiB if the system does not say."""
+    """The free memory in bytes, or 8 GiB if the system does not report it."""
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The results of the modules `with_*`: calls to time, or reasons why there is none."""
+"""The results of the modules `with_*`: calls to time, or the reason for a missing call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MissingError(Exception):
 
 @dataclass
 class Contender:
-    """A call, and how to read its result.
+    """A call, and a function that reads its result.
 
     Forms of one contender are different ways to write the same work; the best one counts.
     """
@@ -30,17 +30,17 @@ class Contender:
     name: str
     call: Callable[[], Any]
     read: Callable[[Any], list[Array]] | None = None
-    """The result as NumPy arrays, shaped as those of the case; None if there is nothing to check."""
+    """Returns the result as NumPy arrays with the shapes of the case; None if there is nothing to check."""
     form: str = ""
     before: Callable[[], object] | None = None
-    """A preparation of each turn that is not timed."""
+    """Prepares a measurement and is not timed."""
     inner: int = field(default=1, init=False)
     fastest: float = field(default=math.inf, init=False)
     error: float | None = field(default=None, init=False)
     """The largest difference of its result from the formula in float64."""
 
     def check(self, case: Case) -> list[Array]:
-        """Run once, raise if the result is wrong, and return it."""
+        """Run once and return the result; raise if it is wrong."""
         if self.before is not None:
             self.before()
         result = self.call()
@@ -55,7 +55,7 @@ class Contender:
         return arrays
 
     def calibrate(self, seconds: float) -> None:
-        """Choose the number of calls for a turn of at least `seconds`."""
+        """Choose the number of calls for a measurement of at least `seconds`."""
         for _ in range(3):
             self.fastest = min(self.fastest, self._run(self.inner))
             if self.fastest > SLOW:
@@ -66,7 +66,7 @@ class Contender:
         self.inner = max(1, round(seconds / self.fastest))
 
     def turn(self) -> float:
-        """Return the seconds of one call, averaged over a turn."""
+        """Return the seconds of one call, averaged over a measurement."""
         return self._run(self.inner)
 
     def _run(self, inner: int) -> float:
@@ -80,7 +80,7 @@ class Contender:
 
 
 def without_hopeless(contenders: list[Contender]) -> list[Contender]:
-    """Leave out forms that are far slower than another of the same contender."""
+    """Leave out forms that are far slower than another form of the same contender."""
     best: dict[str, float] = {}
     for each in contenders:
         best[each.name] = min(each.fastest, best.get(each.name, math.inf))

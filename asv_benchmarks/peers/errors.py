@@ -12,7 +12,7 @@ from .cases import BASE, HEAD_DIM, PAIRS, Array
 from .process import FailedError, Peer
 
 DIGITS = 50
-# A few positions in every octave, for one may be lucky.
+# Several positions in every octave, because the error of a single one may be small by chance.
 PARTS = (0.0, 0.37, 0.71)
 
 
@@ -24,7 +24,7 @@ def positions(largest: int = 62) -> list[int]:
 
 @cache
 def frequencies() -> list[Any]:
-    """The inverse frequencies, each the float64 number that is nearest to the formula."""
+    """The inverse frequencies, correctly rounded to float64."""
     with mpmath.workdps(DIGITS):
         exact = [mpmath.mpf(BASE) ** (-mpmath.mpf(2 * i) / HEAD_DIM) for i in range(PAIRS)]
         return [mpmath.mpf(float(frequency)) for frequency in exact]
@@ -48,7 +48,7 @@ def worst(table: Array, exact: list[list[Any]]) -> float:
 
 
 def measure(peers: list[Peer]) -> dict[str, Any]:
-    """Return the largest error in each octave, for every way to compute tables."""
+    """Return the largest error in each octave, for every method to compute tables."""
     where = positions()
     made: dict[str, Array] = {}
     for peer in peers:

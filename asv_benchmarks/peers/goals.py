@@ -1,4 +1,4 @@
-"""The goals of the library beside the measurements."""
+"""The goals of the library, compared with the measurements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def worst(values: Iterable[float]) -> float:
 
 
 def at_least(numbers: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """Ratios with their bounds; the worst of several cases counts."""
+    """Ratios with their bounds. Of several cases, the worst is used."""
 
     def long(*dtypes: str) -> list[Result]:
         found = [result for dtype in dtypes for result in select(numbers, "prefill", dtype=dtype)]

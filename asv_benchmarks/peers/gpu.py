@@ -1,4 +1,4 @@
-"""Other libraries on a GPU beside this one, in the forms that their documentation gives: `python -m peers gpu`.
+"""Compares this library with others on a GPU, called as in their documentation: `python -m peers gpu`.
 
 No GPU has run them yet. Query and key lie as a projection leaves them, (batch, sequence, heads, channels). A library
 that expects the heads first gets them transposed, as models do. All of them run on the default stream, which torch
@@ -148,7 +148,7 @@ def with_flashinfer_tables(data: Data, device: Device) -> Run:
 
 
 def with_liger(data: Data, device: Device) -> Run:
-    """Rotate; this one overwrites its input; https://github.com/linkedin/Liger-Kernel."""
+    """Rotate and overwrite the input; https://github.com/linkedin/Liger-Kernel."""
     from liger_kernel.transformers.rope import liger_rotary_pos_emb
 
     tensors = Tensors(data)

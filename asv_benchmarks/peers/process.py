@@ -1,7 +1,7 @@
-"""One process for each library, because runtimes that share a process slow each other down.
+"""A separate process for each library, because runtimes in one process slow each other down.
 
-Threads of some runtimes wait actively, and so slow others down even from a process of their own. Therefore peers are
-measured in groups: the processes of one group run at a time, and rotary is in each.
+Threads of some runtimes wait in a busy loop, which slows other processes down too. Therefore peers are measured in
+groups. Only the processes of one group run at a time, and rotary is in each group.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ PEERS = {
     "tensorflow": "with_tensorflow",
 }
 OWN = "rotary"
-# Whose threads wait actively.
+# Libraries whose threads wait in a busy loop.
 ALONE = ("vllm", "ggml", "openvino", "tensorflow")
 GROUPS = (tuple(name for name in PEERS if name not in ALONE), *((OWN, name) for name in ALONE))
-# Longest wait for an answer: compiling may take long, nothing else does.
+# The longest wait for an answer. Only compilation takes long.
 PATIENCE = 300.0
 
 
@@ -50,7 +50,7 @@ class Bench:
         return self._prepare(case, None)
 
     def results(self, case: Case) -> tuple[dict[str, str], dict[str, list[Array]]]:
-        """Do the same, and return also the results, for tests."""
+        """Do the same as `prepare`, and also return the results, for tests."""
         made: dict[str, list[Array]] = {}
         return self._prepare(case, made), made
 
@@ -70,7 +70,7 @@ class Bench:
         return {}
 
     def calibrate(self, seconds: float) -> list[tuple[str, str, float | None]]:
-        """Warm up, choose the length of turns, and return the remaining names, forms and errors."""
+        """Warm up, choose the number of calls, and return the names, forms and errors of the remaining contenders."""
         for each in self.contenders:
             each.calibrate(seconds)
         self.contenders = without_hopeless(self.contenders)
@@ -100,7 +100,7 @@ def serve(module: str, line: Connection) -> None:
         verb, *arguments = message
         try:
             answer = (True, getattr(bench, verb)(*arguments))
-        except Exception:  # noqa: BLE001  (whatever a library raises, the page tells it)
+        except Exception:  # noqa: BLE001  (the page shows any exception of a library)
             bench.release()
             answer = (False, traceback.format_exc())
         line.send(answer)

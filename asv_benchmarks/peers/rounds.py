@@ -1,4 +1,4 @@
-"""Rounds in which all contenders take turns, so that changes of the machine affect them alike."""
+"""Rounds in which all contenders alternate, so that changes of the machine affect all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .cases import Case
 from .process import FailedError, Peer
 
 ROUNDS = 15
-# Idle threads of OpenMP wait actively for some milliseconds; the next process should not meet them.
+# Idle threads of OpenMP wait in a busy loop for some milliseconds, which would slow the next process down.
 PAUSE = 0.01
 
 Row = dict[str, Any]
@@ -61,7 +61,7 @@ def merged(groups: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def measure_one(
     case: Case, peers: list[Peer], progress: Progress, label: str, *, seconds: float, rounds: int
 ) -> list[Row]:
-    """Return the rows of one case: names, medians and quartiles, or why there is none."""
+    """Return the rows of one case: names with medians and quartiles, or with the reason for a missing result."""
     waiting = [peer for peer in peers if case.peers is None or peer.name in case.peers]
     rows: dict[Peer, list[Row]] = {peer: [] for peer in waiting}
     turns: dict[Peer, list[tuple[str, str, float | None]]] = {}
@@ -96,7 +96,7 @@ def attempt(peer: Peer, rows: list[Row], verb: str, *arguments: Any) -> Any:
     except FailedError as error:
         already = {row["contender"] for row in rows}
         last = str(error).strip().rsplit("\n", 1)[-1]
-        # The whole of it is for the terminal: it tells paths.
+        # The whole message is for the terminal only, because it contains paths.
         print(f"\n{peer.name} failed:\n{error}", file=sys.stderr)
         rows += [
             {"contender": name, "missing": last, "failed": True}
@@ -107,7 +107,7 @@ def attempt(peer: Peer, rows: list[Row], verb: str, *arguments: Any) -> Any:
 
 
 def best_forms(names: list[tuple[str, str, float | None]], times: list[list[float]]) -> list[Row]:
-    """Return a row for each contender, that of its fastest form."""
+    """Return a row for each contender, with the times of its fastest form."""
     best: dict[str, Row] = {}
     for (name, form, error), values in zip(names, zip(*times, strict=True), strict=True):
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -146,7 +146,7 @@ def describe(case: Case) -> dict[str, Any]:
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """Return the first time, and the others as multiples of it."""
+    """Return the first time, and the other times as multiples of it."""
     first: Row | None = None
     words = []
     for row in rows:
@@ -169,7 +169,7 @@ def in_words(seconds: float) -> str:
 
 
 class Progress:
-    """Prints lines; on a terminal the current line changes as the work goes on."""
+    """Prints lines. On a terminal, the current line shows the progress."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""The time of a new process before its first result, beside the time that Numba alone takes."""
+"""The time of a new process until its first result, and the time of a process that only uses Numba."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import rotary
 rope = rotary.RotaryEmbedding(128, layout="half", base=10_000.0, seq_axis=-2)
 rope(np.ones((1, 8, 64, 128), dtype=np.float32))
 """
-# NumPy is there in any program that has an array to rotate.
+# A program with an array to rotate has imported NumPy already.
 TIMED = """
 import time
 import numpy as np
@@ -29,7 +29,7 @@ print(time.perf_counter() - start)
 
 
 def measure(progress: Progress, *, cold: int, warm: int) -> dict[str, float]:
-    """Return medians in seconds: with an empty disk cache, with a filled one, and of a trivial function."""
+    """Return medians in seconds: with an empty and with a filled disk cache, and for a trivial function."""
     with tempfile.TemporaryDirectory() as folder:
         empty = [Path(folder) / str(number) for number in range(cold)]
         first = []

@@ -1,4 +1,4 @@
-"""The limits of memory: the best copy with all threads, and multiplying in place."""
+"""The limits of the memory: the best copy with all threads, and a multiplication in place."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scale_elements(x, factor):
 
 @cache
 def _block_copy(*, streaming: bool) -> Callable[[int, int], None]:
-    """Return a copy of 64 bytes: past the caches, or with the target prefetched for writing."""
+    """Return a function that copies 64 bytes: without the caches, or with the target prefetched for writing."""
 
     @intrinsic
     def move(typing, source, target):
@@ -82,7 +82,7 @@ def _prefetch(builder: ir.IRBuilder, address: ir.Value, *, for_writing: bool) ->
 
 
 def copies(x: Array, out: Array) -> dict[str, Callable[[], object]]:
-    """Ways to copy one contiguous array to another that starts on a cache line; the best one counts."""
+    """Functions that copy one contiguous array to another that starts on a cache line. The fastest is used."""
     source, target = (array.reshape(-1).view(np.uint32) for array in (x, out))
     forms: dict[str, Callable[[], object]] = {
         "numpy.copyto": lambda: np.copyto(target, source),
@@ -98,7 +98,7 @@ def copies(x: Array, out: Array) -> dict[str, Callable[[], object]]:
 
 
 def scales(x: Array) -> dict[str, Callable[[], object]]:
-    """Ways to multiply in place; 16-bit numbers are taken in pairs, because only the bytes count."""
+    """Functions that multiply in place. 16-bit numbers are multiplied in pairs, because only the bytes matter."""
     numbers = x.reshape(-1).view(np.float64 if x.dtype == np.float64 else np.float32)
     one = numbers.dtype.type(1)
     return {

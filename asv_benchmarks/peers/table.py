@@ -1,4 +1,4 @@
-"""The numbers of one run, and tables of them."""
+"""The numbers of one run, and tables with these numbers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .rounds import in_words
 
 NEW, OUT, IN_PLACE = with_rotary.NEW, with_rotary.OUT, with_rotary.IN_PLACE
 BOUND = with_onnxruntime.BOUND
-# Peers that write to arrays that are there, and those that write over their input; others make new arrays.
+# Peers that write to existing arrays, and peers that write over their input. The others make new arrays.
 INTO = (BOUND, with_onnxruntime.REBOUND, with_ggml.OUT, *with_openvino.NAMES)
 OVER = (with_ggml.IN_PLACE, with_numpy.IN_PLACE, *with_vllm.NAMES)
-# What stands beside the peers and is none.
+# Rows of the tables that are not other libraries.
 OWN = ("rotary", "copy", "scale")
 
 
 class Result:
-    """One case: the times of its contenders, or the reasons why they have none."""
+    """One case: the times of its contenders, or the reasons for missing times."""
 
     def __init__(self, result: dict[str, Any]) -> None:
         self.case: dict[str, Any] = result["case"]
@@ -64,7 +64,7 @@ class Result:
         return not math.isnan(self[contender])
 
     def cell(self, contender: str) -> str:
-        """The time, also as a multiple of rotary's plain call, or why there is none."""
+        """The time, also as a multiple of rotary's plain call, or the reason for a missing time."""
         row = self.row(contender)
         if "seconds" not in row:
             return str(row.get("missing", "–"))
@@ -75,7 +75,7 @@ class Result:
 
 
 def same_way(peer: str) -> str:
-    """The call of rotary that writes to the same place as a peer: new arrays, arrays that are there, or the input."""
+    """The call of rotary that writes to the same kind of arrays as a peer: new ones, existing ones, or the input."""
     return OUT if peer in INTO else IN_PLACE if peer in OVER else NEW
 
 

@@ -1,4 +1,4 @@
-"""A compiled function that does nothing, in the disk cache: the time that Numba itself takes in a new process."""
+"""A compiled function that does nothing, in the disk cache: it shows the time of Numba in a new process."""
 
 from __future__ import annotations
 

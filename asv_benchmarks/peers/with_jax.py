@@ -1,4 +1,4 @@
-"""JAX: the formula in one compiled function, 16-bit numbers in float32."""
+"""JAX: the formula in one compiled function, which computes 16-bit numbers in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("jax.jit",)
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """Join the halves, interleave them, or multiply every channel and its partner."""
+    """Concatenate or interleave the halves of the result, or multiply every channel and the other of its pair."""
     import jax
     from jax import numpy as jnp
 

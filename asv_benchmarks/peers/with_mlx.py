@@ -1,4 +1,4 @@
-"""MLX's own kernel, mx.fast.rope, on the CPU; it computes its angles in float32."""
+"""The kernel of MLX, mx.fast.rope, on the CPU. It computes angles in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("MLX, mx.fast.rope",)
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """Pass other orders of axes as a transposed view, because the kernel expects the sequence last but one."""
+    """Pass other orders of axes as a transposed view, because the kernel expects the sequence on axis -2."""
     import mlx.core as mx
 
     if case.dtype == "float64":

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own operator, com.microsoft.RotaryEmbedding, in one session for one case."""
+"""The operator com.microsoft.RotaryEmbedding of ONNX Runtime, in a separate session for each case."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def model(case: Case) -> bytes:
 
 
 def joined(case: Case, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that the operator takes for this order of axes."""
+    """The shape that the operator expects for this order of axes."""
     return (*shape[:2], shape[2] * HEAD_DIM) if case.order == "BSHD" else shape
 
 
@@ -87,7 +87,7 @@ def rotations(case: Case) -> Iterator[Contender]:
 
 
 def calls(case: Case, session: Any, form: str) -> Iterator[Contender]:
-    """Both ways to run a session."""
+    """Both methods to run a session."""
     import onnxruntime
 
     feed = inputs(case)
@@ -101,14 +101,14 @@ def calls(case: Case, session: Any, form: str) -> Iterator[Contender]:
     for name, value in feed.items():
         binding.bind_cpu_input(name, value)
     for i, shape in enumerate(case.shapes):
-        # An OrtValue made of a NumPy array would not keep its memory.
+        # An OrtValue that is made from a NumPy array does not keep the array alive.
         memory = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             joined(case, shape), as_dtype(case.dtype)
         )
         binding.bind_ortvalue_output(f"y{i}", memory)
 
     def run_bound(feed: dict[str, Array] = feed) -> object:
-        # The inputs stay here, for the binding does not keep them.
+        # The object refers to the inputs, because the binding does not keep them alive.
         return session.run_with_iobinding(binding)
 
     positions = [feed["positions"], feed["positions"].copy()]

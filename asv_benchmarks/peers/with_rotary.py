@@ -1,4 +1,4 @@
-"""rotary on NumPy arrays, and the limits of memory in the same process with the same threads."""
+"""rotary on NumPy arrays, and the limits of the memory, in the same process with the same threads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def embedding(case: Case) -> rotary.RotaryEmbedding:
 
 
 def rotations(case: Case) -> Iterator[Contender]:
-    """The ways to call it; large arrays that NumPy allocates start 16 bytes after a cache line."""
+    """The forms of the call. Large arrays that NumPy allocates start 16 bytes after a cache line."""
     rope = embedding(case)
     given = case.arrays()
     out = tuple(streams.aligned(x.shape, x.dtype) for x in given)
@@ -57,7 +57,7 @@ def rotations(case: Case) -> Iterator[Contender]:
 
 
 def _limited(call: Callable[[], object], threads: int | None) -> Callable[[], object]:
-    """The call with a limit on threads, rotary's own and Numba's."""
+    """The call with a limit on the number of threads, set in rotary and in Numba."""
     if threads is None:
         return call
 

@@ -1,4 +1,4 @@
-"""torch: the rotation as transformers writes it, in the fastest eager form found, and compiled."""
+"""torch: the rotation as in transformers, in the fastest known eager form, and compiled."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def doubled(table: Any, layout: str) -> Any:
 
 
 def half_as_written(x: Any, cos: Any, sin: Any) -> Any:
-    """Every channel times its cosine, plus its partner times its sine."""
+    """Every channel times its cosine, plus the other channel of the pair times the sine."""
     import torch
 
     a, b = x[..., :PAIRS], x[..., PAIRS:]
@@ -119,7 +119,7 @@ def by_layout(rotate: Callable[[Any, Any, Any, str], Any], layout: str) -> Form:
 
 
 def joined(x: Any, cos: Any, sin: Any, layout: str) -> Any:
-    """Compute both halves of the result, then join or interleave them."""
+    """Compute both halves of the result, then concatenate or interleave them."""
     import torch
 
     first, second = pairs(layout)

@@ -1,1 +1,1 @@
-"""What the rest of the library stands on: types, errors, checks, numbers, array libraries and the one cache class."""
+"""Code that is independent of rotary embeddings: types, errors, checks, numbers, array libraries and caches."""

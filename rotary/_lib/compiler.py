@@ -49,8 +49,7 @@ def prepare_untraced() -> None:
 
 
 # Sets the mark of `torch.compiler.assume_constant_result`, with which the compiler calls the function without tracing
-# it. The decorator itself is no option: torch may be imported after the first embedding was made, and then the first
-# traced function calls this one.
+# it. The decorator cannot be used here, because torch may be imported after this module.
 prepare_untraced._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch reads this attribute
 
 

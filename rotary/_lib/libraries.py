@@ -239,9 +239,9 @@ def is_ordinary_tensor(x: Array) -> bool:
 
 
 def key_of_eager(arrays: Iterable[Any]) -> tuple[Any, ...] | None:
-    """Return what tells arrays of NumPy, torch and JAX apart but for their numbers; None if others are among them.
+    """Return the class, shape and dtype of NumPy, torch and JAX arrays as a key, with strides for NumPy arrays.
 
-    That is class, shape and dtype, and NumPy's strides. None as well if an array is traced.
+    Return None if an array is traced, sparse or of another library.
     """
     key: list[Any] = []
     for x in arrays:
@@ -294,7 +294,7 @@ def view_of_tensor(x: Array) -> HostArray | None:
     """Return a NumPy view of a torch tensor; None if the tensor has no host memory."""
     import torch
 
-    # A functional tensor wraps another one and has no memory of its own.
+    # A functional tensor is a wrapper without memory.
     if x.device.type != "cpu" or call_torch_private("_is_functional_tensor", x):
         return None
     try:

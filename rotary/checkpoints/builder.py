@@ -224,7 +224,8 @@ def _length(keys: LayerKeys) -> int | None:
 def _max_position(keys: LayerKeys) -> Sourced | None:
     """Return the longest context.
 
-    Older names are read only without the current one: beside it, they mean the length of the training or of a run.
+    Older names are read only without the current name. Together with it, they mean the length of the training or of a
+    run.
     """
     current = keys.top.get(CONTEXT_LENGTHS[0], as_length)
     return current or keys.top.get_one_of(CONTEXT_LENGTHS[1:], as_length)

@@ -56,7 +56,7 @@ def rope_dict(
         if layer.kind not in _ATTENTION:
             msg = (
                 "`layer_type` must be left out, because the configuration has the same rotation for all layers with "
-                f"rotary and does not tell whether layers of this kind have it, got {shown(layer.kind)}"
+                f"rotary and does not show whether layers of this kind have it, got {shown(layer.kind)}"
             )
             raise ConfigError(msg)
     return given, False, None
@@ -189,7 +189,7 @@ def _dict_of_kind(top: Keys, given: Keys, layer: Layer) -> tuple[Keys, bool, Sou
     for key, value in given.values.items():
         if value is not None and not isinstance(value, Mapping):
             must = (
-                "must be inside the object of a kind of layer, because the keys beside it are kinds "
+                "must be inside the object of a kind of layer, because the other keys are kinds of layers "
                 f"({listed(given.values, shown_name)})"
             )
             given.fail(key, must, shown(value))

@@ -79,7 +79,7 @@ def _reader(device: Device) -> Callable[[Any, list[int]], list[HostArray]]:
     return read
 
 
-COPY = "copy of as many bytes"
+COPY = "copy of the same bytes"
 # `bench` fails if a contender with this prefix fails.
 OWN = "rotary, "
 CONTENDERS: dict[str, Contender] = {

@@ -35,5 +35,5 @@ show_as_public(globals())
 
 
 def __dir__() -> list[str]:
-    """Show what is public."""
+    """Return the public names."""
     return __all__

@@ -561,7 +561,7 @@ def test_dask_keeps_integers_exact_and_refuses_floats():
         (lambda: rope.tables(da.arange(3.0)), "positions"),
     ):
         with pytest.raises(
-            TypeError, match=f"`{name}` must hold integers in a dask array, got float64"
+            TypeError, match=f"`{name}` must be integers if it is a dask array, got float64"
         ):
             call()
     got = rope(lazy, positions=np.array([0.5, 1e15, 3.0])).compute()

@@ -228,7 +228,7 @@ def test_a_base_for_each_layer_needs_the_number_of_a_layer():
             PUBLISHED["llama-2-7b"][0] | {"layer_types": ["conv", "full_attention"]},
             "conv",
             ConfigError,
-            "does not tell whether",
+            "does not show whether",
         ),
         (
             MANY | {"layer_types": ["sliding_attention", "mamba"]},
