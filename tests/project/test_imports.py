@@ -194,6 +194,29 @@ def tops(modules):
     return {name.partition(".")[0] for name in modules}
 
 
+def test_what_reads_checkpoints_is_imported_when_it_is_asked_for():
+    """Whichever name comes first, the classes beside it are those of `rotary`, as pickles name them."""
+    own = {"from_config", "from_gguf", "preset", "presets", "Preset", "compare_dialects"}
+    for first in own:
+        script = f"""
+import pickle, rotary
+assert not any(name.startswith("rotary.checkpoints") for name in sys.modules)
+rotary.{first}
+for name in rotary.__all__:
+    value = getattr(rotary, name)
+    assert not isinstance(value, type) or value.__module__ == "rotary", value
+assert pickle.loads(pickle.dumps(rotary.Preset)) is rotary.Preset
+assert pickle.loads(pickle.dumps(rotary.from_config)) is rotary.from_config
+from rotary import *
+assert presets is rotary.presets
+try:
+    rotary.no_such_name
+except AttributeError as error:
+    assert "no_such_name" in str(error)
+"""
+        assert "rotary.checkpoints.presets" in loaded_after(script)
+
+
 def test_importing_loads_numpy_and_array_api_compat_only():
     loaded = loaded_after("import rotary")
     assert "rotary" in loaded
