@@ -55,11 +55,12 @@ def rotations(case: Case) -> Iterator[Contender]:
     """Query and key at once, in place, by a table in their dtype; the operator has no other way."""
     import torch
 
+    rotate = operator()
     if case.order != "BSHD" and case.length > 1:
         msg = "takes (tokens, heads, D) only"
         raise MissingError(msg)
     torch.set_grad_enabled(mode=False)
-    rotate, table = operator(), cos_sin_cache(case)
+    table = cos_sin_cache(case)
     for threads in {all_threads(), 1} if case.length == 1 else {all_threads()}:
         arrays = case.arrays()
         tokens = [tensor(x).view(case.batch * case.length, -1) for x in arrays]
