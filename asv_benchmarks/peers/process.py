@@ -25,14 +25,14 @@ PEERS = {
     "jax": "with_jax",
     "mlx": "with_mlx",
     "numpy": "with_numpy",
-    "vllm": "with_vllm",
+    "vLLM": "with_vllm",
     "ggml": "with_ggml",
-    "openvino": "with_openvino",
-    "tensorflow": "with_tensorflow",
+    "OpenVINO": "with_openvino",
+    "TensorFlow": "with_tensorflow",
 }
 OWN = "rotary"
 # Libraries whose threads wait in a busy loop.
-ALONE = ("vllm", "ggml", "openvino", "tensorflow")
+ALONE = ("vLLM", "ggml", "OpenVINO", "TensorFlow")
 GROUPS = (tuple(name for name in PEERS if name not in ALONE), *((OWN, name) for name in ALONE))
 # The longest wait for an answer. Only compilation takes long.
 PATIENCE = 300.0

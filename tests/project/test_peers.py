@@ -26,10 +26,10 @@ MODULES = {
     "jax": "jax",
     "mlx": "mlx",
     "numpy": "numpy",
-    "vllm": "vllm",
+    "vLLM": "vllm",
     "ggml": "ggml",
-    "openvino": "openvino",
-    "tensorflow": "tensorflow",
+    "OpenVINO": "openvino",
+    "TensorFlow": "tensorflow",
 }
 """Process of contenders -> the library that it needs."""
 REASONS = (
