@@ -160,6 +160,50 @@ class ArraySpec(NamedTuple):
     dtype: TableDType
 
 
+class ArrayNorm(NamedTuple):
+    """How one array is normed.
+
+    Attributes
+    ----------
+    weight : int or None
+        Which of the weights it is multiplied by, None if by none.
+    shape : tuple of int
+        The shape by which the weight broadcasts along the array.
+    heads : int or None
+        The axis of heads if squares are summed over it and the channels, None if over the channels alone.
+    squares : int
+        How many squares are summed.
+    """
+
+    weight: int | None
+    shape: tuple[int, ...]
+    heads: int | None
+    squares: int
+
+
+class Norm(NamedTuple):
+    """How the arrays of a call are normed, before or after they are rotated: everything but the weights.
+
+    Attributes
+    ----------
+    eps : float
+    mean : bool
+        Whether the mean of the squares counts, or their sum.
+    unit_offset : bool
+        Whether one is added to the weights.
+    after : bool
+        Whether the norm follows the rotation.
+    arrays : tuple of ArrayNorm or None
+        For each array; None if it is only rotated.
+    """
+
+    eps: float
+    mean: bool
+    unit_offset: bool
+    after: bool
+    arrays: tuple[ArrayNorm | None, ...]
+
+
 class GpuView(NamedTuple):
     """An array in GPU memory as the kernels address it; its values are not read.
 
@@ -418,6 +462,8 @@ class Call(NamedTuple):
     transpose : callable
         Returns the gradients of arrays, given those of the results and the position arguments. A result that was not
         used has None, as its array.
+    norm : Norm or None
+        How the arrays are normed. The plan is then called with the weights, of which it keeps none.
     """
 
     arrays: Sequence[Array]
@@ -432,6 +478,7 @@ class Call(NamedTuple):
     table_reader: Callable[[Angles, TableDType], Any]
     check_outputs: Callable[[Sequence[Array], Sequence[Array]], None]
     transpose: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]]
+    norm: Norm | None = None
 
     def table(self, angles: Angles, rows: RowPositions, dtype: TableDType) -> Table | TracedTable:
         """Return the table of angles at positions, in a dtype."""
@@ -481,7 +528,8 @@ class Plan(Protocol):
     ) -> Sequence[Array]:
         """Return one result for each array, which is its output if outputs are given.
 
-        All errors are raised before the first byte is written.
+        All errors are raised before the first byte is written. The plan of a call with a norm takes the weights as its
+        last argument.
         """
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from rotary._lib.typing import Array
+from rotary._lib.typing import Array, TableDType
 
 from . import portable
-from .contract import Axes, DeferredTable, Pairing
+from .contract import ArrayNorm, Axes, DeferredTable, Norm, Pairing
 from .cpu.host import host
 
 # Whether `rotate` takes a `DeferredTable` and defers the work.
@@ -31,6 +31,12 @@ def rotate(
     return x.map_blocks(
         _rotate_block, table, axes, pairing, dtype=x.dtype, meta=x._meta, enforce_ndim=True
     )
+
+
+def normed(x: Array, weight: Array | None, norm: Norm, of: ArrayNorm, dtype: TableDType) -> Array:
+    """Return x normed, lazily; what is summed over must be complete in a block."""
+    whole = (x.ndim - 1,) if of.heads is None else (of.heads, x.ndim - 1)
+    return portable.normed(x.rechunk(dict.fromkeys(whole, -1)), weight, norm, of, dtype)
 
 
 def _rotate_block(

@@ -21,6 +21,8 @@ from .cpu.host import host
 
 # Whether `rotate` takes a `DeferredTable` and defers the work.
 DEFERS = False
+# Norms are left to the library's own operations, which it differentiates.
+normed = portable.normed
 # Bytes that JAX copies in less time than it takes them over.
 COPIED = 128 * 1024
 
@@ -48,6 +50,18 @@ def rotate_all(
     targets = [empty(view.shape, view.dtype) for view in own] if large else None
     results = on_host(own, known, targets)
     return [_as_jax(result, x) for result, x in zip(results, arrays, strict=True)]
+
+
+def norm_all(
+    arrays: Sequence[Array],
+    weights: Sequence[Array],
+    where: PositionArgs,
+    outputs: Sequence[Array] | None,
+    on_host: Callable[..., Sequence[HostArray]],
+    back: Any,
+) -> Sequence[Array] | None:
+    """Return concrete CPU arrays normed and rotated by `on_host`, which is given weights after the positions."""
+    return rotate_all(arrays, (*where, *weights), outputs, on_host, back)
 
 
 def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | None = None) -> Array:

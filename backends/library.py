@@ -19,10 +19,12 @@ from rotary.layouts import Layout, pair_channels
 
 from . import portable
 from .contract import (
+    ArrayNorm,
     ArraySpec,
     Axes,
     Call,
     DeferredTable,
+    Norm,
     Pairing,
     Passes,
     Plan,
@@ -64,16 +66,24 @@ class LibraryPlan:
         self._call = call._replace(arrays=(), outputs=None)
 
     def __call__(
-        self, arrays: Sequence[Array], position_args: PositionArgs, outputs: Sequence[Array] | None
+        self,
+        arrays: Sequence[Array],
+        position_args: PositionArgs,
+        outputs: Sequence[Array] | None,
+        weights: Sequence[Array] = (),
     ) -> Sequence[Array]:
         """Rotate arrays."""
         if outputs is not None:
             self._call.check_outputs(arrays, outputs)
         rows = self._call.read(position_args, self._call.position_shapes)
-        return self.rotate_at(rows, arrays, outputs)
+        return self.rotate_at(rows, arrays, outputs, weights)
 
     def rotate_at(
-        self, rows: RowPositions, arrays: Sequence[Array], outputs: Sequence[Array] | None
+        self,
+        rows: RowPositions,
+        arrays: Sequence[Array],
+        outputs: Sequence[Array] | None,
+        weights: Sequence[Array] = (),
     ) -> Sequence[Array]:
         """Rotate arrays at positions, into outputs that are already checked."""
         call = self._call
@@ -86,12 +96,15 @@ class LibraryPlan:
             self._tables_of(x, spec, passes, rows, cached)
             for x, spec, passes in zip(arrays, call.specs, call.passes, strict=True)
         ]
-        return [
-            _rotate_array(x, spec, tables, target)
-            for x, spec, tables, target in zip(
-                arrays, call.specs, array_tables, targets, strict=True
-            )
-        ]
+        results = []
+        for i, (x, spec, tables) in enumerate(zip(arrays, call.specs, array_tables, strict=True)):
+            norm = None if call.norm is None else call.norm.arrays[i]
+            if call.norm is None or norm is None:
+                results.append(_rotate_array(x, spec, tables, targets[i]))
+            else:
+                weight = None if norm.weight is None else weights[norm.weight]
+                results.append(_norm_array(x, spec, tables, targets[i], call.norm, norm, weight))
+        return results
 
     def _tables_of(
         self,
@@ -164,6 +177,33 @@ def _rotate_array(x: Array, spec: ArraySpec, tables: _ArrayTables, output: Array
         if output is None and isinstance(x, np.ndarray):
             output = x  # later passes may write to the result of the first one, because it is new
     return x
+
+
+def _norm_array(
+    x: Array,
+    spec: ArraySpec,
+    tables: _ArrayTables,
+    output: Array | None,
+    norm: Norm,
+    of: ArrayNorm,
+    weight: Array | None,
+) -> Array:
+    """Norm and rotate an array in the dtype of the tables, and round it once, or write it to `output`."""
+    first_table = tables.tables[0]
+    if isinstance(x, np.ndarray) and isinstance(first_table, TracedTable):
+        x = libraries.namespace(first_table.cosine).asarray(x)
+    xp = libraries.namespace(x)
+    if norm.after:
+        wide = _rotate_array(xp.astype(x, getattr(xp, spec.dtype)), spec, tables, None)
+        wide = tables.backend.normed(wide, weight, norm, of, spec.dtype)
+    else:
+        wide = tables.backend.normed(x, weight, norm, of, spec.dtype)
+        wide = _rotate_array(wide, spec, tables, None)
+    result = xp.astype(wide, x.dtype)
+    if output is None:
+        return result
+    output[...] = result
+    return output
 
 
 def _rotate_channels_separately(

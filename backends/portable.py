@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from rotary._lib.libraries import dtype_name, from_host, namespace
-from rotary._lib.typing import Array, HostArray, Namespace
+from rotary._lib.libraries import dtype_name, from_host, has_float64, namespace
+from rotary._lib.typing import Array, HostArray, Namespace, TableDType
 from rotary.angles.phases import Frequencies, Multipliers, multipliers
 from rotary.layouts import Layout
 
-from .contract import Axes, Pairing, Table, TracedTable
+from .contract import ArrayNorm, Axes, Norm, Pairing, Table, TracedTable
 from .cpu.guard import formulas
 
 # Whether `rotate` takes a `DeferredTable` and defers the work.
@@ -180,6 +180,118 @@ def _aligned(
         for table in (cosine, sine)
     )
     return cosine, sine
+
+
+# ------------------------------------------------------------------------------------------------
+# Norms.
+
+
+def normed(x: Array, weight: Array | None, norm: Norm, of: ArrayNorm, dtype: TableDType) -> Array:
+    """Return x normed, in the dtype that it is computed in; a row whose squares overflow that dtype is NaN."""
+    if not isinstance(x, np.ndarray):
+        return _normed(x, weight, norm, of, dtype)
+    with np.errstate(all="ignore"):
+        return _normed(x.view(np.ndarray), weight, norm, of, dtype)
+
+
+def _normed(x: Array, weight: Array | None, norm: Norm, of: ArrayNorm, dtype: TableDType) -> Array:
+    """Return x normed by the operations of its library."""
+    xp = namespace(x)
+    wide = xp.astype(x, getattr(xp, dtype))
+    result = wide * _factor(wide, norm, of, dtype, xp)
+    return result if weight is None else result * weight_of(weight, norm, of, dtype, result)
+
+
+def _factor(wide: Array, norm: Norm, of: ArrayNorm, dtype: TableDType, xp: Namespace) -> Array:
+    """Return what each row, or all heads of each token, are multiplied by."""
+    size = _sum(wide * wide, of, xp)
+    if norm.mean:
+        size = size / of.squares
+    # An `eps` that the dtype does not hold must not become zero, by which rows of zeros would be divided.
+    factor = 1.0 / xp.sqrt(size + max(norm.eps, float(np.finfo(dtype).tiny)))
+    return xp.where(xp.isfinite(size), factor, xp.ones_like(size) * float("nan"))
+
+
+def norm_gradients(
+    x: Array,
+    gradient: Array,
+    weight: Array | None,
+    norm: Norm,
+    of: ArrayNorm,
+    dtype: TableDType,
+) -> tuple[Array, Array | None]:
+    """Return the gradients by an array that was normed and by its weight, given that of the result.
+
+    The arrays are in the dtype that is computed in. With ``y = x f w`` and ``f = 1 / sqrt(sum(x x) / n + eps)``, the
+    gradient by x is ``f (w dy - x f f sum(w dy x) / n)``. That by the weight is summed in float64, unless the library
+    has none.
+    """
+    if isinstance(x, np.ndarray):
+        with np.errstate(all="ignore"):
+            return _norm_gradients(x, gradient, weight, norm, of, dtype)
+    return _norm_gradients(x, gradient, weight, norm, of, dtype)
+
+
+def _norm_gradients(
+    x: Array,
+    gradient: Array,
+    weight: Array | None,
+    norm: Norm,
+    of: ArrayNorm,
+    dtype: TableDType,
+) -> tuple[Array, Array | None]:
+    """Return the gradients by the operations of the library."""
+    xp = namespace(x)
+    factor = _factor(x, norm, of, dtype, xp)
+    own = gradient if weight is None else gradient * weight_of(weight, norm, of, dtype, gradient)
+    dot = _sum(own * x, of, xp) / (of.squares if norm.mean else 1)
+    by_x = factor * (own - x * (factor * factor * dot))
+    if weight is None:
+        return by_x, None
+    shared = tuple(axis for axis, size in enumerate(of.shape[:-1]) if size == 1)
+    by_weight = gradient * (x * factor)
+    if has_float64(x):
+        by_weight = xp.astype(by_weight, xp.float64)
+    by_weight = xp.sum(by_weight, axis=shared) if shared else by_weight
+    return by_x, xp.reshape(by_weight, tuple(weight.shape))
+
+
+def weight_of(weight: Array, norm: Norm, of: ArrayNorm, dtype: TableDType, like: Array) -> Array:
+    """Return what an array that is normed is multiplied by, in the library of the array, of as many axes."""
+    xp = namespace(like)
+    if isinstance(weight, np.ndarray):
+        wide = from_host(weight.astype(dtype), xp, like)
+    else:
+        wide = xp.astype(weight, getattr(xp, dtype))
+    return xp.reshape(wide + 1.0 if norm.unit_offset else wide, of.shape)
+
+
+def _sum(values: Array, of: ArrayNorm, xp: Namespace) -> Array:
+    """Return the sum over the channels and, if they are normed together, the heads; these axes keep size 1."""
+    total = _sum_of_channels(values, xp)
+    if of.heads is None or not of.squares:
+        return total
+    order = [*range(values.ndim)]
+    order[of.heads], order[-1] = order[-1], order[of.heads]
+    return xp.permute_dims(_sum_of_channels(xp.permute_dims(total, order), xp), order)
+
+
+def _sum_of_channels(values: Array, xp: Namespace) -> Array:
+    """Return the sum over the last axis, which keeps size 1.
+
+    Halves are added to halves, so that the order does not depend on strides, as it does in reductions of NumPy, and the
+    error grows with the logarithm of the size.
+    """
+    size = values.shape[-1]
+    power = 1 << (size.bit_length() - 1)
+    if power < size:
+        rest = size - power
+        added = values[..., :rest] + values[..., power:]
+        values = _concatenate(xp, [added, values[..., rest:power]])
+    while power > 1:
+        power //= 2
+        values = values[..., :power] + values[..., power:]
+    return values
 
 
 # ------------------------------------------------------------------------------------------------

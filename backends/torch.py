@@ -26,6 +26,8 @@ from .cpu.host import host
 
 # Whether `rotate` takes a `DeferredTable` and defers the work.
 DEFERS = False
+# Norms are left to the library's own operations, which it differentiates.
+normed = portable.normed
 
 
 # ------------------------------------------------------------------------------------------------
@@ -86,6 +88,56 @@ def rotate_all(
     if not recorded:
         return results
     return differentiable(arrays, results, back, kept_for_backward(known))
+
+
+def norm_all(
+    arrays: Sequence[Array],
+    weights: Sequence[Array],
+    where: PositionArgs,
+    outputs: Sequence[Array] | None,
+    on_host: Callable[..., Sequence[HostArray]],
+    back: Callable[..., tuple[Sequence[Array], Sequence[Array]]],
+) -> Sequence[Array] | None:
+    """Return ordinary CPU tensors normed and rotated; None, nothing being changed, for other arrays.
+
+    Parameters
+    ----------
+    arrays, outputs : sequence of array
+    weights : sequence of array
+        Tensors, or arrays of NumPy.
+    where : tuple
+        The position arguments of the call.
+    on_host : callable
+        Norms and rotates NumPy arrays, given also position arguments, which the weights follow, and outputs.
+    back : callable
+        Returns the gradients by arrays and by weights, given those of the results, arrays, and position arguments,
+        which the weights follow.
+    """
+    import torch
+
+    tensors = [x for x in (*arrays, *weights) if isinstance(x, torch.Tensor)]
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+        return rotate_all(arrays, (*where, *weights), outputs, on_host, back)
+    # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
+    if outputs is not None or not is_ordinary_thread():
+        return None
+    given = (*arrays, *where, *weights)
+    seen = [
+        x
+        if isinstance(x, HOST_POSITION_TYPES)
+        else view_of_ordinary(x, recorded=any(x is each for each in tensors))
+        for x in given
+    ]
+    if any(view is None and x is not None for view, x in zip(seen, given, strict=True)):
+        return None
+    count = len(arrays)
+    results = [_as_torch(y) for y in on_host(seen[:count], tuple(seen[count:]), None)]
+    last = count + len(where)
+    kept = kept_for_backward(tuple(seen[count:last]))
+    normed: tuple[Array, ...] = _norm_function().apply(
+        lambda: tuple(results), back, kept, _constants(weights), *tensors
+    )
+    return normed
 
 
 # ------------------------------------------------------------------------------------------------
@@ -197,6 +249,48 @@ def _autograd_function() -> Any:
             return None, None, None, *ctx.back(gradients, ctx.positions)
 
     return Rotation
+
+
+def _constants(weights: Sequence[Array]) -> tuple[HostArray | None, ...]:
+    """Return copies of the weights that are no tensors, None for those that are."""
+    return tuple(np.array(each) if isinstance(each, np.ndarray) else None for each in weights)
+
+
+@cache
+def _norm_function() -> Any:
+    """Return the class of normed and rotated tensors, made once torch is imported."""
+    import torch
+
+    class NormedRotation(torch.autograd.Function):  # type: ignore[misc]  # torch is not read here
+        @staticmethod
+        def forward(
+            results: Callable[[], tuple[Array, ...]],
+            back: Any,  # noqa: ARG004  (`setup_context` reads it)
+            where: Any,  # noqa: ARG004  (the same)
+            constants: Any,  # noqa: ARG004  (the same)
+            *tensors: Array,  # noqa: ARG004  (what autograd differentiates by)
+        ) -> tuple[Array, ...]:
+            return results()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Array, ...]) -> None:
+            _, ctx.back, ctx.where, ctx.constants, *tensors = inputs
+            ctx.count = len(output)
+            ctx.save_for_backward(*tensors)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Array) -> tuple[Any, ...]:
+            arrays, others = ctx.saved_tensors[: ctx.count], iter(ctx.saved_tensors[ctx.count :])
+            weights = [next(others) if each is None else each for each in ctx.constants]
+            by_array, by_weight = ctx.back(gradients, arrays, (*ctx.where, *weights))
+            learned = [
+                found.to(weight.dtype)
+                for found, weight in zip(by_weight, weights, strict=True)
+                if isinstance(weight, torch.Tensor)
+            ]
+            return None, None, None, None, *by_array, *learned
+
+    return NormedRotation
 
 
 # ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from .decay import XPos
 from .embedding import RotaryEmbedding
 from .functions import apply_rotary, cos_sin, inv_freq, sinusoidal
 from .layouts import permute_weights
+from .norm import RMSNorm
 from .runtime.pool import set_pool_limit
 from .runtime.threads import threads
 from .tables.windows import cache_clear, cache_info, set_cache_limit
@@ -22,6 +23,7 @@ __all__ = [
     "DialectComparison",
     "Preset",
     "Presets",
+    "RMSNorm",
     "RotaryEmbedding",
     "XPos",
     "apply_rotary",

@@ -24,9 +24,16 @@ from ._lib.typing import (
 from .call import plans, quantized, torch_graphs
 from .decay import Role
 from .explain import explanation
+from .norm import RMSNorm
 from .specification import Specification
 
 __all__ = ["RotaryEmbedding"]
+
+
+class RotateOptions(CallOptions, total=False):
+    """The keyword arguments of a call of `RotaryEmbedding`."""
+
+    norm: RMSNorm | None
 
 
 class ShiftOptions(CallOptions, total=False):
@@ -168,16 +175,16 @@ class RotaryEmbedding(Specification):
     _rotate_at = compiler.untraced(plans.rotate, instead=torch_graphs.traced)
 
     @overload
-    def __call__(self, x: ArrayT, /, **options: Unpack[CallOptions]) -> ArrayT: ...
+    def __call__(self, x: ArrayT, /, **options: Unpack[RotateOptions]) -> ArrayT: ...
 
     @overload
     def __call__(
-        self, x: ArrayT, y: ArrayT2, /, **options: Unpack[CallOptions]
+        self, x: ArrayT, y: ArrayT2, /, **options: Unpack[RotateOptions]
     ) -> tuple[ArrayT, ArrayT2]: ...
 
     @overload
     def __call__(
-        self, x: ArrayT, y: ArrayT, z: ArrayT, /, *more: ArrayT, **options: Unpack[CallOptions]
+        self, x: ArrayT, y: ArrayT, z: ArrayT, /, *more: ArrayT, **options: Unpack[RotateOptions]
     ) -> tuple[ArrayT, ...]: ...
 
     @hints.closed
@@ -191,6 +198,7 @@ class RotaryEmbedding(Specification):
         seq_axis: SeqAxisLike = None,
         batch_axis: BatchAxisLike = None,
         out: OutLike = None,
+        norm: RMSNorm | None = None,
         **unknown: Never,
     ) -> Array | tuple[Array, ...]:
         """Rotate arrays, such as query and key, by the angles of their positions.
@@ -228,6 +236,8 @@ class RotaryEmbedding(Specification):
             The batch axis, for this call, False if there is none. A tuple has one entry for each array.
         out : array or tuple of array, optional
             Where results are written: the inputs themselves, or memory that overlaps no input.
+        norm : RMSNorm, optional
+            How arrays are normed, before or after they are rotated.
 
         Returns
         -------
@@ -255,7 +265,16 @@ class RotaryEmbedding(Specification):
         if unknown:
             hints.refuse(self.__call__, unknown)
         return self._rotate_at(
-            "call", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
+            "call",
+            arrays,
+            positions,
+            offset,
+            cu_seqlens,
+            role,
+            seq_axis,
+            batch_axis,
+            out,
+            norm=norm,
         )
 
     @overload

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import rotary
-from rotary import RotaryEmbedding, __version__, formats, positions, scaling
+from rotary import RMSNorm, RotaryEmbedding, __version__, formats, positions, scaling
 from rotary.typing import AnyArray, CallOptions
 
 Float32 = npt.NDArray[np.float32]
@@ -88,6 +88,18 @@ rope(q, positions=range(3))
 rope(q, positions=((0.5, 1.5, 2.5),), role="query")
 rope(q, k, offset=np.int64(3), cu_seqlens=np.array([0, 3]), seq_axis=(0, None), batch_axis=False)
 rope(t, u, positions=t, offset=None, out=[t, u])
+norm = RMSNorm(
+    q[0], None, False, eps=1e-6, unit_offset=True, order="after", kind="l2", over="token"
+)
+assert_type(norm.eps, float)
+assert_type(rope(q, norm=RMSNorm([1.0] * 64)), Float32)
+assert_type(rope(t, u, norm=RMSNorm(t)), tuple[Tensor, Tensor])
+RMSNorm(q, order="first")  # error
+RMSNorm("weight")  # error
+RMSNorm(True)  # error
+rope(q, norm=q)  # error
+rope.inverse(q, norm=norm)  # error
+rope.shift(q, 3, norm=norm)  # error
 
 rope(q, position=3)  # error
 rope(q, positions="three")  # error

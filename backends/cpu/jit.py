@@ -17,6 +17,14 @@ from rotary.layouts import Layout
 from . import kernels
 from .guard import failed, failures, is_torn, report, shielded
 
+# The names of functions that Python calls.
+FUNCTIONS = {
+    "call": "call_rotation",
+    "table": "fill_table",
+    "call norm": "call_norm",
+    "factors": "norm_factors",
+}
+
 
 class Variant(NamedTuple):
     """The parameters of one compiled function.
@@ -25,26 +33,36 @@ class Variant(NamedTuple):
     ----------
     kind : str
         "rotation" for a kernel that rotates, "call" for the function with which Python calls such a kernel, or
-        "table" for the kernel that fills tables.
+        "table" for the kernel that fills tables; "norm" and "call norm" for arrays that are normed as well, and
+        "factors" for norms alone.
     dtype : str
         The dtype of the arrays, or of the table. For "call", the dtype as which arrays are read, see `launch.STORAGE`.
     layout : Layout or None
         The layout of the result of a rotation.
     streaming : bool
         Whether results bypass the caches.
+    after : bool
+        Whether the norm follows the rotation.
     """
 
-    kind: Literal["rotation", "call", "table"]
+    kind: Literal["rotation", "call", "table", "norm", "call norm", "factors"]
     dtype: str
     layout: Layout | None = None
     streaming: bool = False
+    after: bool = False
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the function takes the address of a call, and another one calls it."""
+        return self.kind in ("rotation", "norm")
 
     @property
     def name(self) -> str:
         """The name of the function, without the dtype."""
-        if self.kind != "rotation":
-            return {"call": "call_rotation", "table": "fill_table"}[self.kind]
-        return f"rotate_{self.layout}" + ("_streaming" if self.streaming else "")
+        if not self.is_kernel:
+            return FUNCTIONS[self.kind]
+        name = "norm_" * (self.kind == "norm") + f"rotate_{self.layout}"
+        return name + "_after" * self.after + "_streaming" * self.streaming
 
 
 _compiled: dict[Variant, Any] = {}
@@ -62,7 +80,7 @@ def _signature(variant: Variant) -> Any:
     Arguments are declared as strided and read-only, because every array converts to such a type. No memory layout and
     no flag of an array needs another compilation.
     """
-    if variant.kind == "rotation":
+    if variant.is_kernel:
         return types.int64(types.int64)
     dtype = getattr(types, variant.dtype)
 
@@ -80,9 +98,18 @@ def _signature(variant: Variant) -> Any:
             types.Array(dtype, 4, "C"),
             *[types.int64] * 3,
         )
+    if variant.kind == "factors":
+        one = types.Array(dtype, 1, "C")
+        sums = types.Array(types.float64, 1, "C")
+        return types.void(readable(dtype, 3), one, sums, types.float64, types.float64)
     table = readable(dtype if variant.dtype == "float64" else types.float32, 4)
     array = readable(dtype, 4, "A")
     index = readable(types.int64, 2)
+    if variant.kind == "call norm":
+        weights = readable(table.dtype, 1)
+        given = (array, array, table, index, weights)
+        numbers = [*[types.int64] * 4, types.float64, types.float64, *[types.int64] * 4]
+        return types.int64(types.int64, types.int64, *given, *numbers)
     return types.int64(*[types.int64] * 3, *[array] * 4, table, index, *[types.int64] * 8)
 
 
@@ -142,15 +169,22 @@ def _decorated(variant: Variant, *, cache: bool) -> Any:
     source: Any = kernels.fill_table
     if variant.kind == "call":
         source = kernels.rotate
-    elif variant.kind == "rotation":
-        halves = variant.layout == "half"
-        source = kernels.rotation(variant.dtype, halves=halves, streams=variant.streaming)
+    elif variant.kind == "call norm":
+        source = kernels.norm_and_rotate
+    elif variant.kind == "factors":
+        source = kernels.norm_factors
+    elif variant.is_kernel:
+        options = {"halves": variant.layout == "half", "streams": variant.streaming}
+        source = (
+            kernels.rotation(variant.dtype, **options)
+            if variant.kind == "rotation"
+            else kernels.norm_rotation(variant.dtype, after=variant.after, **options)
+        )
     function = _named(source, f"{variant.name}_{variant.dtype}")
     signature = _signature(variant)
-    if variant.kind == "rotation":
+    if variant.is_kernel:
         return numba.cfunc(signature, cache=cache, error_model="numpy")(function)
-    options = {"nogil": True, "error_model": "numpy"}
-    return numba.njit([signature], cache=cache, **options)(function)
+    return numba.njit([signature], cache=cache, nogil=True, error_model="numpy")(function)
 
 
 def _named(function: Any, name: str) -> Any:

@@ -21,7 +21,7 @@ The walk of a rotation, `Rotation.walk`::
     a row    x   | before |   first channels   |   second channels   | after |
                                 |      read all of it, in the order of memory
                             channels -> numbers
-                                |      a stage before the rotation belongs here
+                                |      `NormRotation` multiplies the numbers here, see below
                             (a, b) -> (a cos - b sin, b cos + a sin)
                                 |      a stage after the rotation belongs here
                             numbers -> channels
@@ -991,6 +991,9 @@ class Rotation(Kernel):
         Whether results are written past the caches.
     """
 
+    # How many further arguments the function of rows has.
+    MORE = 0
+
     def __init__(self, builder, dtype, *, halves, streams):  # pragma: compiled
         super().__init__(builder)
         self.dtype, self.halves, self.streams = dtype, halves, streams
@@ -1153,8 +1156,15 @@ class Rotation(Kernel):
                 sine=run.sine + first * self.table_item,
             )
             piece = code.integer(0) if piece is None else piece
-            arguments = [each.value for each in (*this, inverse, piece)]
+            arguments = [each.value for each in (*this, inverse, piece, *self.more_of(this))]
             self.builder.call(self.function_of_rows, arguments)
+
+    def more_of(self, run):  # pragma: compiled
+        """Return further arguments of the function of rows."""
+        return ()
+
+    def take(self, more):  # pragma: compiled
+        """Take further arguments of the function of rows."""
 
     def rows_function(self):  # pragma: compiled
         """Write the function that rotates the rows of a run, of at most `HELD` pairs each.
@@ -1162,9 +1172,12 @@ class Rotation(Kernel):
         Within the loops of the walk LLVM would advance the addresses of every case at every token.
         """
         word = ir.IntType(64)
-        with self.function("rows", ir.VoidType(), *[word] * 11) as (function, arguments):
-            *parts, inverse, piece = map(self.code.integer, arguments)
-            run, cases = Run(*parts), self.cases()
+        kinds = [word] * (len(Run._fields) + 2 + self.MORE)
+        with self.function(f"rows_of_{self.dtype}", ir.VoidType(), *kinds) as (function, arguments):
+            given = list(map(self.code.integer, arguments))
+            run, cases = Run(*given[: len(Run._fields)]), self.cases()
+            inverse, piece, *more = given[len(Run._fields) :]
+            self.take(more)
             number = self.code.integer(0)
             for i, widths in enumerate(cases[:-1]):
                 number = (run.pairs > sum(widths)).where(i + 1, number)
@@ -1228,8 +1241,9 @@ class Rotation(Kernel):
         code = self.code
         with code.each(run.count) as i:
             x, out = run.x + i * run.x_step, run.out + i * run.out_step
-            read = [self.read(x + place, count) for place, count in blocks]
-            results = self.rotated(read, angles)
+            read = [self.channels.numbers(self.read(x + place, count)) for place, count in blocks]
+            places = [place for place, _ in blocks]
+            results = self.rotated(self.before_rotation(run, i, places, read), angles)
             for result, (place, _) in zip(results, blocks, strict=True):
                 if piece:
                     code.stream(result, out + place, self.item, piece)
@@ -1239,6 +1253,10 @@ class Rotation(Kernel):
     def read(self, address, count):  # pragma: compiled
         """Return channels that follow one another in memory."""
         return self.code.load(address, ir.VectorType(self.channels.stored, count))
+
+    def before_rotation(self, run, i, places, read):  # pragma: compiled
+        """Return the numbers of row i of a run as they are rotated, given those at its places."""
+        return read
 
     def angles(self, run, first, width, inverse):  # pragma: compiled
         """Return cosines and sines of some pairs, divided as the numbers that they are multiplied with."""
@@ -1262,20 +1280,19 @@ class Rotation(Kernel):
         return [(cosine, builder.fmul(sine, signs))]
 
     def rotated(self, read, angles):  # pragma: compiled
-        """Return the channels of a row rotated, in the same order."""
+        """Return the channels of a row rotated, given their numbers, in the same order."""
         channels = self.channels
         if not self.halves:
             return [
-                channels.channels(self.rotated_side_by_side(channels.numbers(stored), *own))
-                for stored, (own,) in zip(read, angles, strict=True)
+                channels.channels(self.rotated_side_by_side(numbers, *own))
+                for numbers, (own,) in zip(read, angles, strict=True)
             ]
         count = len(angles)
         lower, upper = [], []
         for first, second, own in zip(read[:count], read[count:], angles, strict=True):
-            both = channels.numbers(first), channels.numbers(second), own
             pairs = [
                 self.rotated_pairs(a, b, cosine, sine)
-                for a, b, (cosine, sine) in zip(*both, strict=True)
+                for a, b, (cosine, sine) in zip(first, second, own, strict=True)
             ]
             lower.append(channels.channels([a for a, _ in pairs]))
             upper.append(channels.channels([b for _, b in pairs]))
@@ -1485,3 +1502,563 @@ def rotate(  # pragma: compiled
         chunks,
         team,
     )
+
+
+# ------------------------------------------------------------------------------------------------
+# Norms: rows divided by their root mean square, before they are rotated or afterwards.
+#
+# The squares of some rows are summed, which brings the rows into the first cache; then the same rows are rotated. So
+# memory is read once. A sum depends on the channels of its row alone: it has the same bits in whatever order rows are
+# walked, and for any number of threads.
+
+# The entries of a row of `LAYOUT` that follow those of a rotation: strides of the weights, 0 on axes that share them.
+W_BATCH, W_TOKEN, W_HEAD, NORM_GEOMETRY = range(GEOMETRY, GEOMETRY + 4)
+# The entries of a call that follow those of a rotation.
+(
+    WEIGHTS,  # address of the weights of the first row, in the dtype of the table
+    OVER_TOKEN,  # 1 if the squares of all heads of a token are summed
+    EPS,  # the bits of a float64
+    DIVISOR,  # the same: how many squares the mean is of, or 1 for their sum
+    SCRATCH,  # bytes of `ASIDE` for each chunk
+    NORM_CALL,
+) = range(CALL, CALL + 6)
+# How many rows are summed before they are rotated, unless it is all heads of a token: they stay in the first cache.
+ROWS_TOGETHER = 16
+# How many factors are computed at once; there is room for multiples.
+FACTORS = 8
+# How many channels are squared at once, and how many such vectors are added before their sums are widened.
+SQUARED = 16
+ADDED = (8, 4, 1)
+# Between these bounds a sum of float32 squares has lost nothing to underflow or overflow. Others are made in float64.
+LEAST_SUM, GREATEST_SUM = 2.0**-80, 2.0**120
+
+
+class NormRun(NamedTuple):
+    """What multiplies the rows of a run: the addresses of factors and weights, and the step of the weights by row."""
+
+    factors: Any
+    weights: Any
+    w_step: Any
+
+
+class NormRotation(Rotation):
+    """Writes the kernel that norms arrays of one dtype and rotates them; see `Rotation`.
+
+    Parameters
+    ----------
+    builder, dtype, halves, streams
+        As of a rotation, whose layout does not change.
+    after : bool
+        Whether the norm follows the rotation.
+    """
+
+    def __init__(self, builder, dtype, *, halves, streams, after):  # pragma: compiled
+        super().__init__(builder, dtype, halves=halves, streams=streams and not after)
+        self.after = after
+        self.wide = "float64" if dtype == "float64" else "float32"
+        # What multiplies the rows of the run that is rotated.
+        self.norm: Any = None
+        self.plain = Rotation(builder, self.wide, halves=halves, streams=False)
+
+    MORE = len(NormRun._fields)
+
+    def rows_function(self):  # pragma: compiled
+        """Write the function that rotates the rows of a run, and before it that of rows which are normed later."""
+        if self.after:
+            self.plain.code = self.code
+            self.plain.function_of_rows = self.plain.rows_function()
+            return None
+        return super().rows_function()
+
+    def more_of(self, run):  # pragma: compiled
+        """Return what multiplies the rows of a run, of which it may be some pairs."""
+        skipped = (run.x - self.first) // self.item * self.table_item
+        return self.norm._replace(weights=self.norm.weights + skipped)
+
+    def take(self, more):  # pragma: compiled
+        """Take what multiplies the rows of a run."""
+        self.norm = NormRun(*more)
+
+    def chunk(self, call, number):  # pragma: compiled
+        """Norm and rotate some tokens of the array."""
+        entry = self.code.integers_at(call, NORM_CALL)
+        tokens = self.code.integer_at(entry[LAYOUT] + 8 * TOKENS)
+        first, last = ((part * tokens) // entry[CHUNKS] for part in (number, number + 1))
+        aside = entry[ASIDE] + number * entry[SCRATCH]
+        arguments = call, entry[LAYOUT], entry[X], entry[OUT], first, last, aside
+        self.builder.call(self.function_of_walk, [each.value for each in arguments])
+
+    def walk(self, call, layout, x_first, out_first, first, last, aside):  # pragma: compiled
+        """Norm and rotate some tokens of the array, some rows at a time."""
+        code, zero = self.code, self.code.integer(0)
+        entry, own = code.integers_at(call, NORM_CALL), code.integers_at(layout, NORM_GEOMETRY)
+        length, heads, pairs = own[LENGTH], own[HEADS], entry[PAIRS]
+        row_size = pairs * self.table_item
+        one_table = entry[ROWS] * row_size
+        sine_table = entry[TABLES] * one_table
+        own_table = (entry[TABLES] > 1).where(one_table, zero)
+        index_step = (entry[INDEX_LENGTH] > 1).where(8, zero)
+        index_batch = (entry[INDEX_BATCH] > 1).where(entry[INDEX_LENGTH] * 8, zero)
+        second = pairs * self.item
+        places = out_first | own[OUT_BATCH] | own[OUT_TOKEN] | own[OUT_HEAD] | own[BEFORE] | second
+        piece = self.piece(places) if self.streams else None
+        over_token = entry[OVER_TOKEN] != 0
+        some_tokens, some_heads = self.blocks(heads, own[X_HEAD], own[X_TOKEN])
+        some_tokens = over_token.where(1, some_tokens)
+        some_heads = over_token.where(heads, _smaller(some_heads, code.integer(ROWS_TOGETHER)))
+
+        done = Variable(first)
+        with code.until(done, last):
+            batch = done.get() // length
+            row = done.get() - batch * length
+            tokens = _smaller(_smaller(length - row, last - done.get()), some_tokens)
+            done.set(done.get() + tokens)
+            with code.steps(heads, some_heads) as head, code.each(tokens) as i:
+                token = row + i
+                index = entry[INDEX] + batch * index_batch + token * index_step
+                position = code.integer_at(index) + entry[STEP] * token
+                cosine = entry[TABLE] + (position - entry[START]) * row_size + head * own_table
+                x = x_first + batch * own[X_BATCH] + token * own[X_TOKEN] + head * own[X_HEAD]
+                weights = entry[WEIGHTS] + batch * own[W_BATCH] + token * own[W_TOKEN]
+                rows = _smaller(heads - head, some_heads)
+                run = Run(
+                    x,
+                    self.row_of(out_first, own, batch, token, head),
+                    own[X_HEAD],
+                    own[OUT_HEAD],
+                    rows,
+                    second,
+                    pairs,
+                    cosine,
+                    cosine + sine_table,
+                )
+                norm = NormRun(aside, weights + head * own[W_HEAD], own[W_HEAD])
+                self.norm_run(run, norm, entry, own, own_table, piece)
+
+    def norm_run(self, run, norm, entry, own, own_table, piece):  # pragma: compiled
+        """Norm and rotate the rows of a run, whose addresses are those of their first channels."""
+        code = self.code
+        before, rest = own[BEFORE] // self.item, own[AFTER] // self.item
+        beyond = before + run.pairs * 2
+        width = beyond + rest
+        # In memory: the sums, the factors and, if the norm follows, the rotated rows in the dtype of the table.
+        room = (run.count + (FACTORS - 1)) // FACTORS * FACTORS
+        sums, norm = norm.factors, norm._replace(factors=norm.factors + room * 8)
+        rotated, step = norm.factors + room * self.table_item, width * self.table_item
+        if self.after:
+            self.rotate_aside(run, rotated, (before, width), entry, own_table)
+            self.sum_rows(self.wide, rotated, step, run.count, width, sums)
+        else:
+            self.sum_rows(self.dtype, run.x, run.x_step, run.count, width, sums)
+        self.make_factors(run.count, room, sums, norm.factors, entry)
+        if self.after:
+            with code.each(run.count) as j:
+                source, target = rotated + j * step, run.out + j * run.out_step
+                self.scale(
+                    (self.wide, self.dtype), source, target, width, self.multipliers(norm, j)
+                )
+            return
+        for first, count in ((code.integer(0), before), (beyond, rest)):
+            with code.when(count > 0), code.each(run.count) as j:
+                source, target = run.x + j * run.x_step, run.out + j * run.out_step
+                factor, weights = self.multipliers(norm, j)
+                self.scale(
+                    (self.dtype, self.dtype),
+                    source + first * self.item,
+                    target + first * self.item,
+                    count,
+                    (factor, weights + first * self.table_item),
+                )
+        apart = own_table != 0
+        with code.each(apart.where(run.count, 1)) as j:
+            size = before * self.item
+            this = run._replace(
+                x=run.x + j * run.x_step + size,
+                out=run.out + j * run.out_step + size,
+                count=apart.where(1, run.count),
+                cosine=run.cosine + j * own_table,
+                sine=run.sine + j * own_table,
+            )
+            self.norm = norm._replace(
+                factors=norm.factors + j * self.table_item,
+                weights=norm.weights + j * norm.w_step + before * self.table_item,
+            )
+            self.first = this.x
+            self.rotate(this, entry[INVERSE], piece)
+
+    def before_rotation(self, run, i, places, read):  # pragma: compiled
+        """Return the numbers of row i of a run times its factor and its weights."""
+        builder, channels = self.builder, self.channels
+        factor, weights = self.multipliers(self.norm, i)
+        results = []
+        for place, numbers in zip(places, read, strict=True):
+            count = sum(number.type.count for number in numbers)
+            kind = ir.VectorType(channels.number, count)
+            own = self.code.load(weights + place // self.item * self.table_item, kind)
+            own = channels.quiet(own)
+            own, by = channels.divided(own), _everywhere(builder, factor, numbers[0].type)
+            results.append(
+                [
+                    builder.fmul(builder.fmul(number, by), weight)
+                    for number, weight in zip(numbers, own, strict=True)
+                ]
+            )
+        return results
+
+    def multipliers(self, norm, i):  # pragma: compiled
+        """Return the factor of row i of a run, and the address of its weights."""
+        factor = self.code.load(norm.factors + i * self.table_item, self.channels.number)
+        return factor, norm.weights + i * norm.w_step
+
+    def rotate_aside(self, run, rotated, sizes, entry, own_table):  # pragma: compiled
+        """Write the rows of a run, rotated, to memory of their own in the dtype of the table."""
+        code, (before, width) = self.code, sizes
+        plain = self.plain
+        plain.code = code
+        with code.each(run.count) as j:
+            row = rotated + j * width * self.table_item
+            self.scale((self.dtype, self.wide), run.x + j * run.x_step, row, width, None)
+            window = row + before * self.table_item
+            this = run._replace(
+                x=window,
+                out=window,
+                count=code.integer(1),
+                second=run.pairs * self.table_item,
+                cosine=run.cosine + j * own_table,
+                sine=run.sine + j * own_table,
+            )
+            plain.rotate(this, entry[INVERSE], None)
+
+    # --------------------------------------------------------------------------------------------
+    # Sums and factors.
+
+    def sum_rows(self, dtype, x, step, count, width, sums):  # pragma: compiled
+        """Write the sum of the squares of each row, in float64."""
+        code, double = self.code, ir.DoubleType()
+        with code.each(count) as i:
+            row, place = x + i * step, sums + i * 8
+            total = self.sum_of_squares(dtype, row, width, wide=False)
+            code.store(total, place)
+            if dtype != "float64":
+                kept = self.builder.and_(
+                    self.builder.fcmp_ordered(">=", total, double(LEAST_SUM)),
+                    self.builder.fcmp_ordered("<=", total, double(GREATEST_SUM)),
+                )
+                with self.builder.if_then(self.builder.not_(kept), likely=False):
+                    code.store(self.sum_of_squares(dtype, row, width, wide=True), place)
+
+    def sum_of_squares(self, dtype, row, width, *, wide):  # pragma: compiled
+        """Return the sum of the squares of a row's channels.
+
+        If `wide`, they are squared in float64. Otherwise float32 squares are added in pairs, so that few roundings add
+        up, and their sums are added in float64. Sums of float64 squares are compensated: what is lost by rounding is
+        subtracted from the next number.
+        """
+        code, builder = self.code, self.builder
+        channels = Channels(builder, dtype)
+        exact, item = dtype == "float64", {"float64": 8, "float32": 4}.get(dtype, 2)
+        stored = ir.VectorType(channels.stored, SQUARED)
+
+        def squares(place):
+            numbers = channels.numbers(code.load(place, stored))
+            if wide and not exact:
+                numbers = [self.widened(number) for number in numbers]
+            return [builder.fmul(number, number) for number in numbers]
+
+        # Channels of bfloat16 are in two vectors.
+        parts = len(channels.divided(ir.Constant(ir.VectorType(channels.number, SQUARED), None)))
+        zero = ir.Constant(ir.VectorType(ir.DoubleType(), SQUARED // parts), None)
+        totals, losses = (
+            [Variable(Vector(builder, zero, np.float64)) for _ in range(parts)] for _ in range(2)
+        )
+
+        def add(found):
+            for number, total, loss in zip(found, totals, losses, strict=True):
+                more = Vector(
+                    builder, number if wide or exact else self.widened(number), np.float64
+                )
+                before = total.get()
+                if exact:
+                    more = more - loss.get()
+                    after = before + more
+                    loss.set(after - before - more)
+                    total.set(after)
+                else:
+                    total.set(before + more)
+
+        done = code.integer(0)
+        for size in (1,) if wide or exact else ADDED:
+            rounds = (width - done) // (size * SQUARED)
+            with code.each(rounds) as i:
+                first = row + (done + i * (size * SQUARED)) * item
+                found = [squares(first + k * SQUARED * item) for k in range(size)]
+                while len(found) > 1:
+                    half = len(found) // 2
+                    found = [
+                        [builder.fadd(a, b) for a, b in zip(*both, strict=True)]
+                        for both in zip(found[:half], found[half:], strict=True)
+                    ]
+                add(found[0])
+            done = done + rounds * (size * SQUARED)
+        with code.when(done < width):
+            add(squares(self.padded(row + done * item, (width - done) * item, stored)))
+        results = [total.get() for total in totals]
+        if exact:
+            results = [a - b.get() for a, b in zip(results, losses, strict=True)]
+        return self.sum_of_halves(self.united([each.value for each in results]))
+
+    def widened(self, number):  # pragma: compiled
+        """Return a vector in float64."""
+        return self.builder.fpext(number, ir.VectorType(ir.DoubleType(), number.type.count))
+
+    def united(self, numbers):  # pragma: compiled
+        """Return numbers that are divided as channels of bfloat16 are, in one vector."""
+        if len(numbers) == 1:
+            return numbers[0]
+        count = numbers[0].type.count
+        order = [lane for i in range(count) for lane in (i, count + i)]
+        return _lanes(self.builder, order, *numbers)
+
+    def sum_of_halves(self, vector):  # pragma: compiled
+        """Return the sum of a vector's numbers; halves are added to halves."""
+        builder, count = self.builder, vector.type.count
+        while count > 2:
+            count //= 2
+            lower, upper = (_lanes(builder, range(k, k + count), vector) for k in (0, count))
+            vector = builder.fadd(lower, upper)
+        first, last = (builder.extract_element(vector, ir.IntType(32)(i)) for i in range(2))
+        return builder.fadd(first, last)
+
+    def padded(self, place, size, kind):  # pragma: compiled
+        """Return the address of a copy of less than a vector, followed by zeros."""
+        builder = self.builder
+        memory = cgutils.alloca_once(builder, kind)
+        builder.store(ir.Constant(kind, None), memory)
+        copied = self.code.integer(builder.ptrtoint(memory, ir.IntType(64)))
+        self.code.copy(place, copied, size)
+        return copied
+
+    def make_factors(self, count, room, sums, factors, entry):  # pragma: compiled
+        """Write what each row is multiplied by: NaN if the sum of its squares overflows."""
+        code, builder = self.code, self.builder
+        with code.when(entry[OVER_TOKEN] != 0):
+            total = self.sum_of_numbers(sums, count)
+            with code.each(count) as i:
+                code.store(total, sums + i * 8)
+        kind = ir.VectorType(ir.DoubleType(), FACTORS)
+        eps, divisor = (
+            _everywhere(builder, builder.bitcast(entry[i].value, ir.DoubleType()), kind)
+            for i in (EPS, DIVISOR)
+        )
+        root = cgutils.get_or_insert_function(
+            self.module, ir.FunctionType(kind, [kind]), f"llvm.sqrt.v{FACTORS}f64"
+        )
+        one, infinity, nan = (
+            ir.Constant(kind, [value] * FACTORS) for value in (1.0, np.inf, np.nan)
+        )
+        with code.each(room // FACTORS) as i:
+            total = code.load(sums + i * (8 * FACTORS), kind)
+            mean = builder.fadd(builder.fdiv(total, divisor), eps)
+            factor = builder.fdiv(one, builder.call(root, [mean]))
+            overflows = builder.fcmp_ordered("==", total, infinity)
+            factor = builder.select(overflows, nan, factor)
+            if self.table_item == 4:
+                factor = builder.fptrunc(factor, ir.VectorType(ir.FloatType(), FACTORS))
+            code.store(factor, factors + i * (self.table_item * FACTORS))
+
+    def sum_of_numbers(self, first, count):  # pragma: compiled
+        """Return the compensated sum of float64 numbers that follow one another."""
+        code, builder = self.code, self.builder
+        zero = Vector(builder, ir.DoubleType()(0.0), np.float64)
+        total, loss = Variable(zero), Variable(zero)
+        with code.each(count) as i:
+            more = Vector(builder, code.load(first + i * 8, ir.DoubleType()), np.float64)
+            more, before = more - loss.get(), total.get()
+            after = before + more
+            loss.set(after - before - more)
+            total.set(after)
+        return (total.get() - loss.get()).value
+
+    # --------------------------------------------------------------------------------------------
+    # Channels that are not rotated, and rows that were.
+
+    def scale(self, dtypes, x, out, width, by):  # pragma: compiled
+        """Write channels of one dtype in another, multiplied by a factor and weights unless these are None."""
+        code, builder = self.code, self.builder
+        source, target = (Channels(builder, dtype) for dtype in dtypes)
+        sizes = [{"float64": 8, "float32": 4}.get(dtype, 2) for dtype in dtypes]
+        kinds = [ir.VectorType(each.stored, SQUARED) for each in (source, target)]
+        wide = ir.VectorType(source.number, SQUARED)
+
+        def scaled(place, weights):
+            number = self.united(source.numbers(code.load(place, kinds[0])))
+            if by is not None:
+                number = builder.fmul(number, _everywhere(builder, by[0], wide))
+                number = builder.fmul(number, target.quiet(code.load(weights, wide)))
+            # A NaN of a table may have more bits than a NaN of the result.
+            return target.channels(target.divided(target.quiet(number)))
+
+        rounds = width // SQUARED
+        whole = rounds * SQUARED
+        with code.each(rounds) as i:
+            weights = None if by is None else by[1] + i * (SQUARED * self.table_item)
+            result = scaled(x + i * (SQUARED * sizes[0]), weights)
+            code.store(result, out + i * (SQUARED * sizes[1]))
+        with code.when(whole < width):
+            rest, weights = width - whole, None
+            place = self.padded(x + whole * sizes[0], rest * sizes[0], kinds[0])
+            if by is not None:
+                first = by[1] + whole * self.table_item
+                weights = self.padded(first, rest * self.table_item, wide)
+            memory = cgutils.alloca_once(builder, kinds[1])
+            builder.store(scaled(place, weights), memory)
+            copied = code.integer(builder.ptrtoint(memory, ir.IntType(64)))
+            code.copy(copied, out + whole * sizes[1], rest * sizes[1])
+
+
+class SquaresOfRows(NormRotation):
+    """Writes what the rows of each token are multiplied by, of an array (tokens, heads, channels) in one piece."""
+
+    def write_factors(self, entries):  # pragma: compiled
+        """Write the loop over the tokens, given the arguments as integers."""
+        rows, factors, tokens, heads, width, sums, *others = map(self.code.integer, entries)
+        entry = [None] * NORM_CALL
+        entry[OVER_TOKEN], entry[EPS], entry[DIVISOR] = self.code.integer(1), *others
+        with self.code.each(tokens) as i:
+            x = rows + i * heads * width * self.table_item
+            self.sum_rows(self.dtype, x, width * self.table_item, heads, width, sums)
+            room = self.code.integer(FACTORS)
+            place = sums + heads * 8
+            self.make_factors(heads, room, sums, place, entry)
+            value = self.code.load(place, self.channels.number)
+            self.code.store(value, factors + i * self.table_item)
+
+
+@intrinsic(prefer_literal=True)
+def run_norm(typing_context, dtype, halves, streams, after, call):  # pragma: compiled
+    """Norm and rotate the array of a call, given its address; the others are numbers known to the compiler."""
+
+    def generate(context, builder, signature, values):
+        kernel = NormRotation(
+            builder,
+            DTYPES[dtype.literal_value],
+            halves=halves.literal_value,
+            streams=streams.literal_value,
+            after=after.literal_value,
+        )
+        return kernel.write_kernel(values[4])
+
+    return types.int64(dtype, halves, streams, after, types.int64), generate
+
+
+def norm_rotation(dtype: str, *, halves: bool, streams: bool, after: bool) -> Any:
+    """Return the function that norms and rotates arrays of one dtype, to be compiled as int64(int64)."""
+    number = DTYPES.index(dtype)
+
+    def norm_and_rotate(call):  # pragma: compiled
+        return run_norm(number, halves, streams, after, call)
+
+    return norm_and_rotate
+
+
+@intrinsic
+def call_norm_kernel(
+    typing_context,
+    kernel,
+    layout,
+    x,
+    out,
+    table,
+    index,
+    weights,
+    start,
+    stop,
+    step,
+    over_token,
+    eps,
+    divisor,
+    scratch,
+    size,
+    chunks,
+    team,
+):  # pragma: compiled
+    """Make the call of the arguments and give it to a kernel."""
+
+    def generate(context, builder, signature, values):
+        given, word = Arguments(context, builder, signature, values), ir.IntType(64)
+        start, stop, step, over_token, eps, divisor, scratch, size, chunks, team = values[7:]
+        x, out, table, index, weights = (given.address(i) for i in range(2, 7))
+        entries = [values[1], word(1), x, out, x, out, table, *given.shape(4)[1:], index]
+        entries += [*given.shape(5), start, stop, step, word(0), word(1), scratch, chunks, team]
+        numbers = [builder.bitcast(number, word) for number in (eps, divisor)]
+        call = given.block([*entries, weights, over_token, *numbers, size])
+        kind = ir.FunctionType(word, [word])
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), [call])
+
+    first = kernel, layout, x, out, table, index, weights, start, stop, step, over_token
+    return types.int64(*first, eps, divisor, scratch, size, chunks, team), generate
+
+
+def norm_and_rotate(  # pragma: compiled
+    kernel,
+    layout,
+    x,
+    out,
+    table,
+    index,
+    weights,
+    start,
+    stop,
+    step,
+    over_token,
+    eps,
+    divisor,
+    scratch,
+    size,
+    chunks,
+    team,
+):
+    """Call a kernel, given its address, for one array; see `CALL` and `NORM_CALL`.
+
+    Only the addresses of the arrays, and the shapes of table and index, are used.
+    """
+    return call_norm_kernel(
+        kernel,
+        layout,
+        x,
+        out,
+        table,
+        index,
+        weights,
+        start,
+        stop,
+        step,
+        over_token,
+        eps,
+        divisor,
+        scratch,
+        size,
+        chunks,
+        team,
+    )
+
+
+@intrinsic
+def run_factors(typing_context, rows, factors, sums, eps, divisor):  # pragma: compiled
+    """Write the factor of each token of an array."""
+    dtype = "float32" if rows.dtype == types.float32 else "float64"
+
+    def generate(context, builder, signature, values):
+        given, word = Arguments(context, builder, signature, values), ir.IntType(64)
+        kernel = SquaresOfRows(builder, dtype, halves=True, streams=False, after=False)
+        addresses = [given.address(i) for i in range(3)]
+        numbers = [builder.bitcast(number, word) for number in values[3:]]
+        kernel.write_factors([*addresses[:2], *given.shape(0), addresses[2], *numbers])
+        return context.get_dummy_value()
+
+    return types.void(rows, factors, sums, eps, divisor), generate
+
+
+def norm_factors(rows, factors, sums, eps, divisor):  # pragma: compiled
+    """Write what the rows of each token are multiplied by, given memory for their sums and `FACTORS` factors."""
+    run_factors(rows, factors, sums, eps, divisor)

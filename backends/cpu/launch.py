@@ -18,15 +18,15 @@ import numpy as np
 import numpy.ma
 
 from rotary._lib.libraries import dtype_name
-from rotary._lib.typing import HostArray
+from rotary._lib.typing import HostArray, TableDType
 from rotary.angles.phases import Frequencies, multipliers
 from rotary.backends import portable
-from rotary.backends.contract import Axes, Pairing, Table, TableRows
+from rotary.backends.contract import ArrayNorm, Axes, Norm, Pairing, Table, TableRows
 from rotary.layouts import LAYOUTS, Layout
 from rotary.runtime.pool import empty_like
 
 from .jit import Variant, _compiled, compiled, entry_point
-from .kernels import DONE
+from .kernels import DONE, FACTORS
 from .threads import (
     BYTES_PER_THREAD,
     HALF_BYTES_PER_THREAD,
@@ -116,6 +116,44 @@ def rotate(
         return target if x.dtype.isnative else target.astype(x.dtype)
     out[...] = target
     return out
+
+
+def weights_of(
+    weights: Sequence[HostArray], of: ArrayNorm, dtype: TableDType, *, unit_offset: bool
+) -> HostArray:
+    """Return what the channels of an array are multiplied by, as the kernel reads it: ones without a weight."""
+    if of.weight is None:
+        return np.ones(of.shape[-1], dtype)
+    own: HostArray = np.ascontiguousarray(weights[of.weight], dtype).reshape(-1)
+    if unit_offset:
+        own = np.add(own, 1, dtype=dtype)
+    return own
+
+
+def normed(
+    x: HostArray, weight: HostArray | None, norm: Norm, of: ArrayNorm, dtype: TableDType
+) -> HostArray:
+    """Return x normed, in the dtype that it is computed in, with the bits of the kernel that also rotates."""
+    function = compiled(Variant("factors", dtype))
+    if function is None:
+        found: HostArray = portable.normed(x, weight, norm, of, dtype)
+        return found
+    heads = [] if of.heads is None else [of.heads]
+    order = [*(axis for axis in range(x.ndim - 1) if axis not in heads), *heads, x.ndim - 1]
+    wide = np.array(x.transpose(order), dtype, order="C")
+    factors = np.empty(wide.shape[: -1 - len(heads)], dtype)
+    count = x.shape[of.heads] if of.heads is not None else 1
+    divisor = float(of.squares if norm.mean else 1)
+    if x.size:
+        rows = wide.reshape(-1, count, x.shape[-1])
+        sums = np.zeros(count + 2 * FACTORS)
+        function(rows, factors.reshape(-1), sums, norm.eps, divisor)
+    wide *= np.expand_dims(factors, [*range(-1 - len(heads), 0)])
+    result = wide.transpose(np.argsort(order))
+    if weight is not None:
+        own = weights_of([weight], of._replace(weight=0), dtype, unit_offset=norm.unit_offset)
+        result *= own.reshape(of.shape)
+    return result
 
 
 def is_kernel_readable(x: HostArray) -> bool:
@@ -377,7 +415,7 @@ def configuration() -> list[tuple[str, Any]]:
     folders = {
         str(function.stats.cache_path)
         for variant, function in _compiled.items()
-        if variant.kind != "rotation"
+        if not variant.is_kernel
     }
     return [
         ("threading layer", numba.threading_layer() if started else "not started"),

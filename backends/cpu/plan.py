@@ -33,6 +33,7 @@ from .launch import (
     is_kernel_readable,
     streaming_size,
 )
+from .norms import NormLaunch, is_one_pass
 
 # The limit of consecutive positions if the call has none.
 LARGEST_INT64 = 2**63 - 1
@@ -43,7 +44,7 @@ INTEGERS = frozenset(
 
 def plan(call: Call) -> Plan:
     """Return the plan of a call; NumPy operations replace the kernels if the passes are no rotation."""
-    if call.passes[0].second_angles is not None:
+    if call.passes[0].second_angles is not None or (call.norm and not is_one_pass(call.specs)):
         return library.plan(call)
     host_plan = HostPlan(call)
     if host_plan.direct is None:
@@ -72,7 +73,7 @@ class Step(NamedTuple):
         Whether this is the first pass, which reads the arrays. Later passes read the results.
     """
 
-    launch: Launch
+    launch: Launch | NormLaunch
     members: tuple[int, int]
     blocks: list[Block]
     table: int
@@ -174,17 +175,21 @@ class HostPlan:
     `direct` is the one launch that rotates all arrays and the reader of its table, or None if a call needs more.
     """
 
-    __slots__ = ("_axes", "_call", "_steps_of_axes", "_storage", "direct")
+    __slots__ = ("_axes", "_call", "_over_tokens", "_steps_of_axes", "_storage", "direct")
 
     def __init__(self, call: Call) -> None:
         self._call = call._replace(arrays=(), outputs=None)
         self._axes = [spec.axes for spec in call.specs]
+        norms = () if call.norm is None else call.norm.arrays
+        self._over_tokens = any(each is not None and each.heads is not None for each in norms)
         self._storage = Storage(call.arrays, call.outputs)
         self._steps_of_axes: dict[Any, Steps] = {}
         xs, ys, _ = self._storage.prepared(call.arrays, call.outputs)
         steps = self._make_steps(xs, ys, [(None, axes) for axes in self._axes])
         self._steps_of_axes[None] = steps
-        is_direct = self._storage.unchanged and all(x.ndim == 4 for x in call.arrays)
+        is_direct = (
+            self._storage.unchanged and call.norm is None and all(x.ndim == 4 for x in call.arrays)
+        )
         self.direct = _only_launch(steps, len(call.arrays)) if is_direct else None
 
     def __call__(
@@ -192,6 +197,7 @@ class HostPlan:
         arrays: Sequence[HostArray],
         position_args: PositionArgs,
         outputs: Sequence[HostArray] | None,
+        weights: Sequence[HostArray] = (),
         *,
         skip_lookup: bool = False,
     ) -> Sequence[HostArray]:
@@ -211,8 +217,10 @@ class HostPlan:
             rows = RowPositions(None, offset or 0, call.position_shapes.length)
         else:
             rows = call.read(position_args, call.position_shapes)
-        if rows.start is None and type(rows.positions) is not np.ndarray:
-            return library.LibraryPlan(call).rotate_at(rows, arrays, outputs)
+        known = rows.start is not None or type(rows.positions) is np.ndarray
+        # If positions differ by head, the kernel does not see all heads of a token at once.
+        if not known or (rows.per_array_axis and self._over_tokens):
+            return library.LibraryPlan(call).rotate_at(rows, arrays, outputs, weights)
         storage = self._storage
         if storage.unchanged:
             xs = arrays
@@ -255,11 +263,15 @@ class HostPlan:
                 tables[i] = table.values, table.index, 0, table.values.shape[2], table.step
         kernels = [step.launch.kernel or step.launch.ready() for step in steps]
         if None in kernels:  # Numba has failed
-            return library.LibraryPlan(call).rotate_at(rows, arrays, outputs)
+            return library.LibraryPlan(call).rotate_at(rows, arrays, outputs, weights)
         for step, kernel in zip(steps, kernels, strict=True):
             assert kernel is not None
             sources = xs if step.first else ys
             first, last = step.members
+            if isinstance(step.launch, NormLaunch):
+                table = tables[step.table]
+                step.launch.rotate_blocks(kernel, sources[first], ys[first], table, weights)
+                continue
             step.launch.rotate_blocks(
                 step.blocks,
                 kernel,
@@ -298,7 +310,11 @@ class HostPlan:
                     pairing = as_interleaved(pairing)
                 # The kernel can rotate two arrays at once only if each is a single block.
                 several_blocks = axes.extra or len(axes.head_axes(x.ndim)) > 1
-                if x.size:
+                norm = None if call.norm is None else call.norm.arrays[i]
+                if call.norm is not None and norm is not None and x.size:
+                    launch = NormLaunch(x, ys[i], axes, pairing, call.norm, norm, spec.dtype)
+                    steps.append(Step(launch, (i, i), [], tables[key], first=True))
+                elif x.size:
                     group = tables[key], x.dtype, pairing, i if several_blocks else None
                     groups.setdefault(group, []).append(i)
             for (table, _, pairing, _), members in groups.items():
@@ -346,6 +362,7 @@ class TablesPlan:
         if kernel is None:  # Numba has failed
             (pairing,), (output,) = call.spec.pairings, outputs or (None,)
             return [portable.rotate(arrays[0], table, call.spec.axes, pairing, output)]
+        assert isinstance(step.launch, Launch)
         xs, ys, targets = storage.prepared(arrays, outputs)
         rows = table.values, table.index, 0, table.values.shape[2], table.step
         step.launch.rotate_blocks(step.blocks, kernel, (xs[0], xs[0]), (ys[0], ys[0]), rows)
@@ -449,6 +466,7 @@ def _only_launch(made: Steps, count: int) -> tuple[Launch, Any] | None:
     (step,) = steps
     if len(set(step.members)) != count or len(step.blocks) != 1:
         return None
+    assert isinstance(step.launch, Launch)
     return step.launch, requests[0].reader
 
 

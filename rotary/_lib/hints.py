@@ -56,6 +56,9 @@ NAMES_ELSEWHERE = (
     ("batch_axis", "batch batch_dim batch_first"),
     ("role", "is_query is_key kind which"),
     ("delta", "shift by n amount"),
+    ("norm", "qk_norm q_norm k_norm rms_norm rmsnorm"),
+    ("eps", "epsilon rms_norm_eps norm_eps layer_norm_eps variance_epsilon"),
+    ("unit_offset", "add_unit_offset zero_centered zero_centered_gamma"),
     ("out", "out_ output outputs inplace in_place dst"),
     ("num_heads", "heads n_heads num_attention_heads n_head"),
     ("w", "weight weights kernel"),
@@ -69,6 +72,12 @@ ARGUMENT_TEXTS = {
     "rotary_dim": "`rotary_dim`, a number of channels",
     "scaling": "`scaling`, one of rotary.scaling",
     "decay": "`decay`, a rotary.XPos",
+    "norm": "`norm`, a rotary.RMSNorm",
+}
+
+# Arguments that only some methods have, and why the others do not.
+ELSEWHERE = {
+    "norm": "it is an argument of the call, because a norm cannot be undone or moved",
 }
 
 
@@ -112,7 +121,7 @@ def refuse(function: Callable[..., Any], options: Iterable[str], owner: object =
     ]
     unknown = next(name for name in options if name not in known)
     meant = _meant(unknown, known)
-    hint = (
+    hint = ELSEWHERE.get(unknown) or (
         f"it takes {', '.join(f'`{name}`' for name in known)}"
         if meant is None
         else f"here it is {ARGUMENT_TEXTS.get(meant, f'`{meant}`')}"

@@ -77,8 +77,8 @@ def _mlx_namespace() -> Namespace:
     import mlx.core as mx
 
     names = (
-        "abs arange clip cos exp isfinite max ones_like round sin reshape stack where zeros_like float32 float64 "
-        "int32 int64 uint32 real imag floor"
+        "abs arange clip cos exp isfinite max ones_like round sin sqrt reshape stack sum where zeros_like float32 "
+        "float64 int32 int64 uint32 real imag floor"
     )
     return SimpleNamespace(
         **{name: getattr(mx, name) for name in names.split() if hasattr(mx, name)},
@@ -358,6 +358,11 @@ def has_int64(x: Array) -> bool:
     import jax
 
     return bool(jax.config.jax_enable_x64)
+
+
+def has_float64(x: Array) -> bool:
+    """Return whether the library of an array computes in float64 wherever its arrays are."""
+    return has_int64(x) and not is_mlx_array(x)
 
 
 def is_jax_tracer(x: Array) -> bool:

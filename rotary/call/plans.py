@@ -28,10 +28,12 @@ from rotary.backends.contract import (
     RowPositions,
     TablesCall,
 )
+from rotary.norm import RMSNorm
 from rotary.tables import lookup
 from rotary.tables.reader import Reader
 from rotary.tables.windows import LARGEST_POSITION
 
+from . import norms
 from .arrays import as_outputs, check_array, check_has_library, names_of
 from .own_tables import TableOptions, tables_call
 from .passes import Rotation
@@ -73,6 +75,7 @@ def rotate(
     out: Any,
     delta: Any = None,
     to: Any = None,
+    norm: Any = None,
     *,
     transposed: bool = False,
 ) -> Any:
@@ -88,6 +91,8 @@ def rotate(
         As the call gives them.
     to : RotaryEmbedding or None
         To what frequencies keys are moved.
+    norm : RMSNorm or None
+        How arrays are normed.
     transposed : bool
         Whether gradients of the results go back to those of the arrays.
 
@@ -102,6 +107,10 @@ def rotate(
     kind: tuple[Any, ...] = rotations, verb, len(arrays)
     if other is not None or transposed or cu_seqlens is not None:
         kind = *kind, (other, transposed, cu_seqlens is None)
+    weights: tuple[Array, ...] = ()
+    if norm is not None:
+        kind = *kind, norms.key_of(norm, verb)
+        weights = norms.weights_of(norm)
     key, owner = None, None
     if arrays and type(arrays[0]) is np.ndarray:
         key = _key(kind, arrays, role, seq_axis, batch_axis, outputs)
@@ -111,18 +120,16 @@ def rotate(
             if batch_axis is not None or not (seq_axis is None or type(seq_axis) is int):
                 options = rotations.options(seq_axis, batch_axis, len(arrays), packed=False)
                 seq_axis, batch_axis = options.as_given()
-            again = partial(rotate, rotations, verb, to=other)
-            results = _on_host(
-                backend,
-                again,
-                rotations,
-                arrays,
-                where,
-                role,
-                (seq_axis, batch_axis),
-                outputs,
-                transposed,
-            )
+            own_axes = seq_axis, batch_axis
+            if norm is not None:
+                results = _normed_on_host(
+                    backend, rotations, arrays, where, role, own_axes, outputs, norm
+                )
+            else:
+                again = partial(rotate, rotations, verb, to=other)
+                results = _on_host(
+                    backend, again, rotations, arrays, where, role, own_axes, outputs, transposed
+                )
             if results is not None:
                 return results[0] if len(results) == 1 else tuple(results)
         owner, layout = _on_gpu(arrays, outputs)
@@ -146,11 +153,14 @@ def rotate(
         transpose = partial(_gradients, made, rotations, role, options.as_given())
         if transposed:
             rotation = rotation.transposed()
-        plan = _plan_of(rotation, arrays, options, out, owner, transpose, shifts=verb == "shift")
+        plan = _plan_of(
+            rotation, arrays, options, out, owner, transpose, norm, shifts=verb == "shift"
+        )
         if key is not None:
             _plans.misses += 1
             _plans.keep(key, plan)
-    results = plan(arrays, where, outputs)
+    numbers: tuple[Any, ...] = (weights,) if weights else ()
+    results = plan(arrays, where, outputs, *numbers)
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -289,6 +299,7 @@ def _plan_of(
     out: Any,
     owner: str | None,
     transpose: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]],
+    norm: Any,
     *,
     shifts: bool,
 ) -> Plan:
@@ -339,9 +350,10 @@ def _plan_of(
         table_reader=_table_reader,
         check_outputs=_check_outputs,
         transpose=transpose,
+        norm=None if norm is None else norms.norm_of(norm, arrays, shapes, specs),
     )
     # What is no rotation is made of two, by the library's own operations.
-    if owner is not None and first.second_angles is None:
+    if owner is not None and first.second_angles is None and norm is None:
         from rotary.backends.cuda import plan as cuda
 
         return cuda.plan(call, owner)
@@ -440,6 +452,101 @@ def _on_host(
     back = partial(_gradients, partial(again, transposed=not transposed), rotations, role, axes)
     results: Sequence[Array] | None = backend.rotate_all(arrays, where, outputs, on_host, back)
     return results
+
+
+def _normed_on_host(
+    backend: ModuleType,
+    rotations: Source,
+    arrays: Sequence[Array],
+    where: PositionArgs,
+    role: Any,
+    axes: tuple[Any, Any],
+    outputs: Sequence[Array] | None,
+    norm: RMSNorm,
+) -> Sequence[Array] | None:
+    """Return arrays of other libraries normed and rotated if they lie in the host's memory, None if they do not."""
+    count = len(where)
+
+    def on_host(own: Sequence[HostArray], places: Any, out: Any) -> Sequence[HostArray]:
+        """Return NumPy's views of the arrays normed and rotated; those of the weights follow the positions."""
+        positions, offset, cu_seqlens, delta = places[:count]
+        seen = norms.with_weights(norm, places[count:])
+        result = rotate(
+            rotations,
+            "call",
+            own,
+            positions,
+            offset,
+            cu_seqlens,
+            role,
+            *axes,
+            out,
+            delta,
+            norm=seen,
+        )
+        return result if isinstance(result, tuple) else (result,)
+
+    def back(
+        gradients: Sequence[Array], rotated: Sequence[Array], places: Any
+    ) -> tuple[list[Array], list[Array]]:
+        """Return the gradients by arrays and by weights, given those of the results."""
+        seen = norms.with_weights(norm, places[count:])
+        return norm_gradients(rotations, gradients, rotated, places[:count], role, *axes, seen)
+
+    own = norms.weights_of(norm)
+    results: Sequence[Array] | None = backend.norm_all(arrays, own, where, outputs, on_host, back)
+    return results
+
+
+def norm_gradients(
+    embedding: Any,
+    arrays: Sequence[Array],
+    primals: Sequence[Array],
+    where: PositionArgs,
+    role: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    norm: RMSNorm,
+) -> tuple[list[Array], list[Array]]:
+    """Return the gradients of a call with a norm, by what was normed and rotated and by the weights that are arrays.
+
+    `arrays` are the gradients of the results, and `primals` what was normed and rotated; the others are as the call
+    gives them.
+    """
+    rotations: Source = embedding._rotations
+    positions, offset, cu_seqlens, delta = where
+    count, packed = len(arrays), cu_seqlens is not None
+    rotation = rotations.rotation("call", role, count)
+    options = rotations.options(seq_axis, batch_axis, count, packed=packed)
+    first = rotation.for_arrays(count)[0]
+    shapes = tuple(map(shape_of, primals, names_of(primals)))
+    specs, _, _ = array_specs(
+        shapes,
+        options,
+        rotation.head_dim,
+        first.pairings,
+        first.angles[0].frequencies.heads,
+    )
+
+    def rotated(own: Sequence[Array], transposed: bool) -> Sequence[Array]:
+        result = rotate(
+            rotations,
+            "call",
+            own,
+            positions,
+            offset,
+            cu_seqlens,
+            role,
+            seq_axis,
+            batch_axis,
+            None,
+            delta,
+            transposed=transposed,
+        )
+        return result if isinstance(result, tuple) else (result,)
+
+    own = norms.norm_of(norm, primals, shapes, specs)
+    return norms.gradients(own, specs, rotated, arrays, primals, norms.weights_of(norm))
 
 
 def _on_gpu(

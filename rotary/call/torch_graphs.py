@@ -254,6 +254,7 @@ def traced(
     out: Any,
     delta: Any = None,
     to: Any = None,
+    norm: Any = None,
 ) -> Any:
     """Return tensors rotated by an operator; NotImplemented where only the library itself can say what comes.
 
@@ -263,6 +264,8 @@ def traced(
     """
     import torch
 
+    if norm is not None:
+        return NotImplemented
     if not torch.compiler.is_dynamo_compiling() and not _has_open_size(arrays):
         return NotImplemented
     outputs = [] if out is None else list(out) if isinstance(out, tuple | list) else [out]

@@ -42,6 +42,9 @@ def array(*shape, dtype=np.float32):
 Q, K = array(1, 4, 1, 32), array(1, 2, 1, 32)
 SEVERAL = array(2, 4, 3, 32), array(2, 2, 3, 32)
 KEYS = SEVERAL[1]
+NORM = rotary.RMSNorm(array(32), None)
+GEMMA = rotary.RMSNorm(array(32), array(32), unit_offset=True)
+OLMO = rotary.RMSNorm(array(4, 32), over="token")
 UNROTATED = ROPE.tables([0, 0, 0])
 count = itertools.count(3)
 
@@ -119,6 +122,9 @@ KINDS = {
         to=LONG,
         positions=np.array([[2, 3, next(count) % 9], [1, 2, 3]]),
     ),
+    "a norm": lambda: ROPE(Q, K, offset=next(count), norm=NORM),
+    "a norm with unit offset": lambda: ROPE(Q, K, positions=np.array([next(count)]), norm=GEMMA),
+    "a norm over the token": lambda: ROPE(Q, offset=next(count), norm=OLMO, out=Q),
     "inverse": lambda: ROPE.inverse(Q, K, offset=next(count)),
     "vjp": lambda: ROPE.vjp(Q, K, offset=next(count)),
     "a NumPy integer": lambda: ROPE(Q, K, offset=np.int64(next(count))),

@@ -24,7 +24,7 @@ SPINE = [
         *("rotary.angles", "rotary.layouts", "rotary.positions", "rotary.runtime"),
         *("rotary.sections", "rotary.typing"),
     ],
-    ["rotary.decay", "rotary.scaling"],
+    ["rotary.decay", "rotary.norm", "rotary.scaling"],
     ["rotary.backends"],
     ["rotary.tables"],
     ["rotary.call"],
