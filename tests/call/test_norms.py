@@ -11,11 +11,11 @@ from helpers import (
     DTYPES,
     LAYOUTS,
     as_dtype,
+    exact_cos_sin,
     kernel_in_use,
     pairs_of,
     random_array,
     same_bits,
-    turned_unit,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,7 +113,8 @@ def exact(x, weight, inv_freq, position, eps, layout):
         row = [each / size * mpmath.mpf(float(w)) for each, w in zip(row, weight, strict=True)]
         for (a, b), frequency in zip(pairs_of(len(x), layout), inv_freq, strict=True):
             cosine, sine = (
-                mpmath.mpf(each) / mpmath.mpf(2) ** 220 for each in turned_unit(position, frequency)
+                mpmath.mpf(each) / mpmath.mpf(2) ** 220
+                for each in exact_cos_sin(position, frequency)
             )
             row[a], row[b] = row[a] * cosine - row[b] * sine, row[b] * cosine + row[a] * sine
         return row
