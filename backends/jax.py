@@ -1,6 +1,6 @@
-"""JAX's concrete arrays in the host's memory, rotated by NumPy's plans where they lie.
+"""Rotate concrete JAX arrays in host memory by NumPy plans, without a copy of the input.
 
-What is traced, spread over devices or elsewhere shows no memory, and is left to the library's own operations.
+Arrays that are traced, sharded or on another device have no host memory. JAX operations rotate them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .cpu.host import host
 DEFERS = False
 # Norms are left to the library's own operations, which it differentiates.
 normed = portable.normed
-# Bytes that JAX copies in less time than it takes them over.
-COPIED = 128 * 1024
+# Up to this size, JAX copies an array faster than it aliases its memory.
+MAX_COPY_BYTES = 128 * 1024
 
 
 def rotate_all(
     arrays: Sequence[Array],
-    where: PositionArgs,
+    position_args: PositionArgs,
     outputs: Sequence[Array] | None,
     on_host: Callable[..., Sequence[HostArray]],
     back: Any,  # noqa: ARG001  (JAX traces what it differentiates)
@@ -38,17 +38,20 @@ def rotate_all(
     if outputs is not None:
         return None  # they are immutable
     views: dict[int, HostArray] = {}
-    for x in (*arrays, *(each for each in where if not isinstance(each, HOST_POSITION_TYPES))):
-        view = _memory(x) if array_api_compat.is_jax_array(x) else None
+    for x in (
+        *arrays,
+        *(each for each in position_args if not isinstance(each, HOST_POSITION_TYPES)),
+    ):
+        view = _host_view(x) if array_api_compat.is_jax_array(x) else None
         if view is None:
             return None
         views[id(x)] = view
     own = [views[id(x)] for x in arrays]
-    known = tuple([views.get(id(each), each) for each in where])
-    large = max(view.nbytes for view in own) > COPIED
+    host_args = tuple([views.get(id(each), each) for each in position_args])
+    large = max(view.nbytes for view in own) > MAX_COPY_BYTES
     # JAX takes over only memory that starts on a cache line.
     targets = [empty(view.shape, view.dtype) for view in own] if large else None
-    results = on_host(own, known, targets)
+    results = on_host(own, host_args, targets)
     return [_as_jax(result, x) for result, x in zip(results, arrays, strict=True)]
 
 
@@ -66,29 +69,29 @@ def norm_all(
 
 def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | None = None) -> Array:
     """Return one array rotated."""
-    source = None if host() is portable else _memory(x)
+    source = None if host() is portable else _host_view(x)
     if source is None:
         return portable.rotate(x, table, axes, pairing, out)
     target = empty(source.shape, source.dtype)
     return _as_jax(host().rotate(source, table, axes, pairing, target), x)
 
 
-def _memory(x: Array) -> HostArray | None:
-    """Return a JAX array's memory, or None where it is traced, spread over devices or elsewhere."""
+def _host_view(x: Array) -> HostArray | None:
+    """Return a NumPy view of an array, or None if it is traced, sharded or on another device."""
     if is_jax_tracer(x):
         return None
     devices = list(x.devices())
     if len(devices) != 1 or devices[0].platform != "cpu":
         return None
     if dtype_name(x) in ("float64", "complex128") and not has_int64(x):
-        return None  # what comes back would silently be narrower
+        return None  # JAX would silently return a narrower dtype
     return np.asarray(x)
 
 
 def _as_jax(memory: HostArray, like: Array) -> Array:
-    """Return memory as a JAX array where another one is bound to, or free to move as that one is."""
+    """Return host memory as a JAX array on the device of `like`, committed to it only if `like` is."""
     import jax
 
-    if memory.nbytes <= COPIED and not like.committed:
+    if memory.nbytes <= MAX_COPY_BYTES and not like.committed:
         return jax.numpy.asarray(memory)  # a copy, made in less time than memory is taken over
     return jax.device_put(memory, like.sharding if like.committed else None, may_alias=True)

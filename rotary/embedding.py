@@ -37,55 +37,54 @@ class RotateOptions(CallOptions, total=False):
 
 
 class ShiftOptions(CallOptions, total=False):
-    """The keyword arguments of `RotaryEmbedding.shift` that do not decide what it returns."""
+    """The keyword arguments of `RotaryEmbedding.shift` on which the type of its result does not depend."""
 
     to: RotaryEmbedding | None
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class RotaryEmbedding(Specification):
-    """A rotary position embedding: pairs of channels turn by angles linear in position.
+    """A rotary position embedding: it rotates channel pairs by angles that are linear in position.
 
-    Every pair ``(a, b)`` of channels becomes ``A * (a cos - b sin, b cos + a sin)``, where the angle of
-    pair i at position p is ``p * inv_freq[i]``, and A is the attention factor.
+    Every channel pair ``(a, b)`` becomes ``A * (a cos - b sin, b cos + a sin)``. The angle of pair i at position p is
+    ``p * inv_freq[i]``, and A is the attention factor.
 
     Parameters
     ----------
     head_dim : int
-        Channels of the arrays, their last axis.
+        Number of channels of the arrays: the size of their last axis.
     layout : {"half", "interleaved"}
-        Which channels pair: ``(i, i + rotary_dim/2)`` or ``(2i, 2i + 1)``. There is no default: the wrong
-        one is silent. "Which layout is my checkpoint" in the documentation tells how to find out.
+        The channel pairs: ``(i, i + rotary_dim/2)`` or ``(2i, 2i + 1)``. There is no default, because a wrong
+        layout raises no error. "Which layout is my checkpoint" in the documentation tells how to find out.
     base : float
         Base of the frequencies, ``inv_freq[i] = base ** (-2i / rotary_dim)`` before scaling. Required
         unless the scaling itself gives the frequencies; such a scaling does not read it.
     scaling : Scaling, default `rotary.scaling.Default()`
-        How frequencies and attention factor follow.
+        Gives the frequencies and the attention factor.
     rotary_dim : int, optional
-        How many channels turn, an even number; all from `rotary_start` on by default. The others pass
-        through unchanged.
+        Number of rotated channels, even. By default, all from `rotary_start` on. The others stay unchanged.
     rotary_start : int, default 0
-        The first channel that turns.
+        The first rotated channel.
     context_length : int, optional
-        How many positions there are, 0 .. context_length - 1. Required by scalings that depend on it,
-        which then refuse later positions; not read by others.
+        Positions are 0 .. context_length - 1. Scalings that depend on it require it, and positions beyond it then
+        raise an error. Other scalings do not read it.
     output_layout : {"half", "interleaved"}, optional
         Layout of the result, `layout` by default.
     sections : Sections or array_like of int (rotary_dim/2,), optional
-        Where there are several position axes, as of images: which axis every pair reads, as
-        `rotary.sections` makes it, or the number of the axis for each pair. Positions then lead with the
-        axes.
+        For several position axes, as of images and video: the axis that each channel pair uses, as the functions of
+        `rotary.sections` return it, or the number of the axis for each pair. The first axis of positions is then
+        that of the position axes.
     decay : XPos, optional
-        A scale by position on top of the rotation, inverse for keys.
+        Multiplies queries by a scale that depends on the position, and keys by its inverse.
     quirk : {"vjepa2", "hunyuan_vl"}, optional
-        What a checkpoint was trained with although it is no rotation: "vjepa2" lays angles out as the half
-        layout does and turns interleaved pairs by them, on every position axis for itself; "hunyuan_vl",
-        the port in transformers, doubles the sections over the full width, so that the two channels of a
-        pair read different axes. There is then no `inverse`, `shift` or `tables`.
+        Reproduce a computation that a checkpoint was trained with and that is no rotation. With "vjepa2", angles are
+        ordered as in the half layout but applied to interleaved pairs, separately on each position axis. With
+        "hunyuan_vl", the port in transformers, sections are doubled over the full width, so that the two channels
+        of a pair use different axes. `inverse`, `shift` and `tables` then raise an error.
     seq_axis : int, optional
         The sequence axis of the arrays: -2 for (B, H, S, D), -3 for (B, S, H, D), 0 for (S, H, D). It must
-        be given for arrays of three and more axes, here or in the call. It does not apply to arrays of two
-        axes, (S, D), whose sequence is axis 0, nor to packed ones.
+        be given for arrays of three and more axes, here or in the call. It does not apply to packed arrays, nor to
+        arrays of two axes, (S, D), whose sequence is axis 0.
     batch_axis : int or False, optional
         The batch axis of the arrays, False if there is none. By default it is axis 0, or axis 1 if the
         sequence is axis 0. An array of three axes has a batch only if its sequence is axis 1, as in
@@ -95,9 +94,9 @@ class RotaryEmbedding(Specification):
     Attributes
     ----------
     head_dim, layout, base, scaling, rotary_dim, rotary_start, context_length, output_layout, sections
-        The specification, resolved.
+        The arguments, with defaults filled in.
     decay, quirk, seq_axis, batch_axis
-        The same.
+        The arguments as given.
     inv_freq
     attention_factor
     softmax_factor
@@ -107,28 +106,26 @@ class RotaryEmbedding(Specification):
     TypeError
         If an argument is of the wrong kind, or `base` or `context_length` is needed and missing.
     ValueError
-        If a value does not fit; the message names it.
+        If a value does not fit. The message names the argument.
 
     See Also
     --------
-    rotary.apply_rotary : for owners of their own tables.
+    rotary.apply_rotary : rotation by given tables of cosine and sine.
 
     Notes
     -----
     Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021 (arXiv:2104.09864).
 
-    Angles are exact for every int64 position and every float64 one below ``2**63`` in size; the dtype
-    of an array never reaches them. Positions that are traced, whose values only a compiled program
-    knows, keep cosine and sine within 1e-6 if they are integers, and have the accuracy of their own
-    dtype if they are floats.
+    Angles are exact for every int64 position and every float64 position below ``2**63`` in size. They do not depend
+    on the dtype of the array. For traced integer positions, cosine and sine are within 1e-6. Angles of traced float
+    positions have the accuracy of their dtype.
 
-    float16, bfloat16 and float32 arrays are computed in float32 and rounded once, float64 ones in
-    float64. NumPy arrays are read where they lie, whatever their axis order and address; one whose last
-    axis is not contiguous, or which is byte-swapped, is copied once. Complex arrays have one channel per
-    pair, are multiplied by ``A exp(i angle)``, and have no layout; the window of channels is then halved.
+    float16, bfloat16 and float32 arrays are computed in float32 and rounded once, float64 arrays in float64. NumPy
+    arrays are not copied, whatever their strides, unless they are byte-swapped or their last axis is not contiguous.
+    Complex arrays have one channel per pair, are multiplied by ``A exp(i angle)``, and have no layout. `head_dim`,
+    `rotary_dim` and `rotary_start` count two channels for each of theirs.
 
-    Embeddings are values: immutable, hashable, picklable, equal when all their arguments are. Threads
-    may share them.
+    Embeddings are immutable, hashable and picklable, and equal if all their arguments are. Threads may share them.
 
     Examples
     --------
@@ -144,7 +141,7 @@ class RotaryEmbedding(Specification):
     """
 
     def explain(self) -> str:
-        """Return every number of the specification and where it comes from, a line each.
+        """Return the value and the origin of every argument and of every number that follows, one per line.
 
         Returns
         -------
@@ -206,51 +203,49 @@ class RotaryEmbedding(Specification):
         Parameters
         ----------
         *arrays : array
-            With `head_dim` channels on the last axis, or ``head_dim / 2`` complex ones. All have a sequence
-            of one length; other axes may differ. Their dtype is float16, bfloat16, float32, float64,
-            complex64 or complex128, each its own.
+            With `head_dim` channels on the last axis, or ``head_dim / 2`` complex channels. All have the same
+            sequence length; other axes may differ. Each has the dtype float16, bfloat16, float32, float64,
+            complex64 or complex128.
         positions : array_like (S,), (1, S), (B, S) or with one axis less than the arrays, optional
-            Integers within int64, or finite floats below ``2**63`` in size, which are taken as the
-            exact float64 they are; by default 0 .. S - 1. float16 and bfloat16 positions are refused from
-            2048 and 256 on, because a step of one would not change them. With one axis less than the arrays, positions
-            have the arrays' own axes without the channels, and each size but the sequence's may be 1. So
-            positions per head are (B, H, S) for (B, H, S, D) and (S, H) for (S, H, D). What also fits as
-            (B, S) is read as (B, S). If frequencies are given for several position axes, positions lead
-            with these axes. For arrays on a GPU, positions that lie there
-            are read where they are and never by the host, so that a row at one that would be refused is
-            NaN. Lists and NumPy arrays cost one upload, which nothing waits for, and cannot be captured
-            in a CUDA graph.
+            Integers within int64, or finite floats below ``2**63`` in size, which count by their exact float64
+            value; by default 0 .. S - 1. float16 positions from 2048 on and bfloat16 positions from 256 on raise an
+            error, because the dtype cannot hold consecutive ones. Positions with one axis less than the arrays have
+            the axes of the arrays without the channels, in the same order. Each of their sizes may be 1, except that
+            of the sequence. So positions per head are (B, H, S) for (B, H, S, D) and (S, H) for (S, H, D). A shape
+            that also fits (B, S) means (B, S). If frequencies are given for several position axes, the first axis of
+            positions is that of the position axes. Positions on the GPU of the arrays are never read by the host. A
+            position that would raise an error gives NaN there. Lists and NumPy arrays are uploaded asynchronously,
+            which a CUDA graph cannot capture.
         offset : number or array_like (B,), optional
-            First position, in place of 0, of all rows of the batch or of each; with `cu_seqlens` it may
-            be one per sequence (n,). A float offset is added to 0 .. S - 1 in float64.
+            First position of every sequence, or of each sequence of the batch, by default 0. With `cu_seqlens`, there
+            may be one per packed sequence (n,). A float offset is added to 0 .. S - 1 in float64.
         cu_seqlens : array_like of int (n + 1,), optional
-            Bounds of n sequences packed one after another, 0 first; positions restart at each. The
-            sequence is then axis 0 unless the call says otherwise, as in (total, H, D), and no axis is a
-            batch.
+            Bounds of n packed sequences, from 0 to the total length. Positions restart at each sequence. The sequence
+            axis is then 0 unless the call names another, as in (total, H, D), and there is no batch axis.
         role : {"query", "key"}, optional
-            What the arrays are, with `decay`. By default two arrays are query and key.
+            Whether the arrays are queries or keys, with `decay`. By default two arrays are query and key.
         seq_axis : int or tuple of (int or None), optional
-            The sequence axis, for this call. A tuple has one entry for each array; None stands for the
-            embedding's axis. One negative axis for arrays of different rank is refused.
+            The sequence axis, for this call. A tuple has one entry for each array, and None means the embedding's
+            axis. One negative axis for arrays of different rank raises an error.
         batch_axis : int, False or tuple of these or None, optional
-            The batch axis, for this call, False if there is none. A tuple has one entry for each array.
+            The batch axis, for this call; False if there is none. A tuple has one entry for each array.
         out : array or tuple of array, optional
-            Where results are written: the inputs themselves, or memory that overlaps no input.
+            Receives the results: the inputs themselves, or arrays that overlap no input.
         norm : RMSNorm, optional
             How arrays are normed, before or after they are rotated.
 
         Returns
         -------
         array, or tuple of array for several
-            Rotated, of the same library, shape and dtype; `out` where it was given.
+            The rotated arrays, of the same library, shape and dtype; `out` if it is given.
 
         Raises
         ------
         TypeError
             If an argument is of the wrong kind, such as an array of integers or an immutable `out`.
         ValueError
-            If shapes or values do not fit, or an array of three or more axes has no `seq_axis`. No
-            array has then been changed.
+            If shapes or values do not fit, or an array of three or more axes has no `seq_axis`. No array is then
+            changed.
 
         Examples
         --------
@@ -303,9 +298,9 @@ class RotaryEmbedding(Specification):
         out: OutLike = None,
         **unknown: Never,
     ) -> Array | tuple[Array, ...]:
-        """Undo the rotation, attention factor included.
+        """Apply the inverse rotation, including the inverse attention factor.
 
-        Parameters are those of the call that is undone. Reads `output_layout` and writes `layout`.
+        Parameters are those of the call to invert. The input has `output_layout` and the result has `layout`.
 
         Returns
         -------
@@ -352,11 +347,11 @@ class RotaryEmbedding(Specification):
         out: OutLike = None,
         **unknown: Never,
     ) -> Array | tuple[Array, ...]:
-        """Return the vector-Jacobian product: the gradient with respect to what was rotated.
+        """Return the vector-Jacobian product: the gradient with respect to the rotated arrays.
 
-        The rotation is linear, so this is its transpose, attention factor included. Parameters are
-        those of the call that is differentiated, with the gradients of its results for arrays. Reads
-        `output_layout` and writes `layout`. A complex array is multiplied by the conjugate.
+        The rotation is linear, so this is its transpose, including the attention factor. Parameters are those of the
+        call to differentiate, but the arrays are the gradients of its results. They have `output_layout`, and the
+        result has `layout`. A complex array is multiplied by the conjugate.
 
         Returns
         -------
@@ -407,44 +402,42 @@ class RotaryEmbedding(Specification):
         out: OutLike = None,
         **unknown: Never,
     ) -> Array | tuple[Array, Array]:
-        """Move what has been rotated, such as cached keys, by `delta` positions, or to other frequencies.
+        """Shift rotated arrays, such as cached keys, by `delta` positions, or to other frequencies.
 
-        The attention factor is not applied again: what stood at position p is afterwards what rotating
-        it at ``p + delta`` had given, by this embedding or by the one it moves to. Reads and writes
-        `output_layout`.
+        An array rotated at position p becomes the array rotated at ``p + delta``, by this embedding or by `to`. The
+        attention factor is not applied a second time. Input and result have `output_layout`.
 
         Parameters
         ----------
         x : array
-            As returned by the embedding.
+            A result of the embedding.
         delta : number or array_like (B,), (1, S), (B, S) or with one axis less than x
-            How far, in integers or floats of either sign. A one-dimensional array is (B,) if `x` has a
+            Added to the positions: integers or floats of either sign. A one-dimensional array is (B,) if `x` has a
             batch, and (S,) if it has none: with a batch, one entry per token is (1, S). Other shapes are
-            those of positions. If frequencies are given for several position axes, an array leads with
-            these axes.
+            those of positions. If frequencies are given for several position axes, the first axis of an array is
+            that of the position axes.
         to : RotaryEmbedding, optional
-            Whose frequencies and attention factor the result has, such as this one at another context
-            length. Rows turn by ``(p + delta) * new - p * old``, reduced exactly, so that it needs to be
-            known where they stand.
+            Gives the frequencies and the attention factor of the result, for example this embedding at another
+            context length. The angle, ``(p + delta) * new - p * old``, is reduced exactly. It depends on p, so the
+            positions of `x` must be given.
         positions, offset : optional
-            The positions of the rows of `x`, as in the call. `to` needs one of the two.
+            The positions of `x`, as in the call. `to` needs one of the two.
         scales : number or array, optional
-            Of a cache quantised to int4, int8 or eight-bit floats, whose values are ``x * scales``: a number,
-            or a floating array of as many axes, of size 1 where a scale is shared. The scale of an empty
-            slot may be 0; the slot then stays zero. The values are rotated in float32 and quantised again,
-            with new scales as large as the greatest finite value of each needs. What is not finite stays
-            so.
+            Scales of a cache quantized to int4, int8 or eight-bit floats, whose values are ``x * scales``: a number,
+            or a floating array with the same number of axes, of size 1 along those that share a scale. An empty slot
+            may have the scale 0; its values stay zero. Values are rotated in float32 and quantized again. The
+            largest finite value that shares a new scale decides it. Non-finite values are kept.
         cu_seqlens : array_like of int (n + 1,), optional
             Bounds of packed sequences, as in the call; delta may then be one per sequence (n,).
         role : {"query", "key"}, optional
-            What the array is, with `decay`.
+            Whether the array holds queries or keys, with `decay`.
         seq_axis : int, optional
             The sequence axis, for this call.
         batch_axis : int or False, optional
-            The batch axis, for this call, False if there is none.
+            The batch axis, for this call; False if there is none.
         out : array, optional
-            Where the result is written: `x` itself, or memory that does not overlap it. With `scales` a
-            pair, of values and of scales.
+            Receives the result: `x` itself, or an array that does not overlap it. With `scales`, a pair (values,
+            scales).
 
         Returns
         -------
@@ -453,10 +446,10 @@ class RotaryEmbedding(Specification):
         Raises
         ------
         TypeError
-            If an argument is of the wrong kind, or the embedding has a quirk, or two scales for a pair, which
-            do not compose.
+            If an argument is of the wrong kind. If the embedding has a quirk, or a decay with different scales for
+            the two channels of a pair, because these do not compose.
         ValueError
-            If a value does not fit, or the two embeddings turn different channels.
+            If a value does not fit, or the two embeddings rotate different channels.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""The text that `RotaryEmbedding.explain` returns: every number of an embedding, and where it comes from."""
+"""The text that `RotaryEmbedding.explain` returns: the numbers of an embedding and their origins."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ PAIRS = {"half": "pairs (i, i + {})", "interleaved": "pairs (2i, 2i + 1)"}
 
 
 class Line(NamedTuple):
-    """A number of an embedding, and its origin unless a configuration or a preset gave it.
+    """A number of an embedding, with its origin for an embedding that was not read from a configuration or preset.
 
-    `key` is its name in the origins that they give: "scaling." and the name for a number of the schedule.
+    `key` is its name among the origins that configurations and presets give. It begins with "scaling." for the
+    arguments of the scaling.
     """
 
     key: str
@@ -27,7 +28,7 @@ class Line(NamedTuple):
 
 
 def explanation(rope: Specification) -> str:
-    """Return every number of an embedding and where it comes from, one a line.
+    """Return the numbers of an embedding and their origins, one per line.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def _of_frequencies(rope: Specification) -> list[Line]:
 
 
 def _of_channels(rope: Specification) -> list[Line]:
-    """Return the channels that rotate, and how far positions reach."""
+    """Return the arguments that select channels and positions."""
     last = rope.rotary_start + rope.rotary_dim - 1
     length = f"not read by {type(rope.scaling).__name__}"
     if rope._limit:
@@ -91,7 +92,7 @@ def _of_channels(rope: Specification) -> list[Line]:
 
 
 def _of_options(rope: Specification) -> list[Line]:
-    """Return the arguments that most embeddings leave out, as far as they are given, and the sequence axis."""
+    """Return the axes, and the optional arguments that are given."""
     lines = []
     if rope.sections is not None:
         lines.append(_line("sections", rope.sections, "given: position axis x pairs, in order"))
@@ -107,7 +108,7 @@ def _of_options(rope: Specification) -> list[Line]:
 
 
 def _of_results(rope: Specification) -> list[Line]:
-    """Return the frequencies and the factors that follow."""
+    """Return the range of the frequencies, and the factors."""
     schedule = type(rope.scaling).__name__
     values = rope.inv_freq.ravel()
     return [

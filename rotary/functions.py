@@ -1,4 +1,4 @@
-"""The functions beside the embedding: frequencies, tables, and rotation by tables of one's own."""
+"""Functions that need no embedding: frequencies, tables, and rotation by given tables."""
 
 from __future__ import annotations
 
@@ -210,34 +210,34 @@ def apply_rotary(  # numpydoc ignore=PR01
     out: OutLike = None,
     **unknown: Never,
 ) -> ArrayT:
-    """Rotate an array by tables of one's own.
+    """Rotate an array by given tables of cosine and sine.
 
     Parameters
     ----------
     x : array
-        Its last axis the channels. A complex array has one channel per pair and no layout.
+        Channels are on the last axis. A complex array has one channel per pair and no layout.
     cos, sin : array (S, r/2), (B, S, r/2) or with as many axes as x
-        One number for each channel pair, of any floating dtype. They are converted to the dtype x is
-        computed in: float64 for float64, else float32. With as many axes as x, tables have its axes in
-        its order, and each size but those of the sequence and the channels may be 1: for (B, H, S, D),
-        `RotaryEmbedding.tables` gives (1, H, S, r/2) if frequencies differ by head.
+        One number for each channel pair, of any floating dtype. They are converted to float64 if x has 64-bit
+        channels, else to float32. Tables with as many axes as x have the axes of x in the same order, and may have
+        size 1 along any axis before the last but the sequence. For (B, H, S, D) and frequencies that differ by head,
+        `RotaryEmbedding.tables` returns (1, H, S, r/2).
     layout : {"half", "interleaved"}
-        Which channels pair: ``(i, i + r/2)`` or ``(2i, 2i + 1)``.
+        The channel pairs: ``(i, i + r/2)`` or ``(2i, 2i + 1)``.
     rotary_start : int, default 0
-        The first channel that turns; ``r`` from there on do, the others pass through.
+        The first rotated channel. The ``r`` channels from there on are rotated, and the others stay unchanged.
     seq_axis : int, optional
         The sequence axis. It must be given for arrays of three and more axes.
     batch_axis : int or False, optional
-        The batch axis, False if there is none. The default is that of `RotaryEmbedding`.
+        The batch axis; False if there is none. The default is that of `RotaryEmbedding`.
     inverse : bool, default False
-        Turn back: with the sine negated. Tables that carry a factor apply it again.
+        Whether to rotate by the negated angles. A factor in the tables is then applied a second time, not undone.
     out : array, optional
-        `x` itself, or memory that does not overlap it.
+        Receives the result: `x` itself, or an array that does not overlap it.
 
     Returns
     -------
     array
-        Of the library, shape and dtype of x; `out` where it was given.
+        The rotated array, of the library, shape and dtype of x; `out` if it is given.
 
     Raises
     ------
@@ -248,9 +248,9 @@ def apply_rotary(  # numpydoc ignore=PR01
 
     Warnings
     --------
-    Many programs keep tables that hold every number twice, as wide as the rotated channels. Of those give
-    ``cos[..., : r // 2]`` (of `half` tables) or ``cos[..., ::2]`` (of interleaved ones): on a head that turns
-    only in part the full width would fit, and turn the wrong channels.
+    Many programs keep tables that hold every number twice, as wide as the rotated channels. From such tables pass
+    ``cos[..., : r // 2]`` (half layout) or ``cos[..., ::2]`` (interleaved layout). If only part of the channels are
+    rotated, the full width would be accepted, and would rotate the wrong channels.
 
     Examples
     --------

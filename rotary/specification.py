@@ -107,7 +107,7 @@ class Specification:  # numpydoc ignore=PR01
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        # Both are made here, so that what does not fit is refused here.
+        # Made here, so that values that do not fit raise an error here.
         self.inv_freq  # noqa: B018
         try:
             self._frequencies  # noqa: B018
@@ -129,13 +129,13 @@ class Specification:  # numpydoc ignore=PR01
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """All arguments, in which the batch axes 0 and False differ."""
+        """All arguments, and whether the batch axis is False, which equals 0."""
         values = [getattr(self, field.name) for field in fields(self)]
         return (*values, self.batch_axis is False)
 
     @cached_property
     def _hash(self) -> int:
-        """Hash of all arguments, made once: they do not change."""
+        """The hash of all arguments, which do not change."""
         return hash(self._identity)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,8 +174,8 @@ class Specification:  # numpydoc ignore=PR01
     def inv_freq(self) -> Float64Array:
         """Inverse frequencies in radians per position: float64, read-only.
 
-        Of shape (rotary_dim/2,), or as given to `rotary.scaling.Custom` as `W`. With `sections`, each
-        pair's on the axis that it reads.
+        The shape is (rotary_dim/2,), or that of the `W` of `rotary.scaling.Custom`. With `sections`, each channel
+        pair has the frequency of the axis that it uses.
         """
         if self.sections is None:
             return self.scaling.inv_freq(self.rotary_dim, self.base, self.context_length)
@@ -184,7 +184,7 @@ class Specification:  # numpydoc ignore=PR01
             for width in set(self.sections.widths)
         }
         if any(values.ndim > 1 for values in of_width.values()):
-            msg = "`sections` must not be given with W, which says itself what every axis does"
+            msg = "`sections` must not be given with W, which has frequencies for each axis"
             raise ValueError(msg)
         pairs = zip(self.sections.widths, self.sections.index, strict=True)
         return frozen(np.array([of_width[width][own] for width, own in pairs]))
@@ -196,12 +196,12 @@ class Specification:  # numpydoc ignore=PR01
 
     @property
     def softmax_factor(self) -> float:
-        """What the attention's own softmax scale is multiplied by, outside this rotation."""
+        """The factor on the softmax scale of the attention, which the rotation does not apply."""
         return float(self.scaling.softmax_factor)
 
     @cached_property
     def _limit(self) -> int | None:
-        """The position that is the first one too far, where there is one."""
+        """The first position that is out of range, or None."""
         return self.context_length if self.scaling.needs_length else None
 
     @cached_property
@@ -211,17 +211,17 @@ class Specification:  # numpydoc ignore=PR01
 
     @cached_property
     def _leading(self) -> bool:
-        """Whether positions lead with the position axes."""
+        """Whether the first axis of positions is that of the position axes."""
         return self.sections is not None or self.inv_freq.ndim > 1
 
     @cached_property
     def _blocks(self) -> tuple[int, ...]:
-        """How many pairs each run of channels has that pairs within itself."""
+        """The number of pairs of each block of channels that are paired among themselves."""
         return (self.rotary_dim // 2,) if self.sections is None else self.sections.blocks
 
     @cached_property
     def _rotations(self) -> RotationCache:
-        """The rotations of this embedding, which all that equal it share."""
+        """The rotations of this embedding, shared by all equal embeddings."""
         both = None
         if self.quirk is not None:
             first, second = passes.channel_frequencies(self.inv_freq, self.sections, self.quirk)
@@ -250,8 +250,7 @@ class Specification:  # numpydoc ignore=PR01
     def at_length(self, context_length: int) -> Self:
         """Return the same specification at another context length.
 
-        Where the scaling depends on it, what has been rotated before has other frequencies: cached keys
-        have to be rotated anew.
+        If the scaling depends on it, cached keys must be rotated again or shifted, because their frequencies change.
 
         Parameters
         ----------
@@ -267,9 +266,9 @@ class Specification:  # numpydoc ignore=PR01
         return replace(self, context_length=length)._explained(moved)
 
     def _explained(self, origins: dict[str, str]) -> Self:
-        """Return the same specification, which tells where its numbers come from.
+        """Return the same specification with the origins of its numbers.
 
-        The names are those of `explain`; of a schedule's own number, "scaling." and its name.
+        The keys are the names that `explain` prints. Those of arguments of the scaling begin with "scaling.".
         """
         if not origins:
             return self
@@ -279,7 +278,7 @@ class Specification:  # numpydoc ignore=PR01
 
     @cached_property
     def _origins(self) -> dict[str, str]:
-        """Where numbers come from that a configuration or a preset gave."""
+        """The origins of numbers that a configuration or a preset gave."""
         return {}
 
     # --------------------------------------------------------------------------------------------
@@ -305,25 +304,26 @@ class Specification:  # numpydoc ignore=PR01
         Parameters
         ----------
         positions : number or array_like
-            Of any shape, after the position axes if frequencies are given for several. Arrays of another
-            library give tables of that library.
+            Of any shape. If frequencies are given for several position axes, the first axis is that of the position
+            axes. Arrays of another library give tables of that library.
         dtype : {"float32", "float64"}, default "float32"
         role : {"query", "key"}, optional
-            Whose tables, with `decay`.
+            Whether the tables are for queries or keys, with `decay`.
 
         Returns
         -------
         cos, sin : array (..., rotary_dim/2)
-            Correctly rounded up to 0.501 ulp in float32, within 1 ulp in float64, 2 with an attention
-            factor. They are read-only views of the cache, or copies in a library without read-only arrays,
-            such as torch. With frequencies per head, an axis of heads comes before the last axis of the
-            positions: (B, S) gives (B, H, S, rotary_dim/2), and (S,) gives (1, H, S, rotary_dim/2).
+            Accurate to 0.501 ulp in float32, and to 1 ulp in float64 (2 with an attention factor). They are
+            read-only views of the cache, or copies in a library without read-only arrays, such as torch. With
+            frequencies per head, an axis of heads comes before the last axis of the positions: (B, S) gives
+            (B, H, S, rotary_dim/2), and (S,) gives (1, H, S, rotary_dim/2).
             `rotary.apply_rotary` takes these tables for arrays (B, H, S, D).
 
         Raises
         ------
         TypeError
-            If the embedding has a quirk or two scales for a pair, or `decay` and no `role` is given.
+            If the embedding has a quirk, or a decay with different scales for the two channels of a pair, or if it
+            has a decay and no `role` is given.
 
         Examples
         --------
@@ -352,15 +352,15 @@ class Specification:  # numpydoc ignore=PR01
         Parameters
         ----------
         position : number
-            Or one per position axis, where frequencies are given for several.
+            Or one number per position axis, if frequencies are given for several.
         role : {"query", "key"}, optional
-            Whose matrix, with `decay`.
+            Whether the matrix is for queries or keys, with `decay`.
 
         Returns
         -------
         float64 array (head_dim, head_dim)
-            ``matrix @ x`` is x rotated, read in `layout` and written in `output_layout`; (heads,
-            head_dim, head_dim) where frequencies are given per head.
+            ``matrix @ x`` is the rotation of x. x has `layout` and the product has `output_layout`. The shape is
+            (heads, head_dim, head_dim) if frequencies are given per head.
 
         Examples
         --------
@@ -374,7 +374,7 @@ class Specification:  # numpydoc ignore=PR01
         if place.shape != shape:
             msg = f"`position` must have shape {shape}, got {place.shape}"
             raise ValueError(msg)
-        # Each channel alone, all at one position: what it becomes is its column.
+        # The rotation of each unit vector is a column of the matrix.
         heads, width = self._frequencies.heads, self.head_dim
         channels = np.broadcast_to(np.eye(width), (1, heads, width, width))
         rows = np.repeat(place[..., None], width, axis=-1)
@@ -384,7 +384,7 @@ class Specification:  # numpydoc ignore=PR01
 
 
 def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int]:
-    """Return first channel and width of the rotated window, checked against the head."""
+    """Return the first rotated channel and the number of rotated channels, which must fit the head."""
     width = as_positive_integer(head_dim, "head_dim")
     start = as_integer(rotary_start, "rotary_start")
     if not 0 <= start < width:
@@ -403,7 +403,7 @@ def _window(head_dim: Any, rotary_dim: Any, rotary_start: Any) -> tuple[int, int
 
 
 def _checked_scaling(value: Any) -> Scaling:
-    """Return a schedule."""
+    """Raise unless the argument is a scaling, and return it."""
     if not isinstance(value, Scaling):
         msg = f"`scaling` must be one of rotary.scaling, got {value!r}"
         raise TypeError(msg)
@@ -411,7 +411,7 @@ def _checked_scaling(value: Any) -> Scaling:
 
 
 def _checked_axis(value: Any, name: str) -> int | None:
-    """Return an axis that is not the last one, or None."""
+    """Raise for the last axis, and return the axis or None."""
     axis = as_axis(value, name)
     if axis == -1:
         msg = f"`{name}` must not be -1, the axis of the channels"
@@ -420,7 +420,7 @@ def _checked_axis(value: Any, name: str) -> int | None:
 
 
 def _checked_sections(value: Any, pairs: int) -> Sections:
-    """Return sections for so many pairs."""
+    """Raise unless the argument gives an axis for each channel pair, and return it as `Sections`."""
     sections = as_sections(value)
     if len(sections.axes) != pairs:
         msg = (
@@ -432,7 +432,7 @@ def _checked_sections(value: Any, pairs: int) -> Sections:
 
 
 def _checked_decay(value: Any) -> XPos | None:
-    """Return a decay, or None."""
+    """Raise unless the argument is a decay or None, and return it."""
     if value is not None and not isinstance(value, XPos):
         msg = f"`decay` must be a rotary.XPos, got {value!r}"
         raise TypeError(msg)
@@ -440,7 +440,7 @@ def _checked_decay(value: Any) -> XPos | None:
 
 
 def _check_together(rope: Specification) -> None:
-    """Raise where arguments that are each right do not go together."""
+    """Raise for combinations of arguments that exclude each other."""
     ndim = rope.inv_freq.ndim
     if rope.decay is not None and rope._leading:
         msg = "`decay` must not be given with several position axes: it scales by one"
