@@ -1,8 +1,8 @@
-"""torch's tensors in the host's memory, rotated by NumPy's plans where they lie.
+"""Rotate torch tensors in host memory by NumPy plans, without a copy of the input.
 
-What comes back is memory that NumPy allocated, seen as tensors. A tensor that asks for a gradient goes through an
-autograd function whose backward is the transposed rotation. What is traced, transformed or elsewhere shows no memory,
-and is left to the library's own operations.
+Results are tensors on memory that NumPy allocated. Tensors that require gradients go through an autograd function
+whose backward pass is the transposed rotation. Tensors that are traced, transformed or on another device have no host
+memory. torch operations rotate them.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def _norm_function() -> Any:
 
 
 def _memory(x: Array) -> HostArray | None:
-    """Return a tensor's memory as NumPy sees it, or None where it is not all there is to the tensor."""
+    """Return a NumPy view of a tensor, or None if its memory does not hold all of the tensor's state."""
     import torch
 
     memory = view_of_tensor(x) if is_ordinary_tensor(x) else None
@@ -318,9 +318,9 @@ def _as_torch(memory: HostArray) -> Array:
 
 
 class _Ordinary(NamedTuple):
-    """What torch says of tensors and threads where nothing special goes on: sets of dispatch keys, as numbers.
+    """The sets of dispatch keys, as numbers, that ordinary tensors and threads have.
 
-    Whatever wraps a tensor, or records, transforms or watches operations, adds a key of its own.
+    Everything that wraps a tensor, or records, transforms or watches operations, adds a key.
     """
 
     tensors: frozenset[int]
@@ -329,7 +329,7 @@ class _Ordinary(NamedTuple):
 
 @cache
 def _ordinary() -> _Ordinary:
-    """Return what is ordinary, found in a thread where nothing has been switched on."""
+    """Return the keys of an ordinary tensor and thread, found in a new thread."""
     import torch
 
     tensors: set[int] = set()
@@ -358,10 +358,10 @@ def is_ordinary_thread() -> bool:
 
 
 def view_of_ordinary(x: Any, *, recorded: bool = False) -> HostArray | None:
-    """Return a tensor's memory as NumPy sees it; None unless that is all there is to the tensor.
+    """Return a NumPy view of a tensor, or None unless its memory holds all of the tensor's state.
 
-    It is then of no subclass, dense, on the CPU, not conjugated, and no gradient of it is asked for in either
-    direction, unless the caller records it. Only for an ordinary thread.
+    The tensor is then of no subclass, dense, on the CPU and not conjugated. It does not take part in forward-mode
+    gradients, nor in others unless it is `recorded`. Only for an ordinary thread.
     """
     import torch
 
@@ -382,7 +382,7 @@ def view_of_ordinary(x: Any, *, recorded: bool = False) -> HostArray | None:
 
 @cache
 def _bfloat16() -> Any:
-    """Return NumPy's bfloat16, or None where nobody has given it one."""
+    """Return the bfloat16 of ml_dtypes, or None if that is not installed."""
     try:
         import ml_dtypes
     except ImportError:

@@ -169,7 +169,7 @@ class RotaryEmbedding(Specification):
     # --------------------------------------------------------------------------------------------
     # The verbs.
 
-    _rotate_at = compiler.untraced(plans.rotate, instead=torch_graphs.traced)
+    _rotate_at = compiler.untraced(plans.rotate, instead=torch_graphs.rotate_in_graph)
 
     @overload
     def __call__(self, x: ArrayT, /, **options: Unpack[RotateOptions]) -> ArrayT: ...
@@ -484,7 +484,7 @@ class RotaryEmbedding(Specification):
                 seq_axis=seq_axis,
                 batch_axis=batch_axis,
             )
-            return quantized.moved(shift, x, scales, out)
+            return quantized.shift_quantized(shift, x, scales, out)
         target: Any = to
         if not isinstance(target, RotaryEmbedding | None):
             msg = f"`to` must be a RotaryEmbedding, got {to!r}"

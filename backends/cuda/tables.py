@@ -1,4 +1,4 @@
-"""Tables on a GPU: cached windows of them, rotation by a caller's own, and tables computed for a caller.
+"""Tables on a GPU: cached windows, rotation by given tables, and tables computed for the user.
 
 The kernels compute a table by rotating channel pairs (1, 0).
 """
@@ -41,7 +41,7 @@ LookUp: TypeAlias = Callable[[Angles, RowPositions, TableDType], Any]
 Layout: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str, int]
 
 
-class _Kept(NamedTuple):
+class _CachedTable(NamedTuple):
     """An entry of `TABLES` in GPU memory."""
 
     value: Any
@@ -144,7 +144,7 @@ class CallTables:
             *("window", frequencies.key, factor, scale, dtype, self._device),
             *(self._stream, start // PAGE),
         )
-        kept: _Kept | None = TABLES.get(key)
+        kept: _CachedTable | None = TABLES.get(key)
         if kept is not None and kept.value.first <= start <= stop <= kept.value.stop:
             found: Window = kept.value
             return found
@@ -155,14 +155,17 @@ class CallTables:
                 raise
             return None  # the table for the positions themselves names the one that is wrong
         if nbytes <= TABLES.limit:
-            TABLES.keep(key, _Kept(window, nbytes))
+            TABLES.keep(key, _CachedTable(window, nbytes))
         return window
 
 
 def _new_window(
     angles: Angles, start: int, stop: int, dtype: TableDType, look_up: LookUp
 ) -> tuple[Window, int]:
-    """Return a window and its bytes: whole pages, or only the given rows if a page has too many or invalid ones."""
+    """Return a window and its size in bytes.
+
+    It covers whole pages, unless these exceed the cache or contain positions that are out of range.
+    """
     first, last = start - start % PAGE, stop + -stop % PAGE
     row_bytes = 2 * angles.frequencies.heads * angles.frequencies.pairs * np.dtype(dtype).itemsize
     if (last - first) * row_bytes > TABLES.limit:
@@ -176,20 +179,20 @@ def _new_window(
     return Window(first, last, cuda.uploaded_table(values)), values.nbytes
 
 
-def _ones(pairs: int, dtype: TableDType, device: int) -> Any:
-    """Return channel pairs (1, 0) in the half layout, on the current GPU and for the current stream."""
+def _unit_pairs(pairs: int, dtype: TableDType, device: int) -> Any:
+    """Return channel pairs (1, 0) in the half layout, on the current GPU, for the current stream."""
     key = ("ones", pairs, dtype, device, memory.driver.current_stream())
-    kept: _Kept | None = TABLES.get(key)
+    kept: _CachedTable | None = TABLES.get(key)
     if kept is None:
         unit_pairs = np.repeat(np.array([1, 0], dtype), pairs)
-        kept = _Kept(memory.driver.upload(unit_pairs, blocking=True), unit_pairs.nbytes)
+        kept = _CachedTable(memory.driver.upload(unit_pairs, blocking=True), unit_pairs.nbytes)
         if kept.nbytes <= TABLES.limit:
             TABLES.keep(key, kept)
     return kept.value
 
 
 # ------------------------------------------------------------------------------------------------
-# Tables of a caller's own.
+# Given tables.
 
 
 def owner_and_layouts(
@@ -378,10 +381,10 @@ def _parts(x: GpuView, y: GpuView, axes: Axes, pairing: Pairing) -> list[_Part]:
 
 
 # ------------------------------------------------------------------------------------------------
-# Tables for a caller.
+# Tables for the user.
 
 
-def _launched(
+def _launch(
     x: GpuView,
     y: GpuView,
     axes: Axes,
@@ -409,10 +412,10 @@ def _launches_of(
 def cos_sin(
     angles: Angles, positions: Any, *, leading: bool, dtype: TableDType, limit: int | None
 ) -> Array | None:
-    """Return cosine and sine side by side at positions on a GPU, None if kernels cannot compute them.
+    """Return cosine and sine at positions on a GPU, concatenated, or None if kernels cannot compute them.
 
-    The shape is that of the positions without their position axes, after an axis of heads if frequencies differ by
-    head.
+    The shape is (heads, *positions, 2 * pairs), without the axis of position axes, and without heads if frequencies
+    do not differ by head.
     """
     owner = memory.owner_of(positions)
     if owner is None or angles.scale is not None or not memory.usable("positions"):
@@ -436,7 +439,7 @@ def _tables_at(
     dtype: TableDType,
     limit: int | None,
 ) -> Array | None:
-    """Return cosine and sine side by side at positions of CuPy or torch, on the current GPU."""
+    """Return cosine and sine at positions of CuPy or torch, concatenated, on the current GPU."""
     frequencies, shape = angles.frequencies, tuple(positions.shape)
     axes = frequencies.axes if leading else 1
     if memory.asks_for_gradient([positions]) or (leading and shape[:1] != (axes,)):
@@ -458,11 +461,11 @@ def _tables_at(
         (result,), _ = memory.empty([result_spec], [positions])
         y = memory.view_of(result, owner)
         # All positions read the same row.
-        unit_pairs = _ones(pairs, dtype, device)
+        unit_pairs = _unit_pairs(pairs, dtype, device)
         x = y._replace(address=unit_pairs.data.ptr, strides=(0, 0, 0, y.strides[-1]))
         row_positions = cuda.row_positions(RowPositions(views, None, length, limit))
         whole = Pairing(0, pairs, "half", "half")
-        _launched(
+        _launch(
             x,
             y,
             Axes(2, 1),

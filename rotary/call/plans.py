@@ -40,26 +40,26 @@ from .passes import Rotation
 from .rows import PositionShapes, read_delta, read_rows, read_shift_to
 from .shapes import AxisOptions, NamedShape, array_specs, axes_key, shape_of
 
-PLANS_REMEMBERED = 4096
-# One use in so many is counted; a prime, so that few patterns of calls fall into step with it.
-COUNTED_USE = 13
+PLANS_CACHED = 4096
+# One hit in so many updates the order of use. A prime, so that few periodic patterns of calls coincide with it.
+ORDER_INTERVAL = 13
 
 
-class Source(Protocol):
-    """What rotations are of: an embedding, or what a graph of torch says of one. Compared by identity."""
+class RotationSource(Protocol):
+    """Makes rotations: those of an embedding, or of its description in a graph of torch. Compared by identity."""
 
     def rotation(self, verb: str, role: Any, count: int, to: Any = None) -> Rotation:
-        """Return what a verb does to so many arrays."""
+        """Return the rotation that a method applies to `count` arrays."""
 
     def options(self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool) -> AxisOptions:
-        """Return the axes that a call names, and those that hold otherwise."""
+        """Return the axes that a call names, and the defaults of the embedding."""
 
     def roles(self, role: Any, count: int) -> Sequence[Any]:
         """Return the role of every array of a call."""
 
 
 # A plan takes about two kilobytes. A server that sees many lengths of prompts has a plan for each.
-_plans: Memo[Hashable, Plan] = memo.plans(PLANS_REMEMBERED)
+_plans: Memo[Hashable, Plan] = memo.plans(PLANS_CACHED)
 
 
 def rotate(
@@ -84,24 +84,24 @@ def rotate(
     Parameters
     ----------
     embedding : RotaryEmbedding
-        Or what else has rotations: a `Source` as its `_rotations`.
+        Or another object whose `_rotations` is a `RotationSource`.
     verb : {"call", "inverse", "vjp", "shift"}
     arrays : sequence of array
     positions, offset, cu_seqlens, role, seq_axis, batch_axis, out, delta
-        As the call gives them.
+        The arguments of the call.
     to : RotaryEmbedding or None
-        To what frequencies keys are moved.
+        The embedding to which keys are shifted.
     norm : RMSNorm or None
         How arrays are normed.
     transposed : bool
-        Whether gradients of the results go back to those of the arrays.
+        Whether to apply the transposed rotation, for gradients.
 
     Returns
     -------
     array, or tuple of array for several
     """
-    rotations: Source = embedding._rotations
-    other: Source | None = None if to is None else to._rotations
+    rotations: RotationSource = embedding._rotations
+    other: RotationSource | None = None if to is None else to._rotations
     where = positions, offset, cu_seqlens, delta
     outputs = out if out is None or isinstance(out, tuple | list) else (out,)
     kind: tuple[Any, ...] = rotations, verb, len(arrays)
@@ -140,10 +140,10 @@ def rotate(
             key = (*kind, role, *axes, *layout)
     plan = None if key is None else _plans.held.get(key)
     if plan is not None:
-        # As `_plans.get`, without a call. Every use moves its plan behind those used less recently; counting one in
-        # a few of them as such costs less, and is enough to keep plans that are in use.
+        # As `_plans.get`, without a call. To update the order of use at every hit would be slow, and one in a few is
+        # enough to keep the plans that are in use.
         _plans.hits += 1
-        if not _plans.hits % COUNTED_USE:
+        if not _plans.hits % ORDER_INTERVAL:
             _plans.touch(key)
     else:
         packed = cu_seqlens is not None
@@ -366,13 +366,13 @@ def _plan_of(
 
 def _gradients(
     again: Callable[..., Any],
-    rotations: Source,
+    rotations: RotationSource,
     role: Any,
     axes: tuple[Any, Any],
     gradients: Sequence[Array | None],
     positions: PositionArgs,
 ) -> list[Array | None]:
-    """Return the gradients of the arrays of a call, given those of its results; None for a result that was not used.
+    """Return the gradients of the arrays of a call, or None for a result that was not used.
 
     `again` makes the transposed call. It keeps no arrays, because graphs of gradients keep it.
     """
@@ -430,7 +430,7 @@ def _check_real(shapes: Sequence[NamedShape]) -> None:
 def _on_host(
     backend: ModuleType,
     again: Callable[..., Any],
-    rotations: Source,
+    rotations: RotationSource,
     arrays: Sequence[Array],
     where: PositionArgs,
     role: Any,

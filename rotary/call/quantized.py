@@ -1,4 +1,4 @@
-"""Caches of four and eight bits: read as ``x * scales``, and written back with scales that fit what they became."""
+"""Caches of four and eight bits: read as ``x * scales``, and quantized again with new scales."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rotary._lib.typing import Array, Float64Array
 
 from .arrays import as_outputs, check_unmasked
 
-# The greatest value of each dtype that a cache is quantised to.
-GREATEST = {
+# The largest value of each dtype that a cache may have.
+LARGEST = {
     "int4": 7.0,
     "int8": 127.0,
     "float8_e4m3fn": 448.0,
@@ -30,35 +30,37 @@ FLOAT32 = np.finfo(np.float32)
 SMALLEST_FLOAT16 = 2.0**-24
 
 
-def moved(shift: Callable[[Array], Array], x: Any, scales: Any, out: Any) -> tuple[Array, Array]:
-    """Return values and scales of a quantised array after a shift, or write both to outputs.
+def shift_quantized(
+    shift: Callable[[Array], Array], x: Any, scales: Any, out: Any
+) -> tuple[Array, Array]:
+    """Return values and scales of a quantized array after a shift, or write both to outputs.
 
     Parameters
     ----------
     shift : callable
-        Moves a float32 array.
+        Shifts a float32 array.
     x : array
         Of int4, int8 or an eight-bit float.
     scales, out
-        As the caller gave them.
+        As the user gave them.
     """
-    if not libraries.is_array(x) or libraries.dtype_name(x) not in GREATEST:
-        told = libraries.dtype_name(x) if libraries.is_array(x) else type(x).__name__
-        msg = f"`x` must be of {', '.join(GREATEST)} where `scales` is given, got {told}"
+    if not libraries.is_array(x) or libraries.dtype_name(x) not in LARGEST:
+        given = libraries.dtype_name(x) if libraries.is_array(x) else type(x).__name__
+        msg = f"`x` must be of {', '.join(LARGEST)} with `scales`, got {given}"
         raise TypeError(msg)
     old = _scales(x, scales)
     if out is not None and (not isinstance(out, tuple | list) or len(out) != 2):
-        msg = f"`out` must be a pair, of values and of scales, where `scales` is given, got {type(out)}"
+        msg = f"`out` must be a pair (values, scales) with `scales`, got {type(out)}"
         raise TypeError(msg)
     outputs = as_outputs(out, (x, old), ("x", "scales"))
     xp = libraries.namespace(x)
     wide = shift(xp.astype(x, xp.float32) * xp.astype(old, xp.float32))
-    values, fresh = _quantised(wide, x, old)
-    return _written(values, outputs[0]), _written(fresh, outputs[1])
+    values, new_scales = _quantize(wide, x, old)
+    return _write(values, outputs[0]), _write(new_scales, outputs[1])
 
 
-def _written(result: Array, output: Array | None) -> Array:
-    """Return a result, in its output where there is one."""
+def _write(result: Array, output: Array | None) -> Array:
+    """Write a result to its output if there is one, and return it."""
     if output is None:
         return result
     output[...] = result
@@ -66,9 +68,9 @@ def _written(result: Array, output: Array | None) -> Array:
 
 
 def _scales(x: Array, scales: Any) -> Array:
-    """Return checked scales, an array of x's library that fits x."""
+    """Check scales and return them as an array of the library of x."""
     xp = libraries.namespace(x)
-    greatest = GREATEST[libraries.dtype_name(x)]
+    greatest = LARGEST[libraries.dtype_name(x)]
     if not libraries.is_array(scales):
         number = as_non_negative_float(scales, "scales")
         _check_range(np.array(number), greatest)
@@ -108,8 +110,8 @@ def _check_range(scales: Float64Array, greatest: float) -> None:
         raise ValueError(msg)
 
 
-def _quantised(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
-    """Return an array quantised as another one, with scales as large as its values need.
+def _quantize(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
+    """Return an array quantized as another one, with scales as large as its values need.
 
     What is not finite stays so, and no scale is made for it.
     """
@@ -117,7 +119,7 @@ def _quantised(wide: Array, like: Array, old: Array) -> tuple[Array, Array]:
     if 0 in like.shape:
         return xp.astype(wide, like.dtype), old
     name = libraries.dtype_name(like)
-    greatest = GREATEST[name]
+    greatest = LARGEST[name]
     finite = xp.isfinite(wide)
     sizes = xp.where(finite, xp.abs(wide), xp.zeros_like(wide))
     shared = tuple(axis for axis in range(like.ndim) if not old.ndim or old.shape[axis] == 1)

@@ -1,7 +1,7 @@
 """The rotation as custom operators of torch, because `torch.compile` cannot trace how tables are made.
 
-A graph may be saved and run by another process, or by a later release. So it holds no embedding, but a text of what
-follows from one: the frequencies, which channels pair, and the factors.
+A graph may be saved and run by another process, or by a later release. So it stores no embedding, but a JSON text:
+the frequencies, the channel pairs and the factors.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from .arrays import names_of
 from .passes import Rotation, RotationCache, RotationSpec, rotations_of
 from .shapes import NO_BATCH, AxisOptions, NamedShape, axes_of, axis_options
 
-# What the positions of a call are said by; those left out are None.
-PLACES = "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
+# The position arguments of the operators. Omitted ones are None.
+POSITION_ARGS = (
+    "SymInt? start, Tensor? offset, Tensor? positions, Tensor? cu_seqlens, Tensor? delta"
+)
 # Which axes are the sequence and the batch of each array, -1 if it has no batch.
 AXES = "int[] sequence, int[] batch"
-CALL = f"Tensor[] arrays, str told, bool transposed, {AXES}, {PLACES}"
-TEXTS_REMEMBERED = 256
+CALL = f"Tensor[] arrays, str told, bool transposed, {AXES}, {POSITION_ARGS}"
+TEXTS_CACHED = 256
 
 
 class GraphRotation:
-    """The rotation that a graph describes, as a source of plans: one object for equal texts."""
+    """The rotation that a graph describes, from which plans are made: one object for equal texts."""
 
     __slots__ = ("_rotation", "_rotations")
 
@@ -44,7 +46,7 @@ class GraphRotation:
         self._rotations = self
 
     def rotation(self, _: str, __: Any, ___: int, ____: Any = None) -> Rotation:
-        """Return the rotation, which is of one verb."""
+        """Return the rotation. A graph describes one method."""
         return self._rotation
 
     def options(self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool) -> AxisOptions:
@@ -52,12 +54,12 @@ class GraphRotation:
         return axis_options(seq_axis, batch_axis, count, packed=packed)
 
     def roles(self, _: Any, count: int) -> list[None]:
-        """Return no roles: the passes of a graph have their scales."""
+        """Return no roles, because the passes of a graph already have the scales of their roles."""
         return [None] * count
 
 
 def to_json(rotation: Rotation | RotationSpec) -> str:
-    """Return a rotation, or what rotations follow from, as text whose numbers are exact."""
+    """Return a rotation, or the specification of rotations, as JSON. Its numbers are exact."""
     return json.dumps(rotation, default=_as_list)
 
 
@@ -66,15 +68,15 @@ def _as_list(value: Any) -> Any:
     return astuple(value) if isinstance(value, XPos) else value.values.tolist()
 
 
-@memo.remembered(TEXTS_REMEMBERED)
+@memo.remembered(TEXTS_CACHED)
 def from_json(text: str) -> GraphRotation:
     """Return the rotation that a text describes."""
-    head_dim, leading, limits, moving, turns = json.loads(text)
-    own = tuple(_turns(*each) for each in turns)
+    head_dim, leading, limits, moving, passes = json.loads(text)
+    own = tuple(_passes(*each) for each in passes)
     return GraphRotation(Rotation(head_dim, leading, tuple(limits), moving, own))
 
 
-@memo.remembered(TEXTS_REMEMBERED)
+@memo.remembered(TEXTS_CACHED)
 def _rotations_from_json(text: str) -> RotationCache:
     """Return the rotations of an embedding that a text describes."""
     own = dict(zip(RotationSpec._fields, json.loads(text), strict=True))
@@ -92,7 +94,7 @@ def _frequencies(values: Any) -> Frequencies:
     return frequencies(np.array(values, np.float64))
 
 
-def _turns(pairings: Any, angles: Any, second: Any) -> Passes:
+def _passes(pairings: Any, angles: Any, second: Any) -> Passes:
     """Return passes from lists."""
     return Passes(
         tuple(Pairing(*each) for each in pairings),
@@ -114,7 +116,7 @@ def _angles(values: Any, factor: float, scale: Any) -> Angles:
 def _rotated(
     out: list[Array] | None,
     arrays: Sequence[Array],
-    words: str,
+    spec_json: str,
     transposed: bool,
     sequence: list[int],
     batch: list[int],
@@ -126,7 +128,7 @@ def _rotated(
 ) -> Sequence[Array]:
     """Return tensors rotated, or written to `out`."""
     result = plans.rotate(
-        from_json(words),
+        from_json(spec_json),
         "call" if delta is None else "shift",
         arrays,
         positions,
@@ -143,19 +145,19 @@ def _rotated(
 
 
 def _rotate(*call: Any) -> list[Array]:
-    """Return tensors rotated, each in memory of its own that lies in order, as `_like` has told."""
+    """Return the rotated tensors, new and contiguous, as `_fake_rotate` promises."""
     return [result.contiguous() for result in _rotated(None, *call)]
 
 
-def _like(arrays: Sequence[Array], *_: Any) -> list[Array]:
-    """Return tensors that hold nothing and are what the operator returns."""
+def _fake_rotate(arrays: Sequence[Array], *_: Any) -> list[Array]:
+    """Return empty tensors with the shapes and dtypes of the results."""
     import torch
 
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in arrays]
 
 
 def _rotate_into(out: list[Array], *call: Any) -> None:
-    """Write tensors rotated to others, or to themselves."""
+    """Rotate tensors into other tensors, or in place."""
     _rotated(out, *call)
 
 
@@ -164,19 +166,19 @@ def _rotate_into(out: list[Array], *call: Any) -> None:
 # of `backends/torch.py` returns a result that was made outside of torch, which no graph can hold.
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's names)
-    """Keep what a gradient needs."""
-    _, ctx.words, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *places = inputs
-    ctx.save_for_backward(*places)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's names)
+    """Keep the arguments that the backward pass needs."""
+    _, ctx.spec_json, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *position_args = inputs
+    ctx.save_for_backward(*position_args)
 
 
 def _backward(ctx: Any, gradients: list[Array]) -> tuple[Any, ...]:
-    """Return the gradients by the arrays: the rotation is linear, so that these are its transpose."""
+    """Return the gradients of the arrays: the rotation is linear, so its backward pass is the transposed rotation."""
     import torch
 
     back = torch.ops.rotary.rotate(
         gradients,
-        ctx.words,
+        ctx.spec_json,
         not ctx.transposed,
         ctx.sequence,
         ctx.batch,
@@ -186,47 +188,47 @@ def _backward(ctx: Any, gradients: list[Array]) -> tuple[Any, ...]:
     return back, *[None] * 9
 
 
-class _Registered:
+class _Operators:
     """Whether torch knows the operators."""
 
-    done = False
+    registered = False
 
 
 @compiler.at_preparation
 def register() -> None:
-    """Make the operators known to torch, unless it is a release that cannot take them."""
+    """Register the operators with torch, unless the release is too old for it."""
     import torch
     from torch import library
 
     if not hasattr(library, "register_autograd"):
         return
-    _Registered.done = True
+    _Operators.registered = True
     library.define("rotary::rotate", f"({CALL}) -> Tensor[]")
     library.impl("rotary::rotate", "default", _rotate)
-    library.register_fake("rotary::rotate", _like)
-    library.register_autograd("rotary::rotate", _backward, setup_context=_remember)
+    library.register_fake("rotary::rotate", _fake_rotate)
+    library.register_autograd("rotary::rotate", _backward, setup_context=_setup_context)
     library.define("rotary::rotate_into", f"(Tensor(a!)[] out, {CALL}) -> ()")
     library.impl("rotary::rotate_into", "default", _rotate_into)
     library.register_fake("rotary::rotate_into", lambda *_: None)
-    torch.compiler.assume_constant_result(_words_of)
+    torch.compiler.assume_constant_result(_spec_json)
 
 
 # ------------------------------------------------------------------------------------------------
-# What an embedding comes to, asked for while a graph is made.
+# The text that describes a rotation, made while a graph is traced.
 
 
 def prepare(rope: Any) -> None:
-    """Make what torch's compiler needs of an embedding before it traces, if torch is imported.
+    """Give an embedding the text that torch's compiler needs before it traces, if torch is imported.
 
-    A graph that was made for one embedding serves all that are equal: what it asks for is a text that they share.
+    Equal embeddings have equal texts, so a graph that was compiled for one serves all.
     """
     compiler.prepare_untraced()
-    if _Registered.done:
+    if _Operators.registered:
         rope.__dict__["_text"] = to_json(rope._rotations.spec)
 
 
-def _words_of(own: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
-    """Return what a graph says of embeddings, given these or their texts; None if the call is wrong."""
+def _spec_json(own: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
+    """Return the JSON text of a rotation, given embeddings or their texts; None if the arguments are invalid."""
     source, target = (
         _rotations_from_json(each) if isinstance(each, str) else each and each._rotations
         for each in (own, to)
@@ -241,7 +243,7 @@ def _words_of(own: Any, to: Any, verb: str, role: Any, count: int) -> str | None
 # What the compiler traces, in place of the library.
 
 
-def traced(
+def rotate_in_graph(
     rope: Any,
     verb: str,
     arrays: tuple[Array, ...],
@@ -256,39 +258,41 @@ def traced(
     to: Any = None,
     norm: Any = None,
 ) -> Any:
-    """Return tensors rotated by an operator; NotImplemented where only the library itself can say what comes.
+    """Return tensors rotated by an operator, or NotImplemented if the ordinary code must handle the call.
 
-    That is where an argument is wrong, where one is of another library, and under transforms of functions,
-    for which operators have no rules. `torch.export` is given torch's own operations, which need no library
-    when they run, unless a size is left open.
+    That is the case for invalid arguments, which must raise, for arrays of other libraries, and under function
+    transforms, for which operators have no rules. `torch.export` gets torch's own operations, because these run
+    without this library, unless a size is symbolic.
     """
     import torch
 
     if norm is not None:
         return NotImplemented
-    if not torch.compiler.is_dynamo_compiling() and not _has_open_size(arrays):
+    if not torch.compiler.is_dynamo_compiling() and not _has_symbolic_size(arrays):
         return NotImplemented
     outputs = [] if out is None else list(out) if isinstance(out, tuple | list) else [out]
     start = offset if isinstance(offset, int | torch.SymInt) and type(offset) is not bool else None
     given = [None if start is not None else offset, positions, cu_seqlens, delta]
-    places = [_as_tensor(value) for value in given]
-    if not _fit_an_operator(arrays, outputs) or any(place is NotImplemented for place in places):
+    position_args = [_as_tensor(value) for value in given]
+    if not _fit_an_operator(arrays, outputs) or any(
+        each is NotImplemented for each in position_args
+    ):
         return NotImplemented
     axes = _axes_of(rope, arrays, seq_axis, batch_axis, packed=cu_seqlens is not None)
     if axes is None:
         return NotImplemented
     own, other = (getattr(each, "_text", each) for each in (rope, to))
-    words = _words_of(own, other, verb, role, len(arrays))
-    if words is None:
+    spec_json = _spec_json(own, other, verb, role, len(arrays))
+    if spec_json is None:
         return NotImplemented
-    call = [list(arrays), words, False, *axes, start, *places]
+    call = [list(arrays), spec_json, False, *axes, start, *position_args]
     recorded = any(x.requires_grad for x in (*arrays, *outputs)) and torch.is_grad_enabled()
     if outputs and not recorded:
         torch.ops.rotary.rotate_into(outputs, *call)
         return out if isinstance(out, torch.Tensor) else tuple(outputs)
     results = torch.ops.rotary.rotate(*call)
     if outputs:
-        # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
+        # Autograd records a write only if torch's own operations do it.
         results = [output.copy_(result) for output, result in zip(outputs, results, strict=True)]
     return results[0] if len(arrays) == 1 else tuple(results)
 
@@ -298,7 +302,7 @@ def _axes_of(
 ) -> tuple[list[int], list[int]] | None:
     """Return the sequence and batch axis of each array, -1 for no batch; None if the call is wrong."""
     names = names_of(arrays)
-    # Only how many axes there are counts, and sizes may be symbols.
+    # Only the number of axes matters, and sizes may be symbolic.
     shapes = [
         NamedShape(name, (UNKNOWN,) * x.ndim, "") for x, name in zip(arrays, names, strict=True)
     ]
@@ -313,8 +317,8 @@ def _axes_of(
     ]
 
 
-def _has_open_size(arrays: Sequence[Any]) -> bool:
-    """Return whether a size of tensors is a symbol."""
+def _has_symbolic_size(arrays: Sequence[Any]) -> bool:
+    """Return whether a size of a tensor is symbolic."""
     import torch
 
     return any(isinstance(size, torch.SymInt) for x in arrays for size in x.shape)
@@ -325,7 +329,7 @@ def _fit_an_operator(arrays: Sequence[Any], outputs: Sequence[Any]) -> bool:
     import torch
 
     if (
-        not _Registered.done
+        not _Operators.registered
         or not arrays
         or libraries.call_torch_private("_are_functorch_transforms_active")
     ):
@@ -341,7 +345,7 @@ def _fit_an_operator(arrays: Sequence[Any], outputs: Sequence[Any]) -> bool:
 
 
 def _as_tensor(value: Any) -> Any:
-    """Return what says positions as a tensor with the same values; NotImplemented where it is something else."""
+    """Return a position argument as a tensor of equal values, or NotImplemented for other types."""
     import torch
 
     if value is None:
@@ -350,7 +354,7 @@ def _as_tensor(value: Any) -> Any:
         recorded = value.requires_grad and torch.is_grad_enabled()
         return NotImplemented if recorded else value
     if isinstance(value, np.ndarray):
-        # Of masks and units torch knows nothing.
+        # torch would drop masks and units.
         return torch.as_tensor(value) if type(value) is np.ndarray else NotImplemented
     values = value if isinstance(value, tuple | list) else [value]
     if not all(
@@ -358,9 +362,9 @@ def _as_tensor(value: Any) -> Any:
     ):
         return NotImplemented
     wide = any(isinstance(each, float) for each in values)
-    # What the dtype does not hold is refused by name, which torch would round.
-    held = EXACT if wide else INT64.stop - 1
-    if any(isinstance(each, int) and abs(each) > held for each in values):
+    # torch would round numbers that the dtype cannot hold. The ordinary code raises.
+    largest = EXACT if wide else INT64.stop - 1
+    if any(isinstance(each, int) and abs(each) > largest for each in values):
         return NotImplemented
     return torch.tensor(value, dtype=torch.float64 if wide else torch.int64)
 

@@ -304,8 +304,8 @@ def test_the_text_of_a_graph_describes_the_rotation_completely(torch):
         rope = RotaryEmbedding(8, **({"layout": "half", "base": 1e4, "seq_axis": -2} | parameters))
         role = None if rope.decay is None else "key"
         turns = rope._rotations.passes("call", role)
-        words = operators._words_of(rope, None, "call", role, 1)
-        assert operators._words_of(rope._text, None, "call", role, 1) == words
+        words = operators._spec_json(rope, None, "call", role, 1)
+        assert operators._spec_json(rope._text, None, "call", role, 1) == words
         assert operators._rotations_from_json(rope._text) is rope._rotations
         told = operators.from_json(json.dumps(json.loads(words))).rotation("call", None, 1)
         assert told.passes == (turns,)
@@ -316,7 +316,7 @@ def test_the_text_of_a_graph_describes_the_rotation_completely(torch):
 @pytest.mark.parametrize("into", [False, True])
 def test_the_operators_pass_the_checks_of_torch(torch, into):
     q, k = tensors(torch)
-    words = operators._words_of(ROPE, None, "call", None, 2)
+    words = operators._spec_json(ROPE, None, "call", None, 2)
     call = ([q, k], words, False, [2, 2], [0, 0], 5, None, None, None, None)
     if into:
         call = ([torch.empty_like(q), torch.empty_like(k)], *call)
@@ -392,7 +392,7 @@ def test_errors_equal_those_of_eager_calls(torch, name):
 
 
 def test_a_torch_release_without_register_autograd(torch, monkeypatch):
-    monkeypatch.setattr(operators._Registered, "done", False)
+    monkeypatch.setattr(operators._Operators, "registered", False)
     q, _ = tensors(torch)
     same(torch, torch.compile(lambda x: ROPE(x, offset=4), backend="eager")(q), ROPE(q, offset=4))
     rope = RotaryEmbedding(8, layout="half", base=1e4)

@@ -339,8 +339,8 @@ MUTANTS = (
     Mutant(
         "bounds",
         TABLES,
-        "TABLES.keep(key, _Kept(window, nbytes))",
-        "TABLES.keep(key, _Kept(window, 1))",
+        "TABLES.keep(key, _CachedTable(window, nbytes))",
+        "TABLES.keep(key, _CachedTable(window, 1))",
     ),
 )
 
