@@ -50,7 +50,7 @@ class _CachedTable(NamedTuple):
     def sizes(self) -> list[int]:
         return [self.nbytes]
 
-    def thin(self, must: bool) -> bool:  # noqa: ARG002  (`TABLES` calls it so)
+    def shrink(self, force: bool) -> bool:  # noqa: ARG002  (`TABLES` calls it so)
         return False
 
 

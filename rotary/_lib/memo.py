@@ -30,7 +30,7 @@ def _one(_: Any) -> int:
     return 1
 
 
-def _drop_whole(_: Any, __: bool) -> bool:
+def _drop_entry(_: Any, __: bool) -> bool:
     """Make `Memo` drop an entry as a whole."""
     return False
 
@@ -47,8 +47,8 @@ class Memo(Generic[K, V]):
         The largest sum of the sizes of all values.
     size : callable, optional
         Returns the size of a value. By default every value has size 1.
-    thin : callable, optional
-        ``thin(value, must)`` makes a value smaller and returns whether a part of it is left. If `must` is false,
+    shrink : callable, optional
+        ``shrink(value, force)`` makes a value smaller and returns whether a part of it is left. If `force` is false,
         it may leave the value as it is, and the value then counts as used. By default values are dropped whole.
 
     Attributes
@@ -59,18 +59,18 @@ class Memo(Generic[K, V]):
         The number of times that `get` found a value, and did not find one, since the cache was cleared.
     """
 
-    __slots__ = ("_size", "_thin", "held", "hits", "limit", "misses")
+    __slots__ = ("_shrink", "_size", "held", "hits", "limit", "misses")
 
     def __init__(
         self,
         limit: int,
         *,
         size: Callable[[V], int] = _one,
-        thin: Callable[[V, bool], bool] = _drop_whole,
+        shrink: Callable[[V, bool], bool] = _drop_entry,
     ) -> None:
         self.limit = limit
         self._size = size
-        self._thin = thin
+        self._shrink = shrink
         self.clear()
 
     def get(self, key: K) -> V | None:
@@ -125,14 +125,14 @@ class Memo(Generic[K, V]):
         if self._size is _one:
             self._trim_count()
             return self.values()
-        must = False
+        force = False
         while True:
             values = self.values()
             excess = sum(map(self._size, values)) - self.limit
             if excess <= 0:
                 return values
-            self._drop(excess, must)
-            must = True
+            self._drop(excess, force)
+            force = True
 
     def _trim_count(self) -> None:
         """Drop values one by one, without a list of all: a full cache does this for each new value."""
@@ -143,13 +143,13 @@ class Memo(Generic[K, V]):
             except KeyError:  # other threads have dropped all values
                 return
 
-    def _drop(self, excess: int, must: bool) -> None:
+    def _drop(self, excess: int, force: bool) -> None:
         """Drop values of about the size `excess`. `trim` sums sizes again, because other threads may add values."""
         held = self.held
         for key in list(held):
             while (value := held.get(key)) is not None:
                 before = self._size(value)
-                if self._thin(value, must):
+                if self._shrink(value, force):
                     freed = before - self._size(value)
                 else:
                     held.pop(key, None)
@@ -172,7 +172,7 @@ class Tables(Protocol):
     def sizes(self) -> Sequence[int]:
         """Return the bytes of each table."""
 
-    def thin(self, must: bool) -> bool:
+    def shrink(self, force: bool) -> bool:
         """Drop some of the tables and return whether any is left; see `Memo`."""
 
 
@@ -181,12 +181,12 @@ def _nbytes(entry: Tables) -> int:
     return sum(entry.sizes())
 
 
-def _thin(entry: Tables, must: bool) -> bool:
+def _shrink(entry: Tables, force: bool) -> bool:
     """Make `Memo` drop some tables of an entry of `TABLES`."""
-    return entry.thin(must)
+    return entry.shrink(force)
 
 
-TABLES: Memo[Hashable, Any] = Memo(DEFAULT_TABLE_LIMIT, size=_nbytes, thin=_thin)
+TABLES: Memo[Hashable, Any] = Memo(DEFAULT_TABLE_LIMIT, size=_nbytes, shrink=_shrink)
 _PLANS: list[Memo[Any, Any]] = []
 _CLEAR: list[Callable[[], None]] = [TABLES.clear]
 

@@ -222,7 +222,7 @@ class Parts(Memo[Hashable, Any]):
         """Drop parts beyond the limit of their number; those that a `Reader` used meanwhile come last."""
         spared = 0
         while len(self.held) > self.limit:
-            self.thin(must=spared > self.limit)
+            self.shrink(force=spared > self.limit)
             spared += 1
 
     def use(self, part: Part) -> None:
@@ -234,12 +234,12 @@ class Parts(Memo[Hashable, Any]):
         """Return the bytes of each part."""
         return [part.nbytes for part in self.values()]
 
-    def thin(self, must: bool) -> bool:
+    def shrink(self, force: bool) -> bool:
         """Drop the least recently used part and return whether others are left; spare it once if it was read."""
         parts = self.values()
         for part in parts[:1]:
             # A `Reader` does not tell the cache that it uses a part.
-            if part.was_read() and not must:
+            if part.was_read() and not force:
                 self.touch(part.key)
                 self.touch(getattr(self.latest(), "key", None))  # which is still the one used last
                 return True

@@ -1,4 +1,4 @@
-"""Bounded memories: what they keep, drop and count, and that one call empties all of them."""
+"""Bounded caches: the values that they keep and drop, their counts, and the call that empties all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 2**20
 
 @pytest.fixture(autouse=True)
 def nothing_kept():
-    """Start and end with the usual limit and empty memories, and forget memories that a test registered."""
+    """Start and end with the default limit and empty caches, and remove caches that a test registered."""
     registered = list(memo._PLANS), list(memo._CLEAR)
     rotary.cache_clear()
     yield
@@ -26,7 +26,7 @@ def nothing_kept():
 
 
 # ------------------------------------------------------------------------------------------------
-# One memory.
+# One cache.
 
 
 def test_what_was_used_least_recently_goes_first():
@@ -70,13 +70,13 @@ def test_a_limit_on_sizes():
 def test_an_entry_may_be_thinned_and_is_put_off_once():
     asked = []
 
-    def thin(value, must):
-        asked.append((value[0], must))
-        if value[0] != "a" or must:
+    def shrink(value, force):
+        asked.append((value[0], force))
+        if value[0] != "a" or force:
             value.pop()
         return len(value) > 1
 
-    own = memo.Memo(6, size=len, thin=thin)
+    own = memo.Memo(6, size=len, shrink=shrink)
     own.keep(1, ["a", 1, 2])
     own.keep(2, ["b", 1, 2])
     own.keep(3, ["c", 1])
@@ -87,7 +87,7 @@ def test_an_entry_may_be_thinned_and_is_put_off_once():
     assert ("a", True) in asked
 
 
-def test_threads_share_a_bounded_memory():
+def test_threads_share_a_bounded_cache():
     own = memo.Memo(50, size=lambda value: value)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
@@ -114,8 +114,8 @@ def test_threads_share_a_bounded_memory():
     assert sum(own.trim()) <= 50
 
 
-def test_a_full_memory_looks_at_no_other_entry(monkeypatch):
-    """A rotation of more keys than a memory holds would else cost their square."""
+def test_a_full_cache_does_not_list_its_entries(monkeypatch):
+    """Otherwise, keys in rotation that exceed the limit would take quadratic time."""
     own = memo.Memo(1000)
     monkeypatch.setattr(memo.Memo, "values", None)
     for key in range(3000):
@@ -126,7 +126,7 @@ def test_a_full_memory_looks_at_no_other_entry(monkeypatch):
     assert own.get(2001) is None
 
 
-def test_uses_are_counted_until_the_memory_is_cleared():
+def test_uses_are_counted_until_the_cache_is_cleared():
     own = memo.Memo(2)
     own.keep("a", "A")
     assert [own.get(key) for key in "abaa"] == ["A", None, "A", "A"]
@@ -138,7 +138,7 @@ def test_uses_are_counted_until_the_memory_is_cleared():
 
 
 # ------------------------------------------------------------------------------------------------
-# All memories of the process.
+# All caches of the process.
 
 
 class Tables:
@@ -150,8 +150,8 @@ class Tables:
     def sizes(self):
         return self.own
 
-    def thin(self, must):
-        assert isinstance(must, bool)
+    def shrink(self, force):
+        assert isinstance(force, bool)
         self.own = self.own[1:]
         return bool(self.own)
 
@@ -184,7 +184,7 @@ def test_tables_of_a_gpu_may_evict_those_of_the_host():
     assert rotary.cache_info()[2:4] == (1, MIB)
 
 
-def test_one_call_empties_every_memory():
+def test_one_call_empties_every_cache():
     calls = []
 
     @memo.remembered(2)
@@ -220,7 +220,7 @@ def test_the_counts_of_plans_are_a_named_tuple():
 
 
 def test_many_shapes_in_rotation_find_their_plans():
-    """A memory that is emptied when it is full, or that holds a few hundred, would find none of them."""
+    """A cache that is emptied when it is full, or is bounded by a few hundred, would have no hits."""
     rope = rotary.RotaryEmbedding(8, layout="half", base=10_000.0)
     arrays = [np.ones((length, 8), np.float32) for length in range(1, 1001)]
     for x in arrays:

@@ -1,4 +1,4 @@
-"""What the library remembers is bounded and answers to `rotary.cache_clear`: no memory is written by hand."""
+"""Every cache of the library is bounded and emptied by `rotary.cache_clear`, because it is one of `rotary._lib.memo`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CONTAINERS = {
     *("dict", "list", "set", "OrderedDict", "defaultdict", "deque"),
     *("WeakKeyDictionary", "WeakSet", "WeakValueDictionary"),
 }
-# Containers that begin empty and outlive a call, and functions that remember results, each with the reason.
+# Containers that begin empty and outlive a call, and functions that cache results, each with the reason.
 ALLOWED = {
     "rotary/_lib/memo.py": {
-        "_PLANS": "the memories of plans, which modules make when they are imported",
-        "Memo.held": "the memory itself",
+        "_PLANS": "the caches of plans, which modules make when they are imported",
+        "Memo.held": "the cache itself",
     },
     "rotary/_lib/compiler.py": {
         "_Torch.registrations": "filled when modules are imported, and never afterwards",
@@ -101,16 +101,16 @@ def is_empty_container(value):
     return name in CONTAINERS
 
 
-def memories(node, owner="", *, is_local=False):
-    """Yield the names of what a module, class or object may collect, and of functions that remember results."""
+def caches(node, owner="", *, is_local=False):
+    """Yield the names of containers that outlive a call, and of functions that cache results."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            if any(remembers(each, child.args) for each in child.decorator_list):
+            if any(is_cached(each, child.args) for each in child.decorator_list):
                 yield f"{owner}{child.name}"
-            yield from memories(child, owner, is_local=True)
+            yield from caches(child, owner, is_local=True)
             continue
         if isinstance(child, ast.ClassDef):
-            yield from memories(child, f"{child.name}.")
+            yield from caches(child, f"{child.name}.")
             continue
         if isinstance(child, ast.Assign | ast.AnnAssign):
             targets = child.targets if isinstance(child, ast.Assign) else [child.target]
@@ -121,7 +121,7 @@ def memories(node, owner="", *, is_local=False):
                     yield f"{owner}{target.attr}"
                 elif not is_local:
                     yield f"{owner}{target.id}"
-        yield from memories(child, owner, is_local=is_local)
+        yield from caches(child, owner, is_local=is_local)
 
 
 def assigned(target, value):
@@ -131,8 +131,8 @@ def assigned(target, value):
     return [(target, value)]
 
 
-def remembers(decorator, arguments):
-    """Whether a decorator keeps results for arguments; a function without any has but one."""
+def is_cached(decorator, arguments):
+    """Whether a decorator caches results by arguments. A function without arguments has only one result."""
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
     name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
     has_arguments = any(
@@ -141,19 +141,19 @@ def remembers(decorator, arguments):
     return name in ("cache", "lru_cache") and has_arguments
 
 
-def test_no_memory_is_written_by_hand():
+def test_every_cache_is_a_registered_one():
     found = {}
     for folder in FOLDERS:
         for path in folder.rglob("*.py"):
             name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
             name = name.removeprefix("rotary/") if name.startswith("rotary/backends/") else name
-            in_file = set(memories(ast.parse(path.read_text(encoding="utf-8"))))
+            in_file = set(caches(ast.parse(path.read_text(encoding="utf-8"))))
             found[name] = in_file - set(ALLOWED.get(name, ()))
     assert {name: found for name, found in found.items() if found} == {}
 
 
-def test_memories_are_found():
-    """The test above would pass if nothing were found."""
+def test_caches_are_found():
+    """Otherwise the test above would pass if `caches` found nothing."""
     text = """
 A, B = {}, []
 a: dict[int, int] = {}
@@ -176,6 +176,6 @@ def nothing(): ...
 @remembered(3)
 def k(x): ...
 """
-    assert sorted(memories(ast.parse(text))) == [
+    assert sorted(caches(ast.parse(text))) == [
         *("A", "B", "C.c", "C.d", "C.f", "C.h", "a", "b", "i", "j")
     ]
