@@ -456,7 +456,7 @@ def _on_host(
 
 def _normed_on_host(
     backend: ModuleType,
-    rotations: Source,
+    rotations: RotationSource,
     arrays: Sequence[Array],
     where: PositionArgs,
     role: Any,
@@ -513,7 +513,7 @@ def norm_gradients(
     `arrays` are the gradients of the results, and `primals` what was normed and rotated; the others are as the call
     gives them.
     """
-    rotations: Source = embedding._rotations
+    rotations: RotationSource = embedding._rotations
     positions, offset, cu_seqlens, delta = where
     count, packed = len(arrays), cu_seqlens is not None
     rotation = rotations.rotation("call", role, count)

@@ -1,4 +1,4 @@
-"""Every cache of the library is bounded and emptied by `rotary.cache_clear`, because it is one of `rotary._lib.memo`."""
+"""Every cache of the library is bounded, and emptied by `rotary.cache_clear`: it is one of `rotary._lib.memo`."""
 
 from __future__ import annotations
 
