@@ -116,11 +116,11 @@ def pytest_itemcollected(item):
         item.add_marker("gpu" if on_gpu else "cuda")
 
 
-# Last, because tests that -m leaves out should not query the GPUs.
+# Last, because tests that -m deselects should not query the GPUs.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     left = [item for item in items if _is_selected(item)]
-    # Without a GPU they can only be listed: see below.
+    # Without a GPU they can only be listed, see below.
     if any(map(_is_for_gpu, left)) and has_gpu():
         left = [item for item in left if not _is_for_gpu(item) or _has_gpus(item)]
     kept = set(left)

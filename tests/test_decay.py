@@ -14,7 +14,7 @@ from helpers import LAYOUTS, random_array, same_bits
 import rotary
 from rotary import RotaryEmbedding, XPos
 
-# The scale of a head of 64 channels, from the paper's formula.
+# The scale of a head of 64 channels, from the formula of the paper.
 ZETA = {0: 0.285714286, 1: 0.308035714, 31: 0.977678571}
 
 
@@ -25,13 +25,13 @@ def embedding(width=8, layout="half", *, center=3.0, scale_layout=None, seq_axis
     )
 
 
-def scale_of(places, width, layout, center=3.0, unit=512):
+def scale_of(positions, width, layout, center=3.0, unit=512):
     """Return the scale of every channel in a layout, in exact arithmetic."""
     pairs = width // 2
     pair = [c % pairs if layout == "half" else c // 2 for c in range(width)]
     zeta = [(2 * mpmath.mpf(i) + 0.4 * width) / (mpmath.mpf("1.4") * width) for i in range(pairs)]
     return np.array(
-        [[float(zeta[i] ** ((mpmath.mpf(p) - center) / unit)) for i in pair] for p in places]
+        [[float(zeta[i] ** ((mpmath.mpf(p) - center) / unit)) for i in pair] for p in positions]
     )
 
 
@@ -48,21 +48,21 @@ def test_queries_are_scaled_and_keys_by_the_inverse(layout, scale_layout, window
     width = 10 if window else 8
     rope = embedding(width, layout, scale_layout=scale_layout, **window)
     plain = RotaryEmbedding(width, layout=layout, base=10_000.0, **window)
-    places = [40, -3, 700, 2]
+    positions = [40, -3, 700, 2]
     x = random_array((4, width), "float64")
     scale = np.ones((4, width))
     start = window.get("rotary_start", 0)
-    scale[:, start : start + 8] = scale_of(places, 8, scale_layout or layout)
-    q, k = rope(x, x, positions=places)
-    turned = plain(x, positions=places)
+    scale[:, start : start + 8] = scale_of(positions, 8, scale_layout or layout)
+    q, k = rope(x, x, positions=positions)
+    turned = plain(x, positions=positions)
     np.testing.assert_allclose(q, turned * scale, rtol=1e-13, atol=1e-15)
     np.testing.assert_allclose(k, turned / scale, rtol=1e-13, atol=1e-15)
-    assert same_bits(rope(x, positions=places, role="query"), q)
-    assert same_bits(rope(x, positions=places, role="key"), k)
+    assert same_bits(rope(x, positions=positions, role="query"), q)
+    assert same_bits(rope(x, positions=positions, role="key"), k)
     for own, name in ((q, "query"), (k, "key")):
-        np.testing.assert_allclose(rope.inverse(own, positions=places, role=name), x, atol=1e-13)
+        np.testing.assert_allclose(rope.inverse(own, positions=positions, role=name), x, atol=1e-13)
         out = x.copy()
-        assert rope(out, positions=places, role=name, out=out) is out
+        assert rope(out, positions=positions, role=name, out=out) is out
         assert same_bits(out, own)
 
 
@@ -96,8 +96,8 @@ def test_shift_changes_the_scale(layout):
     rope = embedding(8, layout)
     x = random_array((2, 5, 8), "float64")
     for role in ("query", "key"):
-        moved = rope.shift(rope(x, offset=4, role=role), [9, -2], role=role)
-        np.testing.assert_allclose(moved, rope(x, offset=[13, 2], role=role), rtol=1e-12)
+        shifted = rope.shift(rope(x, offset=4, role=role), [9, -2], role=role)
+        np.testing.assert_allclose(shifted, rope(x, offset=[13, 2], role=role), rtol=1e-12)
 
 
 def test_shift_is_refused_if_the_channels_of_a_pair_have_two_scales():
@@ -111,10 +111,10 @@ def test_shift_is_refused_if_the_channels_of_a_pair_have_two_scales():
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 6e-8), ("float64", 1e-13)])
 def test_tables_and_matrix_include_the_scale(dtype, rtol):
     rope = embedding()
-    places = [0, 700]
-    scale = scale_of(places, 8, "half")[:, :4]
-    plain = RotaryEmbedding(8, layout="half", base=10_000.0).tables(places, "float64")
-    for own, theirs in zip(rope.tables(places, dtype, role="query"), plain, strict=True):
+    positions = [0, 700]
+    scale = scale_of(positions, 8, "half")[:, :4]
+    plain = RotaryEmbedding(8, layout="half", base=10_000.0).tables(positions, "float64")
+    for own, theirs in zip(rope.tables(positions, dtype, role="query"), plain, strict=True):
         np.testing.assert_allclose(own, theirs * scale, rtol=rtol)
     x = random_array((1, 8), "float64")
     for role in ("query", "key"):
@@ -159,23 +159,23 @@ def test_decay_on_all_libraries(xp, scale_layout):
 @pytest.mark.parametrize("scale_layout", [None, "interleaved"])
 def test_traced_positions_on_all_libraries(xp, scale_layout):
     rope = embedding(scale_layout=scale_layout, seq_axis=-2)
-    x, places = random_array((1, 2, 3, 8)), np.array([300, 5, 0])
-    run = xp.traced(lambda x, places: rope(x, positions=places, role="key"))
-    got = xp.to_numpy(run(xp.asarray(x), xp.asarray(places)))
-    np.testing.assert_allclose(got, rope(x, positions=places, role="key"), rtol=1e-5, atol=3e-6)
+    x, positions = random_array((1, 2, 3, 8)), np.array([300, 5, 0])
+    run = xp.traced(lambda x, positions: rope(x, positions=positions, role="key"))
+    got = xp.to_numpy(run(xp.asarray(x), xp.asarray(positions)))
+    np.testing.assert_allclose(got, rope(x, positions=positions, role="key"), rtol=1e-5, atol=3e-6)
 
 
 @pytest.mark.arithmetic
 @pytest.mark.feature("traced positions")
 def test_traced_positions_beyond_the_range_of_the_scale_give_nan(xp):
     rope = embedding(seq_axis=-2)
-    x, places = random_array((1, 2, 3, 8)), np.array([10**8, 5, -(10**8)])
-    run = xp.traced(lambda x, places: rope(x, positions=places, role="key"))
-    if xp.name == "torch":  # its compiler calls the rotation with positions that are known
+    x, positions = random_array((1, 2, 3, 8)), np.array([10**8, 5, -(10**8)])
+    run = xp.traced(lambda x, positions: rope(x, positions=positions, role="key"))
+    if xp.name == "torch":  # its compiler calls the rotation with known positions
         with pytest.raises(ValueError, match="`positions` must keep the scale"):
-            run(xp.asarray(x), xp.asarray(places))
+            run(xp.asarray(x), xp.asarray(positions))
         return
-    got = xp.to_numpy(run(xp.asarray(x), xp.asarray(places)))
+    got = xp.to_numpy(run(xp.asarray(x), xp.asarray(positions)))
     assert np.isnan(got).all(axis=-1).tolist() == [[[True, False, True]] * 2]
 
 

@@ -53,7 +53,7 @@ def onto(rotate, x, place, **options):
     return rotate(x, out=place(x), **options)
 
 
-def moved_by_one(rotate, x, **options):
+def shifted_by_one(rotate, x, **options):
     return rotate(x[:-1], out=x[1:], **options)
 
 
@@ -70,7 +70,7 @@ def over_its_table(buffer):
     return rotary.apply_rotary(random_array((3, 8)), cos, cos, layout="half", out=buffer[:, :8])
 
 
-# What is wrong, the call, the error, and the argument that its message must name.
+# The mistake, the call, the error, and the argument in its message.
 SPECIFICATIONS = [
     ("no layout", lambda: RotaryEmbedding(8, base=BASE), TypeError, "layout"),
     ("no base", lambda: RotaryEmbedding(8, layout="half"), TypeError, "`base`"),
@@ -590,7 +590,7 @@ ROTATIONS = [
     ),
     (
         "out part of the input",
-        lambda rope, new: moved_by_one(rope, new((3, 3, 8))),
+        lambda rope, new: shifted_by_one(rope, new((3, 3, 8))),
         ValueError,
         "`out`.*overlap",
     ),
@@ -624,7 +624,7 @@ ROTATIONS = [
         ValueError,
         "`out`.*overlap",
     ),
-    # Late errors come before anything is written.
+    # Late errors are raised before anything is written.
     (
         "bad positions with an output",
         lambda rope, new: in_place(rope, new(), positions=[1]),
@@ -643,7 +643,7 @@ ROTATIONS = [
         ValueError,
         "`k`",
     ),
-    # Other verbs.
+    # Other methods.
     ("inverse of a list", lambda rope, _new: rope.inverse([1.0]), TypeError, "`x`"),
     ("vjp too wide", lambda rope, new: rope.vjp(new((3, 9))), ValueError, "`x`.*9"),
     (
@@ -654,12 +654,12 @@ ROTATIONS = [
     ),
     (
         "vjp in an overlap",
-        lambda rope, new: moved_by_one(rope.vjp, new((3, 3, 8))),
+        lambda rope, new: shifted_by_one(rope.vjp, new((3, 3, 8))),
         ValueError,
         "`out`",
     ),
     ("an unknown option", lambda rope, new: rope(new(), position=[1, 2, 3]), TypeError, "position"),
-    # What is asked.
+    # Other arguments.
     (
         "the matrix of two positions",
         lambda rope, _new: rope.matrix([1, 2]),
@@ -874,7 +874,7 @@ FUNCTIONS = [
     ),
     (
         "out overlaps",
-        lambda new: moved_by_one(rotary.apply_rotary, new((3, 3, 8)), cos=C, sin=S, **HALF),
+        lambda new: shifted_by_one(rotary.apply_rotary, new((3, 3, 8)), cos=C, sin=S, **HALF),
         ValueError,
         "`out`",
     ),

@@ -124,11 +124,11 @@ def test_known_values_of_cos_sin():
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (0,), (2, 0)])
 def test_cos_sin_takes_positions_of_any_shape(shape):
-    places = np.arange(int(np.prod(shape))).reshape(shape)
-    cos, sin = rotary.cos_sin(places, [1.0, 0.5])
+    positions = np.arange(int(np.prod(shape))).reshape(shape)
+    cos, sin = rotary.cos_sin(positions, [1.0, 0.5])
     assert cos.shape == sin.shape == (*shape, 2)
     for where in np.ndindex(shape):
-        one = rotary.cos_sin(int(places[where]), [1.0, 0.5])
+        one = rotary.cos_sin(int(positions[where]), [1.0, 0.5])
         assert same_bits(cos[where], one[0])
         assert same_bits(sin[where], one[1])
     for table in (cos, sin):
@@ -303,7 +303,7 @@ def test_tables_may_be_of_any_library_that_the_host_can_read():
 
 
 # ------------------------------------------------------------------------------------------------
-# What others publish.
+# Published formulas.
 
 
 def rotate_half(x):

@@ -50,7 +50,7 @@ CALLS = {
     "Llama3.__init__": lambda **given: rotary.scaling.Llama3(8.0, 1.0, 4.0, **given),
     "Custom.__init__": lambda **given: rotary.scaling.Custom([1.0], **given),
 }
-# Without the required arguments the message is about the word all the same.
+# Even without the required arguments, the message is about the unknown name.
 BARE = {
     "theta": lambda: rotary.RotaryEmbedding(8, theta=10_000.0),
     "dim": lambda: rotary.RotaryEmbedding(dim=8, layout="half", base=10_000.0),

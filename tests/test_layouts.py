@@ -127,15 +127,15 @@ def test_attention_scores_do_not_change(source, rotary_dim):
         return np.einsum("hd,hd->h", q, np.repeat(k, heads // kv_heads, axis=0))
 
     how = {"source": source, "target": target, "rotary_dim": rotary_dim}
-    moved = scores(
+    permuted = scores(
         permute_weights(wq, heads, **how),
         permute_weights(wk, kv_heads, **how),
         permute_weights(bias, kv_heads, **how),
         target,
     )
-    np.testing.assert_allclose(moved, scores(wq, wk, bias, source), rtol=1e-12)
+    np.testing.assert_allclose(permuted, scores(wq, wk, bias, source), rtol=1e-12)
     wrong = scores(wq, wk, bias, target)
-    assert np.abs(wrong - moved).max() > 0.1
+    assert np.abs(wrong - permuted).max() > 0.1
 
 
 @given(
@@ -171,10 +171,10 @@ def test_swapping_source_and_target_inverts_the_permutation(
 def test_every_dtype_keeps_its_bits(dtype):
     w = np.random.default_rng(2).integers(0, 100, (16, 3)).astype(dtype)
     before = w.tobytes()
-    moved = permute_weights(w, 2, source="half", target="interleaved")
+    permuted = permute_weights(w, 2, source="half", target="interleaved")
     expected = permute_weights(np.arange(16), 2, source="half", target="interleaved")
-    assert moved.dtype == w.dtype
-    assert moved.tobytes() == w[expected].tobytes()
+    assert permuted.dtype == w.dtype
+    assert permuted.tobytes() == w[expected].tobytes()
     assert w.tobytes() == before
 
 
@@ -183,9 +183,9 @@ def test_read_only_and_strided_weights_are_accepted():
     packed.flags.writeable = False
     wk = packed[8:16, ::-1]
     expected = permute_weights(wk.copy(), 2, source="half", target="interleaved")
-    moved = permute_weights(wk, 2, source="half", target="interleaved")
-    np.testing.assert_array_equal(moved, expected)
-    assert moved.flags.writeable
+    permuted = permute_weights(wk, 2, source="half", target="interleaved")
+    np.testing.assert_array_equal(permuted, expected)
+    assert permuted.flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,11 @@ def test_results_are_arrays_of_the_library_of_the_weights(module):
     library = importlib.import_module(module)
     w = np.arange(48, dtype=np.float32).reshape(16, 3)
     theirs = library.asarray(w) if hasattr(library, "asarray") else library.array(w)
-    moved = permute_weights(theirs, 2, source="interleaved", target="half", rotary_dim=6)
-    assert type(moved) is type(theirs)
-    assert moved.dtype == theirs.dtype
+    permuted = permute_weights(theirs, 2, source="interleaved", target="half", rotary_dim=6)
+    assert type(permuted) is type(theirs)
+    assert permuted.dtype == theirs.dtype
     expected = permute_weights(w, 2, source="interleaved", target="half", rotary_dim=6)
-    found = moved.unwrap_numpy() if module == "ndonnx" else np.asarray(moved)
+    found = permuted.unwrap_numpy() if module == "ndonnx" else np.asarray(permuted)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -207,16 +207,16 @@ def test_results_are_arrays_of_the_library_of_the_weights(module):
 def test_traced_weights():
     jax = importlib.import_module("jax")
     bias = jax.numpy.arange(8)
-    moved = jax.jit(lambda b: permute_weights(b, 2, source="interleaved", target="half"))(bias)
-    assert moved.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    permuted = jax.jit(lambda b: permute_weights(b, 2, source="interleaved", target="half"))(bias)
+    assert permuted.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 @pytest.mark.library("torch")
 def test_gradients_flow_through():
     torch = importlib.import_module("torch")
     bias = torch.arange(8.0, requires_grad=True)
-    moved = permute_weights(bias, 2, source="interleaved", target="half")
-    (moved * torch.arange(8.0)).sum().backward()
+    permuted = permute_weights(bias, 2, source="interleaved", target="half")
+    (permuted * torch.arange(8.0)).sum().backward()
     assert bias.grad.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
@@ -259,8 +259,8 @@ def test_bad_arguments_are_refused(change, error, message):
 
 
 def test_a_head_with_odd_channels_takes_an_even_rotary_dim():
-    moved = permute_weights(np.arange(5), 1, source="interleaved", target="half", rotary_dim=4)
-    assert moved.tolist() == [0, 2, 1, 3, 4]
+    permuted = permute_weights(np.arange(5), 1, source="interleaved", target="half", rotary_dim=4)
+    assert permuted.tolist() == [0, 2, 1, 3, 4]
 
 
 def test_layouts_are_required():

@@ -72,7 +72,7 @@ PUBLIC = {
     ],
 }
 
-# Names of types for annotations, which nobody calls.
+# Type names for annotations, which are not called.
 TYPES = {
     "rotary.decay.Role",
     "rotary.layouts.Layout",
@@ -353,12 +353,12 @@ def test_signatures():
     assert {path: plain(inspect.signature(resolve(path))) for path in SIGNATURES} == SIGNATURES
 
 
-@pytest.mark.parametrize("verb", ["inverse", "vjp"])
-def test_methods_take_the_same_arguments(verb):
-    verb = inspect.signature(getattr(rotary.RotaryEmbedding, verb))
+@pytest.mark.parametrize("method", ["inverse", "vjp"])
+def test_methods_take_the_same_arguments(method):
+    signature = inspect.signature(getattr(rotary.RotaryEmbedding, method))
     call = dict(inspect.signature(rotary.RotaryEmbedding.__call__).parameters)
     del call["norm"]
-    assert dict(verb.parameters) == call
+    assert dict(signature.parameters) == call
 
 
 def annotations(value):
@@ -424,7 +424,7 @@ def documented(body):
     return [name.strip() for head in heads for name in head.split(",")]
 
 
-# Verbs of one family describe their arguments once.
+# Related methods describe their arguments once.
 AS_THE_CALL = {"rotary.RotaryEmbedding.inverse", "rotary.RotaryEmbedding.vjp"}
 
 
@@ -447,7 +447,7 @@ def test_docstrings_describe_what_is_returned():
         assert ("Returns" in sections(function.__doc__)) == (not nothing), path
 
 
-# An example would show nothing.
+# An example would be meaningless.
 NO_EXAMPLE = {
     *("rotary.ConfigError", "rotary.cache_clear", "rotary.set_cache_limit"),
     "rotary.RotaryEmbedding.at_length",

@@ -27,7 +27,7 @@ def embedding(width, order, layout="half", **options):
 
 
 # ------------------------------------------------------------------------------------------------
-# Orders. The constants were worked out from the rules of the projects that the docstrings name.
+# Orders. The constants follow from the rules of the projects in the docstrings.
 
 
 @pytest.mark.parametrize(
@@ -241,13 +241,13 @@ def test_every_pair_is_rotated_by_the_position_of_its_axis(order, layout):
     st.sampled_from([(1, 1, 2), (2, 1, 1), (2, 2)]),
     st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=4),
 )
-def test_equal_positions_on_all_axes_equal_one_axis(sizes, places):
+def test_equal_positions_on_all_axes_equal_one_axis(sizes, positions):
     rope = embedding(2 * sum(sizes), sections.chunked(*sizes))
     line = embedding(2 * sum(sizes), None)
-    x = random_array((len(places), rope.head_dim))
-    alike = np.array([places] * len(sizes))
-    assert same_bits(rope(x, positions=alike), line(x, positions=places))
-    assert same_bits(rope.tables(alike)[0], line.tables(places)[0])
+    x = random_array((len(positions), rope.head_dim))
+    alike = np.array([positions] * len(sizes))
+    assert same_bits(rope(x, positions=alike), line(x, positions=positions))
+    assert same_bits(rope.tables(alike)[0], line.tables(positions)[0])
 
 
 def test_text_tokens_share_the_table_of_one_axis(fresh_cache):
@@ -262,7 +262,7 @@ def test_text_tokens_share_the_table_of_one_axis(fresh_cache):
 def test_pairs_on_several_axes_are_not_merged_into_one_axis():
     rope = RotaryEmbedding(4, layout="half", scaling=rotary.scaling.Custom(W=[[0.1, 1], [0.2, 0]]))
     x = np.eye(4)[:1]
-    # The sum of the two frequencies is no float64: rounded, it would be off by 0.03 at the far place.
+    # The sum of the two frequencies is not exact in float64: rounded, the error at the far position would be 0.03.
     for place in (3, 2**50):
         with mpmath.workprec(200):
             exact = float(mpmath.cos((mpmath.mpf(0.1) + mpmath.mpf(0.2)) * place))
@@ -337,7 +337,7 @@ def test_sections_on_all_libraries(xp, order):
 def test_traced_positions_on_all_libraries(xp):
     rope = embedding(8, sections.axial(2, 1, 1, pairing="within"))
     x = random_array((1, 2, 3, 8))
-    run = xp.traced(lambda x, places: rope(x, positions=places))
+    run = xp.traced(lambda x, positions: rope(x, positions=positions))
     got = run(xp.asarray(x), xp.asarray(VIDEO))
     want = rope(x, positions=VIDEO)
     np.testing.assert_allclose(xp.to_numpy(got), want, rtol=1e-5, atol=2e-6)

@@ -51,7 +51,7 @@ BAILING = {
 }
 
 # ggml, llama.cpp's ggml/src/ggml-cpu/ops.cpp at 0049e3cb, `ggml_mrope_cache_init`: the sizes of all four
-# axes and how many pairs there are
+# axes and the number of pairs
 GGML_MROPE = {
     (16, 24, 24, 0, 64): "0" * 16 + "1" * 24 + "2" * 24,
     (11, 11, 10, 0, 32): "00000000000111111111112222222222",
@@ -66,7 +66,7 @@ GGML_IMROPE = {
     (2, 1, 1, 0, 6): "012001",
     (2, 2, 2, 2, 8): "01201233",
 }
-GGML_VISION = {  # and the power of its base**(-2 / pairs) that every pair turns by
+GGML_VISION = {  # and the exponent of base**(-2 / pairs) for every pair
     (16, 16, 16, 16, 32): ("0" * 16 + "1" * 16, [*range(16), *range(16)]),
     (4, 4, 0, 0, 8): ("00001111", [0, 1, 2, 3, 0, 1, 2, 3]),
     (2, 2, 2, 2, 8): ("00112233", [0, 1, 0, 1, 0, 1, 0, 1]),
@@ -146,7 +146,7 @@ def test_all_orders_differ():
 
 
 # ------------------------------------------------------------------------------------------------
-# transformers itself.
+# transformers.
 
 
 def pair_table(model, rotary_class, sizes, pairs, columns):
@@ -174,7 +174,7 @@ def pair_table(model, rotary_class, sizes, pairs, columns):
         },
     )
     axes = max(3, len(sizes))
-    # Position 1 on one axis and 0 on all others: sine is zero wherever another axis is read.
+    # Position 1 on one axis and 0 on all others: the sine is zero for pairs of other axes.
     positions = torch.eye(axes, dtype=torch.int64)[:, None, :]
     _, sine = getattr(module, rotary_class)(config)(torch.zeros(1), positions)
     return np.arcsin(columns(sine[0].double().numpy(), pairs))
@@ -195,7 +195,7 @@ def check_order(model, rotary_class, sizes, order, layout, columns):
     ours = np.zeros((max(3, len(sizes)), pairs))
     ours[order.axes, np.arange(pairs)] = rope.inv_freq
     theirs = pair_table(model, rotary_class, sizes, pairs, columns)
-    # Their sines are float32 and next to one arcsine is steep, but for the first frequency: 1 radian.
+    # The sines are float32, and the arcsine is steep near one, except for the first frequency: 1 radian.
     np.testing.assert_allclose(theirs, ours, rtol=1e-6, atol=1e-9)
 
 

@@ -66,7 +66,7 @@ yarn.attention_factor = 2.0  # error
 rope.base = 3.0  # error
 
 # ------------------------------------------------------------------------------------------------
-# The verbs give back the type of what they are given.
+# Methods return the type of their argument.
 
 assert_type(rope(q), Float32)
 assert_type(rope(q, k), tuple[Float32, Float64])

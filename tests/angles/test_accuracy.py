@@ -23,7 +23,7 @@ from rotary.backends.cpu import launch as cpu
 from rotary.scaling import Custom
 
 # ------------------------------------------------------------------------------------------------
-# The truth.
+# The oracle.
 
 BITS = 256  # of a fraction of a turn
 INVERSE_BITS = 640  # of 1/(2 pi); a product of position and frequency has at most 126 integer bits
@@ -106,8 +106,8 @@ def exact_cos_sin(phase: Array) -> tuple[Pair, Pair]:
     angle = multiply((np.ldexp(high, -BITS), np.ldexp(low, -BITS)), TWO_PI)
     square = multiply(angle, angle)
     cosine, sine = series(square, 0), multiply(series(square, 1), angle)
-    turned = quarter.astype(np.int64) % 4
-    cases = [turned == k for k in range(4)]
+    quadrant = quarter.astype(np.int64) % 4
+    cases = [quadrant == k for k in range(4)]
 
     def choose(*parts: Pair) -> Pair:
         return (
@@ -155,7 +155,7 @@ def worst(positions: Array, inv_freq: Array, dtype: str, factor: float = 1.0) ->
 
 
 # ------------------------------------------------------------------------------------------------
-# What is asked for.
+# Positions and frequencies.
 
 PROMISED = {("float32", 1.0): 0.501, ("float64", 1.0): 1.0} | {
     (dtype, factor): bound
@@ -222,15 +222,15 @@ def random_worst(batches: int, seed: int, dtype: str, factor: float, report: Any
     found = Worst(0.0, None, 0.0)
     for batch in range(batches):
         rng = np.random.default_rng((seed, batch))
-        places = (some_floats if batch % 2 else some_integers)(rng, 256)
-        found = max(found, worst(places, some_frequencies(rng, 256), dtype, factor))
+        positions = (some_floats if batch % 2 else some_integers)(rng, 256)
+        found = max(found, worst(positions, some_frequencies(rng, 256), dtype, factor))
         if report is not None:
             report(batch + 1, found)
     return found
 
 
 # ------------------------------------------------------------------------------------------------
-# The truth is true.
+# The oracle against mpmath.
 
 
 def test_the_oracle_agrees_with_mpmath():
@@ -266,23 +266,23 @@ def test_the_oracle_measures_errors_of_rounding():
 def test_the_reference_is_correctly_rounded(dtype, factor):
     rng = np.random.default_rng(12)
     values = np.concatenate([some_frequencies(rng, 12), EDGE_FREQUENCIES[::3]])
-    for places in (some_integers(rng, 12), some_floats(rng, 12), EDGE_FLOATS[::3]):
-        table = np.zeros((2, 1, len(places), len(values)), dtype)
-        reference.fill_table(frequencies(values[None, None]), places[None], factor, table, 0)
-        exact = exact_cos_sin(exact_phase(places[:, None], values))
+    for positions in (some_integers(rng, 12), some_floats(rng, 12), EDGE_FLOATS[::3]):
+        table = np.zeros((2, 1, len(positions), len(values)), dtype)
+        reference.fill_table(frequencies(values[None, None]), positions[None], factor, table, 0)
+        exact = exact_cos_sin(exact_phase(positions[:, None], values))
         for part, value in zip(table[:, 0], exact, strict=True):
             assert ulp_errors(part, multiply(value, (factor, 0.0))).max() < 0.5 + 1e-6
 
 
 # ------------------------------------------------------------------------------------------------
-# The promise.
+# The promised errors.
 
 
 @TABLES
 def test_a_million_random_pairs(dtype, factor):
     found = random_worst(16, 1, dtype, factor)
     assert found.ulp <= PROMISED[dtype, factor], found
-    # The pairs are many enough to come close to half an ulp, and the errors are really measured.
+    # Errors close to half an ulp show that the pairs are many enough and that errors are measured.
     assert found.ulp > 0.4999
 
 
@@ -340,13 +340,13 @@ def test_integers_nearest_to_zeros_of_cosine_and_sine(dtype, factor):
     smallest = 1.0
     for frequency in rotary.inv_freq(128, base=10_000.0)[::3]:
         line = near_zeros(float(frequency), 2**63 - 1)
-        places = np.array([*line, *(-n for n in line), *(2 * n for n in line[:-2])])
+        positions = np.array([*line, *(-n for n in line), *(2 * n for n in line[:-2])])
         values = np.array([frequency])
-        found = worst(places, values, dtype, factor)
+        found = worst(positions, values, dtype, factor)
         assert found.ulp <= PROMISED[dtype, factor], found
-        table = rotary.cos_sin(places, values, dtype=dtype)
+        table = rotary.cos_sin(positions, values, dtype=dtype)
         smallest = min(smallest, *(np.abs(part).min() for part in table))
-    assert 0 < smallest < 2.0**-60  # they do come near
+    assert 0 < smallest < 2.0**-60  # they are near zero
 
 
 @TABLES
@@ -354,8 +354,8 @@ def test_integers_nearest_to_zeros_of_cosine_and_sine(dtype, factor):
 def test_floats_nearest_to_zeros_of_cosine_and_sine(dtype, factor, shift):
     for frequency in (1.0, 0.8659643233600653, 3.0, 1234.5, 1e15, 4 * np.pi):
         line = near_zeros(frequency, 2**53, Fraction(1, 2**shift))
-        places = np.array([sign * float(n) * 2.0**-shift for n in line for sign in (1, -1)])
-        found = worst(places, np.array([frequency]), dtype, factor)
+        positions = np.array([sign * float(n) * 2.0**-shift for n in line for sign in (1, -1)])
+        found = worst(positions, np.array([frequency]), dtype, factor)
         assert found.ulp <= PROMISED[dtype, factor], found
 
 
@@ -397,14 +397,14 @@ def test_the_default_frequencies_of_unix_time():
     """Unix seconds, milliseconds and nanoseconds, as integers and floats."""
     inv_freq = rotary.inv_freq(128, base=10_000.0)
     seconds = 1_700_000_000 + np.arange(64) * 86_400
-    for places in (seconds, seconds * 1000, seconds * 10**9 + 7, seconds + 0.125, seconds + 0.1):
+    for positions in (seconds, seconds * 1000, seconds * 10**9 + 7, seconds + 0.125, seconds + 0.1):
         for dtype in ("float32", "float64"):
-            found = worst(places, inv_freq, dtype)
+            found = worst(positions, inv_freq, dtype)
             assert found.ulp <= PROMISED[dtype, 1.0], found
 
 
 # ------------------------------------------------------------------------------------------------
-# A row's bits depend on its position alone.
+# The bits of a row depend only on its position.
 
 LANES = rotary.inv_freq(96, base=10_000.0)
 
@@ -415,9 +415,9 @@ def bits(table: Any) -> bytes:
 
 def alone(position: float, dtype: str, factor: float) -> bytes:
     """Return the bits of one row, computed without the cache."""
-    places = np.array([[position]])
+    positions = np.array([[position]])
     table = np.empty((2, 1, 1, LANES.size), dtype)
-    backends.host().fill_table(frequencies(LANES[None, None]), places, factor, table, 0)
+    backends.host().fill_table(frequencies(LANES[None, None]), positions, factor, table, 0)
     return bits(table)
 
 
@@ -483,16 +483,16 @@ def plain_kernels(monkeypatch):
 def test_bits_are_the_same_without_numba(plain_kernels, dtype, factor):
     rng = np.random.default_rng(8)
     values = np.concatenate([some_frequencies(rng, 58), EDGE_FREQUENCIES]).reshape(2, 1, -1)
-    for places in (
-        some_integers(rng, 1500),  # longer than the portable backend takes at a time
+    for positions in (
+        some_integers(rng, 1500),  # longer than the blocks of the portable backend
         some_floats(rng, 300),
         EDGE_INTEGERS,
         EDGE_FLOATS,
         np.zeros(0),
     ):
-        tables = [np.zeros((2, 2, len(places) + 5, values.shape[2]), dtype) for _ in range(2)]
-        cpu.fill_table(frequencies(values), places[None], factor, tables[0], 3)
-        portable.fill_table(frequencies(values), places[None], factor, tables[1], 3)
+        tables = [np.zeros((2, 2, len(positions) + 5, values.shape[2]), dtype) for _ in range(2)]
+        cpu.fill_table(frequencies(values), positions[None], factor, tables[0], 3)
+        portable.fill_table(frequencies(values), positions[None], factor, tables[1], 3)
         assert tables[0].tobytes() == tables[1].tobytes()
 
 
@@ -500,20 +500,23 @@ def test_bits_are_the_same_without_numba(plain_kernels, dtype, factor):
 def test_bits_of_several_axes_are_the_same_without_numba(plain_kernels):
     rng = np.random.default_rng(9)
     values = np.stack([some_frequencies(rng, 20).reshape(2, 10) for _ in range(3)], axis=1)
-    for places in (some_integers(rng, 300).reshape(3, 100), some_floats(rng, 300).reshape(3, 100)):
+    for positions in (
+        some_integers(rng, 300).reshape(3, 100),
+        some_floats(rng, 300).reshape(3, 100),
+    ):
         tables = [np.zeros((2, 2, 100, 10)) for _ in range(2)]
-        cpu.fill_table(frequencies(values), places, 1.5, tables[0], 0)
-        portable.fill_table(frequencies(values), places, 1.5, tables[1], 0)
+        cpu.fill_table(frequencies(values), positions, 1.5, tables[0], 0)
+        portable.fill_table(frequencies(values), positions, 1.5, tables[1], 0)
         assert tables[0].tobytes() == tables[1].tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bits_are_the_same_serial_and_parallel(dtype):
-    places = np.arange(-3000, 20_000)
+    positions = np.arange(-3000, 20_000)
     tables = []
     for threads in (1, 2, 3):
         rotary.cache_clear()
         with rotary.threads(threads):
-            tables.append(bits(rotary.cos_sin(places, LANES, dtype=dtype)))
-            tables.append(bits(rotary.cos_sin(places + 0.0, LANES, dtype=dtype)))
+            tables.append(bits(rotary.cos_sin(positions, LANES, dtype=dtype)))
+            tables.append(bits(rotary.cos_sin(positions + 0.0, LANES, dtype=dtype)))
     assert len(set(tables)) == 1

@@ -29,7 +29,7 @@ def exact_turns(frequency: float) -> mp.mpf:
 def test_pi_is_pi():
     with mp.workprec(1000):
         assert int(mp.nint(mp.ldexp(mp.pi, phases.PI_BITS))) == phases.PI
-    # It is long enough to be right in the last of 256 bits.
+    # Enough digits for all of 256 bits.
     assert phases.PI_BITS >= phases.FRACTION_BITS + 2 * 64 + 64
 
 
@@ -174,7 +174,7 @@ def check_multipliers(positions: np.ndarray) -> phases.Multipliers:
         if int(numbers.shift[index]) < phases.LARGEST_SHIFT:
             assert found == true
         else:
-            # Times any frequency, this is nothing in the 128 bits that count.
+            # Its product with any frequency is zero in the 128 bits that count.
             assert max(abs(true), abs(found)) * 2**64 < Fraction(1, 2**160)
     return numbers
 
@@ -230,7 +230,7 @@ def test_multipliers_do_not_modify_positions():
 
 
 # ------------------------------------------------------------------------------------------------
-# Their product, as the kernels make it.
+# Their product, as in the kernels.
 
 
 def product(position: float, frequency: float) -> int:
@@ -255,7 +255,7 @@ def test_products_with_floats_are_truncated_once(position, frequency):
     numerator, denominator = abs(position).as_integer_ratio()
     exact = Fraction(numerator * phases.turns_per_position(frequency), denominator) % TURN / 2**64
     error = (exact - product(position, frequency)) % 2**128
-    # Cut after 128 bits, and before that the parts of the product that lie wholly below 2**-192.
+    # Truncated after 128 bits; before, the parts of the product that are wholly below 2**-192 are dropped.
     assert 0 <= error < 1 + Fraction(1, 2**29)
 
 

@@ -49,13 +49,13 @@ def along(ndim, axis, values):
     return np.array(values, dtype=object).reshape(shape)
 
 
-def assert_right(xp, got, x, places, *, width=8, **options):
+def assert_right(xp, got, x, positions, *, width=8, **options):
     """Check values, library, shape and dtype of a result."""
     assert xp.owns(got)
     array = xp.to_numpy(got)
     assert array.dtype == x.dtype
     assert array.shape == x.shape
-    exact, size = rotate_exactly(x, places, powers(BASE, width), **options)
+    exact, size = rotate_exactly(x, positions, powers(BASE, width), **options)
     error = error_in_units(array, exact, size)
     portable = xp.name not in {"numpy", "cupy"} or kernel_in_use() == "portable"
     assert error <= bound(x.dtype.name, portable=portable)
@@ -80,17 +80,19 @@ def test_the_reference_rounds_correctly(dtype):
                 with mpmath.workprec(400):
                     true = mpmath.ldexp(exact, -SCALE)
                     misses = [abs(mpmath.mpf(float(n)) - true) for n in neighbours]
-                    # Of what is below the oracle's own unit, the oracle knows nothing.
+                    # Values below the unit of the oracle are not compared.
                     assert misses[0] <= min(misses) + mpmath.ldexp(1, -SCALE)
 
 
-def by_reference(x, places, layout, output_layout, start, pairs, *, inverse=False):
+def by_reference(x, positions, layout, output_layout, start, pairs, *, inverse=False):
     dtype = np.float64 if x.dtype.name in {"float64", "complex128"} else np.float32
     inv_freq = np.array(powers(BASE, 2 * pairs))
-    values = np.empty((2, 1, places.size, pairs), dtype)
-    reference.fill_table(frequencies(inv_freq[None, None]), places.reshape(1, -1), 1.0, values, 0)
-    index = np.arange(places.size).reshape(places.shape)
-    table = Table(values, index, 0, places.shape[1])
+    values = np.empty((2, 1, positions.size, pairs), dtype)
+    reference.fill_table(
+        frequencies(inv_freq[None, None]), positions.reshape(1, -1), 1.0, values, 0
+    )
+    index = np.arange(positions.size).reshape(positions.shape)
+    table = Table(values, index, 0, positions.shape[1])
     pairing = Pairing(start, pairs, layout, output_layout, inverse)
     return reference.rotate(x, table, Axes(x.ndim - 2, 0), pairing)
 
@@ -131,8 +133,8 @@ def test_the_reference_rotates_complex_arrays():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("verb", ["call", "inverse", "vjp", "shift"])
-def test_all_methods_dtypes_and_layouts(xp, verb, dtype):
+@pytest.mark.parametrize("method", ["call", "inverse", "vjp", "shift"])
+def test_all_methods_dtypes_and_layouts(xp, method, dtype):
     x = random_array((2, 3, 5, width_of(dtype, 12)), dtype)
     for layout in LAYOUTS:
         for output_layout in LAYOUTS:
@@ -144,13 +146,13 @@ def test_all_methods_dtypes_and_layouts(xp, verb, dtype):
                 rotary_start=2,
                 seq_axis=-2,
             )
-            function = rope if verb == "call" else getattr(rope, verb)
-            arguments = {"delta" if verb == "shift" else "positions": PLACES}
+            function = rope if method == "call" else getattr(rope, method)
+            arguments = {"delta" if method == "shift" else "positions": PLACES}
             source, target = {
                 "call": (layout, output_layout),
                 "shift": (output_layout, output_layout),
-            }.get(verb, (output_layout, layout))
-            back = verb in {"inverse", "vjp"}
+            }.get(method, (output_layout, layout))
+            back = method in {"inverse", "vjp"}
             given = xp.asarray(x)
             got = function(given, **arguments)
             assert_right(
@@ -195,14 +197,14 @@ AXES = {
 def test_all_axis_orders(xp, name):
     shape, seq_axis, axis = AXES[name]
     x = random_array(shape)
-    places = along(len(shape), axis, range(7, 10))
-    assert_right(xp, embedding()(xp.asarray(x), offset=7, seq_axis=seq_axis), x, places)
+    positions = along(len(shape), axis, range(7, 10))
+    assert_right(xp, embedding()(xp.asarray(x), offset=7, seq_axis=seq_axis), x, positions)
     if len(shape) > 2:
         rows = along(len(shape), 1 if axis == 0 else 0, [10, -3])
         batch_axis = 1 if axis == 0 else 0
         rope = embedding(seq_axis=seq_axis, batch_axis=batch_axis)
         got = rope(xp.asarray(x), offset=[3, -10])
-        assert_right(xp, got, x, places - 7 + rows - 7)
+        assert_right(xp, got, x, positions - 7 + rows - 7)
 
 
 def test_several_arrays(xp):
@@ -219,9 +221,9 @@ def test_arrays_of_different_axes(xp):
     q, k = random_array((2, 4, 3, 8)), random_array((2, 3, 8), seed=1)
     rope = embedding()
     got = rope(xp.asarray(q), xp.asarray(k), offset=[5, 9], seq_axis=(2, 1))
-    places = np.array([[5, 6, 7], [9, 10, 11]])
-    assert_right(xp, got[0], q, places[:, None])
-    assert_right(xp, got[1], k, places)
+    positions = np.array([[5, 6, 7], [9, 10, 11]])
+    assert_right(xp, got[0], q, positions[:, None])
+    assert_right(xp, got[1], k, positions)
 
 
 @pytest.mark.feature("numpy positions")
@@ -247,7 +249,7 @@ def test_positions_of_numpy_are_exact(xp):
 )
 def test_positions_of_the_same_library(xp, kind):
     x = random_array((2, 5, 8))
-    places = (PLACES % 1000).astype(kind)
+    positions = (PLACES % 1000).astype(kind)
     tolerance = {"rtol": 0, "atol": 2e-6 if "int" in kind else 5e-4}
     rope = embedding()
 
@@ -256,22 +258,23 @@ def test_positions_of_the_same_library(xp, kind):
         np.testing.assert_allclose(xp.to_numpy(got), want, **tolerance)
 
     given = xp.asarray(x)
-    compare(rope(given, positions=xp.asarray(places)), rope(x, positions=places))
-    compare(rope(given, positions=xp.asarray(places[0])), rope(x, positions=places[0]))
-    compare(rope(given, offset=xp.asarray(places[:, 0])), rope(x, offset=places[:, 0]))
+    compare(rope(given, positions=xp.asarray(positions)), rope(x, positions=positions))
+    compare(rope(given, positions=xp.asarray(positions[0])), rope(x, positions=positions[0]))
+    compare(rope(given, offset=xp.asarray(positions[:, 0])), rope(x, offset=positions[:, 0]))
     compare(
-        rope.inverse(given, offset=xp.asarray(places[:, 0])), rope.inverse(x, offset=places[:, 0])
+        rope.inverse(given, offset=xp.asarray(positions[:, 0])),
+        rope.inverse(x, offset=positions[:, 0]),
     )
-    compare(rope.shift(given, xp.asarray(places)), rope.shift(x, places))
-    compare(rope.shift(given, xp.asarray(places[:, 0])), rope.shift(x, places[:, 0]))
+    compare(rope.shift(given, xp.asarray(positions)), rope.shift(x, positions))
+    compare(rope.shift(given, xp.asarray(positions[:, 0])), rope.shift(x, positions[:, 0]))
 
 
 @pytest.mark.feature("own positions")
 def test_tables_at_positions_of_the_library(xp):
     rope = embedding()
-    for places in (np.arange(5), np.array([[3, 1], [4, 1]])):
-        got = rope.tables(xp.asarray(places))
-        want = rope.tables(places)
+    for positions in (np.arange(5), np.array([[3, 1], [4, 1]])):
+        got = rope.tables(xp.asarray(positions))
+        want = rope.tables(positions)
         for part, exact in zip(got, want, strict=True):
             assert xp.owns(part)
             assert xp.dtype_name(part) == "float32"
@@ -281,11 +284,11 @@ def test_tables_at_positions_of_the_library(xp):
 @pytest.mark.arithmetic
 @pytest.mark.feature("own positions")
 def test_sinusoidal_at_positions_of_the_library(xp):
-    for places in (np.arange(5), np.array([[3, 1], [4, 1]])):
-        encoding = rotary.sinusoidal(xp.asarray(places), 8)
+    for positions in (np.arange(5), np.array([[3, 1], [4, 1]])):
+        encoding = rotary.sinusoidal(xp.asarray(positions), 8)
         assert xp.owns(encoding)
         np.testing.assert_allclose(
-            xp.to_numpy(encoding), rotary.sinusoidal(places, 8), rtol=0, atol=1e-7
+            xp.to_numpy(encoding), rotary.sinusoidal(positions, 8), rtol=0, atol=1e-7
         )
 
 
@@ -305,14 +308,14 @@ def test_packed_sequences(xp):
 @pytest.mark.feature("own tables")
 @pytest.mark.parametrize("shape", [(3,), (2, 3)])
 def test_apply_rotary_with_tables_of_the_library(xp, shape):
-    places = np.arange(int(np.prod(shape))).reshape(shape)
-    cos, sin = (np.array(part) for part in rotary.cos_sin(places, powers(BASE, 8)))
+    positions = np.arange(int(np.prod(shape))).reshape(shape)
+    cos, sin = (np.array(part) for part in rotary.cos_sin(positions, powers(BASE, 8)))
     x = random_array((2, 3, 10))
     for layout in LAYOUTS:
         options = {"layout": layout, "rotary_start": 2, "seq_axis": 1}
         for tables in ((cos, sin), (xp.asarray(cos), xp.asarray(sin))):
             got = rotary.apply_rotary(xp.asarray(x), *tables, **options)
-            want = np.broadcast_to(places, (2, 3))
+            want = np.broadcast_to(positions, (2, 3))
             assert_right(xp, got, x, want, start=2, layout=layout)
             got = rotary.apply_rotary(xp.asarray(x), *tables, inverse=True, **options)
             assert_right(xp, got, x, want, start=2, layout=layout, backwards=True)
@@ -322,11 +325,13 @@ def test_apply_rotary_with_tables_of_the_library(xp, shape):
 def test_frequencies_per_axis_and_head(xp, axes):
     own = np.random.default_rng(0).normal(size=(3, axes, 4))
     x = random_array((2, 3, 5, 8))
-    places = np.random.default_rng(1).integers(-50, 50, (axes, 5))
+    positions = np.random.default_rng(1).integers(-50, 50, (axes, 5))
     for w in (own, own[0]):
         rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=w), seq_axis=-2)
-        got = rope(xp.asarray(x), positions=places)
-        np.testing.assert_allclose(xp.to_numpy(got), rope(x, positions=places), rtol=0, atol=2e-6)
+        got = rope(xp.asarray(x), positions=positions)
+        np.testing.assert_allclose(
+            xp.to_numpy(got), rope(x, positions=positions), rtol=0, atol=2e-6
+        )
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8), (2, 0, 8)])
@@ -337,7 +342,7 @@ def test_empty_arrays(xp, shape):
 
 
 # ------------------------------------------------------------------------------------------------
-# What some libraries can and others cannot: every one of these is a row of `support.py`.
+# Features that only some libraries have: each is a row of `support.py`.
 
 
 @pytest.mark.feature("out")
@@ -396,13 +401,13 @@ def test_compilation_by_the_library_into_one_program(xp):
 def test_traced_positions_beyond_the_context_give_nan(xp):
     ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
     rope = RotaryEmbedding(8, layout="half", base=10_000.0, scaling=ntk, context_length=6)
-    x, places = random_array((4, 8)), np.array([5, 6, -3, 10**6])
+    x, positions = random_array((4, 8)), np.array([5, 6, -3, 10**6])
     for run in (lambda x, p: rope(x, positions=p), lambda _, p: rope.tables(p)[0]):
-        if xp.name == "torch":  # its compiler calls the rotation with positions that are known
+        if xp.name == "torch":  # its compiler calls the rotation with known positions
             with pytest.raises(ValueError, match="`positions` must keep positions below"):
-                xp.traced(run)(xp.asarray(x), xp.asarray(places))
+                xp.traced(run)(xp.asarray(x), xp.asarray(positions))
             continue
-        got = xp.to_numpy(xp.traced(run)(xp.asarray(x), xp.asarray(places)))
+        got = xp.to_numpy(xp.traced(run)(xp.asarray(x), xp.asarray(positions)))
         assert np.isnan(got).all(axis=-1).tolist() == [False, True, False, True]
         assert np.isfinite(got[::2]).all()
 
@@ -412,9 +417,9 @@ def test_traced_positions(xp):
     x = random_array((2, 5, 8))
     rope = embedding()
     function = xp.traced(lambda x, p: rope(x, positions=p))
-    places = np.where(abs(PLACES) < 2**31, PLACES, 5).astype(np.int32)
-    got = xp.to_numpy(function(xp.asarray(x), xp.asarray(places)))
-    np.testing.assert_allclose(got, embedding()(x, positions=places), rtol=0, atol=6e-6)
+    positions = np.where(abs(PLACES) < 2**31, PLACES, 5).astype(np.int32)
+    got = xp.to_numpy(function(xp.asarray(x), xp.asarray(positions)))
+    np.testing.assert_allclose(got, embedding()(x, positions=positions), rtol=0, atol=6e-6)
 
 
 @pytest.mark.feature("grad")
@@ -546,10 +551,10 @@ class TestTorch:
         """The dtype that holds a position does not affect the angle."""
         import torch
 
-        places = torch.tensor([255.0, 1.5, -64.0], dtype=getattr(torch, kind))
+        positions = torch.tensor([255.0, 1.5, -64.0], dtype=getattr(torch, kind))
         x = torch.from_numpy(random_array((3, 8), "float64"))
         want = embedding()(x, positions=[255.0, 1.5, -64.0])
-        assert torch.equal(embedding()(x, positions=places), want)
+        assert torch.equal(embedding()(x, positions=positions), want)
 
     def test_inference_mode_and_no_grad(self):
         import torch
@@ -740,11 +745,11 @@ class TestNdonnx:
 
     def test_positions_are_an_input_of_the_model(self):
         x = random_array((2, 5, 8))
-        for places in (PLACES, PLACES[:1]):
+        for positions in (PLACES, PLACES[:1]):
             got = self.run(
-                lambda x, p: embedding()(x, positions=p), [x.shape, places.shape], x, places
+                lambda x, p: embedding()(x, positions=p), [x.shape, positions.shape], x, positions
             )
-            np.testing.assert_allclose(got, embedding()(x, positions=places), rtol=0, atol=6e-6)
+            np.testing.assert_allclose(got, embedding()(x, positions=positions), rtol=0, atol=6e-6)
 
     def test_offsets_are_an_input_of_the_model(self):
         x = random_array((2, 5, 8))

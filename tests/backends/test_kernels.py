@@ -40,23 +40,23 @@ def placed(shape, dtype, order=(0, 1, 2, 3), skip=0):
     return array.transpose(np.argsort(order))
 
 
-def channels(lanes, start, half):
+def channels(n_pairs, start, half):
     """Return the first and the second channel of each pair."""
-    lane = np.arange(lanes)
-    first = start + (lane if half else 2 * lane)
-    return first, first + (lanes if half else 1)
+    pair = np.arange(n_pairs)
+    first = start + (pair if half else 2 * pair)
+    return first, first + (n_pairs if half else 1)
 
 
 def expected(x, table, index, step, start, half_in, half_out, sign, copied):
     """Return what the kernel must write into `copied`, computed by NumPy."""
-    lanes, length, heads = table.shape[-1], x.shape[1], x.shape[2]
+    n_pairs, length, heads = table.shape[-1], x.shape[1], x.shape[2]
     rows = np.broadcast_to(index, x.shape[:2]) + step * np.arange(length)
     own = np.minimum(np.arange(heads), table.shape[1] - 1)
     cosine, sine = table[:, own[None, None, :], rows[:, :, None]]
     sine = sine * table.dtype.type(sign)
-    first, second = channels(lanes, start, half_in)
+    first, second = channels(n_pairs, start, half_in)
     a, b = x[..., first].astype(table.dtype), x[..., second].astype(table.dtype)
-    first, second = channels(lanes, start, half_out)
+    first, second = channels(n_pairs, start, half_out)
     result = copied.copy()
     with np.errstate(all="ignore"):
         result[..., first] = (a * cosine - b * sine).astype(x.dtype)
@@ -68,15 +68,15 @@ def launch(
     pairs, table, index, step, start, halves, sign, *, stream, chunks=1, apart=True, rows=None
 ):
     """Run the kernel on one or two (array, result), and return its status."""
-    lanes = table.shape[-1]
+    n_pairs = table.shape[-1]
     source, target = ("half" if half else "interleaved" for half in halves)
-    pairing = Pairing(start, lanes, source, target)
+    pairing = Pairing(start, n_pairs, source, target)
     geometry = np.array([cpu._geometry(x, out, pairing) for x, out in pairs], np.int64)
     name = pairs[0][0].dtype.name
     storage = cpu.STORAGE[name]
     kernel = jit.compiled(jit.Variant("rotation", name, target, bool(stream)))
     call = jit.entry_point(jit.compiled(jit.Variant("call", storage)))
-    aside = np.empty((chunks, 2 * lanes), storage)
+    aside = np.empty((chunks, 2 * n_pairs), storage)
     assert threads.start_numba_threads()
     return call(
         kernel.address,
@@ -103,12 +103,12 @@ def run(x, out, table, index, step, start, half_in, half_out, sign, *, stream, c
     assert answer == kernels.DONE
 
 
-def data(name, shape, lanes, tables=1, seed=0):
+def data(name, shape, n_pairs, tables=1, seed=0):
     """Return numbers of all magnitudes, and a table with distinct rows."""
     rng = np.random.default_rng(seed)
     number = np.float64 if name == "float64" else np.float32
     x = rng.standard_normal(shape) * 2.0 ** rng.integers(-8, 8, shape)
-    table = rng.uniform(-1.3, 1.3, (2, tables, shape[1] + 7, lanes)).astype(number)
+    table = rng.uniform(-1.3, 1.3, (2, tables, shape[1] + 7, n_pairs)).astype(number)
     return x.astype(DTYPES[name]), np.ascontiguousarray(table)
 
 
@@ -124,9 +124,9 @@ def same_bits(got, wanted):
 @pytest.mark.parametrize("heads", [1, 2, 5])
 def test_all_numbers_of_pairs(name, half_in, half_out, heads):
     wide = WIDE[name]
-    for lanes in {1, 3, 7, 8, 9, wide - 1, wide, wide + 1, wide + 12, 2 * wide, 2 * wide + 9}:
-        shape = (2, 3, heads, 2 * lanes)
-        values, table = data(name, shape, lanes)
+    for n_pairs in {1, 3, 7, 8, 9, wide - 1, wide, wide + 1, wide + 12, 2 * wide, 2 * wide + 9}:
+        shape = (2, 3, heads, 2 * n_pairs)
+        values, table = data(name, shape, n_pairs)
         index = np.array([[2]])
         for stream in (False, True):
             for in_place in (False, True):
@@ -143,8 +143,8 @@ def test_all_numbers_of_pairs(name, half_in, half_out, heads):
 @pytest.mark.parametrize("chunks", [1, 3])
 @pytest.mark.parametrize("stream", [False, True])
 def test_all_orders_of_axes(name, order, chunks, stream):
-    shape, lanes = (3, 71, 5, 128), 64
-    values, table = data(name, shape, lanes)
+    shape, n_pairs = (3, 71, 5, 128), 64
+    values, table = data(name, shape, n_pairs)
     index = np.array([[0], [7], [3]])
     x, out = placed(shape, DTYPES[name], order), placed(shape, DTYPES[name], (*order[:3][::-1], 3))
     x[...] = values
@@ -157,19 +157,19 @@ def test_all_orders_of_axes(name, order, chunks, stream):
 
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("half", [True, False])
-@pytest.mark.parametrize("lanes", [64, 40, 36])
-def test_arrays_may_have_any_alignment(name, half, lanes):
-    # Where they are not multiples of its size, a streaming write would end the process.
-    shape = (2, 9, 3, 2 * lanes)
-    values, table = data(name, shape, lanes)
+@pytest.mark.parametrize("n_pairs", [64, 40, 36])
+def test_arrays_may_have_any_alignment(name, half, n_pairs):
+    # A streaming write to an address that is not a multiple of its size would abort the process.
+    shape = (2, 9, 3, 2 * n_pairs)
+    values, table = data(name, shape, n_pairs)
     index = np.arange(18)[::-1].reshape(2, 9) % 16
     wanted = expected(values, table, index, 0, 0, half, half, 1.0, values)
     for skip in (1, 17, 35, *range(0, 64, np.dtype(DTYPES[name]).itemsize)):
         for room in (0, 8):
             for order in ((0, 1, 2, 3), (2, 0, 1, 3)):
-                wide = (*shape[:3], 2 * lanes + room)
+                wide = (*shape[:3], 2 * n_pairs + room)
                 x, out = (placed(wide, DTYPES[name], order, s) for s in (skip ^ 16, skip))
-                x, out = x[..., : 2 * lanes], out[..., : 2 * lanes]
+                x, out = x[..., : 2 * n_pairs], out[..., : 2 * n_pairs]
                 x[...] = values
                 run(x, out, table, index, 0, 0, half, half, 1.0, stream=True)
                 same_bits(out, wanted)
@@ -182,9 +182,9 @@ def test_arrays_may_have_any_alignment(name, half, lanes):
 @pytest.mark.parametrize("start", [0, 8, 64])
 @pytest.mark.parametrize("stream", [False, True])
 def test_channels_that_are_not_rotated_are_copied(name, half_out, start, stream):
-    lanes = WIDE[name]
-    shape = (2, 5, 3, start + 2 * lanes + 64)
-    values, table = data(name, shape, lanes)
+    n_pairs = WIDE[name]
+    shape = (2, 5, 3, start + 2 * n_pairs + 64)
+    values, table = data(name, shape, n_pairs)
     x, out = placed(shape, DTYPES[name]), placed(shape, DTYPES[name])
     x[...] = values
     index = np.array([[1]])
@@ -198,8 +198,8 @@ def test_channels_that_are_not_rotated_are_copied(name, half_out, start, stream)
 @pytest.mark.parametrize("name", ["float16", "float64"])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
 def test_tables_per_head(name, order):
-    shape, lanes = (2, 40, 5, 96), 48
-    values, table = data(name, shape, lanes, tables=5)
+    shape, n_pairs = (2, 40, 5, 96), 48
+    values, table = data(name, shape, n_pairs, tables=5)
     x, out = placed(shape, DTYPES[name], order), placed(shape, DTYPES[name], order)
     x[...] = values
     index = np.array([[0], [5]])
@@ -210,23 +210,23 @@ def test_tables_per_head(name, order):
 
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("half", [True, False])
-@pytest.mark.parametrize("lanes", [1, 5, 29, 64])
-def test_all_kinds_of_numbers(name, half, lanes):
+@pytest.mark.parametrize("n_pairs", [1, 5, 29, 64])
+def test_all_kinds_of_numbers(name, half, n_pairs):
     """NaN with any payload stays NaN; infinity, subnormal numbers and the signs of zeros equal those of NumPy."""
     rng = np.random.default_rng(0)
     bits = np.dtype(DTYPES[name]).itemsize
-    values = rng.integers(0, 256, (1, 40, 3, 2 * lanes * bits), np.uint8).view(DTYPES[name])
+    values = rng.integers(0, 256, (1, 40, 3, 2 * n_pairs * bits), np.uint8).view(DTYPES[name])
     kinds = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0], np.float64)
     values[:, ::4] = rng.choice(kinds, values[:, ::4].shape).astype(values.dtype)
     least = float(ml_dtypes.finfo(DTYPES[name]).smallest_subnormal)
     values[:, 1::4] = (rng.integers(-99, 99, values[:, 1::4].shape) * least).astype(values.dtype)
-    _, table = data(name, (1, 40, 3, 2 * lanes), lanes)
+    _, table = data(name, (1, 40, 3, 2 * n_pairs), n_pairs)
     # Tables may have any NaN, such as signaling ones whose bits are only in the lower half.
     word = np.uint64 if name == "float64" else np.uint32
     exponent = np.array(np.inf, table.dtype).view(word)
     payload = rng.integers(1, 2 ** (52 if name == "float64" else 23), table.shape, word)
-    places = rng.random(table.shape) < 0.05
-    table.view(word)[places] = (exponent | payload)[places]
+    positions = rng.random(table.shape) < 0.05
+    table.view(word)[positions] = (exponent | payload)[positions]
     table[rng.random(table.shape) < 0.05] = 0.0
     x, out = placed(values.shape, DTYPES[name]), placed(values.shape, DTYPES[name])
     x[...] = values
@@ -242,13 +242,13 @@ def test_all_kinds_of_numbers(name, half, lanes):
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_memory_outside_of_the_array_is_unchanged(name):
-    lanes, room = 37, 3
-    whole = np.full((2, 9, 5 + room, 2 * lanes + 11), 1.5).astype(DTYPES[name])
+    n_pairs, room = 37, 3
+    whole = np.full((2, 9, 5 + room, 2 * n_pairs + 11), 1.5).astype(DTYPES[name])
     before = whole.copy()
-    values, table = data(name, (2, 9, 5, 2 * lanes), lanes)
-    out = whole[:, :, 1:6, 4 : 4 + 2 * lanes]
+    values, table = data(name, (2, 9, 5, 2 * n_pairs), n_pairs)
+    out = whole[:, :, 1:6, 4 : 4 + 2 * n_pairs]
     run(values, out, table, np.array([[0]]), 1, 0, True, True, 1.0, stream=True)
-    before[:, :, 1:6, 4 : 4 + 2 * lanes] = out
+    before[:, :, 1:6, 4 : 4 + 2 * n_pairs] = out
     same_bits(whole, before)
 
 
@@ -256,9 +256,9 @@ def test_memory_outside_of_the_array_is_unchanged(name):
 @pytest.mark.parametrize("chunks", [1, 2])
 @pytest.mark.parametrize("stream", [False, True])
 def test_two_arrays_in_one_call(name, chunks, stream):
-    lanes = 64
-    q, table = data(name, (2, 9, 6, 128), lanes)
-    k, _ = data(name, (2, 9, 2, 160), lanes, seed=1)
+    n_pairs = 64
+    q, table = data(name, (2, 9, 6, 128), n_pairs)
+    k, _ = data(name, (2, 9, 2, 160), n_pairs, seed=1)
     index = np.array([[0], [5]])
     outs = placed(q.shape, DTYPES[name]), placed(k.shape, DTYPES[name], (0, 2, 1, 3))
     pairs = list(zip((q, k), outs, strict=True))
@@ -388,7 +388,7 @@ def test_only_large_results_are_streamed(monkeypatch):
         cpu, "compiled", lambda variant: asked.append(variant.name) or compiled(variant)
     )
     rope = rotary.RotaryEmbedding(64, layout="half", base=10_000.0, seq_axis=0)
-    rope(np.zeros((3, 64), np.float32))  # its table is there from now on
+    rope(np.zeros((3, 64), np.float32))  # makes its table
     asked.clear()
     large, small = np.zeros((2**17 // 64, 64), np.float32), np.zeros((2**16 // 64, 64), np.float32)
     for x, out in (large, None), (large, large), (small, None):
@@ -400,7 +400,7 @@ def test_only_large_results_are_streamed(monkeypatch):
     ]
 
 
-# Bytes that are streamed by the code of a dtype: both halves of rows of one line and more, whole lines and in pieces.
+# Bytes that the code of a dtype streams: both halves of rows of one line and more, as whole lines and in pieces.
 STREAMED = {
     "float16": 2 * 64 * 2 * (1 + 2),
     "bfloat16": 2 * 64 * 2 * (1 + 2) + 2 * (2 * 64 + 16 + 32 + 48 + 64),

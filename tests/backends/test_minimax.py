@@ -27,7 +27,7 @@ def minimax() -> Iterator[ModuleType]:
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
+    sys.modules[specification.name] = module  # dataclasses look up their module
     specification.loader.exec_module(module)
     with mp.workdps(module.DIGITS):
         yield module

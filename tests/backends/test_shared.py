@@ -48,10 +48,10 @@ def test_bits_equal_those_of_numpy(name, dtype):
     library = library_named(name)
     with library.session():
         x = random_array((2, 3, 5, width(dtype)), dtype)
-        for verb in (ROPE, ROPE.inverse, ROPE.vjp):
-            got = verb(library.asarray(x), offset=[3, 1_700_000_000])
+        for method in (ROPE, ROPE.inverse, ROPE.vjp):
+            got = method(library.asarray(x), offset=[3, 1_700_000_000])
             assert library.owns(got)
-            assert same_bits(library.to_numpy(got), verb(x, offset=[3, 1_700_000_000]))
+            assert same_bits(library.to_numpy(got), method(x, offset=[3, 1_700_000_000]))
 
 
 @libraries
@@ -92,7 +92,7 @@ def without_views(monkeypatch, module, x, addresses):
 
 @libraries
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("rows", [2**13, 2**16])  # the latter on memory of the pool
+@pytest.mark.parametrize("rows", [2**13, 2**16])  # the latter uses memory of the pool
 def test_the_result_is_not_copied(name, rows, whole, monkeypatch):
     library = library_named(name)
     made = []
@@ -117,12 +117,12 @@ def test_a_second_call_uses_a_plan(name, monkeypatch):
     library = library_named(name)
     with library.session():
         x = random_array((2, 3, 5, 8))
-        own, places = library.asarray(x), library.asarray(np.array([3, 1, 4, 1, 5]))
+        own, positions = library.asarray(x), library.asarray(np.array([3, 1, 4, 1, 5]))
         rope = RotaryEmbedding(8, layout="half", base=1234.0, seq_axis=-2)
         want = rope(x, offset=3), rope(x, positions=np.array([3, 1, 4, 1, 5]))
         rope(own)
         monkeypatch.setattr(plans, "_plan_of", lambda *_, **__: pytest.fail("was looked at"))
-        results = rope(own, offset=3), rope(own, positions=places)
+        results = rope(own, offset=3), rope(own, positions=positions)
         for got, wanted in zip(results, want, strict=True):
             assert library.owns(got)
             assert same_bits(library.to_numpy(got), wanted)
@@ -309,7 +309,7 @@ class TestTorch:
         with pytest.raises(RuntimeError, match="leaf"):
             ROPE(leaf, out=leaf)
 
-    # Its forward mode and its tracing warn of functions that torch itself means to give up.
+    # Forward mode and tracing warn of deprecated functions of torch.
     @pytest.mark.filterwarnings("ignore")
     def test_transformed_or_traced_tensors_are_left_to_torch(self, monkeypatch):
         import torch
@@ -342,18 +342,18 @@ class TestTorch:
         import torch
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        def run(x, places):
-            return ROPE(x, positions=places)
+        def run(x, positions):
+            return ROPE(x, positions=positions)
 
-        x, places = torch.from_numpy(random_array((1, 2, 3, 8))), torch.tensor([3, 1, 700])
+        x, positions = torch.from_numpy(random_array((1, 2, 3, 8))), torch.tensor([3, 1, 700])
         recorded = {
             "functionalize": lambda: torch.func.functionalize(run),
-            "make_fx": lambda: make_fx(run)(x, places),
-            "pre-dispatch": lambda: make_fx(run, pre_dispatch=True)(x, places),
-            "jit.trace": lambda: torch.jit.trace(run, (x, places), check_trace=False),
+            "make_fx": lambda: make_fx(run)(x, positions),
+            "pre-dispatch": lambda: make_fx(run, pre_dispatch=True)(x, positions),
+            "jit.trace": lambda: torch.jit.trace(run, (x, positions), check_trace=False),
         }[record]()
-        want = ROPE((x + 1).numpy(), positions=(places + 5).numpy())
-        np.testing.assert_allclose(recorded(x + 1, places + 5), want, rtol=1e-5, atol=1e-5)
+        want = ROPE((x + 1).numpy(), positions=(positions + 5).numpy())
+        np.testing.assert_allclose(recorded(x + 1, positions + 5), want, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.filterwarnings("ignore")
     def test_the_compiler_calls_functions_that_make_tables_as_one_step(self):
@@ -361,16 +361,16 @@ class TestTorch:
 
         ntk = scaling.DynamicNTK(factor=2.0, max_position=4)
         rope = RotaryEmbedding(8, layout="half", base=1e4, scaling=ntk, context_length=16)
-        x, places = torch.ones(3, 8), torch.tensor([3, 1, 7])
+        x, positions = torch.ones(3, 8), torch.tensor([3, 1, 7])
         for run in (
-            lambda x, places: x[..., :4] * rope.tables(places)[0],
-            lambda x, places: x[..., :2] * rotary.cos_sin(places, [1.0, 0.1])[0],
+            lambda x, positions: x[..., :4] * rope.tables(positions)[0],
+            lambda x, positions: x[..., :2] * rotary.cos_sin(positions, [1.0, 0.1])[0],
             lambda x, _: x * torch.from_numpy(rope.matrix(3)).sum(),
-            lambda x, places: rope.at_length(64)(x, positions=places),
+            lambda x, positions: rope.at_length(64)(x, positions=positions),
         ):
             torch.compiler.reset()
-            got = torch.compile(run, backend="eager")(x, places)
-            torch.testing.assert_close(got, run(x, places))
+            got = torch.compile(run, backend="eager")(x, positions)
+            torch.testing.assert_close(got, run(x, positions))
 
     def test_parameters_are_ordinary_tensors(self):
         import torch

@@ -15,8 +15,8 @@ import rotary
 
 WIDTH = 8
 FREQUENCIES = 10.0 ** -np.arange(WIDTH // 2)
-VERBS = ("call", "inverse", "vjp", "shift", "apply_rotary")
-# A default of the library is spelled None. The last two columns are what the documentation promises.
+METHODS = ("call", "inverse", "vjp", "shift", "apply_rotary")
+# None means a default of the library. The last two columns are what the documentation promises.
 TABLE = [
     # axes of the array, seq_axis, batch_axis, sequence, batch
     (2, None, None, 0, None),
@@ -46,7 +46,7 @@ TABLE = [
     (5, -2, False, 3, None),
 ]
 SIZES = [(2, 3, 4, 5), (3, 3, 3, 3)]
-# A call of these takes tens of milliseconds, or a second: they take so many of the ways to say positions, and one size.
+# A call of these libraries takes tens of milliseconds, or a second: they run only some of the cases, and one size.
 FEW = {"dask": 3, "ndonnx": 1}
 
 
@@ -94,16 +94,16 @@ def position_arguments(shape, sequence, batch, *, own_order=False):
         each = rng.integers(-50, 50, (count, length))
         yield {"positions": each}, along(each, [batch, sequence], rank)
     if rank > 2 and (own_order or not (rank == 3 and batch == 1)):
-        # A position for every index of all axes, and for that of some.
+        # A position for each index of all axes, and of some axes.
         for kept in product((False, True), repeat=rank - 2):
             others = [axis for axis in range(rank - 1) if axis != sequence]
             own = [shape[axis] for axis in range(rank - 1)]
             for axis, keep in zip(others, kept, strict=True):
                 own[axis] = own[axis] if keep else 1
             if rank == 3 and batch == 1 and own[0] == own[1]:
-                continue  # (B, S), which counts
+                continue  # (B, S), which has priority
             if rank == 3 and sequence == 1 and batch is None and own[0] == 1:
-                continue  # (1, S), which is above
+                continue  # (1, S), which is tested above
             by_axis = rng.integers(-50, 50, own)
             yield {"positions": by_axis}, by_axis
 
@@ -123,13 +123,13 @@ def cases(xp, rank, sequence, batch, **options):
             yield shape, where, positions
 
 
-def apply_method(xp, verb, x, where, **axes):
+def apply_method(xp, method, x, where, **axes):
     """Return the result of a method, and whether the oracle rotates by the inverse."""
     rope = rope_of()
     own = {name: xp.asarray(value) if np.ndim(value) else value for name, value in where.items()}
-    if verb == "call":
+    if method == "call":
         return rope(x, **own, **axes), False
-    if verb == "inverse":
+    if method == "inverse":
         return rope.inverse(x, **own, **axes), True
     return rope.vjp(x, **own, **axes), True
 
@@ -138,16 +138,16 @@ def apply_method(xp, verb, x, where, **axes):
 @pytest.mark.feature("own positions")
 def test_all_position_shapes_for_all_axes(xp, rank, seq_axis, batch_axis, sequence, batch):
     axes = {"seq_axis": seq_axis, "batch_axis": batch_axis}
-    verbs = ("call", "inverse", "vjp")
+    methods = ("call", "inverse", "vjp")
     for i, (shape, where, positions) in enumerate(cases(xp, rank, sequence, batch)):
         values = random_array(shape, "float32")
-        # Other libraries take each way with one verb: calls of some take a hundred times as long.
-        for verb in verbs if xp.name == "numpy" else (verbs[i % 3],):
-            result, back = apply_method(xp, verb, xp.asarray(values), where, **axes)
+        # Other libraries run each case with one method, because calls of some take a hundred times as long.
+        for method in methods if xp.name == "numpy" else (methods[i % 3],):
+            result, back = apply_method(xp, method, xp.asarray(values), where, **axes)
             assert xp.owns(result)
             expected = rotated(values.astype(np.float64), positions, back=back)
             np.testing.assert_allclose(
-                xp.to_numpy(result), expected, atol=2e-6, err_msg=f"{verb} {where}"
+                xp.to_numpy(result), expected, atol=2e-6, err_msg=f"{method} {where}"
             )
 
 
@@ -166,11 +166,11 @@ def test_shift_by_all_delta_shapes(xp, rank, seq_axis, batch_axis, sequence, bat
         if batch is not None:
             firsts = np.arange(shape[batch]) ** 2
             deltas.append((shape, firsts, along(firsts, [batch], rank)))
-    for shape, delta, moved in deltas:
+    for shape, delta, shifts in deltas:
         values = random_array(shape, "float32")
         own = xp.asarray(delta) if np.ndim(delta) else delta
         result = rope.shift(xp.asarray(values), own, batch_axis=batch_axis)
-        expected = rotated(values.astype(np.float64), moved)
+        expected = rotated(values.astype(np.float64), shifts)
         np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6, err_msg=str(delta))
 
 
@@ -193,19 +193,19 @@ def test_apply_rotary_with_all_table_shapes(xp, rank, seq_axis, batch_axis, sequ
 @pytest.mark.parametrize("seq_axis", [0, -3])
 @pytest.mark.parametrize("length", [1, 5])
 @pytest.mark.parametrize("where", [{}, {"offset": 9}, {"positions": True}])
-@pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
-def test_tokens_first_with_grouped_heads(xp, seq_axis, length, where, verb):
+@pytest.mark.parametrize("method", ["call", "inverse", "vjp"])
+def test_tokens_first_with_grouped_heads(xp, seq_axis, length, where, method):
     q, k = random_array((length, 9, WIDTH)), random_array((length, 3, WIDTH), seed=1)
-    places = np.arange(length)
+    positions = np.arange(length)
     if "positions" in where:
         where = {"positions": np.arange(length)[::-1].copy()}
-        places = where["positions"]
-    places = (places + where.get("offset", 0))[:, None]
+        positions = where["positions"]
+    positions = (positions + where.get("offset", 0))[:, None]
     rope = rope_of(seq_axis=seq_axis)
-    function = rope if verb == "call" else getattr(rope, verb)
+    function = rope if method == "call" else getattr(rope, method)
     results = function(xp.asarray(q), xp.asarray(k), **where)
     for result, x in zip(results, (q, k), strict=True):
-        expected = rotated(x.astype(np.float64), places, back=verb != "call")
+        expected = rotated(x.astype(np.float64), positions, back=method != "call")
         np.testing.assert_allclose(xp.to_numpy(result), expected, atol=2e-6)
 
 
@@ -218,11 +218,11 @@ def test_tokens_first_with_grouped_heads(xp, seq_axis, length, where, verb):
     ],
     ids=lambda options: next(iter(options)),
 )
-@pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
-def test_each_head_of_packed_tokens_equals_a_separate_call(options, verb):
+@pytest.mark.parametrize("method", ["call", "inverse", "vjp"])
+def test_each_head_of_packed_tokens_equals_a_separate_call(options, method):
     q, k = random_array((5, 9, WIDTH)), random_array((5, 1, WIDTH), seed=1)
     rope = rope_of(seq_axis=0, **options)
-    function = rope if verb == "call" else getattr(rope, verb)
+    function = rope if method == "call" else getattr(rope, method)
     positions = np.array([4, 0, 3, 3, 9])
     if "sections" in options:
         positions = np.stack([positions, positions[::-1]])
@@ -297,11 +297,11 @@ def test_a_tuple_has_one_axis_for_each_array():
     offset = np.array([3, 8])
     for axes in ((-3, -2), (None, 1), (1, -2)):
         a, b = rope(q, k, seq_axis=axes, offset=offset)
-        places = offset[:, None] + np.arange(5)
-        np.testing.assert_allclose(a, rotated(q, places[:, :, None]), atol=2e-6)
-        np.testing.assert_allclose(b, rotated(k, places), atol=2e-6)
+        positions = offset[:, None] + np.arange(5)
+        np.testing.assert_allclose(a, rotated(q, positions[:, :, None]), atol=2e-6)
+        np.testing.assert_allclose(b, rotated(k, positions), atol=2e-6)
     a, b = rope(q, k, seq_axis=1, offset=offset)
-    np.testing.assert_allclose(b, rotated(k, places), atol=2e-6)
+    np.testing.assert_allclose(b, rotated(k, positions), atol=2e-6)
     swapped = q.transpose(0, 2, 1, 3)
     a, b = rope(swapped, k, seq_axis=(-2, 1), batch_axis=(None, False), offset=[4])
     np.testing.assert_allclose(a, rotated(swapped, 4 + np.arange(5)), atol=2e-6)
@@ -363,7 +363,7 @@ def test_frequencies_and_positions_per_head(xp, shape):
 
 @pytest.mark.parametrize("positions", [np.arange(5), np.arange(10).reshape(2, 5)])
 def test_tables_for_frequencies_per_head_rotate_these_heads(positions):
-    # As many heads as rows and as sequences of a batch: nothing but the order tells them apart.
+    # Heads, tokens and batch have equal sizes, so that only the order of axes distinguishes them.
     for heads in (2, 5):
         W = np.random.default_rng(3).random((heads, 1, WIDTH // 2))
         rope = rotary.RotaryEmbedding(
@@ -408,14 +408,14 @@ def test_shift_to_other_frequencies_with_positions_per_head():
     short, long = rope_of(seq_axis=-2), rotary.RotaryEmbedding(WIDTH, layout="half", base=1e5)
     x = random_array((2, 3, 5, WIDTH), "float64")
     rng = np.random.default_rng(6)
-    for shape, moved in product(
+    for shape, delta_shape in product(
         [(2, 3, 5), (2, 5), (5,), (2, 1, 5)], [(2, 3, 5), (2, 5), (1, 3, 5), ()]
     ):
-        positions, delta = rng.integers(0, 40, shape), rng.integers(-9, 9, moved)
+        positions, delta = rng.integers(0, 40, shape), rng.integers(-9, 9, delta_shape)
         keys = short(x, positions=positions)
         result = short.shift(keys, delta, to=long, positions=positions)
         own = positions if len(shape) != 2 else positions[:, None]
-        steps = delta if len(moved) != 2 else delta[:, None]
+        steps = delta if len(delta_shape) != 2 else delta[:, None]
         expected = long(x, positions=np.broadcast_to(own + steps, (2, 3, 5)), seq_axis=-2)
         np.testing.assert_allclose(result, expected, atol=1e-12)
 
@@ -426,8 +426,8 @@ def test_packed_tokens_have_sequence_axis_0_and_no_batch(rank):
     rope = rope_of(seq_axis=-2, batch_axis=1)
     expected = rotated(x, np.array([0, 1, 0, 1, 2]).reshape(5, *[1] * (rank - 2)))
     np.testing.assert_allclose(rope(x, cu_seqlens=[0, 2, 5]), expected, atol=2e-6)
-    moved = np.moveaxis(x, 0, rank - 2)
-    result = rope(moved, cu_seqlens=[0, 2, 5], seq_axis=-2)
+    transposed = np.moveaxis(x, 0, rank - 2)
+    result = rope(transposed, cu_seqlens=[0, 2, 5], seq_axis=-2)
     np.testing.assert_allclose(result, np.moveaxis(expected, 0, rank - 2), atol=2e-6)
     if rank > 2:
         with pytest.raises(ValueError, match="`batch_axis` must not be given with `cu_seqlens`"):
@@ -435,12 +435,12 @@ def test_packed_tokens_have_sequence_axis_0_and_no_batch(rank):
 
 
 # ------------------------------------------------------------------------------------------------
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize("rank", [3, 4, 5])
-@pytest.mark.parametrize("verb", VERBS)
-def test_arrays_of_three_or_more_axes_need_seq_axis(xp, verb, rank):
+@pytest.mark.parametrize("method", METHODS)
+def test_arrays_of_three_or_more_axes_need_seq_axis(xp, method, rank):
     x = xp.asarray(random_array((*(3, 3, 3, 3)[: rank - 1], WIDTH)))
     rope = rope_of()
     calls = {
@@ -451,7 +451,7 @@ def test_arrays_of_three_or_more_axes_need_seq_axis(xp, verb, rank):
         "apply_rotary": lambda: rotary.apply_rotary(x, *rope.tables([0, 1, 2]), layout="half"),
     }
     with pytest.raises(ValueError, match=f"`seq_axis` must be given for an array of {rank} axes"):
-        calls[verb]()
+        calls[method]()
 
 
 WRONG = [
@@ -488,13 +488,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
-@pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
-def test_a_wrong_axis_is_refused_before_anything_is_written(verb, wrong, error, message):
+@pytest.mark.parametrize("method", ["call", "inverse", "vjp"])
+def test_a_wrong_axis_is_refused_before_anything_is_written(method, wrong, error, message):
     x = random_array((2, 3, 5, WIDTH))
     before = x.copy()
     rope = rope_of(seq_axis=2)
-    function = rope if verb == "call" else getattr(rope, verb)
-    for _ in range(2):  # without and with a plan of calls of these shapes
+    function = rope if method == "call" else getattr(rope, method)
+    for _ in range(2):  # without and with a plan
         with pytest.raises(error, match=message):
             function(x, out=x, **wrong)
         np.testing.assert_array_equal(x, before)
@@ -509,7 +509,7 @@ def test_an_offset_of_one_entry_is_a_scalar():
 
 
 def test_one_position_per_batch_element_is_not_one_per_head():
-    # (B, H, D) is (S, H, D) to the library, so that an offset for each of the batch has nowhere to go.
+    # The library reads (B, H, D) as (S, H, D), which has no batch for an offset.
     x = random_array((4, 4, WIDTH))
     with pytest.raises(
         ValueError, match="`offset` must be one number, because `x` has no batch axis.*`positions`"
@@ -527,21 +527,21 @@ def test_a_1d_delta_has_one_entry_per_batch_element(heads):
         rope.shift(x, [1, 2, 3, 4, 5])
     square = random_array((5, 2, 5, WIDTH))
     delta = np.arange(5)
-    moved = rope.shift(square, delta)
-    np.testing.assert_allclose(moved, rotated(square, delta[:, None, None]), atol=2e-6)
+    shifted = rope.shift(square, delta)
+    np.testing.assert_allclose(shifted, rotated(square, delta[:, None, None]), atol=2e-6)
 
 
 def test_calls_with_different_axes_share_no_plan():
     x = random_array((3, 3, 3, WIDTH))
     offset = np.array([5, 0, 40])
     rope = rope_of()
-    rope(random_array((64, WIDTH)))  # so that there is a window of the table that plans read
+    rope(random_array((64, WIDTH)))  # makes the table that plans read
     for _ in range(3):
         for seq_axis, batch_axis in ((2, 0), (2, 1), (1, 0), (1, 2), (0, 1), (0, 2), (2, None)):
             expected_batch = 0 if batch_axis is None else batch_axis
             result = rope(x, seq_axis=seq_axis, batch_axis=batch_axis, offset=offset)
-            places = along(offset, [expected_batch], 4) + along(np.arange(3), [seq_axis], 4)
-            np.testing.assert_allclose(result, rotated(x.astype(np.float64), places), atol=2e-6)
+            positions = along(offset, [expected_batch], 4) + along(np.arange(3), [seq_axis], 4)
+            np.testing.assert_allclose(result, rotated(x.astype(np.float64), positions), atol=2e-6)
 
 
 def test_the_axes_are_part_of_an_embedding():
@@ -588,14 +588,14 @@ def test_configurations_presets_and_gguf_files_accept_axes():
     assert rotary.preset("gpt-j-6b-hf", batch_axis=1).batch_axis == 1
 
 
-@pytest.mark.parametrize("verb", ["call", "inverse", "vjp", "shift"])
+@pytest.mark.parametrize("method", ["call", "inverse", "vjp", "shift"])
 @pytest.mark.parametrize("fractional", [False, True])
 @pytest.mark.parametrize("heads", [0, 4])
-def test_positions_per_variate(verb, fractional, heads):
+def test_positions_per_variate(method, fractional, heads):
     """Positions (B, V, S) for (B, V, S, D), and (B, V, 1, S) for (B, V, H, S, D), also if sizes are equal."""
     rope = rope_of(seq_axis=-2)
-    run = rope if verb == "call" else getattr(rope, verb)
-    keyword = "delta" if verb == "shift" else "positions"
+    run = rope if method == "call" else getattr(rope, method)
+    keyword = "delta" if method == "shift" else "positions"
     for batch, variates, length in ((2, 3, 5), (3, 3, 3)):
         x = random_array((batch, variates, *[heads] * (heads > 0), length, WIDTH))
         p = np.arange(batch * variates * length).reshape(batch, variates, length)[..., ::-1] * 7

@@ -42,7 +42,7 @@ def rope(request):
     return ROPES[request.param]
 
 
-# Every embedding, and every way to say positions, but not each with each: tracing takes its time.
+# All embeddings and all position arguments, but not all combinations, because tracing is slow.
 CASES = [(name, "counted") for name in ROPES] + [("half", name) for name in ARGUMENTS]
 every_case = pytest.mark.parametrize(
     ("rope", "arguments"),
@@ -62,7 +62,7 @@ def arrays(dtype="float64"):
 @pytest.fixture
 def torch():
     with warnings.catch_warnings():
-        # What PyTorch says to itself when forward-mode rules are loaded for the first time.
+        # A warning of PyTorch about its own code when forward-mode rules are loaded for the first time.
         warnings.simplefilter("ignore", DeprecationWarning)
         import torch
 
@@ -186,11 +186,11 @@ class TestTorch:
         )
         assert torch.autograd.gradgradcheck(lambda x: rope(x, **arguments), x, **options)
 
-    @pytest.mark.parametrize("verb", ["inverse", "vjp"])
-    def test_gradcheck_of_the_other_methods(self, torch, rope, verb):
+    @pytest.mark.parametrize("method", ["inverse", "vjp"])
+    def test_gradcheck_of_the_other_methods(self, torch, rope, method):
         x = torch.from_numpy(arrays()[0]).requires_grad_()
         assert torch.autograd.gradcheck(
-            lambda x: getattr(rope, verb)(x, offset=5), x, fast_mode=True
+            lambda x: getattr(rope, method)(x, offset=5), x, fast_mode=True
         )
         assert torch.autograd.gradcheck(lambda x: rope.shift(x, [3, -2]), x, fast_mode=True)
 
@@ -230,8 +230,8 @@ class TestTorch:
         rope = ROPES["half"]
         x, _ = (torch.from_numpy(x) for x in arrays())
         want = rope(x, positions=[[3, 1, 4], [1, 5, 9]])
-        places = torch.tensor([[3, 1, 4], [1, 5, 9]])
-        got = torch.func.vmap(lambda x, p: rope(x, positions=p))(x, places)
+        positions = torch.tensor([[3, 1, 4], [1, 5, 9]])
+        got = torch.func.vmap(lambda x, p: rope(x, positions=p))(x, positions)
         torch.testing.assert_close(got, want, rtol=0, atol=1e-14)
         got = torch.func.vmap(lambda x, p: rope(x, offset=p))(x, torch.tensor([2, 5]))
         torch.testing.assert_close(got, rope(x, offset=[2, 5]), rtol=0, atol=1e-14)
@@ -289,8 +289,8 @@ class TestTorch:
         for length, offset in [(5, 3), (7, 4), (300, 5), (1, 1000), (3, 1_700_000_000)]:
             x = torch.from_numpy(random_array((2, 3, length, 12)))
             torch.testing.assert_close(counted(x, offset), rope(x, offset=offset))
-            places = torch.arange(length) + 2**40
-            torch.testing.assert_close(given(x, places), rope(x, positions=places))
+            positions = torch.arange(length) + 2**40
+            torch.testing.assert_close(given(x, positions), rope(x, positions=positions))
         leaf = x.clone().requires_grad_()
         counted(leaf, 7).sum().backward()
         torch.testing.assert_close(leaf.grad, rope.vjp(torch.ones_like(x), offset=7))
@@ -346,8 +346,8 @@ class TestJax:
         rope = ROPES["half"]
         x, _ = (jax.numpy.asarray(x) for x in arrays())
         np.testing.assert_allclose(jax.vmap(rope)(x), rope(arrays()[0]), rtol=0, atol=1e-14)
-        places = jax.numpy.asarray([[3, 1, 4], [1, 5, 9]])
-        got = jax.vmap(lambda x, p: rope(x, positions=p))(x, places)
+        positions = jax.numpy.asarray([[3, 1, 4], [1, 5, 9]])
+        got = jax.vmap(lambda x, p: rope(x, positions=p))(x, positions)
         want = rope(arrays()[0], positions=[[3, 1, 4], [1, 5, 9]])
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)
 
@@ -385,9 +385,9 @@ class TestJax:
         np.testing.assert_allclose(got, rope(arrays()[0], offset=[2, 5]), rtol=0, atol=1e-14)
         got = jax.jit(rope.shift)(x, rows)
         np.testing.assert_allclose(got, rope.shift(arrays()[0], [2, 5]), rtol=0, atol=1e-14)
-        for verb in ("inverse", "vjp"):
-            got = jax.jit(lambda x, p, verb=verb: getattr(rope, verb)(x, offset=p))(x, rows)
-            want = getattr(rope, verb)(arrays()[0], offset=[2, 5])
+        for method in ("inverse", "vjp"):
+            got = jax.jit(lambda x, p, method=method: getattr(rope, method)(x, offset=p))(x, rows)
+            want = getattr(rope, method)(arrays()[0], offset=[2, 5])
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)
 
     def test_specifications_are_static_arguments(self, jax):
@@ -416,11 +416,11 @@ class TestJax:
             np.testing.assert_allclose(program.call(x), ROPES["half"](x), rtol=0, atol=1e-6)
 
     def test_float64_without_64_bit_types_is_refused(self, narrow_jax):
-        places = narrow_jax.numpy.arange(5)
+        positions = narrow_jax.numpy.arange(5)
         for call in (
-            lambda: ROPES["half"].tables(places, dtype="float64"),
-            lambda: rotary.cos_sin(places, [1.0], dtype="float64"),
-            lambda: rotary.sinusoidal(places, 8, dtype="float64"),
+            lambda: ROPES["half"].tables(positions, dtype="float64"),
+            lambda: rotary.cos_sin(positions, [1.0], dtype="float64"),
+            lambda: rotary.sinusoidal(positions, 8, dtype="float64"),
         ):
             with pytest.raises(ValueError, match="`dtype`"):
                 call()
@@ -445,30 +445,30 @@ class TestJax:
 
 
 # ------------------------------------------------------------------------------------------------
-# Traced positions are reduced exactly, also where integers have 32 bits.
+# Traced positions are reduced exactly, also with 32-bit integers.
 
 FREQUENCIES = [*powers(10_000.0, 16), *powers(500_000.0, 8), 3.0, -0.7, 6.3, 0.0, 100.5]
 EXTREMES = [0, 1, 2, 3, 5, 1023, 65_535, 65_536, 65_537, 2**24 + 1, 2**30, 2**31 - 1, 2**31 - 2]
 
 
-def worst_error(table, places, factor=1.0):
+def worst_error(table, positions, factor=1.0):
     """Return the largest error of traced cosine and sine, (2, positions, frequencies)."""
     worst = 0.0
-    for i, place in enumerate(places):
+    for i, place in enumerate(positions):
         for j, frequency in enumerate(FREQUENCIES):
             for part, exact in zip(table, exact_cos_sin(int(place), frequency), strict=True):
                 worst = max(worst, abs(float(part[i, j]) - factor * (exact / 2**SCALE)))
     return worst
 
 
-def traced_tables(jax, places, integer, real):
+def traced_tables(jax, positions, integer, real):
     """Return cosine and sine in a compiled program: the rotation of (1, 0)."""
     pairs = len(FREQUENCIES)
     rope = RotaryEmbedding(2 * pairs, layout="half", scaling=Custom(FREQUENCIES))
-    x = np.zeros((len(places), 2 * pairs), real)
+    x = np.zeros((len(positions), 2 * pairs), real)
     x[:, :pairs] = 1
     turn = jax.jit(lambda x, p: rope(x, positions=p))
-    got = np.asarray(turn(x, jax.numpy.asarray(places, integer)), np.float64)
+    got = np.asarray(turn(x, jax.numpy.asarray(positions, integer)), np.float64)
     return got[:, :pairs], got[:, pairs:]
 
 
@@ -476,25 +476,25 @@ def traced_tables(jax, places, integer, real):
 class TestTracedIntegers:
     def test_with_64_bits_off(self, narrow_jax):
         rng = np.random.default_rng(0)
-        places = [*EXTREMES, *(-p for p in EXTREMES), -(2**31)]
-        places += rng.integers(-(2**31), 2**31, 400).tolist()
-        places += (2 ** rng.uniform(0, 31, 200)).astype(int).tolist()
-        table = traced_tables(narrow_jax, places, "int32", "float32")
-        assert worst_error(table, places) <= 1e-6
+        positions = [*EXTREMES, *(-p for p in EXTREMES), -(2**31)]
+        positions += rng.integers(-(2**31), 2**31, 400).tolist()
+        positions += (2 ** rng.uniform(0, 31, 200)).astype(int).tolist()
+        table = traced_tables(narrow_jax, positions, "int32", "float32")
+        assert worst_error(table, positions) <= 1e-6
 
     def test_with_64_bits_on(self, jax):
         rng = np.random.default_rng(0)
-        places = [*EXTREMES, *(-p for p in EXTREMES), 2**63 - 1, -(2**63), 2**53 + 1]
-        places += rng.integers(-(2**63), 2**63, 300).tolist()
-        table = traced_tables(jax, places, "int64", "float64")
-        assert worst_error(table, places) <= 1e-15
+        positions = [*EXTREMES, *(-p for p in EXTREMES), 2**63 - 1, -(2**63), 2**53 + 1]
+        positions += rng.integers(-(2**63), 2**63, 300).tolist()
+        table = traced_tables(jax, positions, "int64", "float64")
+        assert worst_error(table, positions) <= 1e-15
 
     @pytest.mark.parametrize("integer", ["int8", "int16", "uint8", "uint16", "uint32"])
     def test_all_integer_dtypes(self, narrow_jax, integer):
         info = np.iinfo(integer)
-        places = [info.min, info.max, info.max // 2, info.min // 3, 1, 0]
-        table = traced_tables(narrow_jax, places, integer, "float32")
-        assert worst_error(table, places) <= 1e-6
+        positions = [info.min, info.max, info.max // 2, info.min // 3, 1, 0]
+        table = traced_tables(narrow_jax, positions, integer, "float32")
+        assert worst_error(table, positions) <= 1e-6
 
     def test_traced_offsets_with_64_bits_off(self, narrow_jax):
         rope = RotaryEmbedding(16, layout="half", base=10_000.0)
@@ -532,17 +532,17 @@ class TestTracedIntegers:
         w = np.array([powers(1e4, 8), powers(500.0, 8)])
         rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=w))
         x = random_array((5, 8))
-        places = np.array([[1, -2, 3, 2**31 - 1, 5], [7, 70_000, -(2**31), 1, 0]], np.int32)
-        got = narrow_jax.jit(lambda x, p: rope(x, positions=p))(x, places)
-        np.testing.assert_allclose(got, rope(x, positions=places), rtol=0, atol=6e-6)
+        positions = np.array([[1, -2, 3, 2**31 - 1, 5], [7, 70_000, -(2**31), 1, 0]], np.int32)
+        got = narrow_jax.jit(lambda x, p: rope(x, positions=p))(x, positions)
+        np.testing.assert_allclose(got, rope(x, positions=positions), rtol=0, atol=6e-6)
 
     def test_frequencies_per_head(self, narrow_jax):
         w = np.random.default_rng(0).normal(size=(3, 1, 4))
         rope = RotaryEmbedding(8, layout="half", scaling=Custom(W=w), seq_axis=-2)
         x = random_array((2, 3, 5, 8))
-        places = np.array([[[3, 1, 4, 1, 5]]], np.int32)
-        got = narrow_jax.jit(lambda x, p: rope(x, positions=p))(x, places)
-        np.testing.assert_allclose(got, rope(x, positions=places), rtol=0, atol=6e-6)
+        positions = np.array([[[3, 1, 4, 1, 5]]], np.int32)
+        got = narrow_jax.jit(lambda x, p: rope(x, positions=p))(x, positions)
+        np.testing.assert_allclose(got, rope(x, positions=positions), rtol=0, atol=6e-6)
 
     def test_float32_angles_exceed_the_bound(self, narrow_jax):
         """The promised bound means something only if ordinary float32 angles exceed it."""

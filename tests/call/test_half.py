@@ -12,7 +12,7 @@ import pytest
 import rotary
 
 FACTORS = [1.0, 0.3337, 1.7, 2.0**-12]
-# Pairs in a row: one, eight and a whole cache line at a time are turned by code of their own.
+# Pairs of a row: separate code rotates one pair, eight pairs and a whole cache line.
 LANES = [1, 8, 64]
 
 
@@ -24,7 +24,7 @@ def scaled(dtype, factor, pairs):
     rope = rotary.RotaryEmbedding(2 * pairs, layout="half", scaling=schedule)
     with np.errstate(all="ignore"):
         expected = numbers.astype(np.float32) * np.float32(factor)
-        # The other channel of the pair adds nothing, but an infinity times its zero sine is no number.
+        # The other channel of the pair adds zero, except that infinity times a sine of zero is NaN.
         expected = expected.astype(dtype)
         return rope(x)[:, :pairs], expected
 
@@ -32,7 +32,9 @@ def scaled(dtype, factor, pairs):
 def assert_same_numbers(got, expected):
     bits, wanted = got.view(np.uint16), expected.view(np.uint16)
     nan = np.isnan(expected.astype(np.float32))
-    zero = expected.astype(np.float32) == 0  # whose sign a sum with the other channel may lose
+    zero = (
+        expected.astype(np.float32) == 0
+    )  # a sum with the other channel may change the sign of zero
     np.testing.assert_array_equal(np.isnan(got.astype(np.float32)), nan)
     np.testing.assert_array_equal(bits[~nan & ~zero], wanted[~nan & ~zero])
     assert not (bits[zero] & 0x7FFF).any()
@@ -47,7 +49,7 @@ def test_rounding_equals_that_of_numpy_for_all_numbers(dtype, factor, pairs):
 
 @pytest.mark.compiled
 def test_a_processor_without_float16_gives_the_same_bits(tmp_path):
-    # LLVM would end the process where it meets a conversion that the processor does not have.
+    # LLVM would abort the process at a conversion that the processor lacks.
     here = str(Path(__file__).parent)
     script = (
         f"import sys; sys.path.insert(0, {here!r}); import numpy as np, test_half\n"
@@ -80,6 +82,6 @@ def test_a_nan_in_a_table_gives_nan(dtype, pairs, bits):
     x = np.ones((1, 2 * pairs), dtype)
     for layout in ("half", "interleaved"):
         for sin in (np.zeros_like(cos), cos):
-            with np.errstate(invalid="ignore"):  # without Numba NumPy warns of signalling ones
+            with np.errstate(invalid="ignore"):  # without Numba, NumPy warns of signaling NaN
                 found = rotary.apply_rotary(x, cos, sin, layout=layout, seq_axis=0)
             assert np.isnan(found.astype(np.float32)).all()

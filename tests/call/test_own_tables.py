@@ -58,7 +58,7 @@ def planned(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------
-# What a plan serves.
+# Calls with a plan.
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64"])
@@ -87,9 +87,9 @@ def test_arrays_are_read_without_copies(planned, shape):
     want = first(x, *own, **OPTIONS)
     wide = np.zeros((*x.shape[:-1], 40), np.float32)
     wide[..., 8:24] = x
-    turned = x.transpose(2, 0, 1, 3).copy().transpose(1, 2, 0, 3)
+    transposed = x.transpose(2, 0, 1, 3).copy().transpose(1, 2, 0, 3)
     every_second = np.repeat(x, 2, axis=-1)[..., ::2]
-    for other in (wide[..., 8:24], turned, every_second, x.astype(">f4")):
+    for other in (wide[..., 8:24], transposed, every_second, x.astype(">f4")):
         got = planned(other, *own, **OPTIONS)
         assert got.dtype == other.dtype
         assert same_bits(got.astype(np.float32), want)
@@ -139,7 +139,7 @@ def test_each_option_has_plans_of_its_own():
 
 
 # ------------------------------------------------------------------------------------------------
-# What is refused as at first.
+# Errors of repeated calls.
 
 
 def overlapping(x):

@@ -57,22 +57,22 @@ def refuse(*_, **__):
 def planned(monkeypatch):
     """Return a function that makes a call, then makes it again and fails unless it has a plan."""
 
-    def call(rope, *given, verb="__call__", **options):
-        getattr(rope, verb)(*given, **options)
+    def call(rope, *given, method="__call__", **options):
+        getattr(rope, method)(*given, **options)
         with monkeypatch.context() as patch:
             patch.setattr(plans, "_plan_of", refuse)
             patch.setattr(HostPlan, "__call__", refuse)
-            return getattr(rope, verb)(*given, **options)
+            return getattr(rope, method)(*given, **options)
 
     return call
 
 
 # ------------------------------------------------------------------------------------------------
-# What a plan serves.
+# Calls with a plan.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("verb", ["__call__", "inverse", "vjp"])
+@pytest.mark.parametrize("method", ["__call__", "inverse", "vjp"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -85,15 +85,16 @@ def planned(monkeypatch):
         {"scaling": rotary.scaling.Custom(W=np.ones((4, 1, 16))), "base": None},
     ],
 )
-def test_repeated_calls_have_the_bits_of_the_first_call(planned, dtype, verb, options):
+def test_repeated_calls_have_the_bits_of_the_first_call(planned, dtype, method, options):
     rope = embedding(**options)
     heads = (4, 4) if rope.inv_freq.ndim == 3 else (4, 2)
     given = arrays(dtype, heads=heads)
     same(
-        planned(rope, *given, offset=5, verb=verb), getattr(unplanned(rope), verb)(*given, offset=5)
+        planned(rope, *given, offset=5, method=method),
+        getattr(unplanned(rope), method)(*given, offset=5),
     )
     x = given[0]
-    same(planned(rope, x, offset=5, verb=verb), getattr(unplanned(rope), verb)(x, offset=5))
+    same(planned(rope, x, offset=5, method=method), getattr(unplanned(rope), method)(x, offset=5))
 
 
 POSITIONS = [
@@ -166,7 +167,7 @@ def test_arrays_with_other_strides_have_other_plans():
             out = np.zeros_like(stored(x, order))
             rope(x, offset=3, out=out)
             same(out, wanted)
-    for part in (x[:, :, :2], x[:, :3], x[:1], x):  # of the same strides
+    for part in (x[:, :, :2], x[:, :3], x[:1], x):  # with equal strides
         same(rope(part, offset=3), unplanned(rope)(part, offset=3))
         whole = np.zeros_like(x)
         out = whole[: part.shape[0], : part.shape[1], : part.shape[2]]
@@ -209,12 +210,12 @@ def test_calls_with_different_options_share_no_plan(second):
     x = np.random.default_rng(0).standard_normal((2, 4, 4, HEAD_DIM))
     for options in ({}, second, {}, second):
         same(rope(x, **options), unplanned(rope)(x, **options))
-    for verb in ("inverse", "vjp", "__call__"):
-        same(getattr(rope, verb)(x, offset=2), getattr(unplanned(rope), verb)(x, offset=2))
+    for method in ("inverse", "vjp", "__call__"):
+        same(getattr(rope, method)(x, offset=2), getattr(unplanned(rope), method)(x, offset=2))
 
 
 # ------------------------------------------------------------------------------------------------
-# What it refuses.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,7 @@ def test_arrays_of_two_dtypes_and_three_arrays():
 
 
 # ------------------------------------------------------------------------------------------------
-# What it holds.
+# References of a plan.
 
 
 def test_plans_keep_references_to_neither_tables_nor_arrays(fresh_cache):
@@ -370,7 +371,7 @@ def test_repeated_calls_count_as_hits_and_keep_their_table(fresh_cache):
     size = rotary.cache_info().nbytes
     rotary.set_cache_limit(2 * size)
     for base in range(200, 210):
-        rope(*given)  # without asking the cache, which would drop what nobody asks for
+        rope(*given)  # without the cache, which would drop tables that are not used
         embedding(base=float(base)).tables(np.arange(64))
     assert rotary.cache_info()[:3] == (14, 11, 2)
 
@@ -417,9 +418,9 @@ def test_threads_share_plans(fresh_cache):
 def test_a_cached_window_is_found_among_many(fresh_cache):
     rope = embedding()
     q, k = arrays()
-    places = [10**6 * n for n in range(windows.PARTS + 4)]
+    positions = [10**6 * n for n in range(windows.PARTS + 4)]
     for _ in range(3):
-        for offset in places:
+        for offset in positions:
             same(rope(q, k, offset=offset), unplanned(rope)(q, k, offset=offset))
             rows = np.array([offset, offset + 1])
             same(rope(q, k, offset=rows), unplanned(rope)(q, k, offset=rows))

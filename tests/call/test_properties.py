@@ -15,7 +15,7 @@ from rotary import RotaryEmbedding
 from rotary.layouts import pair_channels
 from rotary.scaling import Custom
 
-# Float positions here are multiples of 1/8 so that sums of a few are exact.
+# Float positions are multiples of 1/8, so that their sums are exact.
 INTEGERS = st.integers(-(2**61), 2**61)
 SMALL = st.integers(-(10**6), 10**6)
 EIGHTHS = st.integers(-(2**50), 2**50).map(lambda n: n / 8)
@@ -106,7 +106,7 @@ def test_layouts_are_permutations_of_one_another(rope, seed, place):
         rotary_start=rope.rotary_start,
     )
 
-    def moved(x, source, target):
+    def permute(x, source, target):
         result = x.copy()
         for a, b in zip(
             pair_channels(rope.rotary_dim, source),
@@ -116,8 +116,8 @@ def test_layouts_are_permutations_of_one_another(rope, seed, place):
             result[:, b + rope.rotary_start] = x[:, a + rope.rotary_start]
         return result
 
-    want = other(moved(x, rope.layout, "interleaved"), offset=place)
-    assert same_bits(rope(x, offset=place), moved(want, "interleaved", rope.output_layout))
+    want = other(permute(x, rope.layout, "interleaved"), offset=place)
+    assert same_bits(rope(x, offset=place), permute(want, "interleaved", rope.output_layout))
 
 
 @given(SEEDS, st.integers(1, 4), st.integers(1, 4), st.integers(-100, 100))

@@ -42,10 +42,10 @@ def width_of(dtype, head_dim):
     return head_dim // 2 if as_dtype(dtype).kind == "c" else head_dim
 
 
-def check(got, x, places, inv_freq=None, *, width=8, **options):
+def check(got, x, positions, inv_freq=None, *, width=8, **options):
     """Compare a rotation with exact arithmetic, within the promised bound."""
     inv_freq = powers(BASE, width) if inv_freq is None else inv_freq
-    exact, size = rotate_exactly(x, places, inv_freq, **options)
+    exact, size = rotate_exactly(x, positions, inv_freq, **options)
     assert got.dtype == x.dtype
     assert got.shape == x.shape
     error = error_in_units(got, exact, size)
@@ -60,22 +60,22 @@ def along(ndim, axis, values):
 
 
 # ------------------------------------------------------------------------------------------------
-# Layouts, dtypes, windows, axes.
+# Layouts, dtypes, rotated channels, axes.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("output_layout", LAYOUTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("window", [(0, 12), (0, 8), (4, 8), (2, 6)])
-@pytest.mark.parametrize("verb", ["call", "inverse", "vjp"])
-def test_all_layouts_dtypes_and_rotated_channels(dtype, layout, output_layout, window, verb):
+@pytest.mark.parametrize("method", ["call", "inverse", "vjp"])
+def test_all_layouts_dtypes_and_rotated_channels(dtype, layout, output_layout, window, method):
     start, width = window
     rope = embedding(
         12, layout, output_layout=output_layout, rotary_dim=width, rotary_start=start, seq_axis=-2
     )
     x = random_array((2, 3, 4, width_of(dtype, 12)), dtype)
-    function = rope if verb == "call" else getattr(rope, verb)
-    source, target = (layout, output_layout) if verb == "call" else (output_layout, layout)
+    function = rope if method == "call" else getattr(rope, method)
+    source, target = (layout, output_layout) if method == "call" else (output_layout, layout)
     check(
         function(x, offset=5),
         x,
@@ -84,7 +84,7 @@ def test_all_layouts_dtypes_and_rotated_channels(dtype, layout, output_layout, w
         layout=source,
         output_layout=target,
         start=start,
-        backwards=verb != "call",
+        backwards=method != "call",
     )
 
 
@@ -158,8 +158,8 @@ def test_positions_per_batch_element(name):
     batch_axis = 1 if axis == 0 else 0
     rope = embedding(seq_axis=seq_axis, batch_axis=batch_axis)
     offsets = along(len(shape), batch_axis, [10, -3])
-    places = offsets + along(len(shape), axis, range(shape[axis]))
-    check(rope(x, offset=[10, -3]), x, places)
+    positions = offsets + along(len(shape), axis, range(shape[axis]))
+    check(rope(x, offset=[10, -3]), x, positions)
     table = np.array([[10, 11, 12], [-3, -2, -1]])
     assert same_bits(rope(x, positions=table), rope(x, offset=[10, -3]))
 
@@ -172,7 +172,7 @@ def test_axes_of_the_call_override_those_of_the_specification():
 
 
 # ------------------------------------------------------------------------------------------------
-# Memory: read where it lies, the same bits from any of it.
+# Memory layouts.
 
 
 def packed_qkv(x):
@@ -396,7 +396,7 @@ def test_empty_arrays(dtype, shape):
 
 
 # ------------------------------------------------------------------------------------------------
-# Several arrays, and where results go.
+# Several arrays, and outputs.
 
 
 def test_queries_and_keys_keep_their_heads_and_dtypes():
@@ -458,7 +458,7 @@ def test_attention_factors(dtype, factor):
     check(rope(x), x, along(2, 0, range(4)), factor=factor)
     check(rope.vjp(x), x, along(2, 0, range(4)), factor=factor, backwards=True)
     if factor != 1.5:
-        # 1 / 1.5 is not a float.
+        # 1 / 1.5 is not exact.
         check(rope.inverse(x), x, along(2, 0, range(4)), factor=1 / factor, backwards=True)
     check(rope.shift(x, 3), x, 3)
 
@@ -508,30 +508,34 @@ def test_positions_of_every_dtype_and_shape(dtype, shape):
 )
 def test_positions_in_any_memory_layout(store):
     x = random_array((2, 3, 8))
-    places = np.array([[0, 100, 3], [2, 2, 120]])
-    assert same_bits(embedding()(x, positions=store(places)), embedding()(x, positions=places))
-    assert same_bits(embedding()(x, offset=store(places)[:, 0]), embedding()(x, offset=[0, 2]))
+    positions = np.array([[0, 100, 3], [2, 2, 120]])
+    assert same_bits(
+        embedding()(x, positions=store(positions)), embedding()(x, positions=positions)
+    )
+    assert same_bits(embedding()(x, offset=store(positions)[:, 0]), embedding()(x, offset=[0, 2]))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", *FLOATS])
 def test_negative_positions(dtype):
     x = random_array((3, 8), "float64")
-    places = np.array([-128, -1, -77])
-    check(embedding()(x, positions=places.astype(as_dtype(dtype))), x, places)
+    positions = np.array([-128, -1, -77])
+    check(embedding()(x, positions=positions.astype(as_dtype(dtype))), x, positions)
 
 
 def test_fractional_positions_are_exact():
     x = random_array((4, 8), "float64")
-    places = [0.5, -2.75, 1e-300, 123456.789]
-    check(embedding()(x, positions=places), x, along(2, 0, places))
-    assert same_bits(embedding()(x, positions=np.array(places)), embedding()(x, positions=places))
+    positions = [0.5, -2.75, 1e-300, 123456.789]
+    check(embedding()(x, positions=positions), x, along(2, 0, positions))
+    assert same_bits(
+        embedding()(x, positions=np.array(positions)), embedding()(x, positions=positions)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_smallest_and_largest_positions(dtype):
     x = random_array((6, 8), dtype)
-    places = [-(2**63), 2**63 - 1, 2**53 + 1, -(2**62) - 1, 1_700_000_000_123_456_789, 0]
-    check(embedding()(x, positions=places), x, along(2, 0, places))
+    positions = [-(2**63), 2**63 - 1, 2**53 + 1, -(2**62) - 1, 1_700_000_000_123_456_789, 0]
+    check(embedding()(x, positions=positions), x, along(2, 0, positions))
     check(embedding()(x[:1], positions=np.array([2**63 - 1], np.uint64)), x[:1], 2**63 - 1)
     check(embedding()(x[:3], offset=2**63 - 3), x[:3], along(2, 0, range(2**63 - 3, 2**63)))
     check(embedding()(x[:3], offset=-(2**63)), x[:3], along(2, 0, range(-(2**63), -(2**63) + 3)))
@@ -563,14 +567,14 @@ def test_offsets_per_batch_element(kind):
 def test_a_row_depends_only_on_its_position(fresh_cache):
     """Neighbors, order, the form of the argument and the contents of the cache do not affect the bits."""
     x = random_array((50, 8))
-    places = np.random.default_rng(0).integers(-60, 60, 50)
-    alone = np.concatenate([embedding()(x[i : i + 1], offset=int(places[i])) for i in range(50)])
+    positions = np.random.default_rng(0).integers(-60, 60, 50)
+    alone = np.concatenate([embedding()(x[i : i + 1], offset=int(positions[i])) for i in range(50)])
     rotary.cache_clear()
-    assert same_bits(embedding()(x, positions=places), alone)
-    assert same_bits(embedding()(x, positions=places.astype(float)), alone)
-    assert same_bits(embedding()(x[::-1], positions=places[::-1])[::-1], alone)
+    assert same_bits(embedding()(x, positions=positions), alone)
+    assert same_bits(embedding()(x, positions=positions.astype(float)), alone)
+    assert same_bits(embedding()(x[::-1], positions=positions[::-1])[::-1], alone)
     rotary.set_cache_limit(0)
-    assert same_bits(embedding()(x, positions=places), alone)
+    assert same_bits(embedding()(x, positions=positions), alone)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -599,8 +603,8 @@ def test_packed_sequences_on_another_axis():
 def test_offsets_of_packed_sequences(offset):
     x = random_array((6, 3, 8), "float64")
     starts = np.broadcast_to(np.array(offset), (4,)).tolist()
-    places = [starts[i] + j for i in range(4) for j in range(BOUNDS[i + 1] - BOUNDS[i])]
-    check(embedding()(x, cu_seqlens=BOUNDS, offset=offset), x, along(3, 0, places))
+    positions = [starts[i] + j for i in range(4) for j in range(BOUNDS[i + 1] - BOUNDS[i])]
+    check(embedding()(x, cu_seqlens=BOUNDS, offset=offset), x, along(3, 0, positions))
 
 
 @pytest.mark.parametrize("bounds", [[0, 6], [0, 0, 6, 6]])
@@ -619,7 +623,7 @@ def test_packed_sequences_of_queries_and_keys(bounds):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("delta", "places"),
+    ("delta", "positions"),
     [
         (3, 3),
         (-7.5, -7.5),
@@ -628,12 +632,12 @@ def test_packed_sequences_of_queries_and_keys(bounds):
         ([[1, 2, 3], [4, 5, 6.5]], [[1, 2, 3], [4, 5, 6.5]]),
     ],
 )
-def test_shift_by_deltas_of_all_shapes(delta, places, layout, dtype):
+def test_shift_by_deltas_of_all_shapes(delta, positions, layout, dtype):
     rope = embedding(layout=LAYOUTS[0], output_layout=layout)
     x = random_array((2, 3, width_of(dtype, 8)), dtype)
-    places = np.array(places, dtype=object)
-    check(rope.shift(x, delta), x, places, layout=layout)
-    check(rope.shift(x, np.array(delta)), x, places, layout=layout)
+    positions = np.array(positions, dtype=object)
+    check(rope.shift(x, delta), x, positions, layout=layout)
+    check(rope.shift(x, np.array(delta)), x, positions, layout=layout)
     out = np.empty_like(x)
     assert rope.shift(x, delta, out=out) is out
     assert same_bits(out, rope.shift(x, delta))
@@ -669,8 +673,8 @@ def test_frequencies_of_any_sign_and_size():
     inv_freq = [-1.0, 0.0, 4 * np.pi, 2.0**62 * 1.5]
     rope = RotaryEmbedding(8, layout="half", scaling=Custom(inv_freq))
     x = random_array((4, 8), "float64")
-    places = [0.25, -3, 2**40 + 1, 0.1]
-    check(rope(x, positions=np.array(places)), x, along(2, 0, places), inv_freq)
+    positions = [0.25, -3, 2**40 + 1, 0.1]
+    check(rope(x, positions=np.array(positions)), x, along(2, 0, positions), inv_freq)
     half_a_turn = rope(np.eye(8), positions=np.full(8, 0.25))
     np.testing.assert_allclose(half_a_turn[2, [2, 6]], [-1, 0], atol=1e-15)
 
@@ -707,9 +711,9 @@ def test_without_positions_every_axis_has_consecutive_positions():
     rows = np.array([1, 5, 9])
     assert same_bits(rope(x, offset=rows), rope(x, positions=line[:, None] + rows[None, :, None]))
     assert same_bits(rope.shift(x, 2), rope(x, positions=np.full((2, 6), 2)))
-    moved = np.array([[1, 2, 3], [4, 5, 6]])
-    want = np.broadcast_to(moved[:, :, None], (2, 3, 6))
-    assert same_bits(rope.shift(x, moved), rope(x, positions=want))
+    deltas = np.array([[1, 2, 3], [4, 5, 6]])
+    want = np.broadcast_to(deltas[:, :, None], (2, 3, 6))
+    assert same_bits(rope.shift(x, deltas), rope(x, positions=want))
 
 
 @pytest.mark.parametrize("axes", [1, 2])
@@ -741,7 +745,7 @@ def test_positions_may_have_one_position_axis():
 
 
 # ------------------------------------------------------------------------------------------------
-# What can be asked of a specification.
+# Other methods of the embedding.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -826,10 +830,10 @@ SPECIFICATIONS = [
 
 @pytest.mark.parametrize("rope", SPECIFICATIONS, ids=range(len(SPECIFICATIONS)))
 def test_specifications_are_values(rope):
-    places = np.ones((*rope.inv_freq.shape[-2:-1], 3))
+    positions = np.ones((*rope.inv_freq.shape[-2:-1], 3))
     heads = rope.inv_freq.shape[0] if rope.inv_freq.ndim == 3 else 1
     x = random_array((1, heads, 3, rope.head_dim))
-    rope(x, positions=places, seq_axis=-2)  # what is remembered must not be part of the value
+    rope(x, positions=positions, seq_axis=-2)  # cached values must not be part of the pickle
     for twin in (
         pickle.loads(pickle.dumps(rope)),
         copy.copy(rope),
@@ -841,8 +845,8 @@ def test_specifications_are_values(rope):
         assert repr(twin) == repr(rope)
         assert same_bits(twin.inv_freq, rope.inv_freq)
         assert not twin.inv_freq.flags.writeable
-        got = twin(x, positions=places, seq_axis=-2)
-        assert same_bits(got, rope(x, positions=places, seq_axis=-2))
+        got = twin(x, positions=positions, seq_axis=-2)
+        assert same_bits(got, rope(x, positions=positions, seq_axis=-2))
     assert len({*SPECIFICATIONS, rope}) == len(SPECIFICATIONS)
 
 

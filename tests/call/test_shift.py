@@ -34,12 +34,14 @@ def test_shift_to_other_frequencies(layout, positions, delta):
     new = embedding(10, layout, rotary_dim=8, rotary_start=1, scaling=YARN)
     k = random_array((2, 3, 4, 10), "float64")
     places = np.arange(4) if positions is None else np.array(positions)
-    # A number, one for each row of the batch, or one for each row of the sequence.
-    moved = places + (np.array(delta)[:, None] if np.ndim(delta) == 1 else np.array(delta))
+    # A number, one per batch element, or one per token.
+    shifted_positions = places + (
+        np.array(delta)[:, None] if np.ndim(delta) == 1 else np.array(delta)
+    )
     for one, other in ((old, new), (new, old)):
         place = {"offset": 0} if positions is None else {"positions": positions}
         got = one.shift(one(k, **place), delta, to=other, **place)
-        np.testing.assert_allclose(got, other(k, positions=moved), rtol=0, atol=1e-14)
+        np.testing.assert_allclose(got, other(k, positions=shifted_positions), rtol=0, atol=1e-14)
 
 
 @given(
@@ -55,7 +57,7 @@ def test_the_angle_is_reduced_exactly(place, delta, before, after):
     _, size = rotate_exactly(old(x, offset=place), -place, before)
     straight, _ = rotate_exactly(x, place + delta, after)
     got = old.shift(old(x, offset=place), delta, to=new, positions=[place])
-    # Two rotations in float64, one of the key and one of the move.
+    # Two rotations in float64, of the key and of the shift.
     assert error_in_units(got, straight, np.where(size > 0, size, 1)) <= 8.0
 
 
@@ -75,11 +77,13 @@ def test_dynamic_frequencies_after_at_length(fresh_cache):
 def test_shift_on_several_axes_and_with_blocks():
     order = sections.axial(2, 2, pairing="within")
     old, new = embedding(sections=order), embedding(sections=order, scaling=YARN)
-    places = np.array([[0, 0, 1, 1], [0, 5, 0, 9]])
+    positions = np.array([[0, 0, 1, 1], [0, 5, 0, 9]])
     k = random_array((2, 3, 4, 8), "float64")
-    moved = old.shift(old(k, positions=places), [[[3] * 4], [[1] * 4]], to=new, positions=places)
-    want = new(k, positions=places + np.array([[3], [1]]))
-    np.testing.assert_allclose(moved, want, rtol=0, atol=1e-14)
+    got = old.shift(
+        old(k, positions=positions), [[[3] * 4], [[1] * 4]], to=new, positions=positions
+    )
+    want = new(k, positions=positions + np.array([[3], [1]]))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)
 
 
 def test_shift_of_packed_sequences_to_other_frequencies():
@@ -190,8 +194,8 @@ def test_a_compiled_shift_to_other_frequencies_needs_known_positions():
 def test_traced_positions_are_refused():
     import jax
 
-    def run(k, places):
-        return embedding().shift(k, 0, to=embedding(scaling=YARN), positions=places)
+    def run(k, positions):
+        return embedding().shift(k, 0, to=embedding(scaling=YARN), positions=positions)
 
     with pytest.raises(TypeError, match="`positions` and `delta` must be known"):
         jax.jit(run)(random_array((1, 1, 4, 8)), np.arange(4))
@@ -203,11 +207,11 @@ def test_traced_positions_are_refused():
 KINDS = {"int4": (ml_dtypes.int4, 7.0), "int8": (np.int8, 127.0)}
 KINDS["float8_e4m3fn"] = (ml_dtypes.float8_e4m3fn, 448.0)
 KINDS["float8_e5m2"] = (ml_dtypes.float8_e5m2, 57344.0)
-# How far a value is moved by being quantised: of the row's greatest for int8, of itself for floats.
+# The error of quantization, relative to the largest value of the row for int8, and to the value for floats.
 STEP = {"int4": 0.5 / 7, "int8": 0.5 / 127, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
 
 
-def quantised(x, kind, axes=-1):
+def quantize(x, kind, axes=-1):
     dtype, greatest = KINDS[kind]
     scales = np.abs(x).max(axis=axes, keepdims=True) / np.float32(greatest)
     values = x / scales
@@ -219,7 +223,7 @@ def quantised(x, kind, axes=-1):
 def test_shift_of_a_quantized_cache(kind, axes):
     rope = embedding(16)
     k = rope(random_array((2, 3, 4, 16)))
-    values, scales = quantised(k, kind, axes)
+    values, scales = quantize(k, kind, axes)
     got, fresh = rope.shift(values, 9, scales=scales)
     assert got.dtype == values.dtype
     assert fresh.shape == scales.shape
@@ -229,7 +233,7 @@ def test_shift_of_a_quantized_cache(kind, axes):
     error = np.abs(got.astype(np.float32) * fresh - exact)
     allowed = STEP[kind] * (greatest if kind.startswith("int") else np.abs(exact) + 1e-2 * greatest)
     assert (error <= 1.001 * allowed).all()
-    # The new scales are as fine as they can be.
+    # The new scales are the smallest possible ones.
     np.testing.assert_allclose(fresh, greatest / KINDS[kind][1], rtol=1e-6)
 
 
@@ -246,7 +250,7 @@ def test_a_scalar_scale_and_a_delta_of_zero():
 
 def test_shift_of_a_quantized_cache_in_place():
     rope = embedding(16)
-    values, scales = quantised(rope(random_array((2, 3, 4, 16))), "int8")
+    values, scales = quantize(rope(random_array((2, 3, 4, 16))), "int8")
     want = rope.shift(values, 9, scales=scales)
     got = rope.shift(values, 9, scales=scales, out=(values, scales))
     assert got[0] is values
@@ -259,13 +263,13 @@ def test_shift_of_a_quantized_cache_in_place():
 @pytest.mark.parametrize("size", [1e-7, 1e-6, 1.0])
 def test_values_are_quantized_by_the_returned_scales(kind, size):
     rope = embedding(16)
-    values, _ = quantised(random_array((2, 3, 4, 16)), "int8")
+    values, _ = quantize(random_array((2, 3, 4, 16)), "int8")
     scales = np.full((2, 3, 4, 1), size, kind)
     got, fresh = rope.shift(values, 9, scales=scales)
     assert fresh.dtype == scales.dtype
     step = fresh.astype(np.float32)
     error = got * step - rope.shift(values * scales.astype(np.float32), 9)
-    # Half a step, and as much again where the greatest value is cut off by a scale rounded down.
+    # Half a step, and the same again if a scale that is rounded down clips the largest value.
     assert (np.abs(error) <= 1.01 * step).all()
 
 
@@ -284,7 +288,7 @@ def test_scales_of_zeros_are_kept_and_scales_of_tiny_values_are_not_zero():
 @pytest.mark.parametrize("of_scales", ["float32", "float16", "bfloat16", "float64"])
 def test_slots_with_a_scale_of_zero_stay_zero(kind, of_scales):
     rope = embedding(16)
-    values, scales = quantised(rope(random_array((2, 3, 4, 16))), kind)
+    values, scales = quantize(rope(random_array((2, 3, 4, 16))), kind)
     dtype = ml_dtypes.bfloat16 if of_scales == "bfloat16" else of_scales
     scales = scales.astype(dtype)
     full = np.ones((2, 3, 4, 1), bool)
@@ -301,7 +305,7 @@ def test_slots_with_a_scale_of_zero_stay_zero(kind, of_scales):
     assert same_bits(fresh[full], wanted[full])
     assert not got[~rows].any()
     assert not fresh[~full].any()
-    # What was left behind in an empty slot does not come back.
+    # Old values of an empty slot do not reappear.
     stale, _ = rope.shift(values, 9, scales=empty[1])
     np.testing.assert_array_equal(stale, got)
 
@@ -318,7 +322,7 @@ def test_a_scalar_scale_of_zero_and_shared_scales():
 def test_scales_of_zero_in_other_libraries(name):
     xp = importlib.import_module(name)
     rope = embedding(16)
-    values, scales = quantised(rope(random_array((1, 1, 4, 16))), "int8")
+    values, scales = quantize(rope(random_array((1, 1, 4, 16))), "int8")
     values[0, 0, 2], scales[0, 0, 2] = 0, 0
     want, wanted = rope.shift(values, 9, scales=scales)
     got, fresh = rope.shift(xp.asarray(values), 9, scales=xp.asarray(scales))
@@ -343,7 +347,7 @@ def test_every_scale_is_checked(bad):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_non_finite_values_are_kept_and_affect_no_other_value(kind, bad):
     rope = embedding(16)
-    values, scales = quantised(random_array((1, 1, 4, 16)), kind)
+    values, scales = quantize(random_array((1, 1, 4, 16)), kind)
     scales *= np.float32(1e6)
     values[0, 0, 1, 3] = bad
     got, fresh = rope.shift(values, 9, scales=scales)
@@ -402,7 +406,7 @@ def test_outputs_may_not_overlap_half_of_the_cache():
 
 def test_shift_of_a_quantized_cache_to_other_frequencies():
     old, new = embedding(16), embedding(16, scaling=YARN)
-    values, scales = quantised(old(random_array((2, 3, 4, 16))), "int8")
+    values, scales = quantize(old(random_array((2, 3, 4, 16))), "int8")
     got, fresh = old.shift(values, 2, scales=scales, to=new, offset=0)
     want = old.shift(values.astype(np.float32) * scales, 2, to=new, offset=0)
     np.testing.assert_allclose(got * fresh, want, atol=float(np.abs(want).max()) / 200)
@@ -414,7 +418,7 @@ def test_quantized_caches_of_torch(name):
     import torch
 
     rope = embedding(16)
-    values, scales = quantised(rope(random_array((2, 3, 4, 16))), name)
+    values, scales = quantize(rope(random_array((2, 3, 4, 16))), name)
     own = torch.from_numpy(values.view(np.int8)).view(getattr(torch, name))
     got, fresh = rope.shift(own, 9, scales=torch.from_numpy(scales))
     assert got.dtype == own.dtype
@@ -431,7 +435,7 @@ def test_quantized_caches_of_jax(name):
     import jax.numpy as jnp
 
     rope = embedding(16)
-    values, scales = quantised(rope(random_array((2, 3, 4, 16))), name)
+    values, scales = quantize(rope(random_array((2, 3, 4, 16))), name)
     got, _ = rope.shift(jnp.asarray(values), 9, scales=jnp.asarray(scales))
     assert got.dtype == values.dtype
     want, _ = rope.shift(values, 9, scales=scales)

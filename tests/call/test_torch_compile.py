@@ -21,7 +21,7 @@ from rotary.call import torch_graphs as operators
 
 pytestmark = [
     pytest.mark.library("torch"),
-    # Tracing warns of what torch itself means to give up.
+    # Tracing warns of deprecated code of torch.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -66,7 +66,7 @@ class Graphs:
 
 
 # ------------------------------------------------------------------------------------------------
-# What can be said in a call.
+# Arguments.
 
 
 CALLS = {
@@ -105,8 +105,10 @@ def _dtype(torch, values):
 
 def test_numpy_positions(torch):
     q, _ = tensors(torch)
-    places = np.array([0.1, 1.5, -7.25, 1e6, 2.0])
-    same(torch, whole(torch, lambda q: ROPE(q, positions=places))(q), ROPE(q, positions=places))
+    positions = np.array([0.1, 1.5, -7.25, 1e6, 2.0])
+    same(
+        torch, whole(torch, lambda q: ROPE(q, positions=positions))(q), ROPE(q, positions=positions)
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,17 +199,17 @@ def test_gradients_of_gradients(torch):
 
 def test_positions_that_require_gradients_use_torch_operations(torch):
     q, _ = tensors(torch)
-    places = torch.arange(5.0, requires_grad=True)
+    positions = torch.arange(5.0, requires_grad=True)
     compiled = torch.compile(lambda q, p: ROPE(q, positions=p), backend="eager")
-    compiled(q, places).sum().backward()
-    learned, places.grad = places.grad, None
-    ROPE(q, positions=places).sum().backward()
-    same(torch, learned, places.grad)
+    compiled(q, positions).sum().backward()
+    learned, positions.grad = positions.grad, None
+    ROPE(q, positions=positions).sum().backward()
+    same(torch, learned, positions.grad)
     assert learned.abs().sum() > 0
 
 
 # ------------------------------------------------------------------------------------------------
-# How many graphs are made.
+# The number of graphs.
 
 
 def test_one_graph_serves_every_step_and_length(torch):
@@ -216,7 +218,7 @@ def test_one_graph_serves_every_step_and_length(torch):
     q, k = tensors(torch)
     for step in range(2, 12):
         same(torch, rotate(q, k, step), ROPE(q, k, offset=step))
-    assert graphs.count == 2  # the first step alone is a constant
+    assert graphs.count == 2  # only the first step is a constant
     for length in range(2, 12):
         x = torch.randn(2, 3, length, 8)
         same(torch, rotate(x, x, 3), ROPE(x, x, offset=3))
@@ -232,7 +234,7 @@ def test_decoding_steps_use_a_plan(torch, monkeypatch):
     rotate = whole(torch, lambda q, k, n: rope(q, k, offset=n), backend="eager", dynamic=True)
     for x in (q, strided):
         rotate(x, k, 2)
-        rotate(x, k, 8)  # by the table of all the steps
+        rotate(x, k, 8)  # with the table of all steps
     monkeypatch.setattr(plans, "_plan_of", lambda *_, **__: pytest.fail("the call was looked at"))
     for n in range(9):
         same(torch, rotate(q, k, n), want[n])
@@ -296,20 +298,20 @@ def test_an_embedding_without_a_hash(torch):
 
 
 # ------------------------------------------------------------------------------------------------
-# What a graph holds, and what is kept out of it.
+# The contents of a graph.
 
 
 def test_the_text_of_a_graph_describes_the_rotation_completely(torch):
     for parameters, _ in EMBEDDINGS.values():
         rope = RotaryEmbedding(8, **({"layout": "half", "base": 1e4, "seq_axis": -2} | parameters))
         role = None if rope.decay is None else "key"
-        turns = rope._rotations.passes("call", role)
+        passes = rope._rotations.passes("call", role)
         words = operators._spec_json(rope, None, "call", role, 1)
         assert operators._spec_json(rope._text, None, "call", role, 1) == words
         assert operators._rotations_from_json(rope._text) is rope._rotations
-        told = operators.from_json(json.dumps(json.loads(words))).rotation("call", None, 1)
-        assert told.passes == (turns,)
-        back = told.transposed().passes[0].pairings
+        rotation = operators.from_json(json.dumps(json.loads(words))).rotation("call", None, 1)
+        assert rotation.passes == (passes,)
+        back = rotation.transposed().passes[0].pairings
         assert back == rope._rotations.passes("vjp", role).pairings
 
 
@@ -426,8 +428,8 @@ def test_export_with_symbolic_sizes(torch, strict, tmp_path):
     assert "rotary.rotate.default" in targets(program)
     torch.export.save(program, tmp_path / "rotation.pt2")
     loaded = torch.export.load(tmp_path / "rotation.pt2").module()
-    q, k, places = torch.randn(2, 3, 9, 8), torch.randn(2, 1, 9, 8), torch.arange(9) ** 2
-    same(torch, loaded(q, k, places), ROPE(q, k, positions=places))
+    q, k, positions = torch.randn(2, 3, 9, 8), torch.randn(2, 1, 9, 8), torch.arange(9) ** 2
+    same(torch, loaded(q, k, positions), ROPE(q, k, positions=positions))
 
 
 def test_export_with_known_sizes(torch):
@@ -481,7 +483,7 @@ torch.save(got, {str(tmp_path / "got.pt")!r})
     same(torch, torch.load(tmp_path / "got.pt"), ROPE(x, offset=9))
 
 
-# While `torch.export` traces it puts functions of its own in place of these, for all threads.
+# While `torch.export` traces, it replaces these functions in all threads.
 EXPORTING = """
 import builtins, math, sys, threading
 import numpy as np, torch, rotary
@@ -528,7 +530,7 @@ def test_numba_is_not_imported_while_torch_exports():
     """Numba would recognize the temporary functions of torch as those of Python."""
     script = """
 assert backends.host() is backends.cpu.launch and near(after)
-rotary.cache_clear()  # what was planned meanwhile may not outlast the export
+rotary.cache_clear()  # plans made during the export must not be used later
 assert all(a.tobytes() == b.tobytes() for a, b in zip(dtypes(), after))
 import numba
 @numba.njit

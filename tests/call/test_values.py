@@ -20,9 +20,9 @@ from rotary import RotaryEmbedding
 from rotary._lib.numbers import as_positions
 from rotary.positions import Clock, ragged, timestamps
 
-NANOSECONDS = 1_700_000_000_000_000_001  # of unix time: float64 does not hold it
+NANOSECONDS = 1_700_000_000_000_000_001  # of unix time; not exact in float64
 BEYOND = 2**53 + 1
-VERBS = ("__call__", "inverse", "vjp", "shift")
+METHODS = ("__call__", "inverse", "vjp", "shift")
 
 
 def embedding(width=8, **options):
@@ -158,7 +158,7 @@ def test_huge_integers_are_refused_with_a_short_message(digits):
 
 
 # ------------------------------------------------------------------------------------------------
-# What is no number, at the first call and once a plan is there.
+# Values that are not numbers, in the first call and with a plan.
 
 
 class Metres(np.ndarray):
@@ -199,25 +199,25 @@ NOT_NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bad", NOT_NUMBERS.values(), ids=NOT_NUMBERS)
-def test_other_values_than_numbers_are_refused_at_every_call(verb, bad):
+def test_other_values_than_numbers_are_refused_at_every_call(method, bad):
     rope = embedding()
     x = random_array((1, 2, 1, 8))
     before = x.copy()
-    names = ("delta",) if verb == "shift" else ("offset", "positions")
+    names = ("delta",) if method == "shift" else ("offset", "positions")
     for _ in range(2):
         for name in names:
             for out in ({}, {"out": x}):
                 with pytest.raises((TypeError, ValueError), match=f"`{name}` must"):
-                    getattr(rope, verb)(x, **{name: bad}, **out)
+                    getattr(rope, method)(x, **{name: bad}, **out)
                 assert same_bits(x, before)
-        # Plans for the same arrays, by numbers of every kind.
+        # Makes plans for the same arrays with numbers of all kinds.
         for value in (5, np.int64(5), np.array([5])):
             for name in names:
                 if name == "offset" or np.ndim(value):
-                    getattr(rope, verb)(x, **{name: value})
-            getattr(rope, verb)(x.copy(), **{names[0]: value}, out=np.empty_like(x))
+                    getattr(rope, method)(x, **{name: value})
+            getattr(rope, method)(x.copy(), **{names[0]: value}, out=np.empty_like(x))
 
 
 @pytest.mark.parametrize("unit", ["ns", "s"])
@@ -253,7 +253,7 @@ def test_other_values_than_numbers_are_refused_in_compiled_graphs(case):
     value, error, message = case
     x = torch.ones(1, 2, 3, 8)
     rope = embedding()
-    with warnings.catch_warnings():  # of what the compiler does not look into
+    with warnings.catch_warnings():  # of code that the compiler does not trace
         warnings.simplefilter("ignore")
         for call in (
             lambda x: rope(x, positions=value),
@@ -326,9 +326,9 @@ def test_coarse_traced_16_bit_floats_give_nan(kind):
     import jax
 
     limit = COARSE[kind]
-    places = jax.numpy.asarray([limit - 1, limit, -limit, 3], kind)
+    positions = jax.numpy.asarray([limit - 1, limit, -limit, 3], kind)
     got = np.asarray(
-        jax.jit(lambda x, p: embedding()(x, positions=p))(np.ones((4, 8), np.float32), places)
+        jax.jit(lambda x, p: embedding()(x, positions=p))(np.ones((4, 8), np.float32), positions)
     )
     np.testing.assert_array_equal(np.isnan(got).all(-1), [False, True, True, False])
     np.testing.assert_array_equal(np.isnan(got).any(-1), [False, True, True, False])
@@ -569,7 +569,7 @@ def test_dask_keeps_integers_exact_and_refuses_floats():
 
 
 # ------------------------------------------------------------------------------------------------
-# Integers that only a trace knows never wrap.
+# Traced integers never overflow.
 
 ENDS = {
     "int8": (-128, 126), "uint8": (254,), "int16": (2**15 - 2,), "uint16": (2**16 - 2,),
@@ -579,12 +579,12 @@ ENDS = {
 CASES = [(kind, start) for kind, starts in ENDS.items() for start in starts]
 
 
-def assert_exact_or_nan(got, places, held):
+def assert_exact_or_nan(got, positions, held):
     """Check that rows are correct if their dtype holds the position, and otherwise correct or NaN."""
     rope = embedding()
-    x = np.ones((len(places), 8))
+    x = np.ones((len(positions), 8))
     got = np.asarray(got, np.float64)
-    for row, place in enumerate(places):
+    for row, place in enumerate(positions):
         if place not in held:
             assert np.isnan(got[row]).all()
             continue
@@ -639,7 +639,7 @@ def test_traced_offsets_of_all_libraries_never_overflow(xp, kind):
     x = xp.asarray(np.ones((4, 8), np.float32))
     try:
         got = run(x, xp.asarray(np.array(start, kind)))
-    except ValueError as error:  # a graph of torch's runs with known values
+    except ValueError as error:  # a graph of torch runs with known values
         assert "`offset` must keep positions within int64" in str(error)  # noqa: PT017
         assert kind == "int64"
         return
@@ -651,13 +651,13 @@ def test_traced_unsigned_positions():
     import jax
 
     with jax.enable_x64(True):
-        places = np.array([5, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
+        positions = np.array([5, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
         for run in (
             lambda x, p: embedding()(x, positions=p),
             lambda x, p: embedding().shift(x, p[None, :]),
         ):
-            got = jax.jit(run)(np.ones((4, 8), np.float32), jax.numpy.asarray(places))
-            assert_exact_or_nan(got, places.tolist(), Held(63, False))
+            got = jax.jit(run)(np.ones((4, 8), np.float32), jax.numpy.asarray(positions))
+            assert_exact_or_nan(got, positions.tolist(), Held(63, False))
 
 
 @pytest.mark.library("jax")
@@ -721,7 +721,7 @@ def test_learned_numbers_are_refused_if_they_would_become_constants():
 def test_numbers_traced_by_torch_are_refused():
     import torch
 
-    with warnings.catch_warnings():  # of torch's own deprecations, the first time
+    with warnings.catch_warnings():  # of deprecations in torch, the first time
         warnings.simplefilter("ignore")
         torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
 
@@ -782,16 +782,16 @@ def restrided(x, axis, step):
     return np.lib.stride_tricks.as_strided(x, x.shape, strides)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("step", [0, 4, 4096, -32])
-def test_an_output_may_be_the_input_with_another_stride_of_a_size_1_axis(verb, step):
+def test_an_output_may_be_the_input_with_another_stride_of_a_size_1_axis(method, step):
     rope = embedding()
-    call = rope.shift if verb == "shift" else getattr(rope, verb)
-    argument = {"delta": 5} if verb == "shift" else {"offset": 5}
+    call = rope.shift if method == "shift" else getattr(rope, method)
+    argument = {"delta": 5} if method == "shift" else {"offset": 5}
     for shape, axis in (((1, 2, 3, 8), 0), ((2, 1, 3, 8), 1), ((2, 3, 1, 8), 2)):
         start = random_array(shape)
         want = call(start, **argument)
-        for _ in range(3):  # at first, and by the plan of such a call
+        for _ in range(3):  # without and with a plan
             x = start.copy()
             assert same_bits(call(x, **argument, out=restrided(x, axis, step)), want)
             assert same_bits(x, want)

@@ -37,7 +37,7 @@ PATIENCE = 60
 def own_limits(monkeypatch):
     """Small limits, so that something is dropped, and the usual limits and tracer afterwards."""
     before = pool.info().limit
-    tracer = sys.gettrace()  # of coverage, which else would measure nothing from here on
+    tracer = sys.gettrace()  # of coverage, which would otherwise stop measuring
     monkeypatch.setattr(windows, "PARTS", 2)
     rotary.cache_clear()
     yield
@@ -54,7 +54,7 @@ class Moment:
         self.left, self.action, self.files = at, action, files
 
     def __enter__(self):
-        # Python 3.12 looks for a frame that asks when tracing begins.
+        # Python 3.12 needs a frame that requests events when tracing begins.
         sys._getframe().f_trace_opcodes = True
         sys.settrace(self.called)
         return self
@@ -154,7 +154,7 @@ def ignoring_threads():
 
 
 # ------------------------------------------------------------------------------------------------
-# What is done, and what must hold afterwards.
+# Work, and checks afterwards.
 
 BASES = (1e2, 1e3, 1e4)
 ROW_BYTES = 2 * 4 * 8
@@ -286,7 +286,7 @@ WORK = {
     "pool": (use_pool, prepare_pool, check_pool),
     "calls": (rotate, rotary.cache_clear, check_rotations),
 }
-# Instructions of these tell everything about those whose state they keep.
+# Interrupting these files is enough for the files whose state they keep.
 FILES = {
     "tables": tuple(each.__file__ for each in (tables, windows, scattered, reader, memo)),
     "pool": (pool.__file__,),

@@ -24,7 +24,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def fresh_pool():
     limit = pool.info().limit
-    gc.collect()  # what other tests left in cycles must not come back in the middle
+    gc.collect()  # cycles of other tests must not return blocks during this test
     pool.clear()
     yield
     rotary.set_pool_limit(limit)
@@ -113,7 +113,7 @@ def test_jax_arrays_keep_it():
     assert address(other) != where or address(np.asarray(own)) != where
 
 
-@pytest.mark.compiled  # NumPy's own operations make results of their own
+@pytest.mark.compiled  # NumPy operations allocate their results
 def test_large_results_use_the_pool():
     rope = rotary.RotaryEmbedding(128, layout="half", base=10_000.0, seq_axis=-2)
     x = random_array((1, 8, 512, 128))
@@ -123,7 +123,7 @@ def test_large_results_use_the_pool():
         got = rope(x)
         assert not got.flags.owndata
         assert same_bits(got, want)
-    assert pool.info().hits == before + 2  # the name keeps one while the next is made
+    assert pool.info().hits == before + 2  # the variable keeps one block while the next is used
     small = rope(x[:, :1, :8])
     assert small.flags.owndata
 
@@ -162,7 +162,7 @@ def test_idle_memory_is_bounded():
     rotary.set_pool_limit(3 * MIB)
     assert pool.info().blocks == 1
     asked = pool.info()[:2]
-    block(8)  # more than may ever lie idle
+    block(8)  # more than the limit of idle memory
     assert pool.info()[:2] == asked
     rotary.set_pool_limit(0)
     assert pool.info()[2:] == (0, 0, 0)
@@ -201,7 +201,7 @@ def test_no_python_code_runs_when_a_block_returns():
     sys.setprofile(lambda frame, event, _: seen.append((frame.f_code.co_name, event)))
     del x
     sys.setprofile(None)
-    # The profiler is removed by a call that it sees; it sees those of C in Python code alone.
+    # A call that the profiler sees removes it; it sees calls of C functions only in Python code.
     assert [event for _, event in seen] == ["c_call"]
     assert pool.info().blocks == 1
 
@@ -215,7 +215,7 @@ def test_blocks_that_return_together_are_bounded():
     assert sum(memory.nbytes for _, memory in lent.values()) == 20 * MIB
     del held
     assert pool.info()[2:] == (20, 20 * MIB, 20 * MIB)
-    # Those that were lent last; what is held for long is no hindrance to what comes and goes.
+    # The blocks that were lent last: blocks that are kept for long do not prevent reuse.
     assert first.isdisjoint(address(pool.empty((MIB,), np.uint8)) for _ in range(20))
 
 
@@ -282,7 +282,7 @@ if child == 0:
     os._exit(0 if ok and (y == 9).all() else 3)
 assert os.waitpid(child, 0)[1] == 0
 assert (x == 5).all()
-keep = [pool.empty((2**20,), np.uint8) for _ in range(3)]  # dropped as the interpreter ends
+keep = [pool.empty((2**20,), np.uint8) for _ in range(3)]  # dropped when the interpreter shuts down
 print("done")
 """
 

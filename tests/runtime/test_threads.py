@@ -23,7 +23,7 @@ ROOT = Path(rotary.__file__).parent
 BACKENDS = Path(backends.__file__).parent
 ON_POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
 
-# What every script starts with. `digest` is the bits of many results; `large` is rotated by several threads.
+# The start of every script. `digest` has the bits of many results; several threads rotate `large`.
 PRELUDE = """
 import hashlib, json, multiprocessing, os, sys, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def started():
     return bool(numba and numba._is_initialized)
 
 def exit_code(child):
-    # What a forked child that runs `child` ends with.
+    # The end of a forked child that runs `child`.
     sys.stdout.flush()
     pid = os.fork()
     if not pid:
@@ -70,7 +70,7 @@ def exit_code(child):
 def run(script, *, args=(), **variables):
     """Run a script in a new process, which must succeed without warnings, and return its output."""
     environment = dict(os.environ)
-    # Threads that wait in a busy loop would take turns with those that work.
+    # Threads that wait in a busy loop would slow down the threads that work.
     environment |= {
         "NUMBA_DISABLE_JIT": "0",
         "PYTHONWARNINGS": "error",
@@ -131,7 +131,7 @@ def test_many_threads_rotate_large_arrays_concurrently(layer, truth):
         return {bits(rope(large)) for _ in range(4)}
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(work, range(4)))
-    # The main thread among them.
+    # One of them is the main thread.
     with ThreadPoolExecutor(2) as pool:
         others = [pool.submit(rope, large) for _ in range(6)]
         found.append({bits(rope(large)) for _ in range(4)})
@@ -165,11 +165,11 @@ def test_threads_fill_large_tables_concurrently(layer):
     script = """
     inv_freq = rotary.inv_freq(64, base=10_000.0)
     rotary.set_cache_limit(0)
-    places = np.arange(30_000)
-    first = bits(*rotary.cos_sin(places, inv_freq))
+    positions = np.arange(30_000)
+    first = bits(*rotary.cos_sin(positions, inv_freq))
     assert started()
     def work(i):
-        return bits(*rotary.cos_sin(places, inv_freq)), bits(*rotary.cos_sin(places + 0.0, inv_freq))
+        return bits(*rotary.cos_sin(positions, inv_freq)), bits(*rotary.cos_sin(positions + 0.0, inv_freq))
     with ThreadPoolExecutor(4) as pool:
         found = {both for both in pool.map(work, range(8))}
     assert found == {(first, first)}
@@ -323,7 +323,7 @@ def test_a_forked_child_rotates_after_its_parent_has(layer, truth):
             assert bits(pool.submit(rope, large).result()) == first
         rotary.cache_clear()
         table_bits()
-        # And its own child.
+        # And a child of the child.
         assert exit_code(lambda: rope(large)) == 0
     assert exit_code(child) == 0
     assert bits(rope(large)) == first
@@ -395,7 +395,7 @@ def test_a_child_forked_while_a_thread_makes_an_embedding():
         import signal
         signal.alarm(20)
         rotary.RotaryEmbedding(32, layout="half", base=8.0)
-    warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
+    warnings.simplefilter("ignore")  # from 3.12 on, Python warns of a fork with threads
     code = exit_code(child)
     over.set()
     thread.join()
@@ -431,7 +431,7 @@ def test_children_forked_while_threads_use_the_cache():
         windows = [w for kept in rotary._lib.memo.TABLES.held.values() for w in kept.values()]
         assert info.entries == len(windows)
         assert info.nbytes == sum(w.values.nbytes for w in windows)
-    warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
+    warnings.simplefilter("ignore")  # from 3.12 on, Python warns of a fork with threads
     codes = {exit_code(child)}
     for _ in range(24):
         if codes == {0}:
@@ -455,7 +455,7 @@ def test_a_spawned_process_gives_the_same_bits(truth):
     assert np.array_equal(again, rope.tables(np.arange(10)))
     print(first, bits(found))
     """
-    # A spawned child imports the main module, which here has no file; nothing of it is needed.
+    # A spawned child imports the main module, which has no file here and is not needed.
     assert run(script, NUMBA_NUM_THREADS=2) == truth[:1] * 2
 
 
@@ -499,7 +499,7 @@ def test_jit_disabled_after_numba_was_imported(truth):
 BLOCK = {
     "missing": """
 class Without:
-    # A finder that does not know of Numba.
+    # A finder that does not find Numba.
     def __init__(self, finder):
         self.finder = finder
     def find_spec(self, name, path=None, target=None):
@@ -584,7 +584,7 @@ def run_copy(script, copied, **variables):
         "OMP_WAIT_POLICY": "passive",
         "PYTHONWARNINGS": "error",
     } | variables
-    # Nothing but the path finder, so that no editable install comes first.
+    # Only the path finder, so that no editable install has priority.
     start = (
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
         + start
@@ -645,7 +645,7 @@ def test_the_disk_cache_can_be_switched_off(copied):
 @pytest.mark.slow
 def test_an_unwritable_disk_cache(copied):
     """As in a container: the package belongs to another user, and there is no home folder."""
-    # A file where the folder would be, which stops an administrator as well.
+    # A file in place of the folder, which stops an administrator too.
     (copied / "site" / "rotary" / "backends" / "cpu" / "__pycache__").touch()
     script = "assert all(function.stats.cache_path is None for function in functions)"
     run_copy(COMPILE + script, copied, HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache")
@@ -670,7 +670,7 @@ assert "NUMBA_CACHE_DIR" in str(caught[0].message)
 # ------------------------------------------------------------------------------------------------
 # Interruptions and failures of Numba.
 
-# `warned` is what the calls within it were told; `right` is whether a rotation is, by NumPy's own sine.
+# `warned` collects the warnings of the calls inside it; `right` checks a rotation with the sine of NumPy.
 FAILURES = """
 from contextlib import contextmanager
 
@@ -693,7 +693,7 @@ def right(x, offset=0, dtype=np.float32, call=None):
 small = large[0, 0, :8]
 """
 
-# What an import or a compilation may raise.
+# Errors of an import or a compilation.
 CAUSES = {
     "shared library": "OSError('libLLVM.so: cannot open shared object file')",
     "memory": "MemoryError('no more')",
@@ -740,7 +740,7 @@ def test_a_failing_import_of_numba_causes_one_warning(module, cause):
     ("cached", "cause"),
     [
         *(("1", cause) for cause in CAUSES),
-        # Without the disk cache each of them compiles everything first.
+        # Without the disk cache, each script first compiles everything.
         *(pytest.param("0", cause, marks=pytest.mark.slow) for cause in CAUSES if cause != "name"),
         ("0", "name"),
     ],
@@ -891,7 +891,7 @@ def test_a_fork_waits_for_a_thread_that_compiles():
     """The lock of Numba would stay taken in the child."""
     script = """
     import signal, time
-    warnings.simplefilter("ignore")  # Python itself warns of forking with threads, from 3.12 on
+    warnings.simplefilter("ignore")  # from 3.12 on, Python warns of a fork with threads
     backends.host()
     compile_, begun = backends.cpu.jit._compile, threading.Event()
     def slow(*arguments):
@@ -936,7 +936,7 @@ def test_calls_import_modules_only_in_the_separate_thread():
 def test_the_library_may_be_imported_during_a_fork():
     """Its hooks then run after the fork but not before."""
     script = """
-    import os, logging, random, numba, numpy, array_api_compat  # those with hooks of their own
+    import os, logging, random, numba, numpy, array_api_compat  # modules with fork hooks
     def load():
         import rotary, rotary.backends.cpu.launch, rotary.tables.lookup, rotary.runtime.pool
     os.register_at_fork(before=load)
@@ -958,7 +958,7 @@ def test_the_library_may_be_imported_during_a_fork():
 
 
 # ------------------------------------------------------------------------------------------------
-# What NumPy's own operations give.
+# Results of NumPy operations.
 
 
 @pytest.mark.parametrize("jit", ["0", "1"])

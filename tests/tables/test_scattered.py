@@ -19,7 +19,7 @@ ROW_BYTES = 2 * PAIRS * 4
 ROPE = rotary.RotaryEmbedding(2 * PAIRS, layout="half", base=100.0)
 FREQUENCIES = ROPE._frequencies
 STEP = windows.space_of(FREQUENCIES, "float32").step
-# The largest part that a call makes of positions far apart.
+# The largest part that a call computes for distant positions.
 MOST = scattered.MOST_STEPS * STEP
 
 lengths = st.integers(1, 3 * STEP) | st.integers(1, 3)
@@ -124,7 +124,7 @@ def test_every_request_gets_the_right_rows_and_computes_few_others(asked):
 def test_streams_compute_few_rows_more_than_they_read(starts, stride, steps):
     """Streams that are read together, in strides as in speculative decoding, near to each other or far apart."""
     rotary.cache_clear()
-    # No stream runs beyond the last position.
+    # No stream exceeds the largest position.
     starts = np.array([min(start, 2**63 - 1 - stride * (steps + 1)) for start in starts])
     read = 0
     with Counted() as counted:

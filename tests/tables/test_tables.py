@@ -101,12 +101,12 @@ def check_accounts():
 
 
 def test_equal_specifications_share_one_table():
-    places = np.arange(100)
-    first = addresses(embedding(), places)
+    positions = np.arange(100)
+    first = addresses(embedding(), positions)
     assert first[0] != first[1]
-    assert addresses(embedding(), places) == first
-    assert addresses(pickle.loads(pickle.dumps(embedding())), places) == first
-    # What the angles do not depend on does not matter.
+    assert addresses(embedding(), positions) == first
+    assert addresses(pickle.loads(pickle.dumps(embedding())), positions) == first
+    # Arguments that do not affect the angles do not affect sharing.
     others = [
         rotary.RotaryEmbedding(64, layout="interleaved", base=10_000.0),
         rotary.RotaryEmbedding(96, layout="half", base=10_000.0, rotary_dim=64, rotary_start=32),
@@ -119,9 +119,9 @@ def test_equal_specifications_share_one_table():
         ),
     ]
     for other in others[:4]:
-        assert addresses(other, places) == first
-    assert addresses(others[4], places[None]) == first
-    function = rotary.cos_sin(places, rotary.inv_freq(64, base=10_000.0))
+        assert addresses(other, positions) == first
+    assert addresses(others[4], positions[None]) == first
+    function = rotary.cos_sin(positions, rotary.inv_freq(64, base=10_000.0))
     assert [address(part) for part in function] == first
     assert check_accounts()[:3] == (8, 1, 1)
 
@@ -130,7 +130,7 @@ def test_equal_specifications_share_one_table():
 def test_rotating_reads_the_same_table(dtype):
     rope = embedding(seq_axis=-2)
     x = np.ones((2, 3, 50, 64), dtype)
-    rope(x, x[:, :1])  # query and key ask once
+    rope(x, x[:, :1])  # query and key need one lookup
     assert check_accounts()[:3] == (0, 1, 1)
     rope.tables(np.arange(50), dtype)
     rope.inverse(x)
@@ -156,7 +156,7 @@ def test_16_bit_and_complex_arrays_read_the_tables_of_their_precision():
         embedding(500_000.0),
         embedding(np.nextafter(10_000.0, 2e4)),
         custom(2.0, 1.0),
-        custom(1.5, 1.5),  # the sum of the frequencies is no key
+        custom(1.5, 1.5),  # the sum of the frequencies is not the key
         custom(1.0, np.nextafter(2.0, 3.0)),
         custom(1.0, -2.0),
         custom(1.0, 2.0, factor=1.5),
@@ -166,13 +166,13 @@ def test_16_bit_and_complex_arrays_read_the_tables_of_their_precision():
     ids=lambda rope: f"{rope.scaling} {rope.base}",
 )
 def test_different_angles_never_share(other):
-    places = np.arange(40)
+    positions = np.arange(40)
     ropes = [custom(1.0, 2.0), embedding(), other]
-    found = [rope.tables(places) for rope in ropes * 2]
+    found = [rope.tables(positions) for rope in ropes * 2]
     spots = {address(part) for table in found for part in table}
     assert len(spots) == 6
     for rope, table in zip(ropes * 2, found, strict=True):
-        np.testing.assert_array_equal(table, exact(rope, places))
+        np.testing.assert_array_equal(table, exact(rope, positions))
     assert check_accounts().entries == 3
 
 
@@ -191,8 +191,8 @@ def test_heads_and_axes_do_not_share():
         arguments = {"inv_freq" if len(shape) == 1 else "W": values.reshape(shape)}
         rope = rotary.RotaryEmbedding(2 * shape[-1], layout="half", scaling=Custom(**arguments))
         axes = shape[-2] if len(shape) > 1 else None
-        places = np.arange(20) if axes is None else np.broadcast_to(np.arange(20), (axes, 20))
-        table = rope.tables(places, "float64")
+        positions = np.arange(20) if axes is None else np.broadcast_to(np.arange(20), (axes, 20))
+        table = rope.tables(positions, "float64")
         W = values.reshape((1,) * (3 - len(shape)) + shape)
         angles = (np.arange(20.0)[:, None, None] * W[:, None]).sum(-2)
         wanted = (1, len(W), 20, shape[-1]) if len(W) > 1 else (20, shape[-1])
@@ -278,8 +278,8 @@ def test_hits_misses_entries_and_bytes():
 
 def test_tables_of_scattered_and_fractional_positions_are_not_cached():
     rope = embedding()
-    for places in ([0, 1000], [0.0, 1.0, 2.0], [[5, 700], [9, 10]], [2**62, -(2**62)], 0.5):
-        rope.tables(places)
+    for positions in ([0, 1000], [0.0, 1.0, 2.0], [[5, 700], [9, 10]], [2**62, -(2**62)], 0.5):
+        rope.tables(positions)
     rope(np.ones((3, 64)), positions=[0.0, 0.5, 1.0])
     rope(np.ones((2, 3, 64)), offset=[0, 10**6])
     assert rotary.cache_info() == (0, 0, 0, 0, DEFAULT)
@@ -406,7 +406,7 @@ def test_a_stream_after_a_prompt_computes_no_row_twice(filled, prompt):
         np.testing.assert_array_equal(rope.tables(place), exact(rope, [place])[:, 0])
     assert addresses(rope, np.arange(prompt)) == spots
     np.testing.assert_array_equal(rope.tables(np.arange(prompt)), held)
-    # `exact` computes one row each.
+    # `exact` computes one row each time.
     assert sum(filled) - 2 * prompt <= 3 * prompt + step
 
 
@@ -446,7 +446,7 @@ def test_alternating_batches_keep_their_rows(filled, groups):
 
 
 def test_a_batch_that_changes_keeps_the_rows_of_the_others(filled):
-    """Sequences leave, change places and join."""
+    """Sequences leave, change positions and join."""
     rope = embedding()
     rng = np.random.default_rng(0)
     starts = rng.integers(0, 10**6, 20)
@@ -572,9 +572,9 @@ def test_memory_does_not_depend_on_the_size_of_positions(start):
 @pytest.mark.parametrize("last", [2**63 - 1, 2**63 - 2])
 def test_the_largest_positions(last):
     rope = embedding()
-    for places in ([last], [last - 2, last - 1, last], [last, last - 2, last - 1], last):
-        table = rope.tables(places, "float64")
-        true = exact(rope, np.ravel(places), "float64").reshape(2, *np.shape(places), 32)
+    for positions in ([last], [last - 2, last - 1, last], [last, last - 2, last - 1], last):
+        table = rope.tables(positions, "float64")
+        true = exact(rope, np.ravel(positions), "float64").reshape(2, *np.shape(positions), 32)
         np.testing.assert_array_equal(table, true)
     check_accounts()
     x = rope(np.ones((3, 64)), offset=last - 2)
@@ -586,9 +586,9 @@ def test_the_largest_positions(last):
 def test_dense_positions_use_a_cached_window():
     """A shuffled or left-padded batch is dense, and uses the window instead of computing rows."""
     rope = embedding()
-    places = np.random.default_rng(1).permutation(400)
-    table = rope.tables(places)
-    np.testing.assert_array_equal(table, exact(rope, places))
+    positions = np.random.default_rng(1).permutation(400)
+    table = rope.tables(positions)
+    np.testing.assert_array_equal(table, exact(rope, positions))
     batch = np.maximum(np.arange(40) - np.array([[0], [7], [30]]), 0)
     np.testing.assert_array_equal(
         rope.tables(batch)[0], exact(rope, batch.ravel())[0].reshape(3, 40, 32)
@@ -608,7 +608,7 @@ def test_least_recently_used_tables_are_dropped_first():
     for rope in ropes[:3]:
         rope.tables(np.arange(100))
     ropes[0].tables(np.arange(3))  # used again
-    ropes[3].tables(np.arange(100))  # the second one goes
+    ropes[3].tables(np.arange(100))  # the second one is dropped
     info = check_accounts()
     assert (info.entries, info.nbytes) == (3, 3 * size)
     for i, hit in ((0, True), (2, True), (3, True), (1, False)):
@@ -638,7 +638,7 @@ def test_near_the_limit_a_window_grows_up_to_the_limit():
     rope.tables(np.arange(600))
     rope.tables(np.arange(600, 610))
     assert check_accounts()[1:4] == (2, 1, (600 + step) * row_bytes)
-    rope.tables(np.arange(10, 1000))  # what is asked for at once need not leave room to grow in
+    rope.tables(np.arange(10, 1000))  # a single large request needs no room for growth
     assert check_accounts()[1:4] == (3, 1, 1000 * row_bytes)
 
 
@@ -668,7 +668,7 @@ def test_a_table_larger_than_the_limit_is_computed_each_time():
         np.testing.assert_array_equal(table, exact(rope, range(200)))
         check_accounts()
     rope.tables(np.arange(60))
-    assert rotary.cache_info()[:3] == (1, 3, 1)  # the small one has not been lost
+    assert rotary.cache_info()[:3] == (1, 3, 1)  # the small one is still cached
 
 
 def test_a_lower_limit_drops_tables_at_once():
@@ -728,16 +728,16 @@ def test_limits_of_any_integer_kind():
 
 
 # ------------------------------------------------------------------------------------------------
-# What is given out.
+# Returned tables.
 
 
-@pytest.mark.parametrize("places", [np.arange(10), [0, 2**40], 0.5, 3, [[1.5, 2.5]]])
-def test_returned_tables_are_read_only(places):
+@pytest.mark.parametrize("positions", [np.arange(10), [0, 2**40], 0.5, 3, [[1.5, 2.5]]])
+def test_returned_tables_are_read_only(positions):
     rope = embedding()
     for part in (
-        *rope.tables(places),
-        *rope.tables(places, "float64"),
-        *rotary.cos_sin(places, [1.0, 2.0]),
+        *rope.tables(positions),
+        *rope.tables(positions, "float64"),
+        *rotary.cos_sin(positions, [1.0, 2.0]),
     ):
         assert not part.flags.writeable
         with pytest.raises(ValueError, match="read-only"):
@@ -763,7 +763,7 @@ def test_a_window_computes_few_rows_in_advance(filled):
     step = windows.space_of(*table(rope)).step
     rope.tables(np.arange(40 * step))
     filled.clear()
-    rope.tables(40 * step + step // 2)  # few rows lie between
+    rope.tables(40 * step + step // 2)  # few rows are between
     rope.tables(60 * step)
     rope.tables(60 * step + 1)
     assert sum(filled) <= 3 * step
@@ -772,7 +772,7 @@ def test_a_window_computes_few_rows_in_advance(filled):
 
 def test_a_window_does_not_outgrow_the_cache():
     rope = embedding()
-    rope.tables(np.arange(900))  # which has room for more than the cache then has
+    rope.tables(np.arange(900))  # which has room for more rows than the limit then allows
     rotary.set_cache_limit(1000 * 32 * 4 * 2)
     rope.tables(np.arange(900, 1100))
     assert all(part.nbytes <= 1000 * 32 * 4 * 2 for part in cached(rope))
@@ -888,8 +888,8 @@ def test_returned_tables_of_all_libraries_do_not_alias_the_cache(xp):
     rope = embedding()
     x = np.ones((10, 64), np.float32)
     before = rope(x)
-    places = xp.asarray(np.arange(10))
-    given = [*rope.tables(places), *rotary.cos_sin(places, rope.inv_freq)]
+    positions = xp.asarray(np.arange(10))
+    given = [*rope.tables(positions), *rotary.cos_sin(positions, rope.inv_freq)]
     for part in given:
         with contextlib.suppress(TypeError, ValueError):
             part[...] = 7.0
