@@ -13,8 +13,8 @@ The walk of a rotation, `Rotation.walk`::
 
     tokens of the call    |  chunk 0  |  chunk 1  |  chunk 2  |     one for each thread
                                  |
-    some tokens of a chunk       |     `Blocks`: one token, or some if a head's tokens are closer in memory than heads
-      some heads                 |     `Blocks`: all heads, or some of them
+    some tokens of a chunk       |     `Rotation.blocks`: one token, or some if a head's tokens are close
+      some heads                 |     `Rotation.blocks`: all heads, or some of them
         a token of these         |     reads cosine and sine, which stay in registers for its heads
           a head of these     [a row]
 
@@ -28,10 +28,12 @@ The walk of a rotation, `Rotation.walk`::
                                 |      write all of it, in the order of memory
              out | before |   first channels   |   second channels   | after |
 
-`Rotation.row_of` alone says where a row of the result is. A row is read before it is written, so that it may be rotated
-in place, and so that reads and writes each follow the order of memory. Alternating between the two halves of a row
-would defeat the processor's prefetching. The processor prefetches by itself then: prefetching by instructions costs
-more than it gains on the processors where it was measured (Zen 4 and Zen 5), except for results past the caches.
+`Rotation.row_of` alone says where the result of a row is.
+
+A whole row is read before it is written. So a row may be rotated in place, and reads and writes each follow the order
+of memory, in which the processor prefetches by itself: reads and writes that alternate between the two halves of a row
+would defeat that. Prefetching by instructions was measured for every order of the axes, in place and past the caches
+(Zen 4): at best it gained nothing, so there is none.
 """
 
 from __future__ import annotations
@@ -815,11 +817,15 @@ DONE, BEYOND_TABLE, OVERLAP = range(3)
 # Channels as numbers.
 
 
+# The most channels of bfloat16 that are converted one by one; more are converted as words of two, in less time.
+FEW = 8
+
+
 class Channels:
     """Converts the channels of a dtype to numbers to compute with, and back.
 
-    Numbers are vectors of float64 or float32. Channels of bfloat16 that share a word are in two vectors: those with
-    even numbers, and those with odd ones.
+    Numbers are vectors of float64 or float32. Channels of bfloat16 are in two vectors if they are not few: those with
+    even numbers, and those with odd ones, each of which is half of a word.
     """
 
     def __init__(self, builder, dtype):  # pragma: compiled
@@ -830,7 +836,7 @@ class Channels:
     def divided(self, numbers):  # pragma: compiled
         """Return a vector of numbers, one for each channel, divided as those of channels are."""
         count = numbers.type.count
-        if self.dtype != "bfloat16" or count % 2:
+        if self.dtype != "bfloat16" or count <= FEW:
             return [numbers]
         return [_lanes(self.builder, range(first, count, 2), numbers) for first in (0, 1)]
 
@@ -839,7 +845,7 @@ class Channels:
         builder, count = self.builder, stored.type.count
         if self.dtype == "bfloat16":
             # The bits of a bfloat16 are the upper half of a float32's.
-            if count % 2:
+            if count <= FEW:
                 words = builder.zext(stored, ir.VectorType(ir.IntType(32), count))
                 found = [builder.shl(words, _integers(16, words))]
             else:
@@ -1232,9 +1238,10 @@ class Rotation(Kernel):
         """Return in which pieces rows that are divided in one way can be streamed."""
         if not self.streams or widths[0] < self.line:
             return ()
-        # LLVM fuses rounding to float16 with storing, which makes ordinary stores of blocks that are less than a line.
         whole = len(set(widths)) == 1
-        return (*([LINE] if whole else []), *([PIECE] if whole or self.dtype != "float16" else []))
+        # LLVM fuses storing with the rounding of float16, or of few channels, which makes it an ordinary store.
+        pieces = whole or (self.dtype != "float16" and widths[-1] > FEW)
+        return (*([LINE] if whole else []), *([PIECE] if pieces else []))
 
     def each_row(self, run, blocks, angles, piece):  # pragma: compiled
         """Rotate rows; a whole row is read before it is written."""
@@ -1272,7 +1279,7 @@ class Rotation(Kernel):
         if self.halves:
             both = channels.divided(cosine), channels.divided(sine)
             return list(zip(*both, strict=True))
-        if self.dtype == "bfloat16":
+        if self.dtype == "bfloat16" and 2 * width > FEW:
             return [(cosine, sine)]
         twice = [pair for pair in range(width) for _ in range(2)]
         cosine, sine = (_lanes(builder, twice, each) for each in (cosine, sine))
@@ -1923,7 +1930,8 @@ class SquaresOfRows(NormRotation):
         """Write the loop over the tokens, given the arguments as integers."""
         rows, factors, tokens, heads, width, sums, *others = map(self.code.integer, entries)
         entry = [None] * NORM_CALL
-        entry[OVER_TOKEN], entry[EPS], entry[DIVISOR] = self.code.integer(1), *others
+        entry[OVER_TOKEN] = self.code.integer(1)
+        entry[EPS], entry[DIVISOR] = others
         with self.code.each(tokens) as i:
             x = rows + i * heads * width * self.table_item
             self.sum_rows(self.dtype, x, width * self.table_item, heads, width, sums)
