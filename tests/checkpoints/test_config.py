@@ -143,7 +143,7 @@ MANY = {
 }
 
 
-def test_layer_by_kind_or_by_number():
+def test_a_layer_is_given_by_kind_or_by_index():
     assert from_config(MANY, layer_type="full_attention").scaling == Linear(8)
     assert from_config(MANY, layer_type="full_attention") == from_config(MANY, layer_type=1)
     assert from_config(MANY, layer_type=0).base == 1e4
@@ -200,7 +200,7 @@ def test_a_model_without_rotary_is_none(model_type, keys):
     assert from_config(geometry(model_type, 1024, 16, 2048, **keys)) is None
 
 
-def test_a_base_for_each_layer_needs_the_number_of_a_layer():
+def test_a_base_for_each_layer_needs_the_index_of_a_layer():
     keys = geometry("granite_swa", 1024, 16, 2048, layer_rope_theta=[1e4, 0, 1e6])
     assert from_config(keys, layer_type=2).base == 1e6
     assert from_config(keys, layer_type=1) is None
@@ -281,7 +281,7 @@ def test_equal_layers_need_no_layer_type():
     assert from_config(keys).base == 1e4
 
 
-def test_old_forms_with_a_base_for_each_kind_apply_to_unknown_models():
+def test_older_forms_with_a_base_for_each_kind_apply_to_unknown_models():
     keys = {"head_dim": 64, "rope_theta": 1e6, "rope_local_base_freq": 1e4}
     assert from_config(keys, layout="half", layer_type="full_attention").base == 1e6
     assert from_config(keys, layout="half", layer_type="sliding_attention").base == 1e4
@@ -604,7 +604,7 @@ def test_unclear_configurations_are_refused(name):
         assert keys == before
 
 
-def test_null_counts_as_left_out():
+def test_null_is_the_same_as_a_missing_key():
     keys = LLAMA | {"rope_scaling": None, "head_dim": None, "partial_rotary_factor": None}
     assert from_config(keys) == from_config(LLAMA)
     assert from_config(LLAMA | {"rope_parameters": {"rope_type": None}}) == from_config(LLAMA)
@@ -984,7 +984,7 @@ def test_a_pattern_of_layers_gives_their_kinds():
         from_config(gemma | {"sliding_window_pattern": 0}, layer_type=3)
 
 
-def test_layers_with_a_window_may_have_a_base_and_a_width_of_their_own():
+def test_layers_with_a_window_may_have_a_different_base_and_width():
     keys = geometry("mimo_v2_flash", 4096, 64, 262_144, head_dim=192, partial_rotary_factor=0.334)
     keys |= {"rope_theta": 5e6, "swa_rope_theta": 1e4, "hybrid_layer_pattern": [0, 1]}
     assert [from_config(keys, layer_type=i).base for i in (0, 1)] == [5e6, 1e4]
@@ -1016,7 +1016,7 @@ def test_the_base_of_dbrx_is_within_its_attention():
         {"hidden_size": 1536, "rope_theta": 10_000.0, "image_size": 336, "patch_size": 14},
     ],
 )
-def test_an_image_encoder_is_refused_whatever_the_layout(keys):
+def test_an_image_encoder_is_refused_for_every_layout(keys):
     keys = {"hidden_size": 384, "num_attention_heads": 6} | keys
     with pytest.raises(ConfigError, match=r"`patch_size`.*two position axes.*sections\.axial"):
         from_config(keys, layout="half")
@@ -1038,7 +1038,7 @@ def test_kimi_linear_has_no_rotary():
     assert from_config(keys | {"mla_use_nope": False}, layout="interleaved").head_dim == 64
 
 
-def test_the_origin_of_a_number_is_the_key_it_came_from():
+def test_the_origin_of_a_number_is_its_key():
     gptj = from_config(geometry("gptj", None, None, 2048, n_embd=4096, n_head=16)).explain()
     assert re.search(r"head_dim +256 +derived: n_embd / n_head\n", gptj)
     text = {"text_config": geometry("llama", 4096, 32, 2048)}

@@ -115,7 +115,7 @@ def test_the_comparison_shows_an_unread_key():
     assert everywhere.unread["mlx"] == ("rotary_emb_base",)
 
 
-def test_the_full_layers_of_gemma_4_have_a_width_of_their_own():
+def test_the_full_layers_of_gemma_4_have_a_different_width():
     keys = geometry("gemma4_text", rope_theta=None, head_dim=256)
     keys["layer_types"] = ["sliding_attention", "full_attention"]
     assert from_config(keys, layer_type="sliding_attention").head_dim == 256
@@ -340,7 +340,7 @@ def test_a_misspelt_key_is_refused(key):
 # The facts themselves.
 
 
-def test_no_rule_asks_for_the_name_of_a_dialect_a_model_type_or_an_architecture():
+def test_no_rule_compares_the_name_of_a_dialect_a_model_type_or_an_architecture():
     """Rules are fields of the facts, so that each name is in the data alone."""
     folder = Path(dialects.__file__).parent
     paths = [path for path in folder.glob("*.py") if path.name != "presets.py"]

@@ -590,7 +590,7 @@ def is_hybrid(config_class):
     )
 
 
-def test_the_file_is_what_the_code_of_every_model_does():
+def test_the_file_describes_the_code_of_every_model():
     assert FILE.read_text(encoding="utf-8") == expected_file()
 
 

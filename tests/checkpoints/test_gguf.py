@@ -469,7 +469,7 @@ def test_phi_3_as_it_was_trained_has_no_factors():
     ],
     ids=lambda value: value["general.architecture"] if isinstance(value, dict) else None,
 )
-def test_factors_without_a_key_are_asked_for(metadata, name):
+def test_factors_without_a_key_are_required(metadata, name):
     with pytest.raises(ConfigError, match=rf"`{name}.*must be present.*write tensors=\{{\}} if"):
         from_gguf(metadata)
     assert from_gguf(metadata, tensors={}).scaling == scaling.Default()
@@ -712,7 +712,7 @@ def test_no_ramp_is_linear():
     assert from_gguf(metadata).scaling == scaling.Linear(4)
 
 
-def test_part_of_a_ramp():
+def test_a_partial_ramp():
     metadata = QWEN_2_YARN | of("qwen2", rope__scaling__yarn_ext_factor=0.5)
     agrees_with_ggml(from_gguf(metadata), scale=1 / 4, ext=0.5, factor=1.0, original=32_768)
 
@@ -1052,7 +1052,7 @@ def test_path(tmp_path, metadata, tensors, alignment):
     assert from_gguf(path) == from_gguf(str(path)) == from_gguf(metadata, tensors=tensors)
 
 
-def test_a_path_has_its_own_tensors(tmp_path):
+def test_tensors_are_refused_for_a_path(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(gguf_file(SMOLLM2))
     with pytest.raises(ValueError, match="`tensors` must be left out"):
@@ -1061,7 +1061,7 @@ def test_a_path_has_its_own_tensors(tmp_path):
     assert from_gguf(path).scaling == scaling.Default()
 
 
-def test_part_of_a_file_may_lack_a_tensor(tmp_path):
+def test_a_part_of_a_split_file_may_lack_a_tensor(tmp_path):
     path = tmp_path / "model-00002-of-00003.gguf"
     path.write_bytes(gguf_file(LLAMA_31 | {"split.count": 3}))
     with pytest.raises(ConfigError, match=r"`rope_freqs.weight` must be present"):
@@ -1188,7 +1188,7 @@ def test_anything_is_read_or_refused(architecture, kind, values, tensors):
     attn=st.floats(0.5, 2.0, width=32),
     dim=st.sampled_from([64, 128]),
 )
-def test_yarn_is_that_of_ggml(base, factor, original, ext, attn, dim):
+def test_yarn_equals_ggml(base, factor, original, ext, attn, dim):
     metadata = of(
         "qwen2",
         attention__key_length=128,

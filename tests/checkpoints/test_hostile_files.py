@@ -122,7 +122,7 @@ def test_a_file_that_becomes_a_fifo_after_the_check(read, tmp_path, monkeypatch)
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
 @pytest.mark.parametrize("read", [from_gguf, from_config])
-def test_a_link_that_leads_to_itself(read, tmp_path):
+def test_a_link_to_itself_is_refused(read, tmp_path):
     path = tmp_path / "x"
     path.symlink_to(path)
     message = refused(read, str(path), match="a link to itself")
@@ -271,7 +271,7 @@ def parsed(content):
     return metadata, factors
 
 
-def test_every_truncation_is_refused_or_right(tmp_path):
+def test_every_truncation_is_refused_or_read_correctly(tmp_path):
     path = tmp_path / "model.gguf"
     whole = from_gguf_of(path, SMALL)
     needed = len(SMALL) - 32  # the padding behind the last tensor
@@ -287,7 +287,7 @@ def from_gguf_of(path, content):
 
 
 @pytest.mark.parametrize("mask", [0xFF, 1, 4, 32, 128])
-def test_every_flipped_byte_is_refused_or_right(tmp_path, mask):
+def test_every_flipped_byte_is_refused_or_read_correctly(tmp_path, mask):
     path = tmp_path / "model.gguf"
     whole = from_gguf_of(path, SMALL)
     assert whole.scaling.freq_factors == tuple(FACTORS.tolist())
@@ -305,7 +305,7 @@ def test_every_flipped_byte_is_refused_or_right(tmp_path, mask):
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_both_orders_of_bytes(tmp_path, version, order):
+def test_both_byte_orders_are_read(tmp_path, version, order):
     path = tmp_path / "model.gguf"
     content = gguf(
         keys(order),
@@ -569,7 +569,7 @@ def test_dimensions_of_size_one_are_dropped(tmp_path):
     ],
     ids=["tensor", "list", "string", "vocabulary"],
 )
-def test_a_large_file_costs_no_memory(tmp_path, content):
+def test_a_large_file_needs_little_memory(tmp_path, content):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     try:
@@ -756,7 +756,9 @@ def test_hostile_configurations(tmp_path, name):
 
 
 @pytest.mark.parametrize("mask", [0xFF, 1, 0x20])
-def test_every_truncation_and_flipped_byte_of_a_configuration_is_refused_or_right(tmp_path, mask):
+def test_every_truncation_and_flipped_byte_of_a_configuration_is_refused_or_read_correctly(
+    tmp_path, mask
+):
     rope = {"rope_type": "linear", "factor": 2.5}
     whole = json.dumps(LLAMA | {"rope_scaling": rope}).encode()
     contents = [whole[:end] for end in range(len(whole))]
@@ -770,7 +772,7 @@ def test_every_truncation_and_flipped_byte_of_a_configuration_is_refused_or_righ
             assert found == from_config(json.loads(content), layout="half"), content
 
 
-def test_a_large_file_is_not_read_whole(tmp_path):
+def test_a_large_file_is_not_read_completely(tmp_path):
     path = write_file(tmp_path, json.dumps(LLAMA))
     try:
         os.truncate(path, 2**35)

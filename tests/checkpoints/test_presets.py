@@ -192,7 +192,7 @@ def test_published_factors():
 @pytest.mark.parametrize(
     "generator", sorted(DATA.glob("make_presets*.py")), ids=lambda path: path.stem
 )
-def test_constants_are_what_their_generator_makes(generator):
+def test_constants_equal_those_of_their_generator(generator):
     found = importlib.util.spec_from_file_location(generator.stem, generator)
     make = importlib.util.module_from_spec(found)
     found.loader.exec_module(make)

@@ -110,7 +110,7 @@ def test_vjp_is_the_transpose_and_matrix_the_map(rope):
 
 @pytest.mark.arithmetic
 @pytest.mark.parametrize("rope", [vjepa2_rope((2, 1, 2), 12), hunyuan_rope(2, 1, 3)])
-def test_on_every_library(xp, rope):
+def test_every_library_gives_the_same_result(xp, rope):
     x = random_array((1, 2, 5, 12))
     got = rope(xp.asarray(x), positions=PLACES)
     assert xp.owns(got)
@@ -185,7 +185,7 @@ def test_narrow_arrays_are_rounded_once():
         ),
     ],
 )
-def test_errors(make, kind, message):
+def test_invalid_arguments_are_refused(make, kind, message):
     with pytest.raises(kind) as caught:
         make()
     assert message in str(caught.value)

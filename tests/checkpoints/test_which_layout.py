@@ -46,7 +46,7 @@ def random_weights(seed, heads=8, key_heads=8, head_dim=32):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("key_heads", [8, 2])
 @pytest.mark.parametrize("rotary_dim", [32, 30, 20])
-def test_tells_the_layout(example, layout, key_heads, rotary_dim):
+def test_the_layout_is_found(example, layout, key_heads, rotary_dim):
     layers = [
         made_up(layout, key_heads=key_heads, rotary_dim=rotary_dim, seed=seed) for seed in range(4)
     ]
@@ -70,7 +70,7 @@ def test_random_weights_have_no_layout(example):
     assert {finding.layout for finding in found} == {None}
 
 
-def test_shared_keys_do_not_count_twice(example):
+def test_shared_keys_are_counted_once(example):
     sizes = example.channel_sizes(*random_weights(0, heads=8, key_heads=2), 32)
     assert sizes.shape == (2, 32)
 
@@ -81,7 +81,7 @@ def test_a_layout_by_chance_has_probability_one_third(example):
         assert abs(example.count(sizes, layout, 32).deviations) < 3
 
 
-def test_equal_sizes_are_never_together(example):
+def test_equal_sizes_are_never_combined(example):
     for layout in LAYOUTS:
         assert example.count(np.ones((4, 8)), layout, 8) == example.Count(0, 8)
 
@@ -98,7 +98,7 @@ def smooth(layout):
     return tuple(made)
 
 
-def test_too_narrow_a_window_is_no_interleaved_model(example):
+def test_a_too_narrow_window_is_not_interleaved(example):
     layers = [smooth("half")]
     assert example.which_layout(layers, head_dim=64).layout == "half"
     narrow = example.which_layout(layers, head_dim=64, rotary_dim=32)
@@ -116,12 +116,12 @@ def test_too_narrow_a_window_is_no_interleaved_model(example):
         ({"head_dim": 32, "rotary_dim": 2}, "`rotary_dim`"),
     ],
 )
-def test_widths_that_do_not_fit_are_refused(example, change, words):
+def test_wrong_widths_are_refused(example, change, words):
     with pytest.raises(ValueError, match=words):
         example.which_layout([random_weights(0)], **change)
 
 
-def test_weights_that_do_not_fit_are_refused(example):
+def test_weights_of_wrong_shapes_are_refused(example):
     query, key = random_weights(0, heads=3, key_heads=2)
     with pytest.raises(ValueError, match="multiple of the 2 key heads"):
         example.which_layout([(query, key)], head_dim=32)
@@ -150,7 +150,7 @@ def write_safetensors(path, tensors, kind):
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "npz"])
-def test_reads_files(example, tmp_path, kind):
+def test_files_are_read(example, tmp_path, kind):
     tensors = {}
     for layer in range(2):
         pair = made_up("half", seed=layer)

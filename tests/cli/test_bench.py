@@ -89,7 +89,7 @@ def test_results_are_compared_with_the_formula(case):
 # Rounds.
 
 
-def test_all_take_turns_and_the_median_counts():
+def test_contenders_alternate_and_medians_are_reported():
     among = {"a": always(right), "b": always(right)}
     # Rounds begin with the second, then the first, then the second contender.
     device = Clock([3.0, 10.0, 20.0, 5.0, 1.0, 90.0])
@@ -130,7 +130,7 @@ def test_contenders_that_are_wrong_missing_or_failing_are_not_timed():
     assert [len(row.seconds) for row in rows] == [3, 0, 0, 0, 1]
 
 
-def test_the_table_has_the_bandwidth_and_its_share_of_the_copy():
+def test_the_table_has_the_bandwidth_and_its_ratio_to_the_copy():
     rows = [
         _bench.Row(
             _bench.COPY,
@@ -149,7 +149,7 @@ def test_the_table_has_the_bandwidth_and_its_share_of_the_copy():
     assert other.split(maxsplit=1) == ["other", "not installed (so)"]
 
 
-def test_without_a_copy_there_is_no_share():
+def test_without_a_copy_there_is_no_ratio():
     rows = _bench.measure(
         PREFILL, {_bench.COPY: always(lambda _: 1 / 0), "own": always(right)}, Clock(), 1
     )
@@ -220,7 +220,7 @@ def simulated():
     return device, device._cupy
 
 
-def test_the_time_of_the_host_does_not_count(simulated):
+def test_the_time_of_the_host_is_not_included(simulated):
     """The GPU is kept busy for as long as the host needs."""
     device, gpu = simulated
 

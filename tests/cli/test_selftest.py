@@ -68,7 +68,7 @@ def test_without_the_gpu_that_was_requested_nothing_is_checked(no_cupy, capsys):
         (Driver(is_foreign=True), "this CuPy is for GPUs that have no CUDA"),
     ],
 )
-def test_why_there_is_no_gpu(driver, said, monkeypatch):
+def test_the_reason_for_a_missing_gpu(driver, said, monkeypatch):
     monkeypatch.setattr(memory, "driver", driver)
     assert _devices.no_gpu() == said
 

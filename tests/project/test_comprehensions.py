@@ -103,7 +103,7 @@ NEEDS = ["size", "[size + i for i in (1, 2)]", "(lambda: size)()", "list(size fo
 
 @pytest.mark.parametrize("comprehension", HIDES)
 @pytest.mark.parametrize("inner", NEEDS)
-def test_the_scan_finds_it(comprehension, inner):
+def test_the_scan_finds_hidden_names(comprehension, inner):
     """The test above would pass if nothing were found."""
     source = SAMPLE.replace("{comprehension}", comprehension).replace("{inner}", inner)
     assert list(hidden(source)) == [("generate", "size")]

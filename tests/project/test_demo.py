@@ -78,7 +78,7 @@ def test_right_rotation_agrees_with_onnx_runtime(outcomes: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_what_is_left_is_the_rounding_of_onnx_runtime(outcomes: Any, name: str) -> None:
+def test_the_remaining_difference_is_the_rounding_of_onnx_runtime(outcomes: Any, name: str) -> None:
     louder = outcomes[name]["ONNX Runtime, sound 0.01 % louder"].difference
     assert outcomes[name]["rotary"].difference == pytest.approx(louder, rel=0.5)
 
@@ -95,11 +95,11 @@ def test_wrong_rotations_fail(outcomes: Any, name: str, way: str, at_least: floa
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_wrong_width_shows_in_the_encoder(outcomes: Any, name: str) -> None:
+def test_a_wrong_width_changes_the_encoder(outcomes: Any, name: str) -> None:
     assert outcomes[name]["width 36 for 32"].difference > 0.2
 
 
-def test_wrong_width_hides_in_a_transcript(outcomes: Any) -> None:
+def test_a_wrong_width_may_not_change_the_transcript(outcomes: Any) -> None:
     assert outcomes["beckett.wav"]["width 36 for 32"].wrong_words == 0
 
 
@@ -118,7 +118,7 @@ def test_model_holds_the_frequencies_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_pieces_make_up_the_recording(name: str) -> None:
+def test_the_pieces_are_the_whole_recording(name: str) -> None:
     from moonshine.audio import LONGEST, SAMPLE_RATE, Recording
 
     recording = Recording.load(name)
@@ -170,7 +170,7 @@ def test_attention_restores_hidden_samples(pulse: Any) -> None:
     assert pulse.guesses["rotary, from 1970"].error == pytest.approx(0.267, abs=0.005)
 
 
-def test_origin_does_not_matter_to_rotary(pulse: Any) -> None:
+def test_the_origin_does_not_change_rotary_attention(pulse: Any) -> None:
     assert pulse.score_change["rotary"] < 5e-5
     np.testing.assert_allclose(
         pulse.guesses["rotary, from 1970"].values,
@@ -179,7 +179,7 @@ def test_origin_does_not_matter_to_rotary(pulse: Any) -> None:
     )
 
 
-def test_float32_angles_know_nothing_at_unix_time(pulse: Any) -> None:
+def test_float32_angles_are_useless_at_unix_time(pulse: Any) -> None:
     assert pulse.guesses["float32 angles, from 1970"].error > 0.95
     assert pulse.guesses["float32 angles, from the first sample"].error < 0.3
     assert pulse.score_change["float32 angles"] > 10

@@ -89,7 +89,7 @@ def kept():
     return [{name: row[0] for name, row in commit.items()} for commit in results]
 
 
-def test_at_least_ten_commits_are_kept_and_nothing_failed():
+def test_at_least_ten_commits_are_stored_and_nothing_failed():
     assert len(kept()) >= 10
     for commit in kept():
         assert all(None not in (numbers or [None]) for numbers in commit.values())
@@ -105,7 +105,7 @@ def test_the_first_page_shows_a_graph_of_every_benchmark(page):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_graph_has_a_point_for_every_kept_number(page, name):
+def test_a_graph_has_a_point_for_every_stored_number(page, name):
     page.goto(f"index.html#{name}?machine={MACHINE}")
     assert page.locator("#main-graph canvas.flot-base").evaluate(IS_DRAWN)
     shown = [value for _, value in page.evaluate(POINTS) if value is not None]

@@ -95,7 +95,7 @@ def place(name):
     return next((part for part in chain(*SPINE) if f"{name}.".startswith(f"{part}.")), None)
 
 
-def test_every_module_has_its_place():
+def test_every_module_is_in_the_spine():
     assert [name for name in SOURCES if place(name) is None] == ["rotary"]
     assert {place(name) for name in SOURCES} - {None} == set(chain(*SPINE))
 
@@ -115,7 +115,7 @@ def test_there_are_no_cycles():
     TopologicalSorter({name: imports_of(name) for name in SOURCES}).prepare()
 
 
-def test_the_reader_of_imports_sees_them():
+def test_the_reader_of_imports_finds_them():
     """The tests above would pass if nothing were found."""
     assert "rotary._lib.checks" in imports_of("rotary.layouts")
     assert {"rotary.tables.windows", "rotary.layouts", "rotary._lib.errors"} <= imports_of("rotary")
@@ -143,13 +143,13 @@ def as_path(name):
     return f"{path}/" if SOURCES[name].stem == "__init__" else f"{path}.py"
 
 
-def test_every_folder_says_why_it_exists():
+def test_every_folder_has_a_docstring():
     for name, path in SOURCES.items():
         if path.stem == "__init__":
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), name
 
 
-def test_no_module_is_too_long_to_read_in_one_go():
+def test_no_module_has_more_than_600_lines():
     """All kernels lie in one file, because Numba's disk cache notices changes only in the file of the function."""
     lines = {
         name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in SOURCES.items()
@@ -165,7 +165,7 @@ def test_only_numpy_and_array_api_compat_are_imported_at_the_top():
         assert foreign <= AT_THE_TOP.get(name, ALLOWED), name
 
 
-def test_nobody_else_imports_numba():
+def test_only_kernels_import_numba():
     for name in SOURCES.keys() - AT_THE_TOP:
         assert "numba" not in {module.partition(".")[0] for module, _ in imports(name)}, name
 
@@ -194,7 +194,7 @@ def tops(modules):
     return {name.partition(".")[0] for name in modules}
 
 
-def test_what_reads_checkpoints_is_imported_when_it_is_asked_for():
+def test_readers_of_checkpoints_are_imported_at_first_use():
     """Whichever name comes first, the classes beside it are those of `rotary`, as pickles name them."""
     own = {"from_config", "from_gguf", "preset", "presets", "Preset", "compare_dialects"}
     for first in own:
@@ -230,7 +230,7 @@ def test_importing_loads_numpy_and_array_api_compat_only():
     } & {f"array_api_compat.{library}" for library in ("torch", "cupy", "dask")}
 
 
-def test_optional_packages_are_not_even_looked_for():
+def test_optional_packages_are_not_searched_for():
     script = f"""
 class Watch:
     def find_spec(self, name, path=None, target=None):

@@ -131,7 +131,7 @@ def test_a_python_on_the_path_comes_first_and_of_pyenv_the_newest(find, tmp_path
 
 
 @on_posix
-def test_versions_in_the_home_folder_are_found_too(find, tmp_path, monkeypatch):
+def test_versions_in_the_home_folder_are_found(find, tmp_path, monkeypatch):
     monkeypatch.delenv("PYENV_ROOT")
     found = python(tmp_path / "home/.pyenv/versions/3.99.0/bin/python", "cpython 3.99 0")
     assert find("3.99") == found

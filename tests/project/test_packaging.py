@@ -91,7 +91,7 @@ def shipped():
 
 
 @pytest.mark.packaging
-def test_the_wheel_contains_the_two_packages_and_nothing_else(wheel):
+def test_the_wheel_contains_only_the_two_packages(wheel):
     assert contents(wheel) == {name: path.read_bytes() for name, path in shipped().items()}
 
 

@@ -110,7 +110,7 @@ def test_a_wrong_result_is_not_timed():
         wrong.check(case)
 
 
-def test_slow_forms_are_left_out_and_the_best_one_counts():
+def test_slow_forms_are_left_out_and_the_best_form_is_used():
     from peers.contenders import Contender, without_hopeless
     from peers.rounds import best_forms
 
@@ -132,7 +132,7 @@ def test_slow_forms_are_left_out_and_the_best_one_counts():
     ]
 
 
-def test_peers_of_another_group_are_compared_with_rotary_beside_them():
+def test_peers_of_another_group_are_compared_with_rotary_in_that_group():
     from peers.rounds import merged
     from peers.table import IN_PLACE, NEW, Result
 

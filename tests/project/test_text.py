@@ -72,7 +72,7 @@ def test_wrong_rotations(report: Any, way: str, perplexity: float) -> None:
     assert report.outcomes[way].difference > 5
 
 
-def test_ways_are_those_tested(report: Any) -> None:
+def test_every_method_is_tested(report: Any) -> None:
     assert len(report.outcomes) == 8
 
 
@@ -99,7 +99,7 @@ def test_readers_agree() -> None:
     assert rotary.from_gguf(GGUFReader(path).fields) == rotary.from_gguf(path)
 
 
-def test_one_layer_feels_the_layout() -> None:
+def test_the_layout_changes_one_layer() -> None:
     import text
     from smollm.checkpoint import Checkpoint
     from smollm.model import Model
