@@ -126,9 +126,12 @@ def caches(node, owner="", *, is_local=False):
 
 def assigned(target, value):
     """Pairs of a target and its value, of ``a, b = x, y`` each."""
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-        return list(zip(target.elts, value.elts, strict=True))
-    return [(target, value)]
+    if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)):
+        return [(target, value)]
+    if any(isinstance(each, ast.Starred) for each in (*target.elts, *value.elts)):
+        # It is not known which value a target gets, so every target may get every value.
+        return [(each, part) for each in target.elts for part in value.elts]
+    return list(zip(target.elts, value.elts, strict=True))
 
 
 def is_cached(decorator, arguments):
