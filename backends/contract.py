@@ -19,7 +19,7 @@ import numpy as np
 
 from rotary._lib import libraries
 from rotary._lib.typing import Array, HostArray, Int64Array, TableDType
-from rotary.angles.phases import Frequencies
+from rotary.angles.learned import GivenFrequencies
 from rotary.layouts import Layout
 
 
@@ -50,11 +50,19 @@ class Scale(NamedTuple):
 
 
 class Angles(NamedTuple):
-    """The parameters of a table of cosine and sine, besides positions and dtype."""
+    """The parameters of a table of cosine and sine, besides positions and dtype.
 
-    frequencies: Frequencies
+    The frequencies may be `GivenFrequencies`, whose numbers come with every call: see `at`.
+    """
+
+    frequencies: Any
     factor: float
     scale: Scale | None = None
+
+    def at(self, rows: RowPositions) -> Angles:
+        """Return the same with the frequencies of a call, which its rows hold if it gives some."""
+        given = isinstance(self.frequencies, GivenFrequencies)
+        return self._replace(frequencies=self.frequencies.of(rows.frequencies)) if given else self
 
 
 class Passes(NamedTuple):
@@ -309,6 +317,8 @@ class RowPositions:
         Whether both positions and frequencies differ by head. The axis of heads is then the only extra axis.
     no_overflow : bool array (1 or batch, sequence) or None
         For sums of traced integers: whether the position of each token fits their dtype.
+    frequencies : array (heads, axes, pairs) or None
+        The frequencies of all pairs, if the call gives them. A NumPy array if the host knows the values.
     """
 
     positions: Array | GpuView | None
@@ -320,6 +330,7 @@ class RowPositions:
     per_array_axis: bool = False
     by_head: bool = False
     no_overflow: Array | None = None
+    frequencies: Array | None = None
 
     def for_array(self, axes: Axes, heads: int) -> tuple[RowPositions, Axes]:
         """Return the positions of one array in the ordinary form, and its axes adapted to them.
@@ -347,19 +358,40 @@ class RowPositions:
         """Return the positions of a block. Each slice has a start and a stop, or is ``slice(None)``."""
         first, last, _ = sequence.indices(self.length)
         if self.start is not None:
-            return RowPositions(None, self.start + first, last - first)
+            start = self.start + first
+            return RowPositions(None, start, last - first, frequencies=self.frequencies)
         assert isinstance(self.positions, np.ndarray)
         positions = self.positions
         if positions.shape[-2] > 1:
             positions = positions[..., batch, :]
         if positions.shape[-1] > 1:
             positions = positions[..., sequence]
-        return RowPositions(positions, None, last - first, by_head=self.by_head)
+        return RowPositions(
+            positions, None, last - first, by_head=self.by_head, frequencies=self.frequencies
+        )
+
+    @property
+    def unknown(self) -> dict[str, Array]:
+        """The positions and frequencies that the host does not know, by the name of the argument."""
+        found: dict[str, Array] = {}
+        if self.start is None and not isinstance(self.positions, np.ndarray):
+            found["positions"] = self.positions
+        if self.frequencies is not None and not isinstance(self.frequencies, np.ndarray):
+            found["inv_freq"] = self.frequencies
+        return found
 
     @property
     def traced(self) -> bool:
-        """Whether the host does not know the positions: they are traced, or on a GPU."""
-        return self.start is None and not isinstance(self.positions, np.ndarray)
+        """Whether the host does not know positions or frequencies: they are traced, learned, or on a GPU."""
+        return bool(self.unknown)
+
+    def written_out(self, axes: int) -> HostArray:
+        """Return known positions as an array, consecutive ones as (axes, 1, sequence)."""
+        if self.start is None:
+            assert isinstance(self.positions, np.ndarray)
+            return self.positions
+        line = self.start + np.arange(self.length, dtype=np.int64)
+        return np.broadcast_to(line, (axes, 1, self.length))
 
 
 @dataclass(slots=True)
@@ -425,7 +457,8 @@ class DeferredTable:
 
 # Types of position arguments that are not arrays of another library.
 HOST_POSITION_TYPES = (NoneType, int, float, list, tuple, np.ndarray, np.generic)
-# `positions`, `offset`, `cu_seqlens` and `delta` as the user gave them, or None; or the user's `cos` and `sin`.
+# `positions`, `offset`, `cu_seqlens`, `delta` and `inv_freq` as the user gave them, or None; or the user's `cos` and
+# `sin`.
 PositionArgs: TypeAlias = tuple[Any, ...]
 
 
@@ -518,6 +551,30 @@ class TablesCall(NamedTuple):
     def without_arrays(self) -> TablesCall:
         """Return the call without its arrays, because plans outlive calls."""
         return self._replace(array=None, tables=(None, None), output=None)
+
+
+class Gradients(NamedTuple):
+    """The gradients of a loss by what a rotation is made of, None for those that nobody wants.
+
+    `arrays` are those by the rotated arrays. The others are float64, or the widest dtype of their library. `positions`
+    has the axes of `RowPositions.positions`, or is (axes, 1, sequence), and `inv_freq` is (heads, axes, pairs).
+    """
+
+    arrays: Sequence[Array] | None
+    positions: Array | None
+    inv_freq: Array | None
+
+
+class GradientPlan(Protocol):
+    """What computes the gradients of a rotation, for arrays of certain shapes, strides and dtypes."""
+
+    def __call__(
+        self, arrays: Sequence[Array], positions: PositionArgs, outputs: Sequence[Array] | None, /
+    ) -> Gradients:
+        """Return the gradients, given those of the results and then what was rotated.
+
+        Outputs receive the gradients of the arrays. Errors are raised before the first byte is written.
+        """
 
 
 class Plan(Protocol):

@@ -16,7 +16,7 @@ from rotary._lib.typing import Array, HostArray
 from rotary.runtime.pool import empty
 
 from . import portable
-from .contract import HOST_POSITION_TYPES, Axes, Pairing, PositionArgs, Table
+from .contract import HOST_POSITION_TYPES, Axes, Gradients, Pairing, PositionArgs, Table
 from .cpu.host import host
 
 # Whether `rotate` takes a `DeferredTable` and defers the work.
@@ -33,6 +33,7 @@ def rotate_all(
     outputs: Sequence[Array] | None,
     on_host: Callable[..., Sequence[HostArray]],
     back: Any,  # noqa: ARG001  (JAX traces what it differentiates)
+    differentiation: Any = None,  # noqa: ARG001  (the same)
 ) -> Sequence[Array] | None:
     """Return concrete CPU arrays rotated by `on_host`, which rotates NumPy arrays; None for other arrays."""
     if outputs is not None:
@@ -65,6 +66,32 @@ def norm_all(
 ) -> Sequence[Array] | None:
     """Return concrete CPU arrays normed and rotated by `on_host`, which is given weights after the positions."""
     return rotate_all(arrays, (*where, *weights), outputs, on_host, back)
+
+
+def gradients(
+    arrays: Sequence[Array],
+    where: PositionArgs,
+    outputs: Sequence[Array] | None,
+    on_host: Callable[..., Gradients],
+) -> Gradients | None:
+    """Return the gradients of concrete CPU arrays; None for other arrays."""
+    import jax
+
+    if outputs is not None:
+        return None  # they are immutable
+    views: dict[int, HostArray] = {}
+    for x in (*arrays, *(each for each in where if not isinstance(each, HOST_POSITION_TYPES))):
+        view = _host_view(x) if array_api_compat.is_jax_array(x) else None
+        if view is None:
+            return None
+        views[id(x)] = view
+    known = tuple([views.get(id(each), each) for each in where])
+    found = on_host([views[id(x)] for x in arrays], known, None)
+    results = None
+    if found.arrays is not None:
+        results = [_as_jax(each, x) for each, x in zip(found.arrays, arrays, strict=False)]
+    positions, inv_freq = (None if each is None else jax.numpy.asarray(each) for each in found[1:])
+    return Gradients(results, positions, inv_freq)
 
 
 def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | None = None) -> Array:

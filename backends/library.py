@@ -88,8 +88,10 @@ class LibraryPlan:
         """Rotate arrays at positions, into outputs that are already checked."""
         call = self._call
         targets: Sequence[Array | None] = [None] * len(arrays) if outputs is None else outputs
-        if rows.traced:
-            _check_traced(rows.positions, arrays, call.names, targets)
+        unknown = rows.unknown
+        check_one_library(unknown)
+        for name, value in unknown.items():
+            _check_traced(value, name, arrays, call.names, targets)
         # All tables are made before the first array is written to.
         cached: dict[Any, Table | TracedTable] = {}
         array_tables = [
@@ -244,41 +246,52 @@ def _is_second_channel(pairing: Pairing, layout: Layout, x: Array) -> Array:
     return libraries.from_host(mask, libraries.namespace(x), x)
 
 
-def _is_on_gpu(positions: Array) -> bool:
+def check_one_library(unknown: dict[str, Array]) -> None:
+    """Raise if the host knows neither positions nor frequencies, and these are not of one library."""
+    if len(unknown) > 1:
+        positions, inv_freq = unknown["positions"], unknown["inv_freq"]
+        if libraries.namespace(positions) is not libraries.namespace(inv_freq):
+            msg = (
+                f"`inv_freq` must be of the library of `positions`, because both are traced, lazy or learned, got "
+                f"{type(inv_freq)} and {type(positions)}"
+            )
+            raise TypeError(msg)
+
+
+def _is_on_gpu(unknown: Array) -> bool:
     from .cuda.memory import owner_of
 
-    return owner_of(positions) is not None
+    return owner_of(unknown) is not None
 
 
 def _check_traced(
-    positions: Array,
+    unknown: Array,
+    argument: str,
     arrays: Sequence[Array],
     names: Sequence[str],
     outputs: Sequence[Array | None],
 ) -> None:
-    """Raise unless the arrays can be rotated at positions whose values the host does not know."""
-    xp = libraries.namespace(positions)
+    """Raise unless the arrays can be rotated by an argument whose values the host does not know."""
+    xp = libraries.namespace(unknown)
     for x, name, output in zip(arrays, names, outputs, strict=True):
         if not isinstance(x, np.ndarray) and libraries.namespace(x) is not xp:
             msg = (
-                f"`{name}` must be of the library of `positions`, because these are traced or lazy "
-                f"({type(positions)}), got {type(x)}"
+                f"`{name}` must be of the library of `{argument}`, because these are traced or lazy "
+                f"({type(unknown)}), got {type(x)}"
             )
             raise TypeError(msg)
-        if isinstance(x, np.ndarray) and _is_on_gpu(positions):
-            msg = f"`{name}` must be on the GPU of `positions`, got an array on the host"
+        if isinstance(x, np.ndarray) and _is_on_gpu(unknown):
+            msg = f"`{name}` must be on the GPU of `{argument}`, got an array on the host"
             raise TypeError(msg)
-        if not isinstance(x, np.ndarray) and libraries.device_of(x) != libraries.device_of(
-            positions
-        ):
+        if not isinstance(x, np.ndarray) and libraries.device_of(x) != libraries.device_of(unknown):
             msg = (
-                f"`{name}` must be on the device of `positions`, {libraries.device_of(positions)}, which the host "
+                f"`{name}` must be on the device of `{argument}`, {libraries.device_of(unknown)}, which the host "
                 f"cannot read, got {libraries.device_of(x)}"
             )
             raise TypeError(msg)
         if isinstance(output, np.ndarray):
             msg = (
-                f"`out` must be an array of the library of `positions`, because these are traced or lazy, got "
+                f"`out` must be an array of the library of `{argument}`, because these are traced or lazy, got "
                 f"{type(output)}"
             )
             raise TypeError(msg)

@@ -20,8 +20,9 @@ from rotary._lib.libraries import is_ordinary_tensor, view_of_tensor
 from rotary._lib.typing import Array, HostArray
 from rotary.runtime.pool import empty
 
-from . import portable
-from .contract import HOST_POSITION_TYPES, Axes, Pairing, PositionArgs, Table
+from . import autograd, portable
+from .autograd import LEARNED, Differentiation
+from .contract import HOST_POSITION_TYPES, Axes, Gradients, Pairing, PositionArgs, Table
 from .cpu.host import host
 
 # Whether `rotate` takes a `DeferredTable` and defers the work.
@@ -40,6 +41,7 @@ def rotate_all(
     outputs: Sequence[Array] | None,
     on_host: Callable[..., Sequence[HostArray]],
     back: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]],
+    differentiation: Callable[[], Differentiation | None] | None = None,
 ) -> Sequence[Array] | None:
     """Return ordinary CPU tensors rotated; None, nothing being changed, for other arrays.
 
@@ -53,6 +55,8 @@ def rotate_all(
     back : callable
         Returns the gradients of the arrays, given those of the results and position arguments; None for a result
         that was not used.
+    differentiation : callable
+        Returns how to compute gradients by positions and frequencies, None if only torch's own operations have them.
     """
     import torch
 
@@ -65,6 +69,12 @@ def rotate_all(
     # Of what is written to, autograd must know how it came to be: only torch's own operations tell it.
     if recorded and outputs is not None:
         return None
+    learns = torch.is_grad_enabled() and any(
+        isinstance(where[place], torch.Tensor) and where[place].requires_grad for place in LEARNED
+    )
+    learned = differentiation() if learns and differentiation is not None else None
+    if learns and (outputs is not None or learned is None):
+        return None
     # Views are kept by identity, so that an array that is its own output has one view.
     views: dict[int, HostArray] = {}
     for x in (*arrays, *(outputs or ())):
@@ -73,7 +83,8 @@ def rotate_all(
             return None
         views[id(x)] = view
     for x in places:
-        view = view_of_ordinary(x)
+        may_learn = any(x is where[place] for place in LEARNED)
+        view = view_of_ordinary(x, recorded=learns and may_learn)
         if view is None:
             return None
         views[id(x)] = view
@@ -84,10 +95,48 @@ def rotate_all(
         for output in outputs:
             torch.autograd.graph.increment_version(output)
         return outputs
-    results = [_as_torch(y) for y in on_host(own, known, None)]
-    if not recorded:
+    results = [as_torch(y) for y in on_host(own, known, None)]
+    if not recorded and not learns:
         return results
-    return differentiable(arrays, results, back, kept_for_backward(known))
+    kept = kept_for_backward(known)
+    if learned is not None:
+        memory = view_of_ordinary, as_torch
+        return autograd.differentiable(arrays, results, where, kept, learned, memory)
+    return differentiable(arrays, results, back, kept)
+
+
+def gradients(
+    arrays: Sequence[Array],
+    where: PositionArgs,
+    outputs: Sequence[Array] | None,
+    on_host: Callable[..., Gradients],
+) -> Gradients | None:
+    """Return the gradients of ordinary CPU tensors; None, nothing being changed, for other arrays."""
+    import torch
+
+    if not is_ordinary_thread():
+        return None
+    views: dict[int, HostArray] = {}
+    for x in (
+        *arrays,
+        *(outputs or ()),
+        *(each for each in where if not isinstance(each, HOST_POSITION_TYPES)),
+    ):
+        view = view_of_ordinary(x)
+        if view is None:
+            return None
+        views[id(x)] = view
+    own = [views[id(x)] for x in arrays]
+    known = tuple([views.get(id(each), each) for each in where])
+    targets = None if outputs is None else [views[id(x)] for x in outputs]
+    found = on_host(own, known, targets)
+    results: Sequence[Array] | None = outputs
+    for output in outputs or ():
+        torch.autograd.graph.increment_version(output)
+    if outputs is None and found.arrays is not None:
+        results = [as_torch(each) for each in found.arrays]
+    positions, inv_freq = (None if each is None else torch.from_numpy(each) for each in found[1:])
+    return Gradients(results, positions, inv_freq)
 
 
 def norm_all(
@@ -131,7 +180,7 @@ def norm_all(
     if any(view is None and x is not None for view, x in zip(seen, given, strict=True)):
         return None
     count = len(arrays)
-    results = [_as_torch(y) for y in on_host(seen[:count], tuple(seen[count:]), None)]
+    results = [as_torch(y) for y in on_host(seen[:count], tuple(seen[count:]), None)]
     last = count + len(where)
     kept = kept_for_backward(tuple(seen[count:last]))
     normed: tuple[Array, ...] = _norm_function().apply(
@@ -162,7 +211,7 @@ def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | No
         host().rotate(source, table, axes, pairing, target)
         torch.autograd.graph.increment_version(out)
         return out
-    result = _as_torch(
+    result = as_torch(
         host().rotate(source, table, axes, pairing, empty(source.shape, source.dtype))
     )
     if not recorded:
@@ -308,7 +357,7 @@ def _memory(x: Array) -> HostArray | None:
     return None if bfloat16 is None else memory.view(bfloat16)
 
 
-def _as_torch(memory: HostArray) -> Array:
+def as_torch(memory: HostArray) -> Array:
     """Return memory as a tensor."""
     import torch
 

@@ -6,37 +6,57 @@ from typing import Any
 
 import numpy as np
 
-from rotary._lib.libraries import check_precision, dtype_name, from_host, has_int64, namespace
+from rotary._lib.libraries import (
+    check_precision,
+    dtype_name,
+    from_host,
+    has_int64,
+    is_mlx_array,
+    namespace,
+    widest_float,
+)
 from rotary._lib.memo import remembered
 from rotary._lib.typing import Array, HostArray, Namespace, TableDType
 from rotary.angles.phases import FRACTION_BITS, Frequencies, turns_per_position
 
 from .contract import Angles, RowPositions, Scale, TracedTable
+from .mlx import exact_in_mlx
 
 LARGEST_INT32 = 2**31 - 1
 
 
 def traced_table(angles: Angles, rows: RowPositions, dtype: TableDType) -> TracedTable:
-    """Return cosine and sine at traced positions, each (heads, *extra, batch or 1, sequence or 1, pairs).
+    """Return cosine and sine at traced positions, or for traced or learned frequencies.
 
-    Integer positions are reduced to a fraction of a turn in integer arithmetic. The error is 2**-38 of a turn if the
-    widest integer of the library has 32 bits, and 2**-78 if it has 64. Floating positions are multiplied in their own
-    precision. A position that would raise an error if the host knew it gives a row of NaN.
+    Both are (heads, *extra, batch or 1, sequence or 1, pairs). Integer positions are reduced to a fraction of a turn in
+    integer arithmetic. The error is 2**-38 of a turn if the widest integer of the library has 32 bits, and 2**-78 if it
+    has 64. Floating positions are multiplied in their own
+    precision, and frequencies that the host does not know in the widest floating dtype of the library. A position or
+    frequency that would raise an error if the host knew it gives a row of NaN.
     """
-    positions: Array = rows.positions
     no_overflow = rows.no_overflow
-    check_precision(dtype, positions)
-    xp = namespace(positions)
+    like = next(iter(rows.unknown.values()))
+    check_precision(dtype, like)
+    xp = namespace(like)
+    positions: Array = rows.positions
+    if "positions" not in rows.unknown:
+        places = rows.written_out(rows.unknown["inv_freq"].shape[1])
+        positions = from_host(places.astype(widest_float(like)), xp, like)
     if dtype_name(positions) == "uint64":
         positions = xp.astype(positions, xp.int64)
         for axis in range(positions.shape[0]):
             in_range = positions[axis, ...] >= 0
             no_overflow = in_range if no_overflow is None else no_overflow & in_range
     frequencies, factor, scale = angles
-    cos_sin = _cos_sin_of_floats if "float" in dtype_name(positions) else _cos_sin_of_integers
+    cos_sin: Any = _cos_sin_of_floats if "float" in dtype_name(positions) else _cos_sin_of_integers
+    if "inv_freq" in rows.unknown:
+        cos_sin = _cos_sin_of_unknown
+    if is_mlx_array(like):
+        cos_sin = exact_in_mlx(cos_sin, rows)
+    count = frequencies.heads if isinstance(frequencies, Frequencies) else frequencies.shape[0]
     heads = [
         cos_sin(frequencies, head, positions[:, head] if rows.by_head else positions, dtype)
-        for head in range(frequencies.heads)
+        for head in range(count)
     ]
     cosine = xp.stack([cosine for cosine, _ in heads])
     sine = xp.stack([sine for _, sine in heads])
@@ -78,6 +98,20 @@ def _cos_sin_of_floats(
     values = from_host(frequencies.values[head].copy(), xp, positions)
     values = xp.astype(values, positions.dtype)
     angle = sum(positions[axis, ..., None] * values[axis, ...] for axis in range(frequencies.axes))
+    real = getattr(xp, dtype)
+    return xp.astype(xp.cos(angle), real), xp.astype(xp.sin(angle), real)
+
+
+def _cos_sin_of_unknown(
+    frequencies: Array, head: int, positions: Array, dtype: TableDType
+) -> tuple[Array, Array]:
+    """Return cosine and sine for frequencies (heads, axes, pairs) of the library, in its widest floating dtype."""
+    xp = namespace(frequencies)
+    places = xp.astype(positions, frequencies.dtype)
+    angle = sum(
+        places[axis, ..., None] * frequencies[head, axis, ...]
+        for axis in range(frequencies.shape[1])
+    )
     real = getattr(xp, dtype)
     return xp.astype(xp.cos(angle), real), xp.astype(xp.sin(angle), real)
 

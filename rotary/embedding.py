@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Never, Unpack, overload
 
-from ._lib import compiler, hints
+from ._lib import compiler, hints, jax_trees
 from ._lib.typing import (
     AnyArray,
     Array,
@@ -15,13 +16,15 @@ from ._lib.typing import (
     BatchAxisLike,
     CallOptions,
     CuSeqlensLike,
+    FrequenciesLike,
     OffsetLike,
     OutLike,
+    PositionOptions,
     PositionsLike,
     RealLike,
     SeqAxisLike,
 )
-from .call import plans, quantized, torch_graphs
+from .call import differentiation, plans, quantized, torch_graphs
 from .decay import Role
 from .explain import explanation
 from .norm import RMSNorm
@@ -36,12 +39,13 @@ class RotateOptions(CallOptions, total=False):
     norm: RMSNorm | None
 
 
-class ShiftOptions(CallOptions, total=False):
+class ShiftOptions(PositionOptions, total=False):
     """The keyword arguments of `RotaryEmbedding.shift` on which the type of its result does not depend."""
 
     to: RotaryEmbedding | None
 
 
+@jax_trees.static
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class RotaryEmbedding(Specification):
     """A rotary position embedding: it rotates channel pairs by angles that are linear in position.
@@ -170,6 +174,7 @@ class RotaryEmbedding(Specification):
     # The verbs.
 
     _rotate_at = compiler.untraced(plans.rotate, instead=torch_graphs.rotate_in_graph)
+    _gradients = compiler.untraced(differentiation.gradients)
 
     @overload
     def __call__(self, x: ArrayT, /, **options: Unpack[RotateOptions]) -> ArrayT: ...
@@ -196,6 +201,7 @@ class RotaryEmbedding(Specification):
         batch_axis: BatchAxisLike = None,
         out: OutLike = None,
         norm: RMSNorm | None = None,
+        inv_freq: FrequenciesLike | None = None,
         **unknown: Never,
     ) -> Array | tuple[Array, ...]:
         """Rotate arrays, such as query and key, by the angles of their positions.
@@ -233,6 +239,13 @@ class RotaryEmbedding(Specification):
             Receives the results: the inputs themselves, or arrays that overlap no input.
         norm : RMSNorm, optional
             How arrays are normed, before or after they are rotated.
+        inv_freq : array_like (rotary_dim/2,), (axes, rotary_dim/2) or (heads, axes, rotary_dim/2), optional
+            Frequencies of this call in place of the embedding's, in radians per position, such as learned ones.
+            Gradients of torch, JAX and MLX reach them. Positions lead with the axes if there are two or three
+            dimensions, even for one axis; with `sections` or `decay` there is only (rotary_dim/2,). The attention
+            factor stays the embedding's. Known numbers are used as the exact float64 they are. Traced or learned
+            ones are multiplied in the widest floating dtype of their library, and one that would be refused makes
+            the rows of its head NaN.
 
         Returns
         -------
@@ -270,6 +283,7 @@ class RotaryEmbedding(Specification):
             batch_axis,
             out,
             norm=norm,
+            inv_freq=inv_freq,
         )
 
     @overload
@@ -296,6 +310,7 @@ class RotaryEmbedding(Specification):
         seq_axis: SeqAxisLike = None,
         batch_axis: BatchAxisLike = None,
         out: OutLike = None,
+        inv_freq: FrequenciesLike | None = None,
         **unknown: Never,
     ) -> Array | tuple[Array, ...]:
         """Apply the inverse rotation, including the inverse attention factor.
@@ -318,7 +333,16 @@ class RotaryEmbedding(Specification):
         if unknown:
             hints.refuse(self.inverse, unknown)
         return self._rotate_at(
-            "inverse", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
+            "inverse",
+            arrays,
+            positions,
+            offset,
+            cu_seqlens,
+            role,
+            seq_axis,
+            batch_axis,
+            out,
+            inv_freq=inv_freq,
         )
 
     @overload
@@ -334,6 +358,15 @@ class RotaryEmbedding(Specification):
         self, x: ArrayT, y: ArrayT, z: ArrayT, /, *more: ArrayT, **options: Unpack[CallOptions]
     ) -> tuple[ArrayT, ...]: ...
 
+    @overload
+    def vjp(
+        self,
+        *arrays: AnyArray,
+        wrt: Sequence[str],
+        primals: AnyArray | Sequence[AnyArray] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> tuple[AnyArray | tuple[AnyArray, ...], ...]: ...
+
     @hints.closed
     def vjp(
         self,
@@ -345,17 +378,54 @@ class RotaryEmbedding(Specification):
         seq_axis: SeqAxisLike = None,
         batch_axis: BatchAxisLike = None,
         out: OutLike = None,
+        inv_freq: FrequenciesLike | None = None,
+        primals: AnyArray | Sequence[AnyArray] | None = None,
+        wrt: Sequence[str] | None = None,
         **unknown: Never,
     ) -> Array | tuple[Array, ...]:
-        """Return the vector-Jacobian product: the gradient with respect to the rotated arrays.
+        """Return the vector-Jacobian product: the gradient with respect to what was rotated, or also to its angles.
 
-        The rotation is linear, so this is its transpose, including the attention factor. Parameters are those of the
-        call to differentiate, but the arrays are the gradients of its results. They have `output_layout`, and the
-        result has `layout`. A complex array is multiplied by the conjugate.
+        Other parameters are those of the call that is differentiated. The rotation of arrays is linear, so the
+        gradient by them is its transpose, attention factor included. It reads `output_layout` and writes `layout`.
+        A complex array is multiplied by the conjugate.
+
+        Parameters
+        ----------
+        *arrays : array
+            The gradients of the results, one for each array of the call.
+        positions, offset, cu_seqlens, role, seq_axis, batch_axis : optional
+            As in the call.
+        out : array or tuple of array, optional
+            Where the gradients of the arrays are written.
+        inv_freq : array_like, optional
+            As in the call.
+        primals : array or sequence of array, optional
+            What was rotated, one for each gradient. Needed for other gradients than that by x.
+        wrt : sequence of {"x", "positions", "inv_freq"}, optional
+            By what is differentiated, each name once. "positions" needs `positions`; "inv_freq" means `inv_freq`,
+            or the embedding's own frequencies if the call gives none.
 
         Returns
         -------
         array, or tuple of array for several
+            With `wrt` a tuple with one entry for each name: "x" is an array, or a tuple for several arrays. The
+            others have the shapes of `positions` and `inv_freq`, are summed over all arrays, and are float64, or
+            the widest floating dtype of a library that has none.
+
+        Raises
+        ------
+        TypeError
+            If `wrt` is a string, or names more than "x" and `primals` are missing, or "positions" and no positions
+            are given, or the two channels of a pair have angles or scales of their own.
+        ValueError
+            If `wrt` has another name, or `primals` do not fit the gradients.
+
+        Notes
+        -----
+        The angle of pair i at position p is the sum of ``p[a] * W[a, i]`` over the axes a. The gradient by the angle
+        is the cross product of x and dx, ``g = x[0] * dx[1] - x[1] * dx[0]``, because both are rotated alike. So
+        that by p[a] is the sum of ``W[a, i] * g`` over the pairs, and that by W[a, i] is the sum of ``p[a] * g``
+        over the tokens. Products and sums are float64, and any number of threads gives the same bits.
 
         Examples
         --------
@@ -365,11 +435,28 @@ class RotaryEmbedding(Specification):
         >>> x, dy = np.ones((3, 8)), np.arange(24.0).reshape(3, 8)
         >>> bool(np.isclose((rope(x) * dy).sum(), (x * rope.vjp(dy)).sum()))
         True
+        >>> dx, df = rope.vjp(dy, primals=x, wrt=("x", "inv_freq"))
+        >>> step = np.array([0.0, 1e-6, 0.0, 0.0])
+        >>> moved = (rope(x, inv_freq=rope.inv_freq + step) - rope(x)) / 1e-6
+        >>> bool(np.isclose((moved * dy).sum(), df[1], rtol=1e-4))
+        True
         """
         if unknown:
             hints.refuse(self.vjp, unknown)
+        if wrt is not None:
+            where = positions, offset, cu_seqlens, None, inv_freq
+            return self._gradients(arrays, primals, wrt, where, role, seq_axis, batch_axis, out)
         return self._rotate_at(
-            "vjp", arrays, positions, offset, cu_seqlens, role, seq_axis, batch_axis, out
+            "vjp",
+            arrays,
+            positions,
+            offset,
+            cu_seqlens,
+            role,
+            seq_axis,
+            batch_axis,
+            out,
+            inv_freq=inv_freq,
         )
 
     @overload

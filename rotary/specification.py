@@ -8,7 +8,7 @@ from typing import Any, Self, overload
 
 import numpy as np
 
-from ._lib import compiler, hints
+from ._lib import compiler, hints, jax_trees
 from ._lib.checks import (
     as_choice,
     as_integer,
@@ -26,9 +26,13 @@ from ._lib.typing import (
     DTypeLike,
     Float64Array,
     FloatArray,
+    FrequenciesLike,
+    HostArray,
     HostPositions,
+    NestedReals,
     PositionsLike,
 )
+from .angles import learned
 from .angles.phases import Frequencies, frequencies
 from .call import passes, plans, torch_graphs
 from .call.arrays import as_table_dtype
@@ -118,6 +122,7 @@ class Specification:  # numpydoc ignore=PR01
             raise
         _check_together(self)
         torch_graphs.prepare(self)
+        jax_trees.register()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Specification):
@@ -145,6 +150,7 @@ class Specification:  # numpydoc ignore=PR01
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         torch_graphs.prepare(self)
+        jax_trees.register()
 
     def __repr__(self) -> str:
         parts = [str(self.head_dim), f"layout={self.layout!r}"]
@@ -240,6 +246,8 @@ class Specification:  # numpydoc ignore=PR01
                 limit=self._limit,
                 blocks=self._blocks,
                 frequencies=self._frequencies,
+                shape=self.inv_freq.shape,
+                sections=None if self.sections is None else tuple(self.sections.axes),
                 channel_frequencies=both,
                 axes=(self.seq_axis, NO_BATCH if self.batch_axis is False else self.batch_axis),
             )
@@ -286,18 +294,43 @@ class Specification:  # numpydoc ignore=PR01
 
     @overload
     def tables(
-        self, positions: HostPositions, dtype: DTypeLike = ..., *, role: Role | None = ...
+        self,
+        positions: HostPositions,
+        dtype: DTypeLike = ...,
+        *,
+        role: Role | None = ...,
+        inv_freq: HostArray | NestedReals | None = ...,
     ) -> tuple[FloatArray, FloatArray]: ...
 
     @overload
     def tables(
-        self, positions: ArrayT, dtype: DTypeLike = ..., *, role: Role | None = ...
+        self,
+        positions: ArrayT,
+        dtype: DTypeLike = ...,
+        *,
+        role: Role | None = ...,
+        inv_freq: FrequenciesLike | None = ...,
     ) -> tuple[ArrayT, ArrayT]: ...
+
+    @overload
+    def tables(
+        self,
+        positions: HostPositions,
+        dtype: DTypeLike = ...,
+        *,
+        role: Role | None = ...,
+        inv_freq: ArrayT,
+    ) -> tuple[ArrayT | FloatArray, ArrayT | FloatArray]: ...
 
     @hints.named
     @compiler.untraced
     def tables(
-        self, positions: PositionsLike, dtype: DTypeLike = "float32", *, role: Role | None = None
+        self,
+        positions: PositionsLike,
+        dtype: DTypeLike = "float32",
+        *,
+        role: Role | None = None,
+        inv_freq: FrequenciesLike | None = None,
     ) -> tuple[Array, Array]:
         """Return cosine and sine of the angles, attention factor included.
 
@@ -309,6 +342,9 @@ class Specification:  # numpydoc ignore=PR01
         dtype : {"float32", "float64"}, default "float32"
         role : {"query", "key"}, optional
             Whether the tables are for queries or keys, with `decay`.
+        inv_freq : array_like, optional
+            Frequencies in place of the embedding's, as in the call. Traced or learned ones give tables of their
+            library, with gradients.
 
         Returns
         -------
@@ -335,13 +371,20 @@ class Specification:  # numpydoc ignore=PR01
                [0.5403023, 0.9950042]], dtype=float32)
         """
         self._rotations.check_rotation("tables")
-        (own,) = self._rotations.roles(role, 1)
+        rotations, given = self._rotations, None
+        if inv_freq is not None:
+            given = learned.as_given(inv_freq)
+            rotations = rotations.given(tuple(given.shape))
+        (own,) = rotations.roles(role, 1)
+        spec = rotations.spec
         return lookup.cos_sin(
-            self._rotations.passes("call", own).angles[0]._replace(frequencies=self._frequencies),
+            rotations.passes("call", own).angles[0]._replace(frequencies=spec.frequencies),
             positions,
-            has_position_axes=self._leading,
+            has_position_axes=spec.has_position_axes,
             dtype=as_table_dtype(dtype),
-            limit=self._limit,
+            limit=spec.limit,
+            given=given,
+            sections=spec.sections,
         )
 
     @hints.named

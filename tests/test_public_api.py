@@ -125,7 +125,11 @@ SIGNATURES = {
     ),
     "RotaryEmbedding.__call__": (
         "(self, *arrays, positions=None, offset=None, cu_seqlens=None, role=None, seq_axis=None, "
-        "batch_axis=None, out=None, norm=None)"
+        "batch_axis=None, out=None, norm=None, inv_freq=None)"
+    ),
+    "RotaryEmbedding.vjp": (
+        "(self, *arrays, positions=None, offset=None, cu_seqlens=None, role=None, seq_axis=None, "
+        "batch_axis=None, out=None, inv_freq=None, primals=None, wrt=None)"
     ),
     "RMSNorm": (
         "(*weights, eps=1e-06, unit_offset=False, order='before', kind='rms', over='head')"
@@ -134,7 +138,7 @@ SIGNATURES = {
         "(self, x, delta, *, to=None, positions=None, offset=None, scales=None, cu_seqlens=None, "
         "role=None, seq_axis=None, batch_axis=None, out=None)"
     ),
-    "RotaryEmbedding.tables": "(self, positions, dtype='float32', *, role=None)",
+    "RotaryEmbedding.tables": "(self, positions, dtype='float32', *, role=None, inv_freq=None)",
     "RotaryEmbedding.matrix": "(self, position, *, role=None)",
     "sections.chunked": "(*sizes)",
     "sections.interleaved": "(*sizes)",
@@ -353,12 +357,13 @@ def test_signatures():
     assert {path: plain(inspect.signature(resolve(path))) for path in SIGNATURES} == SIGNATURES
 
 
-@pytest.mark.parametrize("method", ["inverse", "vjp"])
-def test_methods_take_the_same_arguments(method):
+@pytest.mark.parametrize(("method", "more"), [("inverse", []), ("vjp", ["primals", "wrt"])])
+def test_methods_take_the_same_arguments(method, more):
     signature = inspect.signature(getattr(rotary.RotaryEmbedding, method))
     call = dict(inspect.signature(rotary.RotaryEmbedding.__call__).parameters)
     del call["norm"]
-    assert dict(signature.parameters) == call
+    assert list(signature.parameters) == [*call, *more]
+    assert {name: signature.parameters[name] for name in call} == call
 
 
 def annotations(value):
@@ -425,7 +430,7 @@ def documented(body):
 
 
 # Related methods describe their arguments once.
-AS_THE_CALL = {"rotary.RotaryEmbedding.inverse", "rotary.RotaryEmbedding.vjp"}
+AS_THE_CALL = {"rotary.RotaryEmbedding.inverse"}
 
 
 def test_docstrings_name_every_parameter():

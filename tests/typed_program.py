@@ -77,6 +77,10 @@ assert_type(rope(q, **options), Float32)
 assert_type(rope.inverse(t), Tensor)
 assert_type(rope.inverse(q, k), tuple[Float32, Float64])
 assert_type(rope.vjp(k), Float64)
+assert_type(rope(q, k, inv_freq=[1.0] * 32), tuple[Float32, Float64])
+assert_type(rope.inverse(t, inv_freq=u), Tensor)
+gradients = rope.vjp(q, k, primals=(q, k), wrt=("x", "inv_freq"), offset=3, inv_freq=t)
+assert_type(gradients, tuple[AnyArray | tuple[AnyArray, ...], ...])
 assert_type(rope.shift(t, 3), Tensor)
 assert_type(rope.shift(t, [3, 4], to=rope, offset=0), Tensor)
 assert_type(rope.shift(t, 3, scales=u), tuple[Tensor, Tensor])
@@ -110,6 +114,9 @@ rope(q, out=3)  # error
 rope([1.0, 2.0])  # error
 rope()  # error
 rope.inverse(q, scale=3)  # error
+rope.vjp(q, wrt=3)  # error
+rope(q, inv_freq=3j)  # error
+rope.shift(k, 3, inv_freq=[1.0])  # error
 rope.shift(k)  # error
 rope.shift(k, 3, position=3)  # error
 rope.shift(k, 3, to="rope")  # error

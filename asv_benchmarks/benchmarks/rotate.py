@@ -213,3 +213,34 @@ class Axes(Timed):
 
     def time_out(self) -> None:
         self.rope(self.x, positions=self.positions, out=self.out)
+
+
+class Gradients(Timed):
+    """Gradients by x, positions and frequencies, by dtype; `time_formula` is NumPy's operations for the same."""
+
+    params = (DTYPES[2:], ["8 MiB", "32 MiB"])
+    param_names = ("dtype", "size")
+
+    @once
+    def setup(self, dtype: str, size: str) -> None:
+        length = SIZES[size]
+        self.rope = embedding("half", seq_axis=-2)
+        self.x, self.dy = (randn((1, 32, length, HEAD_DIM), dtype) for _ in range(2))
+        self.options: dict[str, Any] = {
+            "positions": np.arange(length, dtype=np.float64),
+            "inv_freq": self.rope.inv_freq,
+        }
+        self.time_gradients(dtype, size)
+
+    def time_gradients(self, dtype: str, size: str) -> None:
+        self.rope.vjp(self.dy, primals=self.x, wrt=("x", "positions", "inv_freq"), **self.options)
+
+    def time_formula(self, dtype: str, size: str) -> None:
+        positions, frequencies = self.options["positions"], self.options["inv_freq"]
+        angles = positions[:, None] * frequencies
+        cosine, sine = (part(angles).astype(dtype) for part in (np.cos, np.sin))
+        (a, b), (u, v) = (np.split(each, 2, axis=-1) for each in (self.dy, self.x))
+        p, q = a * cosine + b * sine, b * cosine - a * sine
+        np.concatenate([p, q], axis=-1)
+        by_angle = (u * q - v * p).sum(axis=(0, 1), dtype=np.float64)
+        by_angle @ frequencies, positions @ by_angle

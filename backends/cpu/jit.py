@@ -34,7 +34,7 @@ class Variant(NamedTuple):
     kind : str
         "rotation" for a kernel that rotates, "call" for the function with which Python calls such a kernel, or
         "table" for the kernel that fills tables; "norm" and "call norm" for arrays that are normed as well, and
-        "factors" for norms alone.
+        "factors" for norms alone; "gradients" for those by positions and frequencies.
     dtype : str
         The dtype of the arrays, or of the table. For "call", the dtype as which arrays are read, see `launch.STORAGE`.
     layout : Layout or None
@@ -43,13 +43,16 @@ class Variant(NamedTuple):
         Whether results bypass the caches.
     after : bool
         Whether the norm follows the rotation.
+    scaled : bool
+        Whether there is an xPos scale, which positions change as well.
     """
 
-    kind: Literal["rotation", "call", "table", "norm", "call norm", "factors"]
+    kind: Literal["rotation", "call", "table", "norm", "call norm", "factors", "gradients"]
     dtype: str
     layout: Layout | None = None
     streaming: bool = False
     after: bool = False
+    scaled: bool = False
 
     @property
     def is_kernel(self) -> bool:
@@ -59,6 +62,8 @@ class Variant(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the function, without the dtype."""
+        if self.kind == "gradients":
+            return f"gradients_{self.layout}" + "_scaled" * self.scaled
         if not self.is_kernel:
             return FUNCTIONS[self.kind]
         name = "norm_" * (self.kind == "norm") + f"rotate_{self.layout}"
@@ -82,6 +87,8 @@ def _signature(variant: Variant) -> Any:
     """
     if variant.is_kernel:
         return types.int64(types.int64)
+    if variant.kind == "gradients":
+        return types.void(types.int64)
     dtype = getattr(types, variant.dtype)
 
     def readable(element: Any, ndim: int, layout: str = "C") -> Any:
@@ -173,6 +180,9 @@ def _decorated(variant: Variant, *, cache: bool) -> Any:
         source = kernels.norm_and_rotate
     elif variant.kind == "factors":
         source = kernels.norm_factors
+    elif variant.kind == "gradients":
+        halves = variant.layout == "half"
+        source = kernels.gradients(variant.dtype, halves=halves, scaled=variant.scaled)
     elif variant.is_kernel:
         options = {"halves": variant.layout == "half", "streams": variant.streaming}
         source = (

@@ -421,6 +421,11 @@ class Code:
         target, source = (self.builder.inttoptr(each.value, byte) for each in (target, source))
         cgutils.raw_memcpy(self.builder, target, source, count.value, 1)
 
+    def clear(self, target, count):  # pragma: compiled
+        """Write zeros to so many bytes."""
+        pointer = self.builder.inttoptr(target.value, ir.IntType(8).as_pointer())
+        cgutils.memset(self.builder, pointer, count.value, 0)
+
     def when(self, condition):  # pragma: compiled
         """Begin code that runs if a condition holds."""
         return self.builder.if_then(condition.value)
@@ -2070,3 +2075,371 @@ def run_factors(typing_context, rows, factors, sums, eps, divisor):  # pragma: c
 def norm_factors(rows, factors, sums, eps, divisor):  # pragma: compiled
     """Write what the rows of each token are multiplied by, given memory for their sums and `FACTORS` factors."""
     run_factors(rows, factors, sums, eps, divisor)
+
+
+# ------------------------------------------------------------------------------------------------
+# Gradients by positions and frequencies.
+#
+# A pair x becomes y, a multiple of x rotated by its angle. The gradient of the loss by the angle is the cross product
+# of y and dy, which is that of x and dx, because both are rotated alike. So one pass reads x and dy, writes dx, and
+# sums the cross products of all rows that share an angle. Products and sums are float64. Which rows are summed
+# together, and in which order, depends on the shape alone, so that any number of threads gives the same bits.
+
+# How many positions are summed side by side, so that a loop may follow the tokens of a head.
+SIDE_BY_SIDE = 32
+
+# The entries of a call that computes gradients. All memory is the caller's; strides are in bytes.
+(
+    OF_X,  # addresses of what was rotated, of the gradient of its rotation, and of its own
+    OF_DY,
+    OF_DX,
+    OF_TABLE,  # address of cosine and sine (2, heads or 1, rows, pairs)
+    OF_TABLES,  # how many tables there are: one for each head, or 1
+    OF_ROWS,
+    OF_PAIRS,
+    OF_INDEX,  # address of int64 (batch or 1, sequence or 1), see `OF_STEP`
+    OF_INDEX_BATCH,  # its sizes
+    OF_INDEX_LENGTH,
+    OF_STEP,  # token s of batch b has row ``index[b, s] + OF_STEP * s``
+    OF_INVERSE,  # whether what is differentiated rotates back
+    OF_HEADS,
+    OF_LENGTH,
+    OF_X_BATCH,
+    OF_X_TOKEN,
+    OF_X_HEAD,
+    OF_DY_BATCH,
+    OF_DY_TOKEN,
+    OF_DY_HEAD,
+    OF_DX_BATCH,
+    OF_DX_TOKEN,
+    OF_DX_HEAD,
+    OF_BEFORE,  # bytes of a row before the rotated channels, and after them
+    OF_AFTER,
+    OF_COPIED,  # whether the other channels of dy are copied to dx
+    OF_MOVED,  # whether dy has another layout than x and dx
+    OF_KEPT,  # whether dx is wanted
+    OF_REPEATS,  # how many elements of the batch share each position: all of them, or one
+    OF_COUNT,  # the number of positions
+    OF_BLOCKS,  # in how many blocks they are summed, which threads share
+    OF_GROUPS,  # the number of heads with frequencies of their own, or 1
+    OF_AXES,  # the number of position axes
+    OF_FREQUENCIES,  # address of float64 (groups, axes, pairs)
+    OF_RATES,  # address of float64 (pairs,): how the logarithm of the scale changes with the position
+    OF_POSITIONS,  # address of float64 (axes, batch or 1, sequence), and its strides
+    OF_POSITIONS_AXIS,
+    OF_POSITIONS_BATCH,
+    OF_POSITIONS_TOKEN,
+    OF_BY_POSITION,  # 0 if it is not wanted, else the same of the gradient by positions, which is added to
+    OF_BY_POSITION_AXIS,
+    OF_BY_POSITION_BATCH,
+    OF_BY_POSITION_TOKEN,
+    OF_BY_FREQUENCY,  # 0 if it is not wanted, else address of (blocks, groups, axes, pairs), which is added to
+    OF_BY_FREQUENCY_BLOCK,
+    OF_BY_FREQUENCY_GROUP,
+    OF_SCRATCH,  # address of memory of so many bytes for each chunk
+    OF_SCRATCH_SIZE,
+    OF_CHUNKS,  # into how many parts the blocks are divided
+    OF_TEAM,  # see `TEAM`
+    GRADIENT_CALL,
+) = range(51)
+
+
+def scratch_size(pairs: int, item: int) -> int:
+    """Return how many bytes a chunk needs: sums of `SIDE_BY_SIDE` positions, the places of these, and two rows."""
+    return 8 * SIDE_BY_SIDE * (2 * pairs + 2) + 2 * 2 * pairs * item
+
+
+class Gradients(Kernel):
+    """Writes the kernel that computes gradients for arrays of one dtype and layout.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+    dtype : str
+    halves : bool
+        Whether the pairs of x are in two halves of a row; else their channels are side by side.
+    scaled : bool
+        Whether positions change a scale as well.
+    """
+
+    def __init__(self, builder, dtype, *, halves, scaled):  # pragma: compiled
+        super().__init__(builder)
+        self.dtype, self.halves, self.scaled = dtype, halves, scaled
+        self.item = {"float64": 8, "float32": 4}.get(dtype, 2)
+        self.table_item = 8 if dtype == "float64" else 4
+
+    @property
+    def channels(self):  # pragma: compiled
+        """What converts channels, in the place where code is written now."""
+        return Channels(self.builder, self.dtype)
+
+    def write(self, address):  # pragma: compiled
+        """Write the kernel."""
+        call = self.code.integer(address)
+        self.row_of = self.row_function()
+        chunks, team = (self.code.integer_at(call + 8 * i) for i in (OF_CHUNKS, OF_TEAM))
+        self.run(call, chunks, team)
+
+    # --------------------------------------------------------------------------------------------
+    # The walk.
+
+    def chunk(self, call, number):  # pragma: compiled
+        """Compute the gradients of some blocks of positions."""
+        code = self.code
+        entry = code.integers_at(call, GRADIENT_CALL)
+        blocks, count = entry[OF_BLOCKS], entry[OF_COUNT]
+        first, last = ((part * blocks) // entry[OF_CHUNKS] for part in (number, number + 1))
+        scratch = entry[OF_SCRATCH] + number * entry[OF_SCRATCH_SIZE]
+        with code.each(last - first) as i:
+            block = first + i
+            start, stop = ((part * count) // blocks for part in (block, block + 1))
+            sums = entry[OF_BY_FREQUENCY] + block * entry[OF_BY_FREQUENCY_BLOCK]
+            with code.steps(stop - start, code.integer(SIDE_BY_SIDE)) as done:
+                some = _smaller(stop - start - done, code.integer(SIDE_BY_SIDE))
+                self.positions(call, entry, scratch, start + done, some, sums)
+
+    def positions(self, call, entry, scratch, first, some, by_frequency):  # pragma: compiled
+        """Compute the gradients of the rows at some positions."""
+        code, zero = self.code, self.code.integer(0)
+        row_size = entry[OF_PAIRS] * 8
+        crosses, dots = scratch, scratch + row_size * SIDE_BY_SIDE
+        places = dots + row_size * SIDE_BY_SIDE
+        repeats, heads = entry[OF_REPEATS], entry[OF_HEADS] // entry[OF_GROUPS]
+        with code.each(some) as k:
+            place = first + k
+            batch = (repeats > 1).where(zero, place // entry[OF_LENGTH])
+            code.store(batch.value, places + k * 16)
+            code.store((place - batch * entry[OF_LENGTH]).value, places + k * 16 + 8)
+        # In the order of memory: through the tokens of a head, or through the heads of a token.
+        by_head = _size(entry[OF_X_HEAD]) > _size(entry[OF_X_TOKEN])
+        outer, inner = by_head.where(heads, some), by_head.where(some, heads)
+        with code.each(entry[OF_GROUPS]) as group:
+            for sums in (crosses, dots) if self.scaled else (crosses,):
+                code.clear(sums, some * row_size)
+            with code.each(outer) as i, code.each(repeats) as repeat, code.each(inner) as j:
+                head, k = group + by_head.where(i, j), by_head.where(j, i)
+                batch = code.integer_at(places + k * 16) + repeat
+                token = code.integer_at(places + k * 16 + 8)
+                sums = crosses + k * row_size, dots + k * row_size
+                arguments = call, scratch, batch, token, head, *sums
+                self.builder.call(self.row_of, [each.value for each in arguments])
+            with code.each(some) as k:
+                batch, token = code.integers_at(places + k * 16, 2)
+                sums = crosses + k * row_size, dots + k * row_size
+                of_group = by_frequency + group * entry[OF_BY_FREQUENCY_GROUP]
+                self.add(entry, sums, batch, token, group, of_group)
+
+    def row_function(self):  # pragma: compiled
+        """Write the function that rotates the gradient of a row back and adds to the sums of its position."""
+        word = ir.IntType(64)
+        with self.function("row", ir.VoidType(), *[word] * 7) as (function, arguments):
+            self.row(*map(self.code.integer, arguments))
+            self.builder.ret_void()
+        return function
+
+    def row(self, call, scratch, batch, token, head, crosses, dots):  # pragma: compiled
+        """Rotate the gradient of a row back, and add cross and dot products of its pairs to their sums."""
+        code, zero = self.code, self.code.integer(0)
+        entry = code.integers_at(call, GRADIENT_CALL)
+        size = entry[OF_PAIRS] * (2 * self.item)
+        row_size = entry[OF_PAIRS] * self.table_item
+        one_table = entry[OF_ROWS] * row_size
+        own_table = (entry[OF_TABLES] > 1).where(head * one_table, zero)
+        index_token = (entry[OF_INDEX_LENGTH] > 1).where(token * 8, zero)
+        index_batch = (entry[OF_INDEX_BATCH] > 1).where(batch * entry[OF_INDEX_LENGTH] * 8, zero)
+        number = code.integer_at(entry[OF_INDEX] + index_batch + index_token)
+        number = number + entry[OF_STEP] * token
+        cosine = entry[OF_TABLE] + own_table + number * row_size
+        sine = cosine + entry[OF_TABLES] * one_table
+        x, dy, dx = (
+            entry[first] + batch * entry[a] + token * entry[b] + head * entry[c] + entry[OF_BEFORE]
+            for first, a, b, c in (
+                (OF_X, OF_X_BATCH, OF_X_TOKEN, OF_X_HEAD),
+                (OF_DY, OF_DY_BATCH, OF_DY_TOKEN, OF_DY_HEAD),
+                (OF_DX, OF_DX_BATCH, OF_DX_TOKEN, OF_DX_HEAD),
+            )
+        )
+        aside = scratch + entry[OF_PAIRS] * (16 * SIDE_BY_SIDE) + 16 * SIDE_BY_SIDE
+        moved = entry[OF_MOVED] != 0
+        with code.when(entry[OF_COPIED] != 0):
+            code.copy(dy - entry[OF_BEFORE], dx - entry[OF_BEFORE], entry[OF_BEFORE])
+            code.copy(dy + size, dx + size, entry[OF_AFTER])
+        with code.when(moved):
+            self.rearrange(dy, aside, entry[OF_PAIRS])
+        dy = moved.where(aside, dy)
+        dx = (entry[OF_KEPT] != 0).where(dx, aside + size)
+        done = zero
+        for count in (8, 1):
+            rounds = (entry[OF_PAIRS] - done) // count
+            with code.each(rounds) as i:
+                places = x, dy, dx, cosine, sine, crosses, dots
+                self.pairs(entry, places, done + i * count, count)
+            done = done + rounds * count
+
+    def rearrange(self, source, target, pairs):  # pragma: compiled
+        """Copy the pairs of a row from the other layout into this one."""
+        code, done = self.code, self.code.integer(0)
+        for count in (16, 8, 1):
+            rounds = (pairs - done) // count
+            with code.each(rounds) as i:
+                first = done + i * count
+                both = self.stored(source, first, pairs, count, halves=not self.halves)
+                self.store(both, target, first, pairs, halves=self.halves)
+            done = done + rounds * count
+
+    # --------------------------------------------------------------------------------------------
+    # Pairs of a row.
+
+    def pairs(self, entry, places, first, count):  # pragma: compiled
+        """Rotate some pairs back, all of which are read before one is written, so that dx may be dy."""
+        x, dy, dx, cosine, sine, crosses, dots = places
+        builder, channels = self.builder, self.channels
+        kind = ir.VectorType(channels.number, count)
+        c, s = (self.code.load(row + first * self.table_item, kind) for row in (cosine, sine))
+        # The transposed rotation.
+        sign = builder.select(
+            (entry[OF_INVERSE] == 0).value, channels.number(-1), channels.number(1)
+        )
+        s = builder.fmul(_everywhere(builder, sign, kind), s)
+        (a, b), (u, v) = (
+            [self.numbers(each) for each in self.stored(row, first, entry[OF_PAIRS], count)]
+            for row in (dy, x)
+        )
+        p = builder.fsub(builder.fmul(a, c), builder.fmul(b, s))
+        q = builder.fadd(builder.fmul(b, c), builder.fmul(a, s))
+        results = [channels.channels([each]) for each in (p, q)]
+        self.store(results, dx, first, entry[OF_PAIRS], halves=self.halves)
+        u, v, p, q = (self.exact(each) for each in (u, v, p, q))
+        cross = builder.fsub(builder.fmul(u, q), builder.fmul(v, p))
+        self.add_vector(crosses + first * 8, cross)
+        if self.scaled:
+            dot = builder.fadd(builder.fmul(u, p), builder.fmul(v, q))
+            self.add_vector(dots + first * 8, dot)
+
+    def stored(self, row, first, pairs, count, *, halves=None):  # pragma: compiled
+        """Return first and second channels of some pairs of a row, as they are stored."""
+        code, item = self.code, self.item
+        kind = ir.VectorType(self.channels.stored, count)
+        if self.halves if halves is None else halves:
+            return [code.load(row + (first + k) * item, kind) for k in (code.integer(0), pairs)]
+        both = code.load(row + first * (2 * item), ir.VectorType(self.channels.stored, 2 * count))
+        return [_lanes(self.builder, range(k, 2 * count, 2), both) for k in (0, 1)]
+
+    def store(self, both, row, first, pairs, *, halves):  # pragma: compiled
+        """Write first and second channels of some pairs to a row."""
+        code, item, (a, b) = self.code, self.item, both
+        if halves:
+            for k, each in ((code.integer(0), a), (pairs, b)):
+                code.store(each, row + (first + k) * item)
+            return
+        count = a.type.count
+        order = [lane for pair in range(count) for lane in (pair, count + pair)]
+        code.store(_lanes(self.builder, order, a, b), row + first * (2 * item))
+
+    def numbers(self, stored):  # pragma: compiled
+        """Return channels as one vector of numbers, in their order."""
+        if self.dtype != "bfloat16":
+            return self.channels.numbers(stored)[0]
+        builder, count = self.builder, stored.type.count
+        words = builder.zext(stored, ir.VectorType(ir.IntType(32), count))
+        shifted = builder.shl(words, _integers(16, words))
+        return builder.bitcast(shifted, ir.VectorType(ir.FloatType(), count))
+
+    def exact(self, numbers):  # pragma: compiled
+        """Return numbers as float64, whose products are exact if they are float32."""
+        if self.dtype == "float64":
+            return numbers
+        return self.builder.fpext(numbers, ir.VectorType(ir.DoubleType(), numbers.type.count))
+
+    def add_vector(self, address, vector):  # pragma: compiled
+        """Add a vector to what is at an address."""
+        total = self.builder.fadd(self.code.load(address, vector.type), vector)
+        self.code.store(total, address)
+
+    # --------------------------------------------------------------------------------------------
+    # The sums of a position.
+
+    def add(self, entry, sums, batch, token, group, by_frequency):  # pragma: compiled
+        """Add the sums of one position to the gradients by its frequencies and by the position itself."""
+        code, builder, double = self.code, self.builder, ir.DoubleType()
+        crosses, dots = sums
+        pairs = entry[OF_PAIRS]
+        sign = builder.select((entry[OF_INVERSE] == 0).value, double(1.0), double(-1.0))
+        with code.each(entry[OF_AXES]) as axis:
+            place = entry[OF_POSITIONS] + axis * entry[OF_POSITIONS_AXIS]
+            place = place + batch * entry[OF_POSITIONS_BATCH] + token * entry[OF_POSITIONS_TOKEN]
+            with code.when(entry[OF_BY_FREQUENCY] != 0):
+                factor = builder.fmul(sign, code.load(place, double))
+                target = by_frequency + axis * pairs * 8
+                for first, count in self.parts(pairs, (8, 1)):
+                    kind = ir.VectorType(double, count)
+                    factors = _everywhere(builder, factor, kind)
+                    own = code.load(crosses + first * 8, kind)
+                    self.add_vector(target + first * 8, builder.fmul(factors, own))
+            with code.when(entry[OF_BY_POSITION] != 0):
+                frequencies = entry[OF_FREQUENCIES] + (group * entry[OF_AXES] + axis) * pairs * 8
+                found = builder.fmul(sign, self.product(frequencies, crosses, pairs))
+                if self.scaled:
+                    found = builder.fadd(found, self.product(entry[OF_RATES], dots, pairs))
+                target = entry[OF_BY_POSITION] + axis * entry[OF_BY_POSITION_AXIS]
+                target = target + batch * entry[OF_BY_POSITION_BATCH]
+                target = target + token * entry[OF_BY_POSITION_TOKEN]
+                code.store(builder.fadd(code.load(target, double), found), target)
+
+    def parts(self, pairs, counts):  # pragma: compiled
+        """Begin a loop for each of some counts, over the pairs that are taken so many at a time."""
+        done = self.code.integer(0)
+        for count in counts:
+            rounds = (pairs - done) // count
+            with self.code.each(rounds) as i:
+                yield done + i * count, count
+            done = done + rounds * count
+
+    def product(self, weights, values, pairs):  # pragma: compiled
+        """Return a sum of products, in eight partial sums that are added side by side."""
+        code, builder, double = self.code, self.builder, ir.DoubleType()
+        many = ir.VectorType(double, 8)
+        total = cgutils.alloca_once_value(builder, ir.Constant(many, [0.0] * 8))
+        rest = cgutils.alloca_once_value(builder, double(0.0))
+        builder.store(ir.Constant(many, [0.0] * 8), total)
+        builder.store(double(0.0), rest)
+        for first, count in self.parts(pairs, (8, 1)):
+            kind, sums = (many, total) if count == 8 else (double, rest)
+            pair = (code.load(row + first * 8, kind) for row in (weights, values))
+            builder.store(builder.fadd(builder.load(sums), builder.fmul(*pair)), sums)
+        found = builder.load(total)
+        for count in (4, 2, 1):
+            halves = (_lanes(builder, range(first, first + count), found) for first in (0, count))
+            found = builder.fadd(*halves)
+        whole = builder.extract_element(found, ir.IntType(32)(0))
+        return builder.fadd(whole, builder.load(rest))
+
+
+@intrinsic(prefer_literal=True)
+def run_gradients(typing_context, dtype, halves, scaled, call):  # pragma: compiled
+    """Compute the gradients of a call, given its address; the others are numbers known to the compiler."""
+
+    def generate(context, builder, signature, values):
+        kernel = Gradients(
+            builder,
+            DTYPES[dtype.literal_value],
+            halves=halves.literal_value,
+            scaled=scaled.literal_value,
+        )
+        kernel.write(values[3])
+        return context.get_dummy_value()
+
+    return types.void(dtype, halves, scaled, types.int64), generate
+
+
+def gradients(dtype: str, *, halves: bool, scaled: bool) -> Any:
+    """Return the function that computes gradients for arrays of one dtype and layout, to be compiled as void(int64).
+
+    It takes the address of a call, `GRADIENT_CALL`.
+    """
+    number = DTYPES.index(dtype)
+
+    def differentiate(call):  # pragma: compiled
+        run_gradients(number, halves, scaled, call)
+
+    return differentiate

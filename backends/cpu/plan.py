@@ -208,8 +208,8 @@ class HostPlan:
         call = self._call
         if outputs is not None:
             call.check_outputs(arrays, outputs)
-        positions, offset, cu_seqlens, delta = position_args
-        is_consecutive = positions is cu_seqlens is delta is None and (
+        positions, offset, cu_seqlens, delta, inv_freq = position_args
+        is_consecutive = positions is cu_seqlens is delta is inv_freq is None and (
             offset is None or type(offset) is int
         )
         limit = LARGEST_INT64 if call.limit is None else call.limit
@@ -219,6 +219,7 @@ class HostPlan:
             rows = call.read(position_args, call.position_shapes)
         known = rows.start is not None or type(rows.positions) is np.ndarray
         # If positions differ by head, the kernel does not see all heads of a token at once.
+        known = known and (rows.frequencies is None or type(rows.frequencies) is np.ndarray)
         if not known or (rows.per_array_axis and self._over_tokens):
             return library.LibraryPlan(call).rotate_at(rows, arrays, outputs, weights)
         storage = self._storage
@@ -410,7 +411,7 @@ class DirectPlan:
         outputs: Sequence[HostArray] | None,
     ) -> Sequence[HostArray]:
         """Rotate arrays."""
-        positions, offset, cu_seqlens, delta = position_args
+        positions, offset, cu_seqlens, delta, _ = position_args
         rows = None
         if positions is None and (offset is None or type(offset) is int):
             first = offset or 0

@@ -249,7 +249,7 @@ class Plan:
 
         This is outside of torch's stream, which waits for CuPy's current stream if positions are of CuPy.
         """
-        given, offset, bounds, delta = positions
+        given, offset, bounds, delta, _ = positions
         if bounds is delta is None:
             first = 0 if offset is None else offset
             if given is None and type(first) is int and 0 <= first <= self._last_offset:
@@ -429,7 +429,7 @@ class Plan:
         self, positions: PositionArgs, view: GpuView, row_positions: cuda.KernelPositions
     ) -> None:
         """Remember the layout of positions that lie on the GPU, if nothing else says where tokens are."""
-        given, offset, bounds, delta = positions
+        given, offset, bounds, delta, _ = positions
         name, value = ("offset", offset) if given is None else ("positions", given)
         alone = bounds is delta is None and (given is None or offset is None)
         if alone and view.owner is value and memory.owner_of(value) == self._owner:

@@ -35,8 +35,8 @@ def check_constant(value: Any, name: str) -> None:
     if libraries.is_array(value) and not libraries.is_constant(value):
         msg = (
             f"`{name}` must be a number that is known and stays so, got {type(value).__name__}, which is traced, "
-            "lazy or learned; embeddings, and `inv_freq=` of from_config, take constants alone: of other "
-            "frequencies make cosine and sine with their library, for rotary.apply_rotary"
+            "lazy or learned; embeddings take constants alone: give learned or traced frequencies to their calls, as "
+            "`inv_freq=`"
         )
         raise TypeError(msg)
 

@@ -365,6 +365,14 @@ def has_float64(x: Array) -> bool:
     return has_int64(x) and not is_mlx_array(x)
 
 
+def widest_float(x: Array) -> str:
+    """Return the name of the most exact floating dtype that an array of this library and device may have."""
+    if is_mlx_array(x) or not has_int64(x):
+        return "float32"
+    device = getattr(device_of(x), "type", None)
+    return "float32" if device == "mps" else "float64"
+
+
 def is_jax_tracer(x: Array) -> bool:
     """Return whether a JAX array is traced."""
     import jax

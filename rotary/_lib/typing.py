@@ -71,8 +71,8 @@ DTypeLike: TypeAlias = object
 ConfigLike: TypeAlias = object
 
 
-class CallOptions(TypedDict, total=False):
-    """The keyword arguments of a call of `rotary.RotaryEmbedding`, of `inverse` and of `vjp`."""
+class PositionOptions(TypedDict, total=False):
+    """The keyword arguments that a call of `rotary.RotaryEmbedding` shares with `shift`."""
 
     positions: PositionsLike | None
     offset: OffsetLike | None
@@ -81,6 +81,12 @@ class CallOptions(TypedDict, total=False):
     seq_axis: SeqAxisLike
     batch_axis: BatchAxisLike
     out: OutLike
+
+
+class CallOptions(PositionOptions, total=False):
+    """The keyword arguments of a call of `rotary.RotaryEmbedding`, of `inverse` and of `vjp`."""
+
+    inv_freq: FrequenciesLike | None
 
 
 # ------------------------------------------------------------------------------------------------

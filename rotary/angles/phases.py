@@ -26,6 +26,7 @@ LIMB_BITS = 32
 # Limbs of a frequency, from the lowest: two zeros because the multiplier has three limbs, six limbs of the fraction,
 # two of the integer part, and zeros that a shifted product may read.
 LIMBS_BELOW = 2
+LIMBS_USED = 8
 LIMBS = 18
 # A product shifted by this number of limbs is less than 2**-160 of a turn, which counts as zero.
 LARGEST_SHIFT = 10
@@ -94,11 +95,12 @@ class Frequencies:
         self.copies: dict[Any, Any] = {}
         self.negative = np.signbit(self.values).astype(np.uint64)
         self.limbs = np.zeros((*self.values.shape[:2], LIMBS, self.values.shape[2]), np.uint32)
-        for head, axis, pair in np.ndindex(self.values.shape):
-            number = turns_per_position(float(self.values[head, axis, pair]))
-            for limb in range(LIMBS_BELOW, LIMBS_BELOW + 8):
-                self.limbs[head, axis, limb, pair] = number & 0xFFFFFFFF
-                number >>= LIMB_BITS
+        numbers = [turns_per_position(value) for value in self.values.ravel().tolist()]
+        used = b"".join(
+            [number.to_bytes(LIMBS_USED * LIMB_BITS // 8, "little") for number in numbers]
+        )
+        limbs = np.frombuffer(used, "<u4").reshape((*self.values.shape, LIMBS_USED))
+        self.limbs[:, :, LIMBS_BELOW : LIMBS_BELOW + LIMBS_USED] = limbs.transpose(0, 1, 3, 2)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The limbs are not pickled, because they follow from the values and may exist already.

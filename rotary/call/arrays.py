@@ -67,6 +67,19 @@ def check_array(x: Any, name: str) -> None:
         raise TypeError(msg)
 
 
+def check_primals(primals: Sequence[Any], arrays: Sequence[Array], names: Sequence[str]) -> None:
+    """Raise unless each primal has the shape and dtype of the gradient of its result."""
+    for primal, x, source in zip(primals, arrays, names, strict=True):
+        name = "primals" if len(arrays) == 1 else f"primals of {source}"
+        check_array(primal, name)
+        if libraries.dtype_name(primal) != libraries.dtype_name(x):
+            msg = f"`{name}` must have dtype {x.dtype}, as its gradient, got {primal.dtype}"
+            raise TypeError(msg)
+        if tuple(primal.shape) != tuple(x.shape):
+            msg = f"`{name}` must have shape {tuple(x.shape)}, as its gradient, got {tuple(primal.shape)}"
+            raise ValueError(msg)
+
+
 def check_has_library(x: Any, name: str) -> None:
     """Raise if x is raw GPU memory, for which no library has operations."""
     if libraries.is_raw_gpu_memory(x):

@@ -11,6 +11,7 @@ import numpy as np
 from rotary._lib import memo
 from rotary._lib.checks import as_choice
 from rotary._lib.typing import Float64Array
+from rotary.angles.learned import GivenFrequencies, on_axes
 from rotary.angles.phases import Frequencies, frequencies
 from rotary.backends.contract import Angles, Pairing, Passes, Scale
 from rotary.decay import ROLES, Role, XPos
@@ -32,12 +33,7 @@ def frequencies_by_axis(inv_freq: Float64Array, sections: Sections | None) -> Fl
     """Return frequencies (heads or 1, axes, pairs): a pair has its frequency on its own axis and zero on others."""
     if sections is None:
         return inv_freq.reshape((1,) * (3 - inv_freq.ndim) + inv_freq.shape)
-    return _on_axis(inv_freq, np.array(sections.axes), sections.num_axes)
-
-
-def _on_axis(inv_freq: Float64Array, axes: np.ndarray, num_axes: int) -> Float64Array:
-    """Return frequencies (1, axes, pairs), given the axis of each pair."""
-    return np.where(axes == np.arange(num_axes)[:, None], inv_freq, 0.0)[None]
+    return on_axes(inv_freq, sections.axes, sections.num_axes)
 
 
 def channel_frequencies(
@@ -53,7 +49,7 @@ def channel_frequencies(
         # The section sizes are doubled, so that the sections cover all channels and not all pairs.
         doubled = np.repeat(sections.axes, 2)
         first, second = (
-            _on_axis(inv_freq, doubled[pairs + k * len(pairs)], sections.num_axes) for k in (0, 1)
+            on_axes(inv_freq, doubled[pairs + k * len(pairs)], sections.num_axes) for k in (0, 1)
         )
         return first, second
     # Channel c of a block of n pairs has frequency c mod n; its pair is (2i, 2i + 1).
@@ -74,7 +70,7 @@ def channel_frequencies(
 
 
 def make_passes(
-    first: Frequencies,
+    first: Frequencies | GivenFrequencies,
     second: Frequencies | None,
     pairing: Pairing,
     blocks: tuple[int, ...],
@@ -103,8 +99,17 @@ def make_passes(
     ends = list(pairwise(np.cumsum((0, *blocks)).tolist()))
     return Passes(
         tuple(pairing._replace(start=pairing.start + 2 * a, pairs=b - a) for a, b in ends),
-        tuple(Angles(frequencies(first.values[..., a:b]), factor) for a, b in ends),
+        tuple(Angles(_part(first, a, b), factor) for a, b in ends),
     )
+
+
+def _part(
+    of: Frequencies | GivenFrequencies, first: int, stop: int
+) -> Frequencies | GivenFrequencies:
+    """Return the frequencies of some pairs."""
+    if isinstance(of, GivenFrequencies):
+        return of._replace(pairs=stop - first, first=first)
+    return frequencies(of.values[..., first:stop])
 
 
 def decay_scales(
@@ -164,6 +169,10 @@ class Rotation(NamedTuple):
         Whether a shift has other target frequencies.
     passes : tuple of Passes
         One entry for each array, or one for all of them.
+    sections : tuple of int or None
+        The position axis of each pair, if the frequencies that a call gives have no axes.
+    shape : tuple of int
+        The shape of the frequencies, of the embedding or of a call.
     """
 
     head_dim: int
@@ -171,6 +180,8 @@ class Rotation(NamedTuple):
     limits: tuple[int | None, int | None]
     changes_frequencies: bool
     passes: tuple[Passes, ...]
+    sections: tuple[int, ...] | None
+    shape: tuple[int, ...]
 
     def for_arrays(self, count: int) -> tuple[Passes, ...]:
         """Return the passes over each of `count` arrays."""
@@ -198,7 +209,11 @@ class RotationSpec(NamedTuple):
         Exclusive upper limit of positions.
     blocks : tuple of int
         The number of pairs in each block of channels whose pairs lie inside it.
-    frequencies : Frequencies
+    frequencies : Frequencies or GivenFrequencies
+    shape : tuple of int
+        The shape of `inv_freq`, of the embedding or of a call.
+    sections : tuple of int or None
+        The position axis of each pair, if `inv_freq` has no axes.
     channel_frequencies : tuple of Frequencies or None
         The frequencies of the first and of the second channel of each pair, if they differ.
     axes : tuple
@@ -216,7 +231,9 @@ class RotationSpec(NamedTuple):
     has_position_axes: bool
     limit: int | None
     blocks: tuple[int, ...]
-    frequencies: Frequencies
+    frequencies: Frequencies | GivenFrequencies
+    shape: tuple[int, ...]
+    sections: tuple[int, ...] | None
     channel_frequencies: tuple[Frequencies, Frequencies] | None
     axes: tuple[int | None, int | NoBatch | None]
 
@@ -259,7 +276,39 @@ class RotationCache:
             for each in roles
         )
         limits = spec.limit, None if to is None else to.spec.limit
-        return Rotation(spec.head_dim, spec.has_position_axes, limits, to is not None, passes)
+        return Rotation(
+            spec.head_dim,
+            spec.has_position_axes,
+            limits,
+            to is not None,
+            passes,
+            spec.sections,
+            spec.shape,
+        )
+
+    def given(self, shape: tuple[int, ...]) -> RotationCache:
+        """Return the rotations by frequencies of this shape that a call gives.
+
+        Raises
+        ------
+        TypeError
+            If the embedding is no rotation.
+        ValueError
+            If the shape does not fit.
+        """
+        if isinstance(self.spec.frequencies, GivenFrequencies) and self.spec.shape == shape:
+            return self
+        return _given(self, shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the frequencies."""
+        return self.spec.shape
+
+    @property
+    def sections(self) -> tuple[int, ...] | None:
+        """The position axis of each pair, if the frequencies have no axes."""
+        return self.spec.sections
 
     def options(self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool) -> AxisOptions:
         """Return the axis arguments of a call on `count` arrays, with the defaults of the embedding."""
@@ -320,6 +369,8 @@ class RotationCache:
         `rows.read_shift_to` returns the positions for them.
         """
         spec = self.spec
+        assert isinstance(spec.frequencies, Frequencies)
+        assert isinstance(to.frequencies, Frequencies)
         old, new = spec.frequencies.values, to.frequencies.values
         layout = spec.output_layout
         pairs = spec.rotary_dim // 2
@@ -375,3 +426,29 @@ class RotationCache:
 def rotations_of(spec: RotationSpec) -> RotationCache:
     """Return the one object that all equal embeddings share."""
     return RotationCache(spec)
+
+
+@memo.remembered(MAX_CACHED_ROTATIONS)
+def _given(rotations: RotationCache, shape: tuple[int, ...]) -> RotationCache:
+    """Return the rotations by frequencies of this shape that a call gives in place of the embedding's."""
+    spec = rotations.spec
+    pairs = spec.rotary_dim // 2
+    if spec.quirk is not None:
+        msg = f"`inv_freq` must not be given with the quirk {spec.quirk!r}, which is no rotation"
+        raise TypeError(msg)
+    name = "decay" if spec.decay is not None else "sections" if spec.sections is not None else None
+    if not 1 <= len(shape) <= (1 if name else 3) or shape[-1] != pairs or 0 in shape:
+        shapes = f"({pairs},)"
+        shapes += f" with `{name}`" if name else f", (axes, {pairs}) or (heads, axes, {pairs})"
+        msg = f"`inv_freq` must have shape {shapes}, got {shape}"
+        raise ValueError(msg)
+    heads, axes, _ = (1,) * (3 - len(shape)) + shape
+    if spec.sections is not None:
+        axes = spec.frequencies.axes
+    return rotations_of(
+        spec._replace(
+            frequencies=GivenFrequencies(heads, axes, pairs),
+            has_position_axes=spec.sections is not None or len(shape) > 1,
+            shape=shape,
+        )
+    )

@@ -7,22 +7,24 @@ and nothing else looks plans up, makes or runs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from functools import partial
+from sys import modules
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from rotary import backends
 from rotary._lib import libraries, memo
+from rotary._lib.jax_trees import register, waiting
 from rotary._lib.memo import Memo
-from rotary._lib.typing import Array, HostArray, TableDType
-from rotary.angles.phases import merged
+from rotary._lib.typing import Array, HostArray
+from rotary.angles.learned import GivenFrequencies, as_given
 from rotary.backends import library, portable
 from rotary.backends.contract import (
-    Angles,
     Call,
+    Gradients,
     Plan,
     PositionArgs,
     RowPositions,
@@ -30,32 +32,39 @@ from rotary.backends.contract import (
 )
 from rotary.norm import RMSNorm
 from rotary.tables import lookup
-from rotary.tables.reader import Reader
 from rotary.tables.windows import LARGEST_POSITION
 
 from . import norms
 from .arrays import as_outputs, check_array, check_has_library, names_of
+from .gradient_plans import (
+    differentiation,
+    gradient_plan,
+    gradients_on_host,
+    in_given_shapes,
+    no_transpose,
+)
 from .own_tables import TableOptions, tables_call
+from .parts import (
+    RotationSource,
+    check_outputs,
+    check_real,
+    gradients_by_arrays,
+    on_gpu,
+    table_reader,
+)
 from .passes import Rotation
-from .rows import PositionShapes, read_delta, read_rows, read_shift_to
-from .shapes import AxisOptions, NamedShape, array_specs, axes_key, shape_of
+from .rows import (
+    PositionShapes,
+    read_delta,
+    read_rows,
+    read_rows_and_frequencies,
+    read_shift_to,
+)
+from .shapes import AxisOptions, array_specs, axes_key, shape_of
 
 PLANS_CACHED = 4096
 # One hit in so many updates the order of use. A prime, so that few periodic patterns of calls coincide with it.
 ORDER_INTERVAL = 13
-
-
-class RotationSource(Protocol):
-    """Makes rotations: those of an embedding, or of its description in a graph of torch. Compared by identity."""
-
-    def rotation(self, verb: str, role: Any, count: int, to: Any = None) -> Rotation:
-        """Return the rotation that a method applies to `count` arrays."""
-
-    def options(self, seq_axis: Any, batch_axis: Any, count: int, *, packed: bool) -> AxisOptions:
-        """Return the axes that a call names, and the defaults of the embedding."""
-
-    def roles(self, role: Any, count: int) -> Sequence[Any]:
-        """Return the role of every array of a call."""
 
 
 # A plan takes about two kilobytes. A server that sees many lengths of prompts has a plan for each.
@@ -76,8 +85,10 @@ def rotate(
     delta: Any = None,
     to: Any = None,
     norm: Any = None,
+    inv_freq: Any = None,
     *,
     transposed: bool = False,
+    by_library: bool = False,
 ) -> Any:
     """Rotate arrays.
 
@@ -93,16 +104,25 @@ def rotate(
         The embedding to which keys are shifted.
     norm : RMSNorm or None
         How arrays are normed.
+    inv_freq : array_like or None
+        The frequencies of this call.
     transposed : bool
         Whether to apply the transposed rotation, for gradients.
+    by_library : bool
+        Whether arrays of other libraries are rotated by their own operations, even on the host.
 
     Returns
     -------
     array, or tuple of array for several
     """
+    if waiting and "jax" in modules:
+        register()
     rotations: RotationSource = embedding._rotations
     other: RotationSource | None = None if to is None else to._rotations
-    where = positions, offset, cu_seqlens, delta
+    if inv_freq is not None:
+        inv_freq = as_given(inv_freq)
+        rotations = rotations.given(tuple(inv_freq.shape))
+    where = positions, offset, cu_seqlens, delta, inv_freq
     outputs = out if out is None or isinstance(out, tuple | list) else (out,)
     kind: tuple[Any, ...] = rotations, verb, len(arrays)
     if other is not None or transposed or cu_seqlens is not None:
@@ -114,7 +134,7 @@ def rotate(
     key, owner = None, None
     if arrays and type(arrays[0]) is np.ndarray:
         key = _key(kind, arrays, role, seq_axis, batch_axis, outputs)
-    if key is None and arrays:
+    if key is None and arrays and not by_library:
         backend = backends.shared_with_host(arrays)
         if backend is not None:
             if batch_axis is not None or not (seq_axis is None or type(seq_axis) is int):
@@ -132,7 +152,7 @@ def rotate(
                 )
             if results is not None:
                 return results[0] if len(results) == 1 else tuple(results)
-        owner, layout = _on_gpu(arrays, outputs)
+        owner, layout = on_gpu(arrays, outputs)
         if layout is not None and (role is None or type(role) is str):
             axes: tuple[Hashable, ...] = seq_axis, batch_axis
             if batch_axis is not None or not (seq_axis is None or type(seq_axis) is int):
@@ -150,7 +170,7 @@ def rotate(
         rotation = rotations.rotation(verb, role, len(arrays), other)
         options = rotations.options(seq_axis, batch_axis, len(arrays), packed=packed)
         made = partial(rotate, rotations, verb, to=other, transposed=not transposed)
-        transpose = partial(_gradients, made, rotations, role, options.as_given())
+        transpose = partial(gradients_by_arrays, made, rotations, role, options.as_given())
         if transposed:
             rotation = rotation.transposed()
         plan = _plan_of(
@@ -206,6 +226,60 @@ def _key(
         except (TypeError, ValueError):
             return None
     return tuple(key)
+
+
+def gradients(
+    embedding: Any,
+    verb: str,
+    arrays: Sequence[Array],
+    primals: Sequence[Array],
+    wanted: Collection[str],
+    where: PositionArgs,
+    role: Any,
+    seq_axis: Any,
+    batch_axis: Any,
+    out: Any = None,
+    *,
+    transposed: bool = False,
+) -> Gradients:
+    """Return the gradients of a rotation by arrays, positions and frequencies, in the shapes of these.
+
+    The arrays are the gradients of its results, and `primals` what was rotated. Some of "x", "positions" and "inv_freq"
+    are `wanted`. The other arguments are those of `rotate`; `where` are the position arguments.
+    """
+    rotations: RotationSource = embedding._rotations
+    positions, offset, cu_seqlens, delta, inv_freq = where
+    if inv_freq is not None:
+        inv_freq = as_given(inv_freq)
+        rotations = rotations.given(tuple(inv_freq.shape))
+    where = positions, offset, cu_seqlens, delta, inv_freq
+    outputs = out if out is None or isinstance(out, tuple | list) else (out,)
+    both = (*arrays, *primals)
+    packed = cu_seqlens is not None
+    kind = "gradients", rotations, verb, len(both), frozenset(wanted), transposed, packed
+    key = _key(kind, both, role, seq_axis, batch_axis, None)
+    if key is None and both:
+        again = partial(gradients, rotations, verb, transposed=transposed)
+        given = role, seq_axis, batch_axis
+        found = gradients_on_host(again, arrays, primals, outputs, wanted, where, given)
+        if found is not None:
+            return found
+    if key is not None and outputs is not None:
+        layout = _key((), outputs, None, None, None, None)
+        key = None if layout is None else (key, layout)
+    plan: Any = None if key is None else _plans.get(key)
+    if plan is None:
+        rotation = rotations.rotation(verb, role, len(arrays))
+        options = rotations.options(seq_axis, batch_axis, len(arrays), packed=packed)
+        if transposed:
+            rotation = rotation.transposed()
+        call = _call_of(rotation, arrays, options, out, None, no_transpose, None, shifts=False)
+        plan = gradient_plan(call, primals, frozenset(wanted))
+        if key is not None:
+            _plans.keep(key, plan)
+    return in_given_shapes(
+        plan(both, where, outputs), positions, rotations.shape, rotations.sections
+    )
 
 
 # ------------------------------------------------------------------------------------------------
@@ -308,11 +382,39 @@ def _plan_of(
     `owner` says what kind of library has the arrays in the memory of a GPU. `shifts` says whether positions are not
     said, but how far rows move.
     """
+    call = _call_of(rotation, arrays, options, out, owner, transpose, norm, shifts=shifts)
+    first = call.passes[0]
+    # What is no rotation is made of two, by the library's own operations. They also rotate by frequencies that come
+    # with the call, because the kernels keep copies of those that they read.
+    given = isinstance(first.angles[0].frequencies, GivenFrequencies)
+    if owner is not None and first.second_angles is None and norm is None and not given:
+        from rotary.backends.cuda import plan as cuda
+
+        return cuda.plan(call, owner)
+    if backends.host() is portable or not all(isinstance(x, np.ndarray) for x in arrays):
+        return library.plan(call)
+    from rotary.backends.cpu import plan as numba
+
+    return numba.plan(call)
+
+
+def _call_of(
+    rotation: Rotation,
+    arrays: Sequence[Array],
+    options: AxisOptions,
+    out: Any,
+    owner: str | None,
+    transpose: Callable[[Sequence[Array | None], PositionArgs], Sequence[Array | None]],
+    norm: Any,
+    *,
+    shifts: bool,
+) -> Call:
+    """Return a call as backends plan it, its arrays and outputs checked; see `_plan_of`."""
     names = names_of(arrays)
     if not arrays:
         msg = "`arrays` must hold at least one array, got none"
         raise TypeError(msg)
-    passes = rotation.for_arrays(len(arrays))
+    passes = rotation.passes * (len(arrays) // len(rotation.passes))
     for x, name in zip(arrays, names, strict=True):
         if owner is None and type(x) is not np.ndarray:
             check_has_library(x, name)
@@ -325,9 +427,11 @@ def _plan_of(
     )
     outputs = None if out is None else as_outputs(out, arrays, names)
     if first.second_angles is not None:
-        _check_real(shapes)
+        check_real(shapes)
     limit = rotation.limits[0]
     read: Callable[[PositionArgs, PositionShapes], RowPositions] = partial(read_rows, limit=limit)
+    if isinstance(frequencies, GivenFrequencies):
+        read = partial(read_rows_and_frequencies, limit=limit, sections=rotation.sections)
     if shifts:
         limit = -LARGEST_POSITION
         read = (
@@ -335,92 +439,28 @@ def _plan_of(
             if rotation.changes_frequencies
             else read_delta
         )
-    call = Call(
+    learned = type(arrays[0]) is not np.ndarray and libraries.is_mlx_array(arrays[0])
+    return Call(
         arrays=arrays,
         outputs=outputs,
         names=tuple(names),
         passes=passes,
         specs=specs,
         position_shapes=PositionShapes(
-            shapes_of_positions, length, frequencies.axes, rotation.has_position_axes
+            shapes_of_positions,
+            length,
+            frequencies.axes,
+            rotation.has_position_axes,
+            learned=learned,
         ),
         limit=limit,
         read=read,
         tables=lookup.tables_of,
-        table_reader=_table_reader,
-        check_outputs=_check_outputs,
+        table_reader=table_reader,
+        check_outputs=check_outputs,
         transpose=transpose,
         norm=None if norm is None else norms.norm_of(norm, arrays, shapes, specs),
     )
-    # What is no rotation is made of two, by the library's own operations.
-    if owner is not None and first.second_angles is None and norm is None:
-        from rotary.backends.cuda import plan as cuda
-
-        return cuda.plan(call, owner)
-    if backends.host() is portable or not all(isinstance(x, np.ndarray) for x in arrays):
-        return library.plan(call)
-    from rotary.backends.cpu import plan as numba
-
-    return numba.plan(call)
-
-
-def _gradients(
-    again: Callable[..., Any],
-    rotations: RotationSource,
-    role: Any,
-    axes: tuple[Any, Any],
-    gradients: Sequence[Array | None],
-    positions: PositionArgs,
-) -> list[Array | None]:
-    """Return the gradients of the arrays of a call, or None for a result that was not used.
-
-    `again` makes the transposed call. It keeps no arrays, because graphs of gradients keep it.
-    """
-    *given, delta = positions
-    if all(gradient is not None for gradient in gradients):
-        results = again(gradients, *given, role, *axes, None, delta)
-        return list(results) if isinstance(results, tuple) else [results]
-    roles = rotations.roles(role, len(gradients))
-    found: list[Array | None] = [None] * len(gradients)
-    for i, gradient in enumerate(gradients):
-        if gradient is not None:
-            axes_of_one = [each[i] if isinstance(each, tuple) else each for each in axes]
-            found[i] = again((gradient,), *given, roles[i], *axes_of_one, None, delta)
-    return found
-
-
-def _table_reader(angles: Angles, dtype: TableDType) -> Reader | None:
-    """Return what reads the cached table of angles for positions that count up, None if the cache has none."""
-    frequencies = angles.frequencies
-    if angles.scale is not None:
-        return None
-    if frequencies.axes > 1:
-        frequencies = merged(frequencies) or frequencies
-    return Reader(frequencies, angles.factor, dtype) if frequencies.axes == 1 else None
-
-
-def _check_outputs(arrays: Sequence[Array], outputs: Sequence[Array]) -> None:
-    """Raise unless outputs can hold the results of arrays, of which all but addresses and flags was checked."""
-    for i, output in enumerate(outputs):
-        if type(output) is not np.ndarray or not output.flags.writeable:
-            break
-        others = [x for j, x in enumerate(arrays) if j != i or x is not output]
-        if any(np.may_share_memory(output, x) for x in (*others, *outputs[:i])):
-            break
-    else:
-        return
-    as_outputs(outputs, arrays, names_of(arrays))
-
-
-def _check_real(shapes: Sequence[NamedShape]) -> None:
-    """Raise for complex arrays if the two channels of a pair are made by angles of their own."""
-    for shape in shapes:
-        if shape.is_complex:
-            msg = (
-                f"`{shape.name}` must be real, because both channels of a pair have angles of their own, got "
-                f"dtype {shape.dtype}"
-            )
-            raise TypeError(msg)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -429,7 +469,7 @@ def _check_real(shapes: Sequence[NamedShape]) -> None:
 
 def _on_host(
     backend: ModuleType,
-    again: Callable[..., Any],
+    again: partial[Any],
     rotations: RotationSource,
     arrays: Sequence[Array],
     where: PositionArgs,
@@ -445,12 +485,20 @@ def _on_host(
 
     def on_host(own: Sequence[HostArray], places: PositionArgs, out: Any) -> Sequence[HostArray]:
         """Return NumPy's views of the arrays rotated."""
-        *given, delta = places
-        result = again(own, *given, role, *axes, out, delta, transposed=transposed)
+        *given, delta, inv_freq = places
+        result = again(
+            own, *given, role, *axes, out, delta, inv_freq=inv_freq, transposed=transposed
+        )
         return result if isinstance(result, tuple) else (result,)
 
-    back = partial(_gradients, partial(again, transposed=not transposed), rotations, role, axes)
-    results: Sequence[Array] | None = backend.rotate_all(arrays, where, outputs, on_host, back)
+    learned = partial(
+        differentiation, gradients, again, rotations, (role, *axes), len(arrays), transposed
+    )
+    transposed_call = partial(again, transposed=not transposed)
+    back = partial(gradients_by_arrays, transposed_call, rotations, role, axes)
+    results: Sequence[Array] | None = backend.rotate_all(
+        arrays, where, outputs, on_host, back, learned
+    )
     return results
 
 
@@ -469,7 +517,7 @@ def _normed_on_host(
 
     def on_host(own: Sequence[HostArray], places: Any, out: Any) -> Sequence[HostArray]:
         """Return NumPy's views of the arrays normed and rotated; those of the weights follow the positions."""
-        positions, offset, cu_seqlens, delta = places[:count]
+        positions, offset, cu_seqlens, delta, inv_freq = places[:count]
         seen = norms.with_weights(norm, places[count:])
         result = rotate(
             rotations,
@@ -483,6 +531,7 @@ def _normed_on_host(
             out,
             delta,
             norm=seen,
+            inv_freq=inv_freq,
         )
         return result if isinstance(result, tuple) else (result,)
 
@@ -514,7 +563,7 @@ def norm_gradients(
     gives them.
     """
     rotations: RotationSource = embedding._rotations
-    positions, offset, cu_seqlens, delta = where
+    positions, offset, cu_seqlens, delta, inv_freq = where
     count, packed = len(arrays), cu_seqlens is not None
     rotation = rotations.rotation("call", role, count)
     options = rotations.options(seq_axis, batch_axis, count, packed=packed)
@@ -541,24 +590,10 @@ def norm_gradients(
             batch_axis,
             None,
             delta,
+            inv_freq=inv_freq,
             transposed=transposed,
         )
         return result if isinstance(result, tuple) else (result,)
 
     own = norms.norm_of(norm, primals, shapes, specs)
     return norms.gradients(own, specs, rotated, arrays, primals, norms.weights_of(norm))
-
-
-def _on_gpu(
-    arrays: Sequence[Array], outputs: Sequence[Array] | None
-) -> tuple[str | None, tuple[Hashable, ...] | None]:
-    """Return what kind of library has arrays in the memory of a GPU, and how they lie there; else None."""
-    if all(isinstance(x, np.ndarray) for x in arrays):
-        return None, None
-    from rotary.backends.cuda import memory
-
-    owner = memory.owner_of_all(arrays, names_of)
-    if owner is None or (outputs is not None and len(outputs) != len(arrays)):
-        return None, None
-    layout = memory.key_of(arrays, outputs, owner)
-    return (None, None) if layout is None else (owner, layout)

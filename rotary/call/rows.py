@@ -11,6 +11,7 @@ from rotary._lib import libraries
 from rotary._lib.libraries import UNKNOWN
 from rotary._lib.numbers import EXACT, INT64, TOO_LARGE, bounds_of, check_int64_range, first_coarse
 from rotary._lib.typing import Array, HostArray
+from rotary.angles.learned import read_frequencies
 from rotary.backends.contract import Axes, GpuView, PositionArgs, RowPositions
 from rotary.positions import ragged
 from rotary.positions.reading import check_below, read_positions
@@ -88,6 +89,8 @@ class PositionShapes(NamedTuple):
     as_gpu_view : callable or None
         For arrays on a GPU: returns an argument on that GPU as a `GpuView`, and None for other arguments. It takes
         the argument and its name.
+    learned : bool
+        Whether a gradient may be asked for although values are known, as MLX does.
     """
 
     arrays: tuple[PositionShape, ...]
@@ -95,6 +98,7 @@ class PositionShapes(NamedTuple):
     position_axes: int
     has_position_axes: bool
     as_gpu_view: Callable[[Any, str], GpuView | None] | None = None
+    learned: bool = False
 
     def fits_batch(self, count: int) -> bool:
         """Return whether `count` entries along the batch axis fit every array."""
@@ -168,7 +172,7 @@ def read_rows(
     limit : int or None
         Exclusive upper limit of positions.
     """
-    positions, offset, cu_seqlens, _ = position_args
+    positions, offset, cu_seqlens, _, _ = position_args
     if positions is not None:
         for other, name in ((offset, "offset"), (cu_seqlens, "cu_seqlens")):
             if other is not None:
@@ -193,6 +197,31 @@ def read_rows(
             last = rows.start + (rows.length - 1 if rows.bounds is None else 0)
             if last >= limit:
                 check_below(np.array(last), limit, name)
+    if shapes.learned and libraries.is_mlx_array(positions):
+        _keep_gradient(rows, positions)
+    return rows
+
+
+def _keep_gradient(rows: RowPositions, positions: Array) -> None:
+    """Replace floating positions of MLX, which are checked by now, by the array that MLX may differentiate by."""
+    name = libraries.dtype_name(positions)
+    if "float" in name and isinstance(rows.positions, np.ndarray):
+        xp = libraries.namespace(positions)
+        wide = positions if name == "float64" else xp.astype(positions, xp.float32)
+        rows.positions = xp.reshape(wide, rows.positions.shape)
+
+
+def read_rows_and_frequencies(
+    position_args: PositionArgs,
+    shapes: PositionShapes,
+    limit: int | None,
+    sections: tuple[int, ...] | None,
+) -> RowPositions:
+    """Return the positions and frequencies of a call that gives both; `sections` has the axis of each pair."""
+    rows = read_rows(position_args, shapes, limit)
+    inv_freq = position_args[4]
+    learned = shapes.learned and libraries.is_mlx_array(inv_freq)
+    rows.frequencies = read_frequencies(inv_freq, sections, shapes.position_axes, learned=learned)
     return rows
 
 
@@ -202,7 +231,7 @@ def read_delta(position_args: PositionArgs, shapes: PositionShapes) -> RowPositi
     The axis of position axes comes first if `shapes` has one. If no array has a batch, (S,) gives one delta per
     token. With packed sequences, (n,) gives one per sequence.
     """
-    _, _, cu_seqlens, delta = position_args
+    _, _, cu_seqlens, delta, _ = position_args
     value = _read_argument(delta, "delta", shapes)
     bounds = None if cu_seqlens is None else _bounds(cu_seqlens, shapes)
     first = (shapes.position_axes,) if shapes.has_position_axes else ()
@@ -246,7 +275,7 @@ def read_shift_to(
 
     The angle ``p * new - p * old + delta * new`` is then one sum of products, which is reduced exactly.
     """
-    positions, offset, _, _ = position_args
+    positions, offset, _, _, _ = position_args
     old_limit, new_limit = limits
     if positions is None and offset is None:
         msg = "`positions` or `offset` must be given with `to`: the angles depend on the positions of `x`"

@@ -7,6 +7,7 @@ the frequencies, the channel pairs and the factors.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
@@ -17,6 +18,7 @@ from rotary._lib import compiler, libraries, memo
 from rotary._lib.libraries import UNKNOWN
 from rotary._lib.numbers import EXACT, INT64
 from rotary._lib.typing import Array
+from rotary.angles.learned import GivenFrequencies
 from rotary.angles.phases import Frequencies, frequencies
 from rotary.backends.contract import Angles, Pairing, Passes, Scale
 from rotary.decay import XPos
@@ -32,7 +34,11 @@ POSITION_ARGS = (
 )
 # Which axes are the sequence and the batch of each array, -1 if it has no batch.
 AXES = "int[] sequence, int[] batch"
-CALL = f"Tensor[] arrays, str told, bool transposed, {AXES}, {POSITION_ARGS}"
+# The last one has a default, because graphs were saved before calls could give frequencies.
+CALL = f"Tensor[] arrays, str told, bool transposed, {AXES}, {POSITION_ARGS}, Tensor? inv_freq=None"
+GRADIENTS = f"Tensor[] gradients, Tensor[] arrays, bool[] wanted, {CALL.partition(', ')[2]}"
+# What the operator of gradients differentiates by.
+WANTED = "x", "positions", "inv_freq"
 TEXTS_CACHED = 256
 
 
@@ -53,6 +59,20 @@ class GraphRotation:
         """Return the axes that a graph names for every array."""
         return axis_options(seq_axis, batch_axis, count, packed=packed)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the frequencies."""
+        return self._rotation.shape
+
+    @property
+    def sections(self) -> tuple[int, ...] | None:
+        """The position axis of each pair, if the frequencies have no axes."""
+        return self._rotation.sections
+
+    def given(self, _: tuple[int, ...]) -> GraphRotation:
+        """Return the rotation, which says itself whether calls give frequencies."""
+        return self
+
     def roles(self, _: Any, count: int) -> list[None]:
         """Return no roles, because the passes of a graph already have the scales of their roles."""
         return [None] * count
@@ -71,9 +91,12 @@ def _as_list(value: Any) -> Any:
 @memo.remembered(TEXTS_CACHED)
 def from_json(text: str) -> GraphRotation:
     """Return the rotation that a text describes."""
-    head_dim, leading, limits, moving, passes = json.loads(text)
+    # Graphs that were saved before calls could give frequencies have no more than five entries.
+    head_dim, leading, limits, moving, passes, sections, shape = [*json.loads(text), None, ()][:7]
     own = tuple(_passes(*each) for each in passes)
-    return GraphRotation(Rotation(head_dim, leading, tuple(limits), moving, own))
+    sections = None if sections is None else tuple(sections)
+    rotation = Rotation(head_dim, leading, tuple(limits), moving, own, sections, tuple(shape))
+    return GraphRotation(rotation)
 
 
 @memo.remembered(TEXTS_CACHED)
@@ -86,11 +109,15 @@ def _rotations_from_json(text: str) -> RotationCache:
     if own["channel_frequencies"] is not None:
         own["channel_frequencies"] = tuple(map(_frequencies, own["channel_frequencies"]))
     own["frequencies"] = _frequencies(own["frequencies"])
-    return rotations_of(RotationSpec(**own | {key: tuple(own[key]) for key in ("blocks", "axes")}))
+    for name in ("blocks", "axes", "shape", "sections"):
+        own[name] = own[name] if own[name] is None else tuple(own[name])
+    return rotations_of(RotationSpec(**own))
 
 
-def _frequencies(values: Any) -> Frequencies:
-    """Return frequencies from lists."""
+def _frequencies(values: Any) -> Frequencies | GivenFrequencies:
+    """Return frequencies from lists of them, or the place of those that calls give from four integers."""
+    if isinstance(values[0], int):
+        return GivenFrequencies(*values)
     return frequencies(np.array(values, np.float64))
 
 
@@ -125,6 +152,7 @@ def _rotated(
     positions: Array | None,
     cu_seqlens: Array | None,
     delta: Array | None,
+    inv_freq: Array | None = None,
 ) -> Sequence[Array]:
     """Return tensors rotated, or written to `out`."""
     result = plans.rotate(
@@ -139,6 +167,7 @@ def _rotated(
         tuple(False if axis < 0 else axis for axis in batch),
         out,
         delta,
+        inv_freq=inv_freq,
         transposed=transposed,
     )
     return result if isinstance(result, tuple) else (result,)
@@ -161,31 +190,86 @@ def _rotate_into(out: list[Array], *call: Any) -> None:
     _rotated(out, *call)
 
 
+def _gradients(
+    gradients: Sequence[Array],
+    arrays: Sequence[Array],
+    wanted: list[bool],
+    spec_json: str,
+    transposed: bool,
+    sequence: list[int],
+    batch: list[int],
+    start: int | None,
+    offset: Array | None,
+    positions: Array | None,
+    cu_seqlens: Array | None,
+    delta: Array | None,
+    inv_freq: Array | None = None,
+) -> list[Array]:
+    """Return the gradients that are wanted, by arrays, positions and frequencies, each in its own dtype and memory."""
+    found = plans.gradients(
+        from_json(spec_json),
+        "call",
+        gradients,
+        arrays,
+        [name for name, wants in zip(WANTED, wanted, strict=True) if wants],
+        (positions, start if offset is None else offset, cu_seqlens, delta, inv_freq),
+        None,
+        tuple(sequence),
+        tuple(False if axis < 0 else axis for axis in batch),
+        transposed=transposed,
+    )
+    results = [each.contiguous() for each in found.arrays or ()]
+    for value, like in ((found.positions, positions), (found.inv_freq, inv_freq)):
+        if value is not None and like is not None:
+            results.append(value.to(like.dtype).contiguous())
+    return results
+
+
+def _fake_gradients(
+    gradients: Sequence[Array],  # noqa: ARG001  (the operator's own arguments)
+    arrays: Sequence[Array],
+    wanted: list[bool],
+    *call: Any,
+) -> list[Array]:
+    """Return tensors that hold nothing and are what the operator of gradients returns."""
+    positions, inv_freq = call[6], call[9] if len(call) > 9 else None
+    alike = [*(arrays if wanted[0] else ())]
+    alike += [each for each, wants in zip((positions, inv_freq), wanted[1:], strict=True) if wants]
+    return _fake_rotate(alike)
+
+
 # An operator has a derivative of its own. `torch.compile` differentiates graphs, and a saved graph is differentiated in
 # another process, so torch must know the derivative by the operator's name and as an operator. The autograd function
 # of `backends/torch.py` returns a result that was made outside of torch, which no graph can hold.
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's names)
-    """Keep the arguments that the backward pass needs."""
-    _, ctx.spec_json, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *position_args = inputs
-    ctx.save_for_backward(*position_args)
+    """Keep what a gradient needs: what was rotated only if positions or frequencies are differentiated by."""
+    arrays, ctx.spec_json, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *places = inputs
+    places = [*places, None][:5]
+    # torch leaves out an argument that has its default, and wants no gradient for it.
+    ctx.absent = int(places[4] is None)
+    ctx.learns = [each is not None and each.requires_grad for each in (places[1], places[4])]
+    kept = arrays if any(ctx.learns) else ()
+    ctx.save_for_backward(*places, *kept)
 
 
 def _backward(ctx: Any, gradients: list[Array]) -> tuple[Any, ...]:
-    """Return the gradients of the arrays: the rotation is linear, so its backward pass is the transposed rotation."""
+    """Return the gradients by arrays, positions and frequencies."""
     import torch
 
-    back = torch.ops.rotary.rotate(
-        gradients,
-        ctx.spec_json,
-        not ctx.transposed,
-        ctx.sequence,
-        ctx.batch,
-        ctx.start,
-        *ctx.saved_tensors,
-    )
-    return back, *[None] * 9
+    places, arrays = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+    call = ctx.spec_json, ctx.transposed, ctx.sequence, ctx.batch, ctx.start, *places
+    if not any(ctx.learns):
+        # The rotation is linear, so that its transpose is its gradient.
+        spec_json, transposed, *rest = call
+        back = torch.ops.rotary.rotate(gradients, spec_json, not transposed, *rest)
+        return back, *[None] * (10 - ctx.absent)
+    found = torch.ops.rotary.gradients(gradients, arrays, [True, *ctx.learns], *call)
+    by_place = iter(found[len(arrays) :])
+    by_positions, by_inv_freq = (next(by_place) if learns else None for learns in ctx.learns)
+    results = found[: len(arrays)], *[None] * 6, by_positions, None, None, by_inv_freq
+    return results[: 11 - ctx.absent]
 
 
 class _Operators:
@@ -207,6 +291,9 @@ def register() -> None:
     library.impl("rotary::rotate", "default", _rotate)
     library.register_fake("rotary::rotate", _fake_rotate)
     library.register_autograd("rotary::rotate", _backward, setup_context=_setup_context)
+    library.define("rotary::gradients", f"({GRADIENTS}) -> Tensor[]")
+    library.impl("rotary::gradients", "default", _gradients)
+    library.register_fake("rotary::gradients", _fake_gradients)
     library.define("rotary::rotate_into", f"(Tensor(a!)[] out, {CALL}) -> ()")
     library.impl("rotary::rotate_into", "default", _rotate_into)
     library.register_fake("rotary::rotate_into", lambda *_: None)
@@ -227,14 +314,25 @@ def prepare(rope: Any) -> None:
         rope.__dict__["_text"] = to_json(rope._rotations.spec)
 
 
-def _spec_json(own: Any, to: Any, verb: str, role: Any, count: int) -> str | None:
-    """Return the JSON text of a rotation, given embeddings or their texts; None if the arguments are invalid."""
+def _spec_json(
+    own: Any, to: Any, verb: str, role: Any, count: int, learns: bool = False, *sizes: int
+) -> str | None:
+    """Return the JSON text of a rotation, given embeddings or their texts; None if the arguments are invalid.
+
+    `sizes` are those of the frequencies of the call, if it gives some. If it `learns`, it is differentiated by
+    positions or frequencies, for which the operator has no rule if the channels of a pair have angles of their own.
+    """
     source, target = (
         _rotations_from_json(each) if isinstance(each, str) else each and each._rotations
         for each in (own, to)
     )
     try:
-        return to_json(source.rotation(verb, role, count, target))
+        if sizes:
+            source = source.given(sizes)
+        rotation = source.rotation(verb, role, count, target)
+        if learns and rotation.passes[0].second_angles is not None:
+            return None
+        return to_json(rotation)
     except (TypeError, ValueError):
         return None
 
@@ -257,6 +355,7 @@ def rotate_in_graph(
     delta: Any = None,
     to: Any = None,
     norm: Any = None,
+    inv_freq: Any = None,
 ) -> Any:
     """Return tensors rotated by an operator, or NotImplemented if the ordinary code must handle the call.
 
@@ -272,7 +371,7 @@ def rotate_in_graph(
         return NotImplemented
     outputs = [] if out is None else list(out) if isinstance(out, tuple | list) else [out]
     start = offset if isinstance(offset, int | torch.SymInt) and type(offset) is not bool else None
-    given = [None if start is not None else offset, positions, cu_seqlens, delta]
+    given = [None if start is not None else offset, positions, cu_seqlens, delta, inv_freq]
     position_args = [_as_tensor(value) for value in given]
     if not _fit_an_operator(arrays, outputs) or any(
         each is NotImplemented for each in position_args
@@ -282,7 +381,13 @@ def rotate_in_graph(
     if axes is None:
         return NotImplemented
     own, other = (getattr(each, "_text", each) for each in (rope, to))
-    spec_json = _spec_json(own, other, verb, role, len(arrays))
+    # The operator has gradients by positions and frequencies, and not by the other position arguments.
+    learned = [_is_recorded(value) for value in given]
+    if (any(learned) and outputs) or any(learned[i] for i in (0, 2, 3)):
+        return NotImplemented
+    # One by one, because the compiler takes no tuple for a constant.
+    sizes = [] if inv_freq is None else [operator.index(n) for n in position_args[4].shape]
+    spec_json = _spec_json(own, other, verb, role, len(arrays), any(learned), *sizes)
     if spec_json is None:
         return NotImplemented
     call = [list(arrays), spec_json, False, *axes, start, *position_args]
@@ -344,6 +449,13 @@ def _fit_an_operator(arrays: Sequence[Any], outputs: Sequence[Any]) -> bool:
     )
 
 
+def _is_recorded(value: Any) -> bool:
+    """Return whether torch records what is done to a value."""
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.requires_grad and torch.is_grad_enabled()
+
+
 def _as_tensor(value: Any) -> Any:
     """Return a position argument as a tensor of equal values, or NotImplemented for other types."""
     import torch
@@ -351,8 +463,7 @@ def _as_tensor(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, torch.Tensor):
-        recorded = value.requires_grad and torch.is_grad_enabled()
-        return NotImplemented if recorded else value
+        return value
     if isinstance(value, np.ndarray):
         # torch would drop masks and units.
         return torch.as_tensor(value) if type(value) is np.ndarray else NotImplemented

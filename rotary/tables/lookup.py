@@ -9,9 +9,11 @@ import numpy as np
 
 from rotary._lib import libraries
 from rotary._lib.typing import Array, HostArray, Int64Array, TableDType
+from rotary.angles.learned import read_frequencies
 from rotary.angles.phases import Frequencies, merged, of_head
 from rotary.backends import traced
 from rotary.backends.contract import Angles, GpuView, RowPositions, Table, TracedTable
+from rotary.backends.library import check_one_library
 from rotary.positions.reading import check_below, read_positions
 
 from .scattered import scattered_rows
@@ -25,15 +27,20 @@ def tables_of(
 
     Tables are host arrays, or arrays of the library of traced positions. The cache holds tables for consecutive
     positions, and for scattered positions that are close together or that were looked up before. Others are computed
-    for the call. With xPos decay, query and key have equal angles and different scales, and share the table before
-    scaling.
+    for the call, and so are those for frequencies that the call gives. With xPos decay, query and key have equal
+    angles and different scales, and share the table before scaling.
     """
+    requests = [
+        (angles if rows.frequencies is None else angles.at(rows), rows, dtype)
+        for angles, rows, dtype in requests
+    ]
     unscaled: dict[Any, Table] = {}
     tables: list[Table | TracedTable] = []
     for angles, rows, dtype in requests:
         frequencies, factor, scale = angles
         positions = rows.positions
-        if rows.start is None and type(positions) is not np.ndarray:
+        known = rows.start is not None or type(positions) is np.ndarray
+        if not known or type(frequencies) is not Frequencies:
             tables.append(traced.traced_table(angles, rows, dtype))
             continue
         if rows.by_head:
@@ -41,6 +48,9 @@ def tables_of(
             continue
         if scale is not None:
             tables.append(_scaled(angles, rows, dtype, unscaled))
+            continue
+        if rows.frequencies is not None:  # those of this call alone
+            tables.append(_computed(angles, rows.written_out(frequencies.axes), dtype))
             continue
         if rows.start is not None:
             tables.append(_consecutive(frequencies, rows.start, rows.length, dtype, factor))
@@ -163,13 +173,16 @@ def cos_sin(
     has_position_axes: bool,
     dtype: TableDType,
     limit: int | None = None,
+    given: Array | None = None,
+    sections: tuple[int, ...] | None = None,
 ) -> tuple[Array, Array]:
     """Return cosine and sine for the user, (..., pairs) for positions of any shape.
 
     With `has_position_axes`, the first axis of `positions` is that of the position axes. Positions known on the host
-    must be below `limit`.
+    must be below `limit`. The call may give frequencies, if the angles are those of `GivenFrequencies`; `sections` has
+    the position axis of each pair, if these have no axes.
     """
-    if not isinstance(positions, int | float | np.ndarray | list | tuple):
+    if given is None and not isinstance(positions, int | float | np.ndarray | list | tuple):
         on_gpu = _cos_sin_on_gpu(
             angles, positions, has_position_axes=has_position_axes, dtype=dtype, limit=limit
         )
@@ -187,6 +200,9 @@ def cos_sin(
     xp = libraries.namespace(values)
     rows = explicit_rows(xp.reshape(values, (axes, 1, -1)))
     rows.limit = limit
+    if given is not None:
+        rows.frequencies = read_frequencies(given, sections, frequencies.axes, learned=True)
+    check_one_library(rows.unknown)
     table = table_of(angles, rows, dtype)
     parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)
     outer = shape[1 if has_position_axes else 0 :]

@@ -197,10 +197,10 @@ def test_gradients_of_gradients(torch):
     torch.autograd.gradgradcheck(rotate, x, fast_mode=True)
 
 
-def test_positions_that_require_gradients_use_torch_operations(torch):
+def test_positions_that_require_gradients_are_part_of_the_graph(torch):
     q, _ = tensors(torch)
     positions = torch.arange(5.0, requires_grad=True)
-    compiled = torch.compile(lambda q, p: ROPE(q, positions=p), backend="eager")
+    compiled = whole(torch, lambda q, p: ROPE(q, positions=p), backend="eager")
     compiled(q, positions).sum().backward()
     learned, positions.grad = positions.grad, None
     ROPE(q, positions=positions).sum().backward()
@@ -326,6 +326,21 @@ def test_the_operators_pass_the_checks_of_torch(torch, into):
         q.requires_grad_()
     name = "rotate_into" if into else "rotate"
     torch.library.opcheck(getattr(torch.ops.rotary, name).default, call)
+
+
+@pytest.mark.parametrize("learned", ["positions", "inv_freq"])
+def test_torch_finds_nothing_wrong_with_the_gradients(torch, learned):
+    q, k = tensors(torch)
+    sizes = (4,) if learned == "inv_freq" else ()
+    words = operators._spec_json(ROPE, None, "call", None, 2, True, *sizes)
+    positions = torch.arange(5.0, requires_grad=learned == "positions")
+    inv_freq = torch.ones(4, requires_grad=True) if sizes else None
+    call = words, False, [2, 2], [0, 0], None, None, positions, None, None, inv_freq
+    torch.library.opcheck(torch.ops.rotary.rotate.default, ([q, k], *call))
+    gradients = torch.ops.rotary.gradients.default
+    wanted = [True, learned == "positions", learned == "inv_freq"]
+    plain = [each.detach() if isinstance(each, torch.Tensor) else each for each in call]
+    torch.library.opcheck(gradients, ([2 * q, 2 * k], [q, k], wanted, *plain))
 
 
 def test_meta_tensors(torch):

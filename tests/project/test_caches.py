@@ -19,6 +19,9 @@ ALLOWED = {
         "_PLANS": "the caches of plans, which modules make when they are imported",
         "Memo.held": "the cache itself",
     },
+    "rotary/_lib/jax_trees.py": {
+        "waiting": "filled when modules are imported, emptied once JAX is",
+    },
     "rotary/_lib/compiler.py": {
         "_Torch.registrations": "filled when modules are imported, and never afterwards",
     },
@@ -66,6 +69,9 @@ ALLOWED = {
     "backends/cpu/jit.py": {
         "_compiled": "compiled kernels are never dropped; one for each Variant",
         "entry_point": "one for each compiled kernel",
+    },
+    "backends/cpu/gradients.py": {
+        "HostGradients._of_axes": "one for each shape of positions",
     },
     "backends/cpu/plan.py": {
         "HostPlan._steps_of_axes": "one for each set of axes that positions differ on",
