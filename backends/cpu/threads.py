@@ -11,7 +11,7 @@ import numba
 
 from rotary.runtime.threads import thread_limit
 
-from .guard import IMPORTING_PROCESS, failed, failures, report
+from .guard import IMPORTING_PROCESS, failed, failures, report, shielded
 
 # The number of bytes for which another thread pays: of most arrays, and of arrays of 16-bit channels, which are slower.
 BYTES_PER_THREAD = 320 * 1024
@@ -20,6 +20,8 @@ HALF_BYTES_PER_THREAD = 128 * 1024
 ROW_BYTES_PER_THREAD = 256 * 1024
 # For each process, whether its parent had started Numba's threads before the fork.
 _inherited: dict[int, bool] = {}
+# The address of `numba_parallel_for`, once it is known.
+_parallel_for: dict[str, int] = {}
 
 
 def numba_threads_started() -> bool:
@@ -77,15 +79,23 @@ def threads_for(nbytes: int, bytes_per_thread: int) -> tuple[int, int]:
 def parallel_for_address() -> int:
     """Return the address of `numba_parallel_for`, which runs code in Numba's threads, or 0 if Numba has none.
 
-    This is the symbol that Numba calls in the code that it compiles for `prange`.
+    This is the symbol that Numba calls in the code that it compiles for `prange`. It is looked up once, in a thread
+    that no signal reaches: llvmlite takes a lock, which an interruption may leave taken.
     """
-    address = llvmlite.binding.address_of_symbol("numba_parallel_for")
+    if "address" not in _parallel_for:
+        shielded(_look_up_parallel_for)
+        report()
+    return _parallel_for.get("address", 0)
+
+
+def _look_up_parallel_for() -> None:
+    """Look up the address of `numba_parallel_for`."""
+    address = llvmlite.binding.address_of_symbol("numba_parallel_for") or 0
     if not address:
         failed(
             "threads", "Numba's threads cannot run code, because `numba_parallel_for` is missing"
         )
-        report()
-    return address or 0
+    _parallel_for["address"] = address
 
 
 def start_numba_threads() -> bool:

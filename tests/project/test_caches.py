@@ -77,7 +77,7 @@ ALLOWED = {
         "HostPlan._steps_of_axes": "one for each set of axes that positions differ on",
         "DirectPlan._position_shapes": "one for each shape that positions may have",
     },
-    "backends/cpu/threads.py": {"_inherited": "one for each process"},
+    "backends/cpu/threads.py": {"_inherited": "one for each process", "_parallel_for": "one entry"},
     "backends/cuda/driver.py": {
         "Driver._kept_alive": "dropped when the stream is done",
     },

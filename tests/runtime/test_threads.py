@@ -773,6 +773,24 @@ def test_a_failing_compilation_causes_one_warning(cause, cached):
     assert "failed kernels: Numba cannot compile" in found
 
 
+def test_numbas_function_is_looked_up_once_where_no_signal_comes():
+    """llvmlite takes a lock for it, for which every thread would wait after an interruption."""
+    script = """
+    import llvmlite.binding
+    assert backends.host() is backends.cpu.launch
+    whole, callers = llvmlite.binding.address_of_symbol, []
+    def address_of_symbol(name):
+        if name == "numba_parallel_for":
+            callers.append(threading.current_thread())
+        return whole(name)
+    llvmlite.binding.address_of_symbol = address_of_symbol
+    rope(large)
+    rope(large, out=large)
+    assert started() and len(callers) == 1 and callers[0] is not threading.main_thread(), callers
+    """
+    run(script, NUMBA_NUM_THREADS=2)
+
+
 def test_without_numba_parallel_for_one_thread_runs(truth):
     script = """
     import llvmlite.binding
