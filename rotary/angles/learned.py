@@ -60,8 +60,6 @@ def _frequencies(shape: tuple[int, int, int], values: bytes) -> Frequencies:
 
 def as_given(value: Any) -> Array:
     """Return the argument `inv_freq` of a call as an array; what is no array yet becomes one of NumPy."""
-    if type(value) is np.ndarray:
-        return value
     if not libraries.is_array(value):
         return as_frequencies(value, "inv_freq", (1, 2, 3))
     check_without_unit(value, "inv_freq")

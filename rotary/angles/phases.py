@@ -52,10 +52,18 @@ def turns_per_position(frequency: float) -> int:
     -------
     int
     """
-    numerator, denominator = abs(frequency).as_integer_ratio()
-    numerator <<= FRACTION_BITS + PI_BITS
-    denominator *= 2 * PI
-    return (2 * numerator + denominator) // (2 * denominator)
+    return fractions_of_turns([frequency])[0]
+
+
+def fractions_of_turns(frequencies: list[float]) -> list[int]:
+    """Return `turns_per_position` of several frequencies, in one call."""
+    numbers = []
+    for frequency in frequencies:
+        numerator, denominator = abs(frequency).as_integer_ratio()
+        numerator <<= FRACTION_BITS + PI_BITS
+        denominator *= 2 * PI
+        numbers.append((2 * numerator + denominator) // (2 * denominator))
+    return numbers
 
 
 class Frequencies:
@@ -95,7 +103,7 @@ class Frequencies:
         self.copies: dict[Any, Any] = {}
         self.negative = np.signbit(self.values).astype(np.uint64)
         self.limbs = np.zeros((*self.values.shape[:2], LIMBS, self.values.shape[2]), np.uint32)
-        numbers = [turns_per_position(value) for value in self.values.ravel().tolist()]
+        numbers = fractions_of_turns(self.values.ravel().tolist())
         used = b"".join(
             [number.to_bytes(LIMBS_USED * LIMB_BITS // 8, "little") for number in numbers]
         )

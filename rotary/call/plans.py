@@ -120,7 +120,8 @@ def rotate(
     rotations: RotationSource = embedding._rotations
     other: RotationSource | None = None if to is None else to._rotations
     if inv_freq is not None:
-        inv_freq = as_given(inv_freq)
+        if type(inv_freq) is not np.ndarray:
+            inv_freq = as_given(inv_freq)
         rotations = rotations.given(tuple(inv_freq.shape))
     where = positions, offset, cu_seqlens, delta, inv_freq
     outputs = out if out is None or isinstance(out, tuple | list) else (out,)

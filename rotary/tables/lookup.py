@@ -31,7 +31,7 @@ def tables_of(
     angles and different scales, and share the table before scaling.
     """
     requests = [
-        (angles if rows.frequencies is None else angles.at(rows), rows, dtype)
+        (angles.at(rows) if rows.frequencies is not None else angles, rows, dtype)
         for angles, rows, dtype in requests
     ]
     unscaled: dict[Any, Table] = {}
