@@ -97,7 +97,9 @@ class Frequencies:
     pairs: int
 
     def __init__(self, values: Float64Array) -> None:
-        self.values = frozen(np.asarray(values, dtype=np.float64))
+        self.values = np.asarray(values, dtype=np.float64)
+        if self.values.flags.writeable:
+            self.values = frozen(self.values)
         self.heads, self.axes, self.pairs = self.values.shape
         self.key = (self.values.shape, self.values.tobytes())
         self.copies: dict[Any, Any] = {}

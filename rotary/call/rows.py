@@ -218,8 +218,12 @@ def read_rows_and_frequencies(
     sections: tuple[int, ...] | None,
 ) -> RowPositions:
     """Return the positions and frequencies of a call that gives both; `sections` has the axis of each pair."""
-    rows = read_rows(position_args, shapes, limit)
-    inv_freq = position_args[4]
+    positions, offset, cu_seqlens, _, inv_freq = position_args
+    counts = positions is cu_seqlens is None and (offset is None or type(offset) is int)
+    if counts and 0 <= (offset or 0) <= (EXACT if limit is None else limit) - shapes.length:
+        rows = RowPositions(None, offset or 0, shapes.length, limit)
+    else:
+        rows = read_rows(position_args, shapes, limit)
     learned = shapes.learned and libraries.is_mlx_array(inv_freq)
     rows.frequencies = read_frequencies(inv_freq, sections, shapes.position_axes, learned=learned)
     return rows

@@ -30,14 +30,13 @@ def tables_of(
     for the call, and so are those for frequencies that the call gives. With xPos decay, query and key have equal
     angles and different scales, and share the table before scaling.
     """
-    requests = [
-        (angles.at(rows) if rows.frequencies is not None else angles, rows, dtype)
-        for angles, rows, dtype in requests
-    ]
     unscaled: dict[Any, Table] = {}
     tables: list[Table | TracedTable] = []
     for angles, rows, dtype in requests:
         frequencies, factor, scale = angles
+        if rows.frequencies is not None:
+            frequencies = frequencies.of(rows.frequencies)
+            angles = angles._replace(frequencies=frequencies)  # noqa: PLW2901  (those of this call)
         positions = rows.positions
         known = rows.start is not None or type(positions) is np.ndarray
         if not known or type(frequencies) is not Frequencies:
@@ -50,7 +49,14 @@ def tables_of(
             tables.append(_scaled(angles, rows, dtype, unscaled))
             continue
         if rows.frequencies is not None:  # those of this call alone
-            tables.append(_computed(angles, rows.written_out(frequencies.axes), dtype))
+            if rows.start is not None:
+                line = rows.start + np.arange(rows.length, dtype=np.int64)
+                positions = np.broadcast_to(line, (frequencies.axes, 1, rows.length))
+            assert isinstance(positions, np.ndarray)
+            flat = positions.reshape(frequencies.axes, -1)
+            index = np.arange(flat.shape[1], dtype=np.int64).reshape(positions.shape[1:])
+            values = computed(frequencies, flat, factor, dtype)
+            tables.append(Table(values, index, 0, rows.length))
             continue
         if rows.start is not None:
             tables.append(_consecutive(frequencies, rows.start, rows.length, dtype, factor))

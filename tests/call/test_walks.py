@@ -127,6 +127,9 @@ KINDS = {
     "a norm over the token": lambda: ROPE(Q, offset=next(count), norm=OLMO, out=Q),
     "inverse": lambda: ROPE.inverse(Q, K, offset=next(count)),
     "vjp": lambda: ROPE.vjp(Q, K, offset=next(count)),
+    "new frequencies": lambda: ROPE(
+        Q, K, offset=next(count), inv_freq=np.full(16, next(count) / 7)
+    ),
     "a NumPy integer": lambda: ROPE(Q, K, offset=np.int64(next(count))),
     "a float": lambda: ROPE(Q, K, offset=next(count) + 0.5),
     **several("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"),
