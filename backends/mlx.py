@@ -68,12 +68,10 @@ def _differentiable(positions: Array, frequencies: Array, table: HostArray) -> t
     """Return cosine and sine of a table as functions of positions and frequencies for MLX."""
     import mlx.core as mx
 
-    @mx.custom_function
-    def cos_sin(positions: Array, frequencies: Array) -> tuple[Array, Array]:  # noqa: ARG001  (MLX differentiates by them)
+    def constant(positions: Array, frequencies: Array) -> tuple[Array, Array]:  # noqa: ARG001  (MLX differentiates by them)
         return mx.array(table[0]), mx.array(table[1])
 
-    @cos_sin.vjp
-    def _(primals: Any, cotangents: Any, outputs: Any) -> tuple[Array, Array]:
+    def vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Array, Array]:
         places, values = primals
         (cosine, sine), (by_cosine, by_sine) = outputs, cotangents
         by_angle = by_sine * cosine - by_cosine * sine
@@ -82,8 +80,7 @@ def _differentiable(positions: Array, frequencies: Array, table: HostArray) -> t
         by_frequency = [(by_angle * place[..., None]).sum(axes) for place in places]
         return mx.stack(by_position).astype(places.dtype), mx.stack(by_frequency)
 
-    @cos_sin.jvp
-    def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    def jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
         places, values = primals
         by_position, by_frequency = tangents  # None for what is constant
         moved = mx.zeros((*places.shape[1:], values.shape[1]), values.dtype)
@@ -95,5 +92,8 @@ def _differentiable(positions: Array, frequencies: Array, table: HostArray) -> t
         cosine, sine = _differentiable(places, values, table)
         return -sine * moved, cosine * moved
 
-    found: Any = cos_sin(positions, frequencies)
-    return found[0], found[1]
+    cos_sin: Any = mx.custom_function(constant)
+    cos_sin.vjp(vjp)
+    cos_sin.jvp(jvp)
+    cosine, sine = cos_sin(positions, frequencies)
+    return cosine, sine

@@ -1,4 +1,4 @@
-"""xPos decay: a position-dependent scale that is applied together with the rotation."""
+"""The decay of xPos: a position-dependent scale that is applied together with the rotation."""
 
 from __future__ import annotations
 

@@ -170,7 +170,6 @@ def from_axes(axes: AnyArray | Sequence[int], *, name: str = "axes") -> Sections
     -------
     Sections
 
-
     Examples
     --------
     >>> from rotary import sections
