@@ -38,6 +38,8 @@ class LibraryGradients:
         self, arrays: Sequence[Array], where: PositionArgs, outputs: Sequence[Array] | None
     ) -> Gradients:
         """Return the gradients."""
+        if outputs is not None:
+            self._call.check_outputs(arrays, outputs)
         return self.at(self._call.read(where, self._call.position_shapes), arrays, outputs)
 
     def at(

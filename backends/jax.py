@@ -53,7 +53,7 @@ def rotate_all(
     # JAX takes over only memory that starts on a cache line.
     targets = [empty(view.shape, view.dtype) for view in own] if large else None
     results = on_host(own, host_args, targets)
-    return [_as_jax(result, x) for result, x in zip(results, arrays, strict=True)]
+    return [as_jax(result, x) for result, x in zip(results, arrays, strict=True)]
 
 
 def norm_all(
@@ -89,7 +89,7 @@ def gradients(
     found = on_host([views[id(x)] for x in arrays], known, None)
     results = None
     if found.arrays is not None:
-        results = [_as_jax(each, x) for each, x in zip(found.arrays, arrays, strict=False)]
+        results = [as_jax(each, x) for each, x in zip(found.arrays, arrays, strict=False)]
     positions, inv_freq = (None if each is None else jax.numpy.asarray(each) for each in found[1:])
     return Gradients(results, positions, inv_freq)
 
@@ -100,7 +100,7 @@ def rotate(x: Array, table: Table, axes: Axes, pairing: Pairing, out: Array | No
     if source is None:
         return portable.rotate(x, table, axes, pairing, out)
     target = empty(source.shape, source.dtype)
-    return _as_jax(host().rotate(source, table, axes, pairing, target), x)
+    return as_jax(host().rotate(source, table, axes, pairing, target), x)
 
 
 def _host_view(x: Array) -> HostArray | None:
@@ -115,7 +115,7 @@ def _host_view(x: Array) -> HostArray | None:
     return np.asarray(x)
 
 
-def _as_jax(memory: HostArray, like: Array) -> Array:
+def as_jax(memory: HostArray, like: Array) -> Array:
     """Return host memory as a JAX array on the device of `like`, committed to it only if `like` is."""
     import jax
 

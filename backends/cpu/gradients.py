@@ -77,10 +77,10 @@ class HostGradients:
         """Return the gradients. Every argument is looked at before the first byte is written."""
         call, wanted, count = self._call, self._wanted, len(arrays) // 2
         rows = call.read(where, call.position_shapes)
-        if rows.traced:
-            return LibraryGradients(call, wanted).at(rows, arrays, outputs)
         if outputs is not None:
             call.check_outputs(arrays, outputs)
+        if rows.traced:
+            return LibraryGradients(call, wanted).at(rows, arrays, outputs)
         plain = [x if is_kernel_readable(x) else _copied(x) for x in arrays]
         targets = [empty_like(x) for x in plain[count:]] if "x" in wanted else plain[:count]
         if outputs is not None:

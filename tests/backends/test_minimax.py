@@ -144,16 +144,9 @@ def compiled(high: Any, low: Any, factor: float, dtype: Any) -> Any:
     none = np.zeros((1, 1), np.uint64)
     multiplier = np.array([[[1, 0, 0]]], np.uint64), none.view(np.int64), none
     table = np.empty((2, 1, 1, high.size), dtype)
-    jit.compiled(jit.Variant(None, table.dtype.name))(
-        limbs,
-        np.zeros((1, 1, high.size), np.uint64),
-        *multiplier,
-        factor,
-        table,
-        0,
-        0,
-        1,
-    )
+    kernel = jit.compiled(jit.Variant("table", table.dtype.name))
+    positive = np.zeros((1, 1, high.size), np.uint64)
+    kernel(limbs, positive, *multiplier, factor, table, 0, 1, 0)
     return table[:, 0, 0]
 
 

@@ -34,7 +34,7 @@ def lent_views(*arrays):
         return [view.copy() for view in views]
 
     backend = backends.shared_with_host(arrays)
-    backend.rotate_all(arrays, (None, None, None, None), None, on_host, None)
+    backend.rotate_all(arrays, (None,) * 5, None, on_host, None)
     return seen
 
 
@@ -104,7 +104,7 @@ def test_the_result_is_not_copied(name, rows, whole, monkeypatch):
 
         return run
 
-    module, kind = MODULES[name], f"_as_{name}"
+    module, kind = MODULES[name], f"as_{name}"
     monkeypatch.setattr(module, kind, remember(getattr(module, kind)))
     if not whole:
         monkeypatch.setattr(module, "rotate_all", lambda *_: None)
@@ -316,7 +316,7 @@ class TestTorch:
         from torch.autograd import forward_ad
         from torch.utils.flop_counter import FlopCounterMode
 
-        monkeypatch.setattr(of_torch, "_as_torch", lambda *_: pytest.fail("the memory was read"))
+        monkeypatch.setattr(of_torch, "as_torch", lambda *_: pytest.fail("the memory was read"))
         x = torch.from_numpy(random_array((2, 2, 3, 8)))
         torch.func.vmap(ROPE)(x[:, None])
         torch.func.grad(lambda x: ROPE(x).sum())(x)
@@ -401,7 +401,7 @@ class TestJax:
     def test_traced_arrays_are_left_to_jax(self, monkeypatch):
         import jax
 
-        monkeypatch.setattr(of_jax, "_as_jax", lambda *_: pytest.fail("the memory was read"))
+        monkeypatch.setattr(of_jax, "as_jax", lambda *_: pytest.fail("the memory was read"))
         x = jax.numpy.asarray(random_array((2, 2, 3, 8)))
         jax.jit(ROPE)(x)
         jax.grad(lambda x: ROPE(x).sum())(x)
