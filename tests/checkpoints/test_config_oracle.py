@@ -622,7 +622,7 @@ def lists_of_types():
         for config_class, folder in every_class():
             name = config_class.model_type
             within = set(config_class.sub_configs or ()) - {"attn_config"}
-            inner = within & set(key_names.LANGUAGE)
+            inner = within & set(key_names.LANGUAGE_PARTS)
             if inner:
                 made_of = made(config_class)
                 part = getattr(made_of, inner.pop(), None)

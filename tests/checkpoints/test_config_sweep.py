@@ -268,11 +268,15 @@ EXCEPTED = {
 REFUSALS = (
     "is not read by the code of",
     "must not contradict each other",
-    "must give an even number of channels",
+    "must give an even number of rotated channels",
     "must be at most head_dim",
     "must agree with qk_rope_head_dim",
     "has a different base for each kind, got only `rope_theta`",
 )
+
+
+# The words of refusals of keys that the code of a model does not read.
+UNREAD = ("is not read by the code of", "does not read it and uses")
 
 
 def judged(about, keys, layer, their):
@@ -287,7 +291,7 @@ def judged(about, keys, layer, their):
         named = set(re.findall(r"[`.](\w+)`", said)) & {*keys, *keys.get("rope_parameters", ())}
         if any(about.startswith(start) and text in said for start, text in STRICT.items()):
             return "refused, because projects disagree", said
-        if named and "is not read by the code of" in said:
+        if named and any(words in said for words in UNREAD):
             return "refused, because it is not read", said
         if any(text in said for text in REFUSALS):
             return "refused, because keys contradict each other", said
