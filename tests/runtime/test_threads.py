@@ -647,7 +647,7 @@ def test_an_unwritable_disk_cache(copied):
     """As in a container: the package belongs to another user, and there is no home folder."""
     # A file in place of the folder, which stops an administrator too.
     (copied / "site" / "rotary" / "backends" / "cpu" / "__pycache__").touch()
-    script = "assert all(function.stats.cache_path is None for function in functions)"
+    script = "assert all(function._cache.cache_path is None for function in functions)"
     run_copy(COMPILE + script, copied, HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache")
     assert not kept(copied)
 
