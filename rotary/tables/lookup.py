@@ -207,7 +207,9 @@ def cos_sin(
     rows = explicit_rows(xp.reshape(values, (axes, 1, -1)))
     rows.limit = limit
     if given is not None:
-        rows.frequencies = read_frequencies(given, sections, frequencies.axes, learned=True)
+        # MLX does not show whether it differentiates by an array of known values.
+        learned = libraries.is_mlx_array(given)
+        rows.frequencies = read_frequencies(given, sections, frequencies.axes, learned=learned)
     check_one_library(rows.unknown)
     table = table_of(angles, rows, dtype)
     parts = table.gather() if isinstance(table, Table) else (table.cosine, table.sine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import mpmath
 import numpy as np
 import pytest
-from helpers import LAYOUTS, as_dtype, random_array, same_bits
+from helpers import LAYOUTS, as_dtype, modules, random_array, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -950,3 +951,17 @@ def test_an_embedding_is_static_for_jax(first, use):
         first=first, early=bool(first), use=use, modules=MODULES if has_equinox else ""
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", modules("torch", "jax.numpy"))
+@pytest.mark.parametrize("position", [10**5, 2**60 + 1])
+def test_tables_of_known_frequencies_are_exact(name, position):
+    xp = importlib.import_module(name)
+    given = xp.asarray(np.asarray(ROPE.inv_freq, np.float32))
+    known = np.asarray(given)
+    for got, want in zip(
+        ROPE.tables([position], inv_freq=given),
+        ROPE.tables([position], inv_freq=known),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.asarray(got), want)
