@@ -23,4 +23,8 @@ def register() -> None:
     if "jax" not in sys.modules or register_static is None:
         return
     while waiting:
-        register_static(waiting.pop())
+        try:
+            cls = waiting.pop()
+        except IndexError:  # another thread registers the last one
+            return
+        register_static(cls)
